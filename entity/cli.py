@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from entity import __version__, catalogue, resolve, schema
+from entity.allocator import keep_pages
 from entity.config import ExperimentConfig
 from entity.demo import run_demo
 from entity.experiment import Result, run
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 2 for bad input, 130 for Ctrl-C."""
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    keep_pages()
     parser = _parser()
     options, rest = parser.parse_known_args(argv)
     try:

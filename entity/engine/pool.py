@@ -8,7 +8,6 @@ refuses, and the round goes on.
 
 import contextlib
 import logging
-import os
 import signal
 import traceback
 from collections.abc import Generator
@@ -21,18 +20,12 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, multiprocessing
 
+from entity.allocator import keep_pages
 from entity.client import Broadcast, Roster
 from entity.engine.workbench import Workbench
 from entity.params import ModelState, Updates
 
 log = logging.getLogger("entity")
-
-_ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": "2147483648",
-    "MALLOC_TRIM_THRESHOLD_": "8589934592",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-"""Keeps glibc from handing pages back after every training step: 1.25 to 1.45 times as fast."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +72,7 @@ class Pool:
         )
         roster.images.share_memory()
         roster.shares.share_memory()
-        with _environment(_ALLOCATOR):
-            self._workers = [self._start() for _ in range(min(workers, rows))]
+        self._workers = [self._start() for _ in range(min(workers, rows))]
 
     def train(self, broadcast: Broadcast, client_ids: tuple[int, ...]) -> Updates:
         """Share the clients out to the workers, the largest data sets first."""
@@ -132,8 +124,7 @@ class Pool:
         assert task is not None
         worker.process.join()
         code = worker.process.exitcode
-        with _environment(_ALLOCATOR):
-            fresh = self._start()
+        fresh = self._start()
         worker.process, worker.pipe, worker.task = fresh.process, fresh.pipe, None
         if task.row in tried:
             log.warning("client %s: its worker died again (exit %s); refused", task.client, code)
@@ -183,6 +174,7 @@ def _receive(pipe: "Connection[Any, Any]") -> "dict[str, Tensor] | str | None":
 
 def _work(roster: Roster, board: _Board, pipe: "Connection[Any, Any]") -> None:
     torch.set_num_threads(1)
+    keep_pages()
     bench = Workbench(roster)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
@@ -206,15 +198,3 @@ def _no_interrupts() -> Generator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Generator[None]:
-    """Set environment variables, where they are not set yet, for processes started inside."""
-    added = [name for name in values if name not in os.environ]
-    os.environ.update({name: values[name] for name in added})
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
