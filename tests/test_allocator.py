@@ -12,11 +12,10 @@ from entity.allocator import keep_pages
 import torch
 if {keep}:
     assert keep_pages()
-for _ in range(3):
-    torch.ones(2**20)
+[torch.ones(2**20) for _ in range(8)]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
-    torch.ones(2**20)  # 4 MB, freed at once
+    [torch.ones(2**20) for _ in range(8)]  # 32 MB, freed at once
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -29,8 +28,8 @@ def _faults(keep: bool) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc hands pages back")
 def test_freed_pages_are_not_handed_back():
-    assert _faults(keep=True) < 2 * 1024
-    assert _faults(keep=False) > 10 * 1024
+    assert _faults(keep=True) < 9 * 1024
+    assert _faults(keep=False) > 20 * 1024
 
 
 def test_elsewhere_it_does_nothing(monkeypatch: pytest.MonkeyPatch):
