@@ -12,10 +12,13 @@ from entity.allocator import keep_pages
 import torch
 if {keep}:
     assert keep_pages()
-[torch.ones(2**20) for _ in range(8)]
+def churn():
+    torch.ones(2**24)  # 64 MB: more than glibc ever keeps of its own accord
+for _ in range(5):
+    churn()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
-    [torch.ones(2**20) for _ in range(8)]  # 32 MB, freed at once
+    churn()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
@@ -28,8 +31,7 @@ def _faults(keep: bool) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc hands pages back")
 def test_freed_pages_are_not_handed_back():
-    assert _faults(keep=True) < 6 * 1024
-    assert _faults(keep=False) > 10 * 1024
+    assert _faults(keep=True) < 0.1 * _faults(keep=False)
 
 
 def test_elsewhere_it_does_nothing(monkeypatch: pytest.MonkeyPatch):
