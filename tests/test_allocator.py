@@ -31,7 +31,7 @@ def _faults(keep: bool) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc hands pages back")
 def test_freed_pages_are_not_handed_back():
-    assert _faults(keep=True) < 0.1 * _faults(keep=False)
+    assert _faults(keep=True) < 0.5 * _faults(keep=False)
 
 
 def test_elsewhere_it_does_nothing(monkeypatch: pytest.MonkeyPatch):
