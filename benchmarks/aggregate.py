@@ -3,7 +3,8 @@
     python benchmarks/aggregate.py       (Linux: it reads /proc)
 
 Every figure comes from a process of its own: the median of three calls after a warm-up, the memory
-it takes beyond the matrix of updates, and the ratio to reading that matrix once. The model is a
+it takes beyond the matrix of updates, and the ratio to reading that matrix once. The table goes into
+docs/RESULTS.md. The model is a
 perceptron of three layers, so that defenses that ask it for answers pay little for them; DeepSight
 asks with 3 x 1,000 images instead of 3 x 20,000. DROP is shown without its distillation, whose
 cost is set by its budget.
@@ -19,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from run_study import commit, markdown
+from run_study import commit, markdown, put_section
 from torch import nn
 
 from entity.loops import Recipe
@@ -32,7 +33,6 @@ from entity.server import SERVERS, Averaging, CleanData, Resources, admit
 CLIENTS = 25
 SIZES = {"1M": (1024, 256), "11M": (4096, 1920)}
 SETTINGS: dict[str, dict[str, Any]] = {"deepsight": {"num_samples": 1000}, "drop": {"K": -1}}
-PAGE = Path(__file__).parent.parent / "docs" / "COST.md"
 
 
 def perceptron(widths: tuple[int, int], generator: torch.Generator) -> nn.Module:
@@ -123,15 +123,16 @@ def main() -> int:
     heads = ["defense"]
     for size in SIZES:
         heads += [f"{size}: seconds", "x one read", "extra MB"]
-    PAGE.write_text(
-        "# What the defenses cost\n\n"
+    put_section(
+        "cost",
+        "## What the defenses cost\n\n"
         f"Seconds to aggregate {CLIENTS} clients of 1M and 11M parameters, the ratio to reading "
         "their matrix (100 MB and 1.1 GB) once, and memory beyond it. The model is a perceptron; "
         "DeepSight asks with 3 x 1,000 images; DROP is shown without its distillation, FLIP's "
         "cost is its clients'.\n\n"
         + markdown(heads, rows)
         + f"\n\n`python benchmarks/aggregate.py` at commit {commit()}, {torch.get_num_threads()} "
-        f"threads, {platform.machine()}: medians of three calls after a warm-up.\n"
+        f"threads, {platform.machine()}: medians of three calls after a warm-up.",
     )
     return 0
 

@@ -141,14 +141,20 @@ def markdown(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def publish(name: str, study: Study, text: str, commits: list[str]) -> None:
-    """Replace a study's section of docs/RESULTS.md."""
-    section = (
-        f"<!-- {name} -->\n## {study.title}\n\n{text}\n\n"
+    """Put a study's table into docs/RESULTS.md."""
+    put_section(
+        name,
+        f"## {study.title}\n\n{text}\n\n"
         f"Mean ± standard deviation over seeds {', '.join(map(str, study.seeds))}; MTA and ASR are "
         "means of the last 10 rounds, ASR max the highest of those rounds in any seed. "
         f"`python benchmarks/run_study.py {name}` at commit {', '.join(commits)}; every run as a "
-        f"line in `docs/results/{name}.jsonl`.\n<!-- /{name} -->"
+        f"line in `docs/results/{name}.jsonl`.",
     )
+
+
+def put_section(name: str, text: str) -> None:
+    """Replace a marked section of docs/RESULTS.md, or add it at the end."""
+    section = f"<!-- {name} -->\n{text}\n<!-- /{name} -->"
     page = RESULTS.read_text()
     marked = re.compile(rf"<!-- {name} -->.*<!-- /{name} -->", re.DOTALL)
     if marked.search(page):
