@@ -3,11 +3,10 @@
     python benchmarks/aggregate.py       (Linux: it reads /proc)
 
 Every figure comes from a process of its own: the median of three calls after a warm-up, the memory
-it takes beyond the matrix of updates, and the ratio to reading that matrix once. The table goes into
-docs/RESULTS.md. The model is a
-perceptron of three layers, so that defenses that ask it for answers pay little for them; DeepSight
-asks with 3 x 1,000 images instead of 3 x 20,000. DROP is shown without its distillation, whose
-cost is set by its budget.
+it takes beyond the matrix of updates, and the ratio to reading that matrix once. The table goes
+into docs/RESULTS.md. The model is a perceptron of three layers, so that defenses that ask it for
+answers pay little for them; DeepSight asks with 3 x 1,000 images instead of 3 x 20,000. DROP is
+shown without its distillation, whose cost is set by its budget.
 """
 
 import json
