@@ -5,6 +5,7 @@ from typing import Any
 
 from entity.client import ATTACKS
 from entity.dataset import DATASETS, POISONS
+from entity.dataset.imagefolder import PREFIX, SUMMARY
 from entity.models import MODELS
 from entity.schema import ConfigError, unknown
 from entity.server import ALIASES, SERVERS
@@ -35,11 +36,16 @@ def _entries(registry: dict[str, Any]) -> Callable[[], list[Row]]:
     ]
 
 
+def _datasets() -> list[Row]:
+    own = {"name": f"{PREFIX}NAME", "summary": SUMMARY, "paper": ""}
+    return [*_entries(DATASETS)(), own]
+
+
 CATALOGUE: dict[str, Callable[[], list[Row]]] = {
     "defenses": _defenses,
     "attacks": _entries(ATTACKS),
     "poisons": _entries(POISONS),
-    "datasets": _entries(DATASETS),
+    "datasets": _datasets,
     "models": _entries(MODELS),
 }
 

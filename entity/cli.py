@@ -1,12 +1,16 @@
-"""The command line: `drop run | demo | report | list | fields`."""
+"""The command line: `drop run | demo | data | sweep | results | report | list | fields`."""
 
 import argparse
 import dataclasses
 import json
 import logging
 import re
+import shlex
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,36 +24,64 @@ from rich.text import Text
 from entity import __version__, catalogue, resolve, schema
 from entity.allocator import keep_pages
 from entity.config import ExperimentConfig
+from entity.data_cli import add_data_commands
 from entity.demo import run_demo
 from entity.experiment import Result, run
 from entity.progress import Display, percent
 from entity.report import write_page
+from entity.resume import recorded
 from entity.schema import ConfigError
+from entity.sweep_cli import add_sweep_commands
 
 out = Console()
 err = Console(stderr=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for bad input, 130 for Ctrl-C."""
+    """Run the command line and return its exit code.
+
+    0, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM.
+    """
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     keep_pages()
     parser = _parser()
     options, rest = parser.parse_known_args(argv)
     try:
-        if rest and options.command != "run":
+        if rest and not options.takes_fields:
             raise ConfigError(f"{rest[0]} is not an option of drop {options.command}.")
-        return options.go(options, rest)
+        with _terminable():
+            return options.go(options, rest)
     except ConfigError as error:
         err.print(f"drop: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         err.print("drop: stopped; the finished rounds are kept.", markup=False)
-        return 130
+        return 143 if isinstance(stop, _Terminated) else 130
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe has left; nothing to tell anybody
         return 0
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM; whoever cleans up after Ctrl-C does so after this."""
+
+
+@contextmanager
+def _terminable() -> Generator[None]:
+    """Let SIGTERM, by which schedulers end a job, stop a command as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"drop-fl {__version__}")
+    parser.set_defaults(takes_fields=False)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     one = commands.add_parser(
@@ -69,12 +102,17 @@ def _parser() -> argparse.ArgumentParser:
         "--client.lr 0.1 --client.attack null. `drop fields` lists them.",
         allow_abbrev=False,
     )
-    one.add_argument("--config", type=Path, required=True, help="JSON or YAML file")
+    what = one.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", type=Path, help="JSON or YAML file")
+    what.add_argument(
+        "--resume", type=Path, metavar="RUN", help="run directory of a stopped run to go on with"
+    )
     one.add_argument("--out", type=Path, help="run directory (default: runs/NAME)")
     one.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
+    one.add_argument("--data_root", help="data folder, another name of --datasets_path")
     one.add_argument("--quiet", action="store_true", help="show no progress")
     one.add_argument("--json", action="store_true", help="print the summary as JSON")
-    one.set_defaults(go=_run)
+    one.set_defaults(go=_run, takes_fields=True)
 
     demo = commands.add_parser(
         "demo", help="see DROP against its undefended twin, in three minutes", allow_abbrev=False
@@ -82,6 +120,20 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the demo")
     demo.add_argument("--quiet", action="store_true", help="show no progress")
     demo.set_defaults(go=_demo)
+
+    data = add_data_commands(commands, out)
+    split = data.add_parser(
+        "preview",
+        help="who would hold what",
+        description="Show which client would hold how much of which class.",
+        epilog="Any field of the configuration is an option, too, as of drop run.",
+        allow_abbrev=False,
+    )
+    split.add_argument("--config", type=Path, required=True, help="JSON or YAML file")
+    split.add_argument("--data_root", help="data folder, another name of --datasets_path")
+    split.set_defaults(go=_preview, takes_fields=True)
+
+    add_sweep_commands(commands)
 
     report = commands.add_parser("report", help="make one page of runs", allow_abbrev=False)
     report.add_argument("runs", type=Path, nargs="+", help="run directories")
@@ -104,22 +156,42 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(options: argparse.Namespace, rest: list[str]) -> int:
-    config = resolve.experiment(resolve.read(options.config), overrides(rest))
-    name = config.name or resolve.default_name(config)
-    folder = options.out or _free(Path("runs") / name)
-    result = _watched(
-        config,
-        folder,
-        config.server.defense.type,
-        quiet=options.quiet or not config.settings.verbose,
-        overwrite=options.overwrite,
-    )
+    if options.resume is None:
+        config = _configured(options, rest)
+        name = config.name or resolve.default_name(config)
+        folder = options.out or _free(Path("runs") / name)
+        how = {"overwrite": options.overwrite}
+    else:
+        folder, how = options.resume, {"resume": True}
+        if options.out or options.overwrite:
+            raise ConfigError(f"--resume {folder}: takes neither --out nor --overwrite.")
+        config = recorded(folder, _given(options, rest))
+    quiet = options.quiet or not config.settings.verbose
+    try:
+        result = _watched(config, folder, config.server.defense.type, quiet=quiet, **how)
+    except KeyboardInterrupt:
+        if (folder / "config.json").exists():
+            command = f"drop run --resume {shlex.quote(str(folder))}"
+            err.print(f"To go on: {command}", markup=False, highlight=False, soft_wrap=True)
+        raise
     if options.json:
         print(json.dumps(schema.dump(_finite(result.summary)), indent=2))
     else:
         out.print(_table([result], [config.server.defense.type]))
         out.print(f"Written to {folder}", markup=False, highlight=False, soft_wrap=True)
     return 0
+
+
+def _configured(options: argparse.Namespace, rest: list[str]) -> ExperimentConfig:
+    return resolve.experiment(resolve.read(options.config), _given(options, rest))
+
+
+def _given(options: argparse.Namespace, rest: list[str]) -> list[tuple[str, str | None]]:
+    """Return the fields that the command line overrides."""
+    fields = overrides(rest)
+    if options.data_root is not None:
+        fields.append(("settings.datasets_path", options.data_root))
+    return fields
 
 
 def overrides(words: Sequence[str]) -> list[tuple[str, str | None]]:
@@ -161,10 +233,10 @@ def _free(folder: Path) -> Path:
 
 
 def _watched(
-    config: ExperimentConfig, folder: Path, title: str, *, quiet: bool, overwrite: bool
+    config: ExperimentConfig, folder: Path, title: str, *, quiet: bool, **how: bool
 ) -> Result:
     with Display(err, title, config.federation.rounds, quiet=quiet) as display:
-        return run(config, folder, on_round=display, overwrite=overwrite)
+        return run(config, folder, on_round=display, **how)
 
 
 def _demo(options: argparse.Namespace, rest: list[str]) -> int:
@@ -212,6 +284,13 @@ def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and value != value else value
+
+
+def _preview(options: argparse.Namespace, rest: list[str]) -> int:
+    from entity.preview import preview
+
+    out.print(preview(_configured(options, rest)))
+    return 0
 
 
 def _report(options: argparse.Namespace, rest: list[str]) -> int:

@@ -58,13 +58,19 @@ class ClientConfig:
     """Samples in a local batch."""
     IID: bool = True
     """Share the training data out evenly by class; otherwise by `partition`."""
-    partition: Literal["dirichlet_class", "dirichlet_client"] = "dirichlet_class"
-    """How to split when not IID: each class over the clients, or each client over the classes.
+    partition: Literal[
+        "dirichlet_class", "dirichlet_client", "drop_noniid", "shards", "quantity"
+    ] = "dirichlet_class"
+    """How to split when not IID: each class over the clients (drop_noniid: as the original does,
+    from equally much of every class); each client over the classes; shards of the samples sorted
+    by class; or all classes alike and only the sizes skewed.
 
-    Equal alphas of the two conventions are not comparable.
+    Equal alphas of these conventions are not comparable.
     """
-    dirichlet_alpha: Positive = 1.0
-    """Concentration of the Dirichlet split; smaller is more skewed."""
+    dirichlet_alpha: Annotated[float, Range(0, 1e9, above=True)] = 1.0
+    """Concentration of the Dirichlet splits (all but shards); smaller is more skewed."""
+    shards_per_client: Count = 2
+    """Shards that a client gets (shards): the number of classes it holds, more or less."""
     min_samples: Count = 10
     """Fewest samples a client may get; a Dirichlet split is drawn anew until it holds."""
     momentum: Fraction = 0.9
@@ -152,9 +158,15 @@ class SettingsConfig:
     num_threads: Annotated[int, Range(0, 1024)] = 0
     """Threads of the server's own computations; 0 takes one for each core, and is then recorded."""
     datasets_path: str = "data"
-    """Folder that holds the data sets; the environment variable DROP_DATA goes before it."""
+    """Folder that holds the data sets.
+
+    The environment variable DROP_DATA goes before it, and `--data_root` before both.
+    """
     eval_every: Count = 1
     """Evaluate every this many rounds, and in the last one."""
+    checkpoint_every: Whole = 10
+    """Rounds between checkpoints, from which `drop run --resume` goes on; with 0 there is one
+    only when a run ends or is interrupted."""
     verbose: bool = True
     """Show progress."""
     flush_print: bool = True
@@ -170,11 +182,18 @@ class ExperimentConfig:
     """One experiment."""
 
     dataset: str
-    """Data set; see `drop list datasets`."""
+    """Data set; see `drop list datasets`. `imagefolder:NAME` is a folder of your own images."""
     model: str
     """Classifier; see `drop list models`."""
     client: ClientConfig
     federation: FederationConfig
+    image_size: Count | None = None
+    """Height and width of an imagefolder's images, which are stretched to it; null takes their
+    own. Other data sets have theirs."""
+    image_channels: Literal[1, 3] | None = None
+    """1 makes an imagefolder's images grey, 3 RGB; null takes what the first image has."""
+    norm: Literal["batch", "group"] = "batch"
+    """Normalisation of the model's convolutions; group has GroupNorm for every BatchNorm2d."""
     server: ServerConfig = field(default_factory=ServerConfig)
     settings: SettingsConfig = field(default_factory=SettingsConfig)
     name: str | None = None
@@ -186,6 +205,7 @@ RUNTIME_SETTINGS = (
     "engine",
     "workers",
     "datasets_path",
+    "checkpoint_every",
     "verbose",
     "flush_print",
     "parallel_client_training",

@@ -1,33 +1,46 @@
 """One experiment, from a config to a record: the federated loop."""
 
+import json
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from entity import __version__
+from entity.checkpoint import Checkpoints, Snapshot
 from entity.client import ATTACKS, HARDENED, Broadcast, Client, Roster
 from entity.config import ExperimentConfig
 from entity.dataset import (
-    DATASETS,
     POISONS,
+    AdaptivePoison,
+    Memory,
     Split,
     load,
     normalise,
     partition,
+    source_of,
 )
 from entity.engine import cores, open_engine
 from entity.federation import malicious_clients, select
 from entity.loops import fit, shuffled
 from entity.metrics import Detection, Judge
 from entity.params import Aggregation, ModelState, Stopwatch
-from entity.record import Record, peak_memory_mb, tail_statistics, total_seconds
+from entity.record import (
+    Record,
+    locked,
+    peak_memory_mb,
+    read_summary,
+    tail_statistics,
+    total_seconds,
+    whole_lines,
+)
 from entity.resolve import default_name, identity, to_json
+from entity.resume import continued, origin, take_up
+from entity.schema import ConfigError
 from entity.seeding import Seeds
 from entity.server import SERVERS, Averaging, CleanData, Resources, Server, admit
 
@@ -45,8 +58,8 @@ class Result:
     folder: Path | None
     rounds: list[dict[str, Any]]
     summary: dict[str, Any]
-    state: ModelState
-    """The final global model."""
+    state: ModelState | None
+    """The final global model; None for a run that was finished before and has no checkpoint."""
 
 
 def run(
@@ -55,6 +68,7 @@ def run(
     *,
     on_round: OnRound = lambda line: None,
     overwrite: bool = False,
+    resume: bool = False,
 ) -> Result:
     """Run one experiment.
 
@@ -68,12 +82,22 @@ def run(
         Called after every round, for progress.
     overwrite
         Replace a run that the folder already holds.
+    resume
+        Go on with the run that the folder holds, from its last checkpoint, and end as if it had
+        never been stopped. The config is the run's own (`resume.recorded` reads it), but for
+        runtime settings and a larger number of rounds. A finished run is only read.
 
     Raises
     ------
     ConfigError
         If the data is missing, or the folder cannot be used; nothing is left behind then.
     """
+    if resume:
+        if folder is None:
+            raise ConfigError("resume: needs the folder of the run.")
+        config = continued(config, folder)
+        if (done := _finished(config, folder)) is not None:
+            return done
     config = settled(config)
     seeds = Seeds(config.settings.seed)
     threads_before = torch.get_num_threads()
@@ -82,42 +106,99 @@ def run(
         split, roster = recruit(config, seeds)
         server = open_server(config, split, roster)
         judge = open_judge(config, split, roster)
-        record = Record(folder, to_json(config), overwrite=overwrite)
-        detection = Detection()
-        try:
-            state, previous = initial_state(config, roster, server), None
-            evaluated = roster.new_model()
-            last = config.federation.rounds
-            with open_engine(roster) as engine:
-                for number in range(1, last + 1):
-                    watch = Stopwatch()
-                    selected = select(config.federation, set(roster.malicious), number, seeds)
-                    poisoned = roster.poisoning(selected, number)
-                    with watch("train"):
-                        updates = engine.train(Broadcast(number, state, previous), selected)
-                        updates = roster.conspire(updates, poisoned)
-                    with watch("aggregate"):
-                        answer = admit(server, updates)
-                    previous, state = state.weights, answer.state
-                    scores: dict[str, float] = {"mta": math.nan, "asr": math.nan}
-                    if number % config.settings.eval_every == 0 or number == last:
-                        with watch("evaluate"):
-                            roster.spec.load(evaluated, state)
-                            scores = judge(evaluated)
-                    detection.add(answer.verdicts, poisoned)
-                    record.append(
-                        _line(number, scores, selected, poisoned, answer, watch), answer.artifacts
-                    )
-                    record.summarise(_summary(config, record, detection, "running"))
-                    on_round(record.rounds[-1])
-        except BaseException:
-            record.summarise(_summary(config, record, detection, "interrupted"))
-            raise
-        summary = _summary(config, record, detection, "finished")
-        record.summarise(summary)
-        return Result(config, folder, record.rounds, summary, state)
+        with locked(folder):
+            record, checkpoints, kept = open_record(config, folder, split, overwrite, resume)
+            detection = Detection() if kept is None else Detection(**kept.detection)
+            try:
+                if kept is None:
+                    kept = Snapshot(0, initial_state(config, roster, server))
+                else:
+                    server.load_state_dict(kept.server)
+                state, previous, trigger = kept.state, kept.previous, kept.trigger
+                evaluated = roster.new_model()
+                last = config.federation.rounds
+                with open_engine(roster) as engine:
+                    engine.memory.update(kept.clients)
+                    for number in range(kept.round + 1, last + 1):
+                        watch = Stopwatch()
+                        selected = select(config.federation, set(roster.malicious), number, seeds)
+                        poisoned = roster.poisoning(selected, number)
+                        with watch("train"):
+                            broadcast = Broadcast(number, state, previous, trigger)
+                            broadcast = roster.adapt(broadcast, poisoned)
+                            updates = engine.train(broadcast, selected)
+                            updates = roster.conspire(updates, poisoned)
+                        trigger = broadcast.trigger
+                        with watch("aggregate"):
+                            answer = admit(server, updates)
+                        previous, state = state.weights, answer.state
+                        scores: dict[str, float] = {"mta": math.nan, "asr": math.nan}
+                        if number % config.settings.eval_every == 0 or number == last:
+                            with watch("evaluate"):
+                                roster.spec.load(evaluated, state)
+                                _arm(judge, roster, split, trigger)
+                                scores = judge(evaluated)
+                        detection.add(answer.verdicts, poisoned)
+                        line = _line(number, scores, selected, poisoned, answer, watch)
+                        record.append(line, answer.artifacts)
+                        checkpoints.take(
+                            Snapshot(
+                                number,
+                                state,
+                                previous,
+                                server=server.state_dict(),
+                                clients=dict(engine.memory),
+                                trigger=trigger,
+                                detection=asdict(detection),
+                            )
+                        )
+                        record.summarise(_summary(config, record, detection, "running"))
+                        on_round(record.rounds[-1])
+                checkpoints.flush()
+                roster.spec.load(evaluated, state)
+                record.keep_model(evaluated.state_dict(), identity(config))
+            except BaseException:
+                try:
+                    checkpoints.flush()  # of the last finished round
+                finally:
+                    record.summarise(_summary(config, record, detection, "interrupted"))
+                raise
+            summary = _summary(config, record, detection, "finished")
+            record.summarise(summary)
+            return Result(config, folder, record.rounds, summary, state)
     finally:
         torch.set_num_threads(threads_before)
+
+
+def open_record(
+    config: ExperimentConfig, folder: Path | None, split: Split, overwrite: bool, resume: bool
+) -> tuple[Record, Checkpoints, Snapshot | None]:
+    """Begin the record of a run, or take up the one that the folder holds.
+
+    Returns
+    -------
+    tuple
+        The record, its checkpoints, and where the run stands; None is before round 1.
+    """
+    parts = (split.train, split.server, split.test)
+    whence = {} if folder is None else origin(config, [t for p in parts for t in (p.x, p.y)])
+    checkpoints = Checkpoints(folder, whence, config.settings.checkpoint_every)
+    kept = take_up(checkpoints, folder) if resume and folder is not None else None
+    done = 0 if kept is None else kept.round
+    record = Record(folder, to_json(config), overwrite=overwrite, keep=done if resume else None)
+    return record, checkpoints, kept
+
+
+def _finished(config: ExperimentConfig, folder: Path) -> Result | None:
+    """Return the result of a run that has all its rounds, as its folder holds it."""
+    rounds = [json.loads(line) for line in whole_lines(folder)]
+    summary = read_summary(folder)
+    if summary.get("state") != "finished" or len(rounds) != config.federation.rounds:
+        return None
+    log.info("%s is finished: it has all of its %d rounds", folder, len(rounds))
+    found = Checkpoints(folder, {}, 0).last(len(rounds))
+    kept = None if found is None or found.snapshot.round < len(rounds) else found.snapshot.state
+    return Result(config, folder, rounds, summary, kept)
 
 
 def settled(config: ExperimentConfig) -> ExperimentConfig:
@@ -138,9 +219,8 @@ def device_of(config: ExperimentConfig) -> torch.device:
 
 def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
     """Load the data, split it, and say who the clients are."""
-    source = DATASETS[config.dataset]
-    root = Path(os.environ.get("DROP_DATA") or config.settings.datasets_path)
-    split = load(source, root, seeds, config.server.held_out)
+    source = source_of(config)
+    split = load(source, Path(config.settings.datasets_path), seeds, config.server.held_out)
     shares = partition(split.train.y, config.federation.size, config.client, seeds)
     attack = config.client.attack
     malicious = frozenset(malicious_clients(config.federation, attack, seeds))
@@ -173,7 +253,7 @@ def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Serve
     clean = CleanData(normalise(split.server.x), split.server.y)
     needs = entry.needs(defense.defense_args)
     granted = needs.clean_data or server.bn_policy == "recalibrate" or defense.pretrain
-    source = DATASETS[config.dataset]
+    source = source_of(config)
     resources = Resources(
         spec=roster.spec,
         build=roster.fresh_model,
@@ -195,6 +275,13 @@ def open_judge(config: ExperimentConfig, split: Split, roster: Roster) -> Judge:
     """Build the evaluation on test data, which nothing else ever sees."""
     attacked = None if roster.poison is None else roster.poison.test_set(split.test)
     return Judge(split.test, attacked, config.server.low_confidence_threshold, roster.device)
+
+
+def _arm(judge: Judge, roster: Roster, split: Split, trigger: Memory) -> None:
+    """Judge an adaptive poison by what the colluders have learnt so far."""
+    if isinstance(roster.poison, AdaptivePoison):
+        roster.poison.recall(trigger)
+        judge.attack_with(roster.poison.test_set(split.test))
 
 
 def initial_state(config: ExperimentConfig, roster: Roster, server: Server[Any]) -> ModelState:
@@ -268,8 +355,10 @@ def _summary(
         },
         "refusals": detection.caught + detection.wronged,
         "seconds": {**seconds, "total": round(sum(seconds.get(name, 0.0) for name in main), 3)},
-        "peak_memory_mb": peak_memory_mb(),
-        "worker_peak_memory_mb": peak_memory_mb(of_workers=True),
+        "peak_memory_mb": max(peak_memory_mb(), record.before.get("peak_memory_mb", 0)),
+        "worker_peak_memory_mb": max(
+            peak_memory_mb(of_workers=True), record.before.get("worker_peak_memory_mb", 0)
+        ),
     }
 
 

@@ -41,8 +41,12 @@ class Judge:
     ) -> None:
         self.device = device or torch.device("cpu")
         self._clean = _ready(test, self.device)
-        self._attacked = None if attacked is None else _ready(attacked, self.device)
+        self.attack_with(attacked)
         self.threshold = confidence_threshold
+
+    def attack_with(self, attacked: Images | None) -> None:
+        """Judge the attack on these images from now on."""
+        self._attacked = None if attacked is None else _ready(attacked, self.device)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return `mta`, `asr` (NaN without an attack) and, with a threshold, the conditionals."""

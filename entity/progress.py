@@ -33,6 +33,8 @@ class Display:
     def __init__(self, console: Console, title: str, rounds: int, *, quiet: bool = False) -> None:
         self.console, self.title, self.rounds, self.quiet = console, title, rounds, quiet
         self.started = time.perf_counter()
+        self.shown = 0
+        """Rounds of this process; a run that goes on has more behind it."""
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=12),
@@ -61,6 +63,7 @@ class Display:
 
     def __call__(self, line: Mapping[str, Any]) -> None:
         """Show a finished round."""
+        self.shown += 1
         if self.quiet:
             return
         facts = (
@@ -77,7 +80,7 @@ class Display:
         spent = time.perf_counter() - self.started
         if done == self.rounds:
             return f"took {spent:.0f} s"
-        seconds = spent / done * (self.rounds - done)
+        seconds = spent / self.shown * (self.rounds - done)
         hours, rest = divmod(round(seconds), 3600)
         clock = f"{rest // 60:02d}:{rest % 60:02d}"
         return f"left {hours}:{clock}" if hours else f"left {clock}"

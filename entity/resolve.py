@@ -25,7 +25,7 @@ from entity.config import (
     DefenseConfig,
     ExperimentConfig,
 )
-from entity.dataset import DATASETS, POISONS, Source
+from entity.dataset import POISONS, Source, source_of
 from entity.models import find
 from entity.schema import ConfigError, join, suggest, unknown
 from entity.server import ALIASES, SERVERS, Setting
@@ -45,8 +45,15 @@ class Field(NamedTuple):
     """`dataclasses.MISSING` where the field is required."""
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path, option: str = "--config") -> dict[str, Any]:
     """Read a configuration as nested tables, from JSON or YAML.
+
+    Parameters
+    ----------
+    path
+        The file; `.yaml` and `.yml` are YAML, anything else is JSON.
+    option
+        Where the user named the file, for messages.
 
     Raises
     ------
@@ -56,24 +63,40 @@ def read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"--config {path}: is not UTF-8 text.") from error
+        raise ConfigError(f"{option} {path}: is not UTF-8 text.") from error
     except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}.{_files_near(path)}") from error
+        raise ConfigError(f"{option} {path}: {error.strerror}.{_files_near(path)}") from error
+    except ValueError as error:  # a NUL in the name
+        raise ConfigError(f"{option} {schema.show(str(path))}: {error}.") from error
     language = "YAML" if path.suffix in (".yaml", ".yml") else "JSON"
     try:
         data = yaml.load(text, _YAML) if language == "YAML" else json.loads(text)
     except RecursionError as error:
-        raise ConfigError(f"--config {path}: is nested too deeply.") from error
+        raise ConfigError(f"{option} {path}: is nested too deeply.") from error
     except Exception as error:  # for `!!bool maybe`, PyYAML lets a KeyError through
-        raise ConfigError(f"--config {path}: is not {language} ({_fault(error)}).") from error
+        raise ConfigError(f"{option} {path}: is not {language} ({_fault(error)}).") from error
     if not isinstance(data, dict):
-        _refuse_depth(data)
-        raise ConfigError(f"--config {path}: holds {schema.show(data)}, not a table of fields.")
+        refuse_depth(data, f"{option} {path}")
+        raise ConfigError(f"{option} {path}: holds {schema.show(data)}, not a table of fields.")
     return data
 
 
 class _YAML(yaml.SafeLoader):
-    """YAML in which 1e-3 is a number; PyYAML follows version 1.1, where it is a text."""
+    """YAML as it is meant: 1e-3 is a number, and a key that comes twice is a mistake.
+
+    PyYAML follows version 1.1, where 1e-3 is a text, and keeps the last of two equal keys.
+    """
+
+    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen and key.tag != "tag:yaml.org,2002:merge":
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {schema.show(key.value)} comes twice", key.start_mark
+                    )
+                seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)  # pyright: ignore[reportArgumentType]
 
 
 _YAML.add_implicit_resolver(
@@ -84,8 +107,9 @@ _YAML.add_implicit_resolver(
 
 
 def _files_near(path: Path) -> str:
+    kind = path.suffix or ".json"
     try:
-        near = sorted(other.name for other in path.parent.glob("*.json"))
+        near = sorted(other.name for other in path.parent.iterdir() if other.suffix == kind)
     except OSError:
         return ""
     return suggest(path.name, near) or (f" Files there: {', '.join(near)}." if near else "")
@@ -111,15 +135,18 @@ def experiment(
         Nested tables, as `read` returns them.
     overrides
         (name, text) pairs from the command line, in order; a name may leave out its first
-        tables where that stays unambiguous, and a text of None means true.
+        tables where that stays unambiguous, and a text of None means true. The environment
+        variable DROP_DATA is one of them, before all others.
 
     Raises
     ------
     ConfigError
         One sentence for the user.
     """
-    _refuse_depth(data)
+    refuse_depth(data, "the config")
     tables = _with_current_names(deepcopy(dict(data)))
+    if root := os.environ.get("DROP_DATA"):
+        overrides = [("settings.datasets_path", root), *overrides]
     for name, text in sorted(overrides, key=_types_first):
         _override(tables, name, text)
     config = _load(_with_current_names(tables))
@@ -127,15 +154,21 @@ def experiment(
     return config
 
 
-def _refuse_depth(data: object, most: int = 20) -> None:
-    """Refuse what recursion could not get through: very deep tables, and YAML's circular ones."""
+def refuse_depth(data: object, where: str, most: int = 20) -> None:
+    """Refuse what recursion could not get through: very deep tables, and YAML's circular ones.
+
+    Raises
+    ------
+    ConfigError
+        If there are more than `most` levels.
+    """
     level: list[Any] = [data] if _is_table(data) else []
     for _ in range(most):
         items = [item.values() if isinstance(item, Mapping) else item for item in level]
         inner = [child for item in items for child in item if _is_table(child)]
         level = list({id(child): child for child in inner}.values())  # each shared one once
     if level:
-        raise ConfigError(f"the config: is nested too deeply; allowed are {most} levels.")
+        raise ConfigError(f"{where}: is nested too deeply; allowed are {most} levels.")
 
 
 def _is_table(value: object) -> bool:
@@ -355,7 +388,7 @@ def check(config: ExperimentConfig) -> None:
     ConfigError
         One sentence that names the field, the value and the mend.
     """
-    source: Source = _known(DATASETS, config.dataset, "dataset")
+    source = source_of(config)
     find(config.model)
     _check_name(config.name)
     federation = config.federation
@@ -446,11 +479,16 @@ def to_json(config: ExperimentConfig) -> dict[str, Any]:
 
 def identity(config: ExperimentConfig) -> str:
     """Return the hash (12 hex digits) of everything in a config that can change a result."""
-    tables = to_json(config)
-    tables.pop("name")
-    for name in RUNTIME_SETTINGS:
-        tables["settings"].pop(name)
-    text = json.dumps(tables, sort_keys=True, separators=(",", ":"))
+    return fingerprint(to_json(config))
+
+
+def fingerprint(tables: Mapping[str, Any]) -> str:
+    """Return the identity of the experiment whose `to_json` these tables are, unchecked."""
+    settings = _table(tables, "settings")
+    kept = {name: value for name, value in settings.items() if name not in RUNTIME_SETTINGS}
+    named = {**tables, "settings": kept}
+    named.pop("name", None)
+    text = json.dumps(named, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -458,7 +496,9 @@ def default_name(config: ExperimentConfig) -> str:
     """Return a name for a run: data set, defense, attack and seed."""
     attack = config.client.attack.type if config.client.attack else "no-attack"
     defense = config.server.defense.type
-    return f"{config.dataset}-{defense}-{attack}-seed{config.settings.seed}"
+    # An image folder's name may be a path.
+    dataset = Path(config.dataset.removeprefix("imagefolder:")).name or "imagefolder"
+    return f"{dataset}-{defense}-{attack}-seed{config.settings.seed}"
 
 
 __all__ = [
@@ -469,7 +509,9 @@ __all__ = [
     "experiment",
     "fields",
     "fields_of",
+    "fingerprint",
     "identity",
     "read",
+    "refuse_depth",
     "to_json",
 ]

@@ -497,6 +497,7 @@ def test_everything_else_is_part_of_the_identity():
     other = {
         "dataset": "mnist",
         "model": "lenet",
+        "norm": "group",
         "client.partition": "dirichlet_client",
         "client.attack.participation_strategy": None,  # needs a start
         "client.attack.trigger_pattern": "1pixel",

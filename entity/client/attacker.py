@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from entity.client.client import Broadcast, Client, Habits
 from entity.client.data import LocalData
 from entity.config import AttackConfig
-from entity.dataset import Images, Poison
+from entity.dataset import AdaptivePoison, Images, Poison
 from entity.federation import poisons_in
 from entity.params import ModelState, Updates
 from entity.seeding import Seeds
@@ -64,6 +64,8 @@ class Attacker(Client):
         if not poisons_in(self.plan.attack, broadcast.round):
             Client(self.id, self.data, self.habits).fit(model, broadcast)
             return
+        if isinstance(self.plan.poison, AdaptivePoison):
+            self.plan.poison.recall(broadcast.trigger)
         self.corrupt(model, broadcast)
         trained = self.habits.spec.flatten(model)
         crafted = self.craft(trained, broadcast)

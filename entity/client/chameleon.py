@@ -14,20 +14,18 @@ the code steps the schedule one epoch early. (DROP's code freezes nothing, for a
 attribute and wrong layer names; ours trains the head on features computed without gradient.)
 """
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from entity.client.attacker import Attacker
 from entity.client.client import Broadcast
 from entity.client.data import LocalData
 from entity.client.pgd import project
 from entity.loops import autocast, fit
-from entity.models import head_of
+from entity.models import SupConTwin
 from entity.schema import Count, Fraction, NonNegative, Positive, Whole
 
 
@@ -96,28 +94,6 @@ def supcon_loss(
     return -(scale * logs / positive.sum(1).clamp_min(1)).mean()
 
 
-@contextmanager
-def inputs_of(layer: nn.Module) -> Generator[list[Tensor]]:
-    """Collect what a layer is given; the way to the features of any model."""
-    seen: list[Tensor] = []
-
-    def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append(inputs[0])
-
-    hook = layer.register_forward_pre_hook(look)
-    try:
-        yield seen
-    finally:
-        hook.remove()
-
-
-def features(model: nn.Module, head: nn.Linear, x: Tensor) -> Tensor:
-    """Return the penultimate activations (b, F) of images, float32."""
-    with inputs_of(head) as seen:
-        model(x)
-    return seen[-1].flatten(1).float()
-
-
 class Chameleon(Attacker):
     """Contrastive adaptation of the encoder, then training of the head."""
 
@@ -127,24 +103,22 @@ class Chameleon(Attacker):
 
     def corrupt(self, model: nn.Module, broadcast: Broadcast) -> None:
         """Run both stages on the poisoned data."""
-        head = head_of(model)[1]
+        twin = SupConTwin(model)
         data = self.poisoned()
-        self.adapt(model, head, data, broadcast)
+        self.adapt(twin, data, broadcast)
         recipe = replace(
             self.habits.recipe,
             lr=self.args.poisoned_head_lr,
             epochs=self.args.poisoned_head_epochs,
         )
         model.eval()
-        fit(head, self.frozen(model, head, data, recipe.epochs, broadcast), recipe)
+        fit(twin.head, self.frozen(twin, data, recipe.epochs, broadcast), recipe)
         model.train()
 
-    def adapt(
-        self, model: nn.Module, head: nn.Linear, data: LocalData, broadcast: Broadcast
-    ) -> None:
+    def adapt(self, twin: SupConTwin, data: LocalData, broadcast: Broadcast) -> None:
         """Train the encoder with the contrastive loss; the head is left alone."""
         args, device = self.args, self.habits.device
-        encoder = _without(model, head)
+        encoder = twin.encoder
         origin = [parameter.detach().clone() for parameter in encoder]
         optimiser = torch.optim.SGD(
             encoder,
@@ -157,13 +131,13 @@ class Chameleon(Attacker):
             optimiser, list(args.malicious_milestones), args.malicious_lr_gamma
         )
         rng = self.habits.seeds.generator("adaptation", round=broadcast.round, client=self.id)
-        model.train()
+        twin.train()
         for _ in range(args.poisoned_supcon_epochs):
             for x, y in self._batches(data, 1, rng):
                 with autocast(device, self.habits.recipe.bfloat16):
-                    seen = features(model, head, x)
+                    z = twin(x)
                 loss = supcon_loss(
-                    F.normalize(seen, dim=1),
+                    z,
                     y,
                     args.supcon_temperature,
                     self.plan.attack.target_class,
@@ -177,18 +151,13 @@ class Chameleon(Attacker):
             schedule.step()
 
     def frozen(
-        self,
-        model: nn.Module,
-        head: nn.Linear,
-        data: LocalData,
-        epochs: int,
-        broadcast: Broadcast,
+        self, twin: SupConTwin, data: LocalData, epochs: int, broadcast: Broadcast
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of features, from the encoder as it now is, and labels."""
         rng = self.habits.seeds.generator("fit", round=broadcast.round, client=self.id)
         for x, y in self._batches(data, epochs, rng):
             with torch.no_grad(), autocast(x.device, self.habits.recipe.bfloat16):
-                seen = features(model, head, x)
+                seen = twin.features(x)
             yield seen, y
 
     def _batches(
@@ -203,8 +172,3 @@ class Chameleon(Attacker):
             in_every_batch=habits.batchwise_poison,
         ):
             yield x.to(habits.device), y.to(habits.device)
-
-
-def _without(model: nn.Module, head: nn.Module) -> Sequence[nn.Parameter]:
-    own = {id(parameter) for parameter in head.parameters()}
-    return [parameter for parameter in model.parameters() if id(parameter) not in own]

@@ -1,13 +1,13 @@
 """A benign client, and the steps of local training that an attack may override."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from entity.client.data import LocalData
-from entity.dataset import Augmentation
+from entity.dataset import Augmentation, Memory
 from entity.loops import CPU, Recipe, cross_entropy, fit
 from entity.params import ModelState, ParamSpec
 from entity.seeding import Seeds
@@ -22,6 +22,8 @@ class Broadcast:
     """The global model."""
     previous: Tensor | None = None
     """(P,) the global weights of the round before; what a client that watches knows."""
+    trigger: Memory = field(default_factory=dict[str, Tensor])
+    """What the colluders of an adaptive poison have learnt; the server knows nothing of it."""
 
 
 @dataclass(frozen=True)

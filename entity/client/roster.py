@@ -10,10 +10,19 @@ from entity.client.attacker import Attacker, Plan
 from entity.client.client import Broadcast, Client, Habits
 from entity.client.data import LocalData
 from entity.config import ExperimentConfig
-from entity.dataset import Augmentation, Holding, Images, Poison, Shares, pool_evenly
+from entity.dataset import (
+    AdaptivePoison,
+    Augmentation,
+    Holding,
+    Images,
+    Poison,
+    Selection,
+    Shares,
+    pool_evenly,
+)
 from entity.federation import poisons_in
 from entity.loops import CPU, Recipe
-from entity.models import build
+from entity.models import build, examine
 from entity.params import ParamSpec, Updates
 from entity.seeding import Seeds
 
@@ -27,7 +36,7 @@ class Roster:
     """
 
     config: ExperimentConfig
-    images: Images
+    images: Images | Selection
     """Training images of the whole federation."""
     shares: Shares
     malicious: frozenset[int]
@@ -46,13 +55,24 @@ class Roster:
 
     @cached_property
     def spec(self) -> ParamSpec:
-        """Layout of the model."""
-        return ParamSpec.of(self.new_model())
+        """Layout of the model; the first that is built, so it is also tried out.
+
+        Raises
+        ------
+        ConfigError
+            If it is a user's own and no classifier of these images.
+        """
+        model = self.new_model()
+        if ":" in self.config.model:
+            channels, size, _ = self.images.shape
+            examine(self.config.model, model, channels, size, self.classes)
+        return ParamSpec.of(model)
 
     def fresh_model(self, generator: torch.Generator) -> nn.Module:
         """Return a classifier with initial weights from `generator`, on the CPU."""
-        _, channels, size, _ = self.images.x.shape
-        return build(self.config.model, channels, size, self.classes, generator)
+        channels, size, _ = self.images.shape
+        config = self.config
+        return build(config.model, channels, size, self.classes, generator, config.norm)
 
     def new_model(self) -> nn.Module:
         """Return the classifier with the experiment's initial weights, on the clients' device."""
@@ -156,6 +176,24 @@ class Roster:
             return updates
         self.attacker.conspire(attack.args, updates, rows, self.seeds)
         return replace(updates)  # forgets distances that the attackers may have asked for
+
+    def adapt(self, broadcast: Broadcast, poisoning: frozenset[int]) -> Broadcast:
+        """Let the colluders of a round improve an adaptive poison; return the broadcast with it.
+
+        They learn on the data of the one with the lowest id.
+        """
+        if not isinstance(self.poison, AdaptivePoison) or not poisoning:
+            return broadcast
+        self.poison.recall(broadcast.trigger)
+        model = self.new_model()
+        self.spec.load(model, broadcast.state)
+        learnt = self.poison.adapt(
+            model,
+            self.images.subset(self.samples(min(poisoning))),
+            broadcast.round,
+            self.seeds.generator("adaptive poison", round=broadcast.round),
+        )
+        return replace(broadcast, trigger=learnt)
 
     def _habits(self, malicious: bool) -> Habits:
         client = self.config.client

@@ -25,6 +25,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from entity.dataset.cifar10 import CIFAR10
+from entity.dataset.cinic10 import CINIC10
+from entity.dataset.emnist import EMNIST
+from entity.dataset.fashionmnist import FASHIONMNIST
+from entity.dataset.gtsrb import GTSRB
 from entity.dataset.images import Images, normalise
 from entity.dataset.poisoning import choose
 from entity.dataset.source import Source
@@ -209,3 +214,38 @@ class Backdoorable(Dataset[tuple[Any, int]]):
     def _keep(self, index: Tensor) -> None:
         images = Images(self.data, self.targets).subset(index)
         self._hold(images, self._poisoned[index])
+
+
+class BackdoorableCIFAR10(Backdoorable):
+    """CIFAR-10."""
+
+    source = CIFAR10
+    folders = ("cifar-10-batches-py",)
+
+
+class BackdoorableCINIC10(Backdoorable):
+    """CINIC-10; the training images are those of its `train` and its `valid` folder."""
+
+    source = CINIC10
+    folders = ("cinic-10", "CINIC-10", "cinic10")
+
+
+class BackdoorableEMNIST(Backdoorable):
+    """EMNIST balanced."""
+
+    source = EMNIST
+    folders = ("EMNIST",)
+
+
+class BackdoorableFashionMNIST(Backdoorable):
+    """FashionMNIST."""
+
+    source = FASHIONMNIST
+    folders = ("FashionMNIST",)
+
+
+class BackdoorableGTSRB(Backdoorable):
+    """GTSRB."""
+
+    source = GTSRB
+    folders = ("gtsrb",)

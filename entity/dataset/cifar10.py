@@ -1,51 +1,65 @@
 """CIFAR-10 from its original Python batches, in the folder that torchvision keeps them in.
 
-The batches are pickles. They are read by torchvision, which opens only files whose checksum is
-that of the published ones.
+The batches are pickles: a file is opened only if its checksum is that of the published one.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
-import torch
+import numpy as np
 
 from entity.dataset.augment import Augmentation
-from entity.dataset.images import Images
-from entity.dataset.source import Source, fetch
-from entity.seeding import Seeds
+from entity.dataset.cache import Decoded
+from entity.dataset.files import AGAIN, Files, damaged, scan_files
+from entity.dataset.source import Source
 
 
-def read(root: Path, seeds: Seeds) -> tuple[Images, Images]:
-    """Read `root/cifar-10-batches-py`, downloading it first where it is missing or damaged.
+def download(root: Path) -> None:
+    """Download to `root/cifar-10-batches-py`."""
+    from torchvision import datasets  # a second of every start, and only needed here
+
+    datasets.CIFAR10(root, download=True)
+
+
+def decode(folder: Path, names: Sequence[str]) -> tuple[Decoded, Decoded]:
+    """Read the batches of training and of test images."""
+    from torchvision import datasets
+
+    return read_batches(datasets.CIFAR10, folder)
+
+
+def read_batches(of: Any, folder: Path) -> tuple[Decoded, Decoded]:
+    """Read a CIFAR with the torchvision class that knows its files and their checksums.
 
     Raises
     ------
     ConfigError
-        If it is missing or damaged and cannot be downloaded.
+        If a file is not the published one.
     """
-    try:
-        return _images(root, train=True), _images(root, train=False)
-    except RuntimeError:  # torchvision's answer to a file that is missing or not the published one
-        fetch(
-            lambda: _torchvision().CIFAR10(root, download=True),
-            "CIFAR-10",
-            root / "cifar-10-batches-py",
-            "unpack cifar-10-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html there",
-        )
-    return _images(root, train=True), _images(root, train=False)
+    from torchvision.datasets import cifar
+
+    files = [*of.train_list, *of.test_list, (of.meta["filename"], of.meta["md5"])]
+    for name, md5 in files:
+        if not cifar.check_integrity(str(folder / name), md5):
+            raise damaged(folder / name, "its checksum is not that of the published file", AGAIN)
+    train, test = (of(folder.parent, train=train) for train in (True, False))
+    return _decoded(train), _decoded(test)
 
 
-def _torchvision() -> ModuleType:
-    from torchvision import datasets  # a second of every start, and only needed here
-
-    return datasets
+def _decoded(batches: Any) -> Decoded:
+    return Decoded.of(batches.data.transpose(0, 3, 1, 2), np.array(batches.targets))
 
 
-def _images(root: Path, train: bool) -> Images:
-    batches = _torchvision().CIFAR10(root, train=train)
-    x = torch.from_numpy(batches.data).permute(0, 3, 1, 2).contiguous()
-    return Images(x, torch.tensor(batches.targets))
-
+FILES = Files(
+    key="cifar10",
+    title="CIFAR-10",
+    folders=("cifar-10-batches-py",),
+    scan=scan_files(*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"),
+    decode=decode,
+    mend="unpack cifar-10-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html there",
+    download=download,
+)
 
 CIFAR10 = Source(
     name="cifar10",
@@ -68,5 +82,7 @@ CIFAR10 = Source(
         "ship",
         "truck",
     ),
-    read=read,
+    read=FILES.read,
+    files=FILES,
+    counts=(50_000, 10_000),
 )

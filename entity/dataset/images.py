@@ -1,5 +1,6 @@
 """Labelled images as two tensors, and the one scale that networks see them in."""
 
+import hashlib
 from dataclasses import dataclass
 
 import torch
@@ -25,13 +26,80 @@ class Images:
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        _, channels, height, width = self.x.shape
+        return channels, height, width
+
     def subset(self, index: Tensor) -> "Images":
         """Copy out the images at some positions, or where a mask of length N is true."""
         return Images(self.x[index], self.y[index])
 
+    def select(self, rows: Tensor) -> "Selection":
+        """Point at the images at some positions (n,) without copying them."""
+        return Selection(self, rows, self.y[rows])
+
+    def sha256(self) -> str:
+        """Return the hash of the pixels, N C H W bytes in order."""
+        digest = hashlib.sha256()
+        for rows in self.x.split(1000):
+            digest.update(rows.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def known_sha256(self) -> str:
+        """Return the same, without reading the pixels where it has been noted."""
+        return self.sha256()
+
     def share_memory(self) -> "Images":
         """Move both tensors into shared memory, so that worker processes map and not copy them."""
         self.x.share_memory_()
+        self.y.share_memory_()
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Some images of a larger set, which stay where they are.
+
+    The clients share out all training images but the server's few: as a copy, that would be the
+    whole data set once more.
+
+    Examples
+    --------
+    >>> images = Images(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), torch.tensor([4, 2, 4]))
+    >>> images.select(torch.tensor([2, 1])).subset(torch.tensor([1])).y
+    tensor([2])
+    """
+
+    images: Images
+    """The larger set."""
+    rows: Tensor
+    """(n,) int64, positions in it."""
+    y: Tensor
+    """(n,) int64, the classes of these."""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def x(self) -> Tensor:
+        """(n, C, H, W) uint8, a copy; `subset` copies only what is asked for."""
+        return self.images.x[self.rows]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return self.images.shape
+
+    def subset(self, index: Tensor) -> Images:
+        """Copy out the images at some positions, or where a mask of length n is true."""
+        return Images(self.images.x[self.rows[index]], self.y[index])
+
+    def share_memory(self) -> "Selection":
+        """Move everything into shared memory that is not there yet."""
+        self.images.share_memory()
+        self.rows.share_memory_()
         self.y.share_memory_()
         return self
 

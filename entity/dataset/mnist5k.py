@@ -46,4 +46,5 @@ MNIST5K = Source(
     augmentation=MNIST.augmentation,
     class_names=MNIST.class_names,
     read=read,
+    counts=(4_000, 1_000),
 )

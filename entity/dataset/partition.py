@@ -7,11 +7,18 @@
 - `dirichlet_client` (convention B; Hsu et al., "Measuring the Effects of Non-Identical Data
   Distribution for Federated Visual Classification", 2019, 1909.06335): every client draws its
   mix of classes; sizes are equal.
+- `drop_noniid`: DROP's code; convention A from as much of every class as the rarest one has.
+- `shards` (McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized
+  Data", AISTATS 2017, 1602.05629): samples sorted by class and cut into shards; every client gets
+  some.
+- `quantity` (Li et al., "Federated Learning on Non-IID Data Silos: An Experimental Study", ICDE
+  2022, 2102.02079): the sizes are a Dirichlet draw; every client has the classes alike.
 
-Equal alphas of A and B are not comparable. Unlike DROP's code, which drops what does not divide
-and cuts every class to the rarest one's size, all of them use every sample exactly once.
+Equal alphas of them are not comparable. Unlike DROP's code, which drops what does not divide and
+cuts every class to the rarest one's size, all but `drop_noniid` use every sample exactly once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +69,10 @@ class Shares:
             raise IndexError(f"client {client} of {len(self)}")
         return self.index[int(self.offsets[client]) : int(self.offsets[client + 1])]
 
+    def among(self, used: Tensor) -> "Shares":
+        """Return the same shares, whose samples are positions in `used`, as those in `used`."""
+        return Shares(used[self.index], self.offsets)
+
     @property
     def sizes(self) -> Tensor:
         """(N,) samples of each client."""
@@ -85,7 +96,7 @@ def partition(labels: Tensor, clients: int, config: ClientConfig, seeds: Seeds) 
     Raises
     ------
     ConfigError
-        If some client would get no sample, or fewer than a Dirichlet split is asked to give.
+        If some client would get no sample, or, unless IID, fewer than `min_samples`.
     """
     generator = seeds.numpy("partition")
     used: Tensor | None = None
@@ -100,14 +111,10 @@ def partition(labels: Tensor, clients: int, config: ClientConfig, seeds: Seeds) 
         )
     if config.IID:
         shares = iid(labels, clients, generator)
-    elif config.partition == "dirichlet_class":
-        shares = dirichlet_class(
-            labels, clients, config.dirichlet_alpha, config.min_samples, generator
-        )
     else:
         _check_min_samples(len(labels), clients, config.min_samples)
-        shares = dirichlet_client(labels, clients, config.dirichlet_alpha, generator)
-    return shares if used is None else Shares(used[shares.index], shares.offsets)
+        shares = SPLITS[config.partition](labels, clients, config, generator)
+    return shares if used is None else shares.among(used)
 
 
 def iid(labels: Tensor, clients: int, generator: np.random.Generator) -> Shares:
@@ -115,8 +122,7 @@ def iid(labels: Tensor, clients: int, generator: np.random.Generator) -> Shares:
 
     Every client's count of any class, and its size, differs from any other's by at most one.
     """
-    shuffled = generator.permutation(len(labels))
-    by_class = shuffled[np.argsort(labels.numpy()[shuffled], kind="stable")]
+    by_class = _by_class(labels, generator)
     owner = np.empty(len(labels), dtype=np.int64)
     # Permuted, so that clients with neighbouring ids are not those that get the same classes.
     owner[by_class] = np.resize(generator.permutation(clients), len(labels))
@@ -137,18 +143,14 @@ def dirichlet_class(
         If no draw of `MAX_DRAWS` gives every client `min_samples`.
     """
     y = labels.numpy()
-    _check_min_samples(len(y), clients, min_samples)
     totals = np.bincount(y)
-    for _ in range(MAX_DRAWS):
+
+    def draw() -> Ints:
         p = generator.dirichlet(np.full(clients, alpha), size=len(totals))
-        counts = np.stack([apportion(p[c], int(totals[c])) for c in range(len(totals))])
-        if counts.sum(axis=0).min() >= min_samples:
-            return Shares.of_owners(_deal(y, counts, generator), clients)
-    raise ConfigError(
-        f"client.dirichlet_alpha = {alpha:g}: in {MAX_DRAWS} draws some client always had fewer "
-        f"than client.min_samples = {min_samples} samples; raise dirichlet_alpha, or lower "
-        f"min_samples or federation.size = {clients}."
-    )
+        return np.stack([apportion(p[c], int(totals[c])) for c in range(len(totals))])
+
+    counts = _redrawn(draw, clients, alpha, min_samples)
+    return Shares.of_owners(_deal(y, counts, generator), clients)
 
 
 def dirichlet_client(
@@ -172,6 +174,112 @@ def dirichlet_client(
             counts[:, client] += taken
             left -= taken
     return Shares.of_owners(_deal(y, counts, generator), clients)
+
+
+def drop_noniid(
+    labels: Tensor, clients: int, alpha: float, min_samples: int, generator: np.random.Generator
+) -> Shares:
+    """Split as `dirichlet_class`, but floor(p_c m) samples of each class, m those of the rarest.
+
+    What that leaves of the classes is used by nobody. (In DROP's code a client may end up with
+    nothing, which crashes; here the split is drawn anew as in `dirichlet_class`.)
+
+    Raises
+    ------
+    ConfigError
+        If no draw of `MAX_DRAWS` gives every client `min_samples`.
+    """
+    totals = np.bincount(labels.numpy())
+    rarest = totals[totals > 0].min()
+
+    def draw() -> Ints:
+        p = generator.dirichlet(np.full(clients, alpha), size=len(totals))
+        return np.floor(p * rarest).astype(np.int64) * (totals > 0)[:, None]
+
+    counts = _redrawn(draw, clients, alpha, min_samples)
+    used = draw_per_class(labels, counts.sum(axis=1), generator)
+    owner = _deal(labels[used].numpy(), counts, generator)
+    return Shares.of_owners(owner, clients).among(used)
+
+
+def shards(
+    labels: Tensor, clients: int, per_client: int, min_samples: int, generator: np.random.Generator
+) -> Shares:
+    """Cut the samples, sorted by class, into `clients * per_client` shards and deal them.
+
+    Sizes of shards differ by at most one. A shard that lies across a border holds two classes,
+    so a client of s shards holds s classes as a rule, up to 2 s at most where classes are not
+    smaller than shards.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer samples than shards, or some client has fewer than `min_samples`.
+    """
+    number = clients * per_client
+    most = len(labels) // clients
+    if per_client > most:
+        raise ConfigError(
+            f"client.shards_per_client = {per_client}: allowed is at most {most}, as {clients} "
+            f"clients share {len(labels)} samples."
+        )
+    dealt = generator.permutation(number) // per_client
+    owner = np.empty(len(labels), dtype=np.int64)
+    owner[_by_class(labels, generator)] = np.repeat(dealt, apportion(np.ones(number), len(labels)))
+    shares = Shares.of_owners(owner, clients)
+    if (fewest := int(shares.sizes.min())) < min_samples:
+        raise ConfigError(
+            f"client.min_samples = {min_samples}: allowed is at most {fewest}, what "
+            f"{per_client} of {number} shards of {len(labels)} samples hold."
+        )
+    return shares
+
+
+def quantity(
+    labels: Tensor, clients: int, alpha: float, min_samples: int, generator: np.random.Generator
+) -> Shares:
+    """Give client i about p_i of every class, p ~ Dir(alpha, ..., alpha), every sample used.
+
+    Its size n_i is p_i of all samples, rounded. All samples are sorted by class, and the client's
+    are n_i evenly spaced ones from a random start, so that it has its part of every class, but
+    for rounding. (Li et al. draw them at random.)
+
+    Raises
+    ------
+    ConfigError
+        If no draw of `MAX_DRAWS` gives every client `min_samples`.
+    """
+
+    def draw() -> Ints:
+        return apportion(generator.dirichlet(np.full(clients, alpha)), len(labels))[None]
+
+    sizes = _redrawn(draw, clients, alpha, min_samples)[0]
+    starts = generator.random(clients)
+    places = [(np.arange(n) + u) / n for n, u in zip(sizes.tolist(), starts, strict=True)]
+    in_order = np.argsort(np.concatenate(places), kind="stable")
+    owner = np.empty(len(labels), dtype=np.int64)
+    owner[_by_class(labels, generator)] = np.repeat(np.arange(clients), sizes)[in_order]
+    return Shares.of_owners(owner, clients)
+
+
+SPLITS: dict[str, Callable[[Tensor, int, ClientConfig, np.random.Generator], Shares]] = {
+    "dirichlet_class": lambda labels, clients, config, generator: dirichlet_class(
+        labels, clients, config.dirichlet_alpha, config.min_samples, generator
+    ),
+    "dirichlet_client": lambda labels, clients, config, generator: dirichlet_client(
+        labels, clients, config.dirichlet_alpha, generator
+    ),
+    "drop_noniid": lambda labels, clients, config, generator: drop_noniid(
+        labels, clients, config.dirichlet_alpha, config.min_samples, generator
+    ),
+    "shards": lambda labels, clients, config, generator: shards(
+        labels, clients, config.shards_per_client, config.min_samples, generator
+    ),
+    "quantity": lambda labels, clients, config, generator: quantity(
+        labels, clients, config.dirichlet_alpha, config.min_samples, generator
+    ),
+}
+"""The splits that `client.partition` names, when not IID."""
 
 
 def apportion(weights: NDArray[np.number], total: int) -> Ints:
@@ -208,6 +316,12 @@ def draw_per_class(labels: Tensor, counts: Ints, generator: np.random.Generator)
     return torch.from_numpy(np.sort(np.concatenate(drawn)))
 
 
+def _by_class(labels: Tensor, generator: np.random.Generator) -> Ints:
+    """Return the samples sorted by class, those of a class in random order."""
+    shuffled = generator.permutation(len(labels))
+    return shuffled[np.argsort(labels.numpy()[shuffled], kind="stable")]
+
+
 def _deal(y: Ints, counts: Ints, generator: np.random.Generator) -> Ints:
     """Give client i `counts[c, i]` random samples of class c; return each sample's owner."""
     owner = np.empty(len(y), dtype=np.int64)
@@ -215,6 +329,19 @@ def _deal(y: Ints, counts: Ints, generator: np.random.Generator) -> Ints:
         members = generator.permutation(np.flatnonzero(y == c))
         owner[members] = np.repeat(np.arange(len(of_class)), of_class)
     return owner
+
+
+def _redrawn(draw: Callable[[], Ints], clients: int, alpha: float, min_samples: int) -> Ints:
+    """Draw counts (classes, clients) until every client has enough."""
+    for _ in range(MAX_DRAWS):
+        counts = draw()
+        if counts.sum(axis=0).min() >= min_samples:
+            return counts
+    raise ConfigError(
+        f"client.dirichlet_alpha = {alpha:g}: in {MAX_DRAWS} draws some client always had fewer "
+        f"than client.min_samples = {min_samples} samples; raise dirichlet_alpha, or lower "
+        f"min_samples or federation.size = {clients}."
+    )
 
 
 def _check_min_samples(samples: int, clients: int, min_samples: int) -> None:

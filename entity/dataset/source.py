@@ -1,7 +1,7 @@
 """What a data set is, and how an experiment gets its three disjoint parts from it."""
 
-import http.client
-import socket
+import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from entity.dataset.augment import Augmentation
-from entity.dataset.images import Images
+from entity.dataset.files import Files
+from entity.dataset.images import Images, Selection
 from entity.dataset.partition import apportion, draw_per_class
 from entity.schema import ConfigError
 from entity.seeding import Seeds
 
-DOWNLOAD_TIMEOUT = 20.0
-"""Seconds without an answer after which a download is given up; torchvision sets no limit."""
+log = logging.getLogger("entity")
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,34 @@ class Source:
     """Names of the classes, in order."""
     read: Callable[[Path, Seeds], tuple[Images, Images]]
     """Read the training and the test images, given the data folder."""
+    files: Files | None = None
+    """The files that `read` reads; null if it needs none."""
+    counts: tuple[int, int] | None = None
+    """Training and test images of the published set."""
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """The disjoint parts of a data set."""
 
-    train: Images
+    train: Selection
     """What the clients share out."""
     server: Images
     """The server's clean samples, class-balanced."""
     test: Images
     """What only the metrics see."""
+
+    def digest(self) -> str:
+        """Return a hash of all images and labels and of which part they belong to.
+
+        It copies nothing, and reads no pixels that come from a cache.
+        """
+        digest = hashlib.sha256()
+        for part in (self.train.images, self.server, self.test):
+            digest.update(f"{tuple(part.x.shape)} {part.known_sha256()}".encode())
+            digest.update(part.y.numpy().data)
+        digest.update(self.train.rows.numpy().data)
+        return digest.hexdigest()
 
 
 def load(source: Source, root: Path, seeds: Seeds, held_out: int | None = None) -> Split:
@@ -79,6 +95,8 @@ def load(source: Source, root: Path, seeds: Seeds, held_out: int | None = None) 
         the clients.
     """
     train, test = source.read(root, seeds)
+    if source.counts and source.counts != (len(train), len(test)):
+        log.warning("%s", differs(source, (len(train), len(test))))
     count = source.held_out if held_out is None else held_out
     rarest = int(torch.bincount(train.y, minlength=source.num_classes).min())
     most = source.num_classes * max(rarest - 1, 0)
@@ -92,27 +110,10 @@ def load(source: Source, root: Path, seeds: Seeds, held_out: int | None = None) 
     server = draw_per_class(train.y, per_class, seeds.numpy("held-out"))
     rest = torch.ones(len(train), dtype=torch.bool)
     rest[server] = False
-    return Split(train.subset(rest), train.subset(server), test)
+    return Split(train.select(rest.nonzero().flatten()), train.subset(server), test)
 
 
-def fetch(download: Callable[[], object], name: str, folder: Path, mend: str) -> None:
-    """Download a data set that was not found in its folder.
-
-    Raises
-    ------
-    ConfigError
-        If the download fails, for whatever reason; it says where the data was looked for and,
-        in the words of `mend`, how to get it there.
-    """
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-    try:
-        download()
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
-        reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise ConfigError(
-            f"settings.datasets_path = {folder.parent}: {name} is not in {folder} and could not "
-            f"be downloaded ({reason[0]}): {mend}."
-        ) from None
-    finally:
-        socket.setdefaulttimeout(before)
+def differs(source: Source, found: tuple[int, int]) -> str:
+    """Say that a data set has not the numbers of training and test images it was published with."""
+    here, published = (f"{train:,}+{test:,}" for train, test in (found, source.counts or found))
+    return f"{source.name}: {here} training and test images; the published set has {published}"

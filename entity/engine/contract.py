@@ -3,6 +3,8 @@
 from types import TracebackType
 from typing import Protocol, Self
 
+from torch import Tensor
+
 from entity.client import Broadcast
 from entity.params import Updates
 
@@ -12,6 +14,12 @@ class Engine(Protocol):
 
     Every engine trains a client with one thread, the same memory format and the same optimiser,
     from the client's own random streams: their updates are identical to the bit.
+    """
+
+    memory: dict[int, dict[str, Tensor]]
+    """What clients keep from round to round, by id, for those that keep anything.
+
+    It is also the last checkpoint's: entries are replaced, never changed.
     """
 
     def train(self, broadcast: Broadcast, client_ids: tuple[int, ...]) -> Updates:

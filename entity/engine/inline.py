@@ -27,7 +27,8 @@ class Inline:
         """Train the clients in order."""
         for row, client in enumerate(client_ids):
             out = ModelState(self.weights[row], self.buffers[row])
-            memory = self.bench.train(broadcast, client, out, self.memory.get(client, {}))
+            known = {name: kept.clone() for name, kept in self.memory.get(client, {}).items()}
+            memory = self.bench.train(broadcast, client, out, known)
             if memory:
                 self.memory[client] = memory
         return self.roster.updates(broadcast, client_ids, self.weights, self.buffers)

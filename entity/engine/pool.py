@@ -22,6 +22,7 @@ from torch import Tensor, multiprocessing
 
 from entity.allocator import keep_pages
 from entity.client import Broadcast, Roster
+from entity.dataset import Memory
 from entity.engine.workbench import Workbench
 from entity.params import ModelState, Updates
 
@@ -45,6 +46,7 @@ class _Task:
     row: int
     has_previous: bool
     memory: dict[str, Tensor]
+    trigger: Memory
 
 
 @dataclass
@@ -89,6 +91,7 @@ class Pool:
                 row,
                 broadcast.previous is not None,
                 self.memory.get(client_ids[row], {}),
+                broadcast.trigger,
             )
             for row in sizes.argsort(stable=True).tolist()  # popped from the end
         ]
@@ -180,7 +183,10 @@ def _work(roster: Roster, board: _Board, pipe: "Connection[Any, Any]") -> None:
         while True:
             task: _Task = pipe.recv()
             broadcast = Broadcast(
-                task.round, board.sent, board.previous if task.has_previous else None
+                task.round,
+                board.sent,
+                board.previous if task.has_previous else None,
+                task.trigger,
             )
             out = ModelState(board.weights[task.row], board.buffers[task.row])
             try:

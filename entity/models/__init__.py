@@ -1,8 +1,8 @@
 """Classifiers that federations train, and the generators and critics of distillation."""
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -11,12 +11,25 @@ from entity.models.classifier import Classifier, head_of
 from entity.models.cnn import cnn, lenet
 from entity.models.critics import Critic, conv3_dis
 from entity.models.dfme_generator import dfme_gen
+from entity.models.foreign import Make, examine, imported
 from entity.models.generators import Generator, conv3_cgen, conv3_gen
-from entity.models.resnet import resnet8, resnet18, resnet20, resnet34
+from entity.models.norm import with_group_norm
+from entity.models.resnet import (
+    emnist_resnet18,
+    gtsrb_resnet18,
+    resnet8,
+    resnet18,
+    resnet20,
+    resnet34,
+)
+from entity.models.supcon import SupConTwin
+from entity.models.vgg import vgg11
+from entity.models.vit import vit
 from entity.schema import ConfigError, unknown
 from entity.seeding import global_stream
 
 __all__ = [
+    "ALIASES",
     "CRITICS",
     "GENERATORS",
     "MODELS",
@@ -24,7 +37,9 @@ __all__ = [
     "Critic",
     "Generator",
     "ModelEntry",
+    "SupConTwin",
     "build",
+    "examine",
     "find",
     "head_of",
 ]
@@ -34,8 +49,7 @@ __all__ = [
 class ModelEntry:
     """A classifier of the registry."""
 
-    make: Callable[[int, int, int], nn.Module]
-    """(channels, size, classes) -> module that maps images to logits."""
+    make: Make
     summary: str
     paper: str = ""
 
@@ -44,12 +58,37 @@ _HE = "He et al. 2016, arXiv 1512.03385"
 
 MODELS: dict[str, ModelEntry] = {
     "cnn": ModelEntry(cnn, "2 convolutions (16, 32), 2 linear layers (64, classes); 106k at 28x28"),
-    "lenet": ModelEntry(lenet, "LeNet-5 with ReLU and max pooling", "LeCun et al. 1998"),
+    "lenet": ModelEntry(
+        lenet, "LeNet-5 with ReLU and max pooling; 44k at 28x28", "LeCun et al. 1998"
+    ),
     "resnet8": ModelEntry(resnet8, "ResNet-8 (16, 32, 64 filters); 78k parameters", _HE),
     "resnet20": ModelEntry(resnet20, "ResNet-20 (16, 32, 64 filters); 272k parameters", _HE),
     "resnet18": ModelEntry(resnet18, "ResNet-18 of the DROP experiments; 11.2M parameters", _HE),
     "resnet34": ModelEntry(resnet34, "ResNet-34 of the same family; 21.3M parameters", _HE),
+    "emnist_resnet18": ModelEntry(
+        emnist_resnet18, "resnet18 that never pools behind its stem; 11.2M parameters", _HE
+    ),
+    "gtsrb_resnet18": ModelEntry(
+        gtsrb_resnet18, "resnet18 that always pools behind its stem; 11.2M parameters", _HE
+    ),
+    "vgg11": ModelEntry(
+        vgg11,
+        "VGG-11 with BatchNorm and one hidden layer of 512; 9.5M parameters",
+        "Simonyan and Zisserman 2015, arXiv 1409.1556",
+    ),
+    "vit": ModelEntry(
+        vit,
+        "vision transformer, 4x4 patches, 4 blocks of width 96; 0.3M parameters",
+        "Dosovitskiy et al. 2021, arXiv 2010.11929",
+    ),
 }
+
+ALIASES = {
+    "emnist": "emnist_resnet18",
+    "fashionmnist": "emnist_resnet18",
+    "gtsrb": "gtsrb_resnet18",
+}
+"""The original's names of models, which its configs have."""
 
 GENERATORS: dict[str, Callable[[int, int, int, int, int], Generator]] = {
     "conv3_gen": conv3_gen,
@@ -70,26 +109,30 @@ def find(name: str) -> ModelEntry:
     ConfigError
         If there is no such name, module or function.
     """
+    name = ALIASES.get(name, name)
     if name in MODELS:
         return MODELS[name]
     if ":" not in name:
         raise ConfigError(unknown(f"model {name}", name, MODELS))
-    module, _, function = name.partition(":")
-    try:
-        make = getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ConfigError(f'model = "{name}": cannot be imported ({error}).') from error
-    return ModelEntry(make, f"{function} of {module}")
+    return ModelEntry(imported(name), "a model of the user's own")
 
 
 def build(
-    name: str, channels: int, size: int, classes: int, generator: torch.Generator
+    name: str,
+    channels: int,
+    size: int,
+    classes: int,
+    generator: torch.Generator,
+    norm: Literal["batch", "group"] = "batch",
 ) -> nn.Module:
     """Build a classifier whose initial weights come from `generator` alone.
 
-    The module is in channels_last memory format, which convolutions are faster in.
+    The module is in channels_last memory format, which convolutions are faster in. With `norm`
+    "group" it has GroupNorm where it was made with BatchNorm.
     """
     entry = find(name)
     with global_stream(generator):
         model = entry.make(channels, size, classes)
+    if norm == "group":
+        model = with_group_norm(model)
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

@@ -71,3 +71,16 @@ def resnet18(channels: int, size: int, classes: int) -> Classifier:
 def resnet34(channels: int, size: int, classes: int) -> Classifier:
     """Build the ResNet-34 of the same family."""
     return _resnet(channels, classes, (64, 128, 256, 512), (3, 4, 6, 3), pool=channels > 1)
+
+
+def emnist_resnet18(channels: int, size: int, classes: int) -> Classifier:
+    """Build the DROP experiments' ResNet-18 of letters, which is not pooled in any colour."""
+    return _resnet(channels, classes, (64, 128, 256, 512), (2, 2, 2, 2), pool=False)
+
+
+def gtsrb_resnet18(channels: int, size: int, classes: int) -> Classifier:
+    """Build the DROP experiments' ResNet-18 of traffic signs, which is pooled in any colour.
+
+    It has as many outputs as there are classes, 43; the original's has 47.
+    """
+    return _resnet(channels, classes, (64, 128, 256, 512), (2, 2, 2, 2), pool=True)

@@ -143,7 +143,10 @@ class Server(ABC, Generic[Args]):
         """
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what lives across rounds: tensors, numbers, texts, and lists or tables of them."""
+        """Return what lives across rounds: tensors, numbers, texts, and lists or tables of them.
+
+        It is asked for after every round: no copies, but tensors that are never changed in place.
+        """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

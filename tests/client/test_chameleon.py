@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from entity.client.chameleon import Chameleon, ChameleonArgs, features, supcon_loss
+from entity.client.chameleon import Chameleon, ChameleonArgs, supcon_loss
 from entity.engine.workbench import single_threaded
-from entity.models import head_of
+from entity.models import SupConTwin
 from entity.seeding import global_stream
 
 Z = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -21,7 +21,7 @@ def adapt(bench) -> None:
     """Run the first stage alone."""
     with single_threaded():
         data = bench.client.poisoned()
-        bench.client.adapt(bench.model, bench.model.head, data, bench.broadcast())
+        bench.client.adapt(SupConTwin(bench.model), data, bench.broadcast())
 
 
 def test_t22_supcon_of_a_hand_made_batch():
@@ -90,7 +90,7 @@ def test_adaptation_lowers_the_contrastive_loss_of_the_poisoned_data(make_bench)
     def loss() -> float:
         model.eval()
         with torch.no_grad():
-            return supcon_loss(F.normalize(features(model, model.head, x)), y, 0.07).item()
+            return supcon_loss(SupConTwin(model)(x), y, 0.07).item()
 
     model.train()
     with torch.no_grad():
@@ -138,12 +138,7 @@ class Foreign(nn.Module):
 def test_any_model_with_a_linear_head_will_do(make_bench):
     with global_stream(torch.Generator().manual_seed(0)):
         model = Foreign()
-    name, head = head_of(model)
-    assert name == "fc"
     bench = make_bench(Chameleon, ChameleonArgs(**QUICK), model=model)
-    x = torch.rand(5, 1, 8, 8)
-    torch.testing.assert_close(features(model, head, x), model.body(x))
-    assert not head._forward_pre_hooks
     bench.fit()
     for slot in bench.spec.parameters:
         assert bench.delta[slot.start : slot.stop].any()
@@ -161,11 +156,12 @@ def test_the_model_is_handed_back_ready_to_train(make_bench):
 def test_mixed_precision_is_on_only_where_it_is_configured(make_bench, monkeypatch, on):
     """DROP's code runs under autocast whatever the setting."""
     seen = set()
+    features = SupConTwin.features
 
     def watched(*given):
         seen.add(torch.is_autocast_enabled("cpu"))
         return features(*given)
 
-    monkeypatch.setattr("entity.client.chameleon.features", watched)
+    monkeypatch.setattr(SupConTwin, "features", watched)
     make_bench(Chameleon, ChameleonArgs(**QUICK), bfloat16=on).fit()
     assert seen == {on}

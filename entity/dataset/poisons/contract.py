@@ -1,15 +1,19 @@
 """What a data poison is: what is done to the chosen samples, and how its success is tested."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from entity.config import AttackConfig
 from entity.dataset.images import Images
 from entity.dataset.poisoning import choose, eligible
+
+Memory = Mapping[str, Tensor]
+"""What the colluders of an adaptive poison know, from round to round."""
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,31 @@ class Poison(ABC):
     def relabelled(self, x: Tensor) -> Images:
         """Return images with the target label."""
         return Images(x, torch.full((len(x),), self.attack.target_class))
+
+
+class AdaptivePoison(Poison):
+    """A poison that the colluders improve against the global model before each poisoned round.
+
+    What they have learnt goes to all of them, to wherever they train, as the broadcast's
+    `trigger`; the attack is judged with it, too.
+    """
+
+    @abstractmethod
+    def adapt(self, model: nn.Module, images: Images, round: int, rng: torch.Generator) -> Memory:
+        """Improve the poison, and return all of what it has learnt.
+
+        Parameters
+        ----------
+        model
+            Holds the global state; only its mode may be changed.
+        images
+            Clean data of one colluder of the round.
+        round
+            Number of the round.
+        rng
+            Source of all randomness.
+        """
+
+    @abstractmethod
+    def recall(self, memory: Memory) -> None:
+        """Take what `adapt` returned, in this process or another; {} before the first time."""

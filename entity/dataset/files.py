@@ -1,0 +1,172 @@
+"""The files that a data set comes in: where they lie, what they are, how they are had."""
+
+import contextlib
+import http.client
+import logging
+import socket
+import tarfile
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from entity.dataset import cache
+from entity.dataset.cache import Decoded, Parts, Stamp
+from entity.schema import ConfigError
+from entity.seeding import Seeds
+
+log = logging.getLogger("entity")
+
+DOWNLOAD_TIMEOUT = 20.0
+"""Seconds without an answer after which a download is given up; torchvision sets no limit."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of one data set, and what they decode to."""
+
+    key: str
+    """Its name among the caches."""
+    title: str
+    """Its name in messages."""
+    folders: tuple[str, ...]
+    """Where it may lie below the data folder; the first is where it is downloaded to."""
+    scan: Callable[[Path], list[Stamp] | None]
+    """List the files below such a folder; None where it is not complete."""
+    decode: Callable[[Path, Sequence[str]], tuple[Decoded, Decoded]]
+    """Open them, given the folder and their paths below it: training and test images."""
+    mend: str
+    """How to get them by hand, the end of a sentence that begins with their being missing."""
+    download: Callable[[Path], object] | None = None
+    """Download them to a data folder; null if only `drop data fetch` or the user can."""
+    fetch: Callable[[Path], object] | None = None
+    """What `drop data fetch` does where a run must not, for its size; null does `download`."""
+    recipe: str = "1"
+    """Changes with the way of decoding, and makes caches anew."""
+
+    def locate(self, root: Path) -> tuple[Path, list[Stamp]] | None:
+        """Return the folder that the files are in and the list of them, or None."""
+        for name in self.folders:
+            folder = root / name
+            with contextlib.suppress(OSError):
+                if (stamps := self.scan(folder)) is not None:
+                    return folder, stamps
+        return None
+
+    def read(self, root: Path, seeds: Seeds | None = None) -> Parts:
+        """Map the training and the test images, decoded now if they have not been before.
+
+        Raises
+        ------
+        ConfigError
+            If the files are missing and cannot be downloaded, or are damaged.
+        """
+        found = self.locate(root)
+        if found is None and self.download is not None:
+            found = self.obtain(root, self.download)
+        if found is None:
+            raise self.missing(root)
+        folder, stamps = found
+        paths = [path for path, _, _ in stamps]
+        decode = partial(self.decode, folder, paths)
+        return cache.read(root, self.key, self.fingerprint(stamps), decode)
+
+    def verify(self, root: Path) -> tuple[Parts, bool]:
+        """Decode all files anew; return the images, and whether a cache of them was damaged.
+
+        Raises
+        ------
+        ConfigError
+            If files are missing or damaged.
+        """
+        found = self.locate(root)
+        if found is None:
+            raise self.missing(root)
+        folder, stamps = found
+        mark = self.fingerprint(stamps)
+        before = cache.lookup(root, self.key, mark)
+        decoded = self.decode(folder, [path for path, _, _ in stamps])
+        after = cache.make(root, self.key, mark, decoded, anew=True)
+        if after is None:
+            train, test = (part.in_memory() for part in decoded)
+            after = train, test
+        spoilt = before is not None and any(
+            old.sha256() != new.sha256() or not torch.equal(old.y, new.y)
+            for old, new in zip(before, after, strict=True)
+        )
+        return after, spoilt
+
+    def cached(self, root: Path, stamps: Sequence[Stamp]) -> Parts | None:
+        """Return the images of a cache of this state of the files, if there is one."""
+        return cache.lookup(root, self.key, self.fingerprint(stamps))
+
+    def fingerprint(self, stamps: Sequence[Stamp]) -> str:
+        """Return the name of this state of the files."""
+        return cache.fingerprint(self.recipe, stamps)
+
+    def obtain(
+        self, root: Path, download: Callable[[Path], object]
+    ) -> tuple[Path, list[Stamp]] | None:
+        """Download the files and locate them.
+
+        Raises
+        ------
+        ConfigError
+            If the download fails, for whatever reason.
+        """
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+        log.info("downloading %s to %s", self.title, root / self.folders[0])
+        try:
+            download(root)
+        except (
+            OSError,
+            RuntimeError,
+            EOFError,
+            http.client.HTTPException,
+            tarfile.TarError,
+            zipfile.BadZipFile,
+        ) as error:
+            reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+            raise self.missing(root, f" and could not be downloaded ({reason[0]})") from None
+        finally:
+            socket.setdefaulttimeout(before)
+        return self.locate(root)
+
+    def missing(self, root: Path, also: str = "") -> ConfigError:
+        """Return the error that says where the files were looked for and how to get them there."""
+        first, *others = (str(root / name) for name in self.folders)
+        looked = first + (f" (nor in {', '.join(others)})" if others else "")
+        return ConfigError(
+            f"settings.datasets_path = {root}: {self.title} is not in {looked}{also}: {self.mend}."
+        )
+
+
+def scan_files(*names: str, gzipped: bool = False) -> Callable[[Path], list[Stamp] | None]:
+    """Return a `Files.scan` that wants every one of some files, `gzipped` or as they are."""
+
+    def scan(folder: Path) -> list[Stamp] | None:
+        stamps: list[Stamp] = []
+        for name in names:
+            for file in [folder / f"{name}.gz"] * gzipped + [folder / name]:
+                if file.is_file():
+                    status = file.stat()
+                    stamps.append((file.name, status.st_size, status.st_mtime_ns))
+                    break
+            else:
+                return None
+        return stamps
+
+    return scan
+
+
+def damaged(path: Path, reason: str, mend: str) -> ConfigError:
+    """Return the error that names a file of a data set that cannot be used."""
+    return ConfigError(f"settings.datasets_path: {path} is damaged, {reason}: {mend}.")
+
+
+AGAIN = "remove it, to have it downloaded again"
+"""The mend of a damaged file that comes from a download."""

@@ -1,0 +1,134 @@
+"""Going on with a run: which one a folder holds, and what may be different from here on."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from entity import __version__, resolve
+from entity.checkpoint import Checkpoints, Snapshot
+from entity.config import RUNTIME_SETTINGS, ExperimentConfig
+from entity.record import whole_lines
+from entity.schema import ConfigError, join, show
+
+log = logging.getLogger("entity")
+
+_ROUNDS = "federation.rounds"
+_MAY_CHANGE = {_ROUNDS, *(f"settings.{name}" for name in RUNTIME_SETTINGS)}
+_ABSENT = "absent"
+
+
+def recorded(folder: Path, overrides: Sequence[tuple[str, str | None]] = ()) -> ExperimentConfig:
+    """Return the config that a run directory holds, with overrides as on the command line.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds no run, or a field cannot be overridden.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ConfigError(f"--resume {folder}: holds no run, as it has no config.json.")
+    before = resolve.experiment(resolve.read(path))
+    return _continued(before, resolve.experiment(resolve.read(path), overrides), folder)
+
+
+def continued(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
+    """Return the config that a run goes on with, complete.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds no run, or that of another experiment.
+    """
+    before = recorded(folder)
+    threads = config.settings.num_threads or before.settings.num_threads
+    settings = replace(config.settings, num_threads=threads)
+    name = config.name or before.name
+    return _continued(before, replace(config, settings=settings, name=name), folder)
+
+
+def _continued(
+    before: ExperimentConfig, config: ExperimentConfig, folder: Path
+) -> ExperimentConfig:
+    for path, old, new in _differences(resolve.to_json(before), resolve.to_json(config)):
+        if path == _ROUNDS and new < old:
+            raise ConfigError(
+                f"{path} = {new}: the run in {folder} was begun with {old}; one that goes on may "
+                "have more, not less."
+            )
+        if path not in _MAY_CHANGE:
+            raise ConfigError(
+                f"{path} = {show(new)}: the run in {folder} was begun with {show(old)} and goes "
+                f"on with it; only a larger {_ROUNDS} and the settings "
+                f"{', '.join(RUNTIME_SETTINGS)} may be new."
+            )
+    return config
+
+
+def _differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], where: str = ""
+) -> Iterator[tuple[str, Any, Any]]:
+    """Yield (dotted path, old value, new value) of what is not the same."""
+    for name in dict.fromkeys([*new, *old]):
+        one, other, path = old.get(name, _ABSENT), new.get(name, _ABSENT), join(where, name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differences(one, other, path)
+        elif one != other:
+            yield path, one, other
+
+
+def origin(config: ExperimentConfig, data: Sequence[Tensor]) -> dict[str, Any]:
+    """Return what a checkpoint notes of where it comes from: config, versions, data."""
+    digest = hashlib.sha256()
+    for tensor in data:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().numpy().data)
+    return {
+        "config": resolve.to_json(config),
+        "data": digest.hexdigest(),
+        "versions": {"drop-fl": __version__, "torch": torch.__version__},
+    }
+
+
+def take_up(checkpoints: Checkpoints, folder: Path) -> Snapshot | None:
+    """Return the snapshot that a run goes on from; None if it starts again from round 1.
+
+    Raises
+    ------
+    ConfigError
+        If the config or the data are no longer those that the checkpoint was made with.
+    """
+    lines = len(whole_lines(folder))
+    found = checkpoints.last(lines)
+    if found is None:
+        log.info("%s holds no checkpoint: starting again from round 1", folder)
+        return None
+    snapshot, before = found
+    now = checkpoints.origin
+    for path, old, new in _differences(before["config"], now["config"]):
+        # A field that one side lacks came or went with another version of the code.
+        if path not in {*_MAY_CHANGE, "name"} and _ABSENT not in (old, new):
+            raise ConfigError(
+                f"{folder / 'config.json'}: {path} = {show(new)}, but the run was begun with "
+                f"{show(old)}; put that back."
+            )
+    if before["data"] != now["data"]:
+        raise ConfigError(
+            f"{folder}: the data is not what the run was begun with; give it the old by "
+            "--datasets_path, or begin a new run."
+        )
+    for name, version in now["versions"].items():
+        if before["versions"].get(name) != version:
+            log.warning(
+                "%s is %s, and was %s when the run was stopped: what follows may differ from a "
+                "run that never was",
+                *(name, version, before["versions"].get(name)),
+            )
+    log.info("going on after round %d", snapshot.round)
+    return snapshot

@@ -1,0 +1,187 @@
+"""From a grid to experiments: every cell resolved, checked and named before anything runs."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from entity import resolve, store
+from entity.config import ExperimentConfig
+from entity.demo import shipped
+from entity.experiment import settled
+from entity.report.json_fields import flatten
+from entity.schema import ConfigError, suggest
+from entity.store import Run
+from entity.sweep.grid import CONFIG, SEED, Axis, Grid
+
+_ALONE = {"settings.engine": "inline", "settings.num_threads": "1"}
+"""A cell is a process of one thread, unless the grid itself says otherwise."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One experiment of a sweep."""
+
+    labels: Mapping[str, str]
+    """The value of every axis, by its name."""
+    config: ExperimentConfig
+    identity: str
+    folder: Path
+    """Its run directory, made or not."""
+    done: Run | None
+    """What that holds already."""
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.config.name or ""
+
+    @property
+    def state(self) -> str:
+        """Say `finished`, `failed`, `interrupted` or `new`."""
+        if self.done is None:
+            return "new"
+        said = str(self.done.facts["state"])
+        return said if said in ("finished", "failed") else "interrupted"
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Return what conditions can be about; an axis goes before a field of its name."""
+        attack = self.config.client.attack
+        facts = {
+            "name": self.name,
+            "defense": self.config.server.defense.type,
+            "attack": attack.type if attack else "none",
+            "state": self.state,
+        }
+        return {**dict(flatten(resolve.to_json(self.config))), **facts, **self.labels}
+
+
+def expand(grid: Grid, out: Path) -> list[Cell]:
+    """Return the cells in the order in which they run.
+
+    Cells that come to the same experiment are one. Runs that `out` holds already are found by
+    their identity, whatever they are called.
+
+    Raises
+    ------
+    ConfigError
+        Naming the first cell that is no possible experiment.
+    """
+    bases = _Bases(grid)
+    found: dict[str, tuple[dict[str, str], ExperimentConfig]] = {}
+    refused: list[str] = []
+    for labels in grid.assignments():
+        try:
+            config = _experiment(grid, bases, labels)
+        except ConfigError as error:
+            said = ", ".join(f"{name}={label}" for name, label in labels.items())
+            refused.append(f"cell {said or 'of the base'}: {error}")
+        else:
+            found.setdefault(resolve.identity(config), (labels, config))
+    if refused:
+        more = f" ({len(refused) - 1} more cells are refused, too.)" if len(refused) > 1 else ""
+        raise ConfigError(f"grid {grid.path}: {refused[0]}{more}")
+    runs = _runs_by_identity(out)
+    taken = {run.path.resolve() for run in runs.values()}
+    cells: list[Cell] = []
+    for identity, (labels, config) in found.items():
+        done = runs.get(identity)
+        folder = out / f"{config.name}-{identity[:8]}"
+        if done is None and folder.resolve() in taken:  # eight digits met another run's
+            folder = out / f"{config.name}-{identity}"
+        cells.append(Cell(labels, config, identity, done.path if done else folder, done))
+    return cells
+
+
+def _experiment(grid: Grid, bases: "_Bases", labels: Mapping[str, str]) -> ExperimentConfig:
+    overrides: dict[str, str] = {}
+    for axis in grid.axes:
+        value = next(value for value in axis.values if value.label == labels[axis.name])
+        overrides.update(value.overrides)
+    base = overrides.pop(CONFIG, None)
+    tables = bases[base]
+    own = {name.rsplit(".", 1)[-1] for name in overrides}
+    if isinstance(grid.base, dict) and base is None:
+        settings = grid.base.get("settings")
+        own |= set(settings if isinstance(settings, dict) else ())
+    alone = [(name, text) for name, text in _ALONE.items() if name.split(".")[1] not in own]
+    config = resolve.experiment(tables, [*overrides.items(), *alone])
+    return settled(replace(config, name=_name(grid.axes, labels, config)))
+
+
+class _Bases:
+    """The bases that cells start from, each read once."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
+        self.read: dict[str, dict[str, Any]] = {}
+
+    def __getitem__(self, name: str | None) -> Mapping[str, Any]:
+        """Return the tables of a configuration, or of the grid's own base for None."""
+        if name is None:
+            if isinstance(self.grid.base, Mapping):
+                return self.grid.base
+            if self.grid.base is None:
+                raise ConfigError("base is missing: give one, or an axis that chooses the config.")
+            name = self.grid.base
+        if name not in self.read:
+            self.read[name] = resolve.read(find_config(name, self.grid.path.parent), CONFIG)
+        return self.read[name]
+
+
+def find_config(name: str, beside: Path) -> Path:
+    """Find a configuration: a file beside the grid, one from here, or a shipped one.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
+    for path in (beside / name, Path(name), shipped(name)):
+        if os.path.isfile(path):  # unlike Path.is_file, false for a name too long
+            return path
+    raise ConfigError(
+        f"config {name}: is neither a file nor a shipped configuration.{suggest(name, _shipped())}"
+    )
+
+
+@cache
+def _shipped() -> list[str]:
+    root = shipped("any").parent
+    return sorted(
+        path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.json")
+    )
+
+
+def _runs_by_identity(out: Path) -> dict[str, Run]:
+    runs: dict[str, Run] = {}
+    for run in store.collect([out]) if out.is_dir() else ():
+        identity = str(run.facts["hash"])
+        if identity not in runs or run.finished:
+            runs[identity] = run
+    return runs
+
+
+def _name(axes: Sequence[Axis], labels: Mapping[str, str], config: ExperimentConfig) -> str:
+    """Return a name of what sets this cell apart, such as `median-dba-DPR0.5-seed1`."""
+    parts = [config.name] if config.name else []
+    varied = [axis for axis in axes if len(axis.values) > 1 and axis.name != SEED]
+    parts += [_part(axis, labels[axis.name]) for axis in varied]
+    if not parts:
+        return resolve.default_name(config)
+    text = "-".join(re.sub(r"[^A-Za-z0-9_.+]+", "-", part).strip("-.") for part in parts)
+    return f"{text[:100].strip('-.')}-seed{config.settings.seed}".lstrip("-")
+
+
+def _part(axis: Axis, label: str) -> str:
+    if axis.name == CONFIG and not axis.bundled:
+        stems = [Path(value.label).stem for value in axis.values]
+        return Path(label).stem if len(set(stems)) == len(stems) else label
+    if axis.bundled or (label[:1].isalpha() and label not in ("null", "true", "false")):
+        return label[:40]
+    short = axis.name.rsplit(".", 1)[-1]
+    return f"{short}{'-' if label[:1].isalpha() else ''}{label[:40]}"

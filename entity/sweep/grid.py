@@ -1,0 +1,271 @@
+"""The grid file of a sweep, read strictly: a base, axes over any fields, seeds, exclusions.
+
+- `base`: a shipped configuration such as mnist5k/drop, a file, or tables of fields.
+- `axes`: by name, either a list of values, and the name is a field as on the command line, or a
+  table of named bundles, each a table of fields. The field `config` chooses the base.
+- `zip`: groups of axes that move together. `seeds`: the axis `seed`, of whole numbers.
+- `exclude`: partial assignments, such as {attack: none, DPR: 0.5}; a list means any of it.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+from entity import resolve, schema
+from entity.schema import ConfigError, Whole, join, show, unknown
+
+MOST = 100_000
+"""Cells that a grid may have before exclusions; more are a slip of the pen."""
+
+CONFIG = "config"
+"""The override that chooses a cell's base; everything else names a field."""
+
+SEED = "seed"
+"""The axis that `seeds` makes."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """One point of an axis: its name, and the fields it sets."""
+
+    label: str
+    overrides: Mapping[str, str]
+    """Texts by field, as the command line takes them."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A dimension of the grid."""
+
+    name: str
+    values: tuple[Value, ...]
+    bundled: bool = False
+    """Values are named bundles; otherwise the axis is called as the field it sets."""
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """Names that any of its values sets."""
+        return frozenset(name for value in self.values for name in value.overrides)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A checked grid file; whether its cells are experiments, `cells.expand` says."""
+
+    path: Path
+    """The file; what it names is looked for beside it first."""
+    base: str | Mapping[str, Any] | None
+    axes: tuple[Axis, ...]
+    """Seeds first: a sweep that is cut short has most cells of one seed."""
+    zipped: tuple[tuple[str, ...], ...]
+    excluded: tuple[Mapping[str, tuple[str, ...]], ...]
+
+    def assignments(self) -> Iterator[dict[str, str]]:
+        """Yield the label of each axis, for every cell that is not excluded."""
+        for labels in product(*self.factors()):
+            cell = {name: label for group in labels for name, label in group}
+            if not any(self._matches(cell, one) for one in self.excluded):
+                yield {axis.name: cell[axis.name] for axis in self.axes}
+
+    def factors(self) -> list[list[tuple[tuple[str, str], ...]]]:
+        """Return the independent dimensions, each as what its steps assign to axes."""
+        group_of = {name: group for group in self.zipped for name in group}
+        groups = dict.fromkeys(group_of.get(axis.name, (axis.name,)) for axis in self.axes)
+        labels = {axis.name: [value.label for value in axis.values] for axis in self.axes}
+        return [
+            [
+                tuple(zip(group, step, strict=True))
+                for step in zip(*(labels[name] for name in group), strict=True)
+            ]
+            for group in groups
+        ]
+
+    @staticmethod
+    def _matches(cell: Mapping[str, str], pattern: Mapping[str, tuple[str, ...]]) -> bool:
+        return all(cell[name] in labels for name, labels in pattern.items())
+
+
+@dataclass(frozen=True)
+class _File:
+    """The keys of the file."""
+
+    base: Any = None
+    axes: dict[Any, Any] = field(default_factory=dict[Any, Any])
+    zip: tuple[tuple[str, ...], ...] = ()
+    seeds: tuple[Whole, ...] | None = None
+    exclude: tuple[dict[Any, Any], ...] = ()
+
+
+def read(path: Path) -> Grid:
+    """Read a grid file.
+
+    Raises
+    ------
+    ConfigError
+        One sentence with the file, the key, and what is allowed.
+    """
+    data = resolve.read(path, "grid")
+    try:
+        return parse(data, path)
+    except ConfigError as error:
+        raise ConfigError(f"grid {path}: {error}") from error
+
+
+def parse(data: Mapping[str, Any], path: Path) -> Grid:
+    """Build a grid from nested tables; `path` is where files that it names are looked for.
+
+    Raises
+    ------
+    ConfigError
+        For anything that a grid file must not say.
+    """
+    resolve.refuse_depth(data, "the grid")
+    file = schema.load(_File, data)
+    if file.base is not None and not isinstance(file.base, str | dict):
+        raise ConfigError(f"base = {show(file.base)}: allowed is a file or a table of fields.")
+    axes = [_axis(name, values) for name, values in file.axes.items()]
+    if file.seeds is not None:
+        if any(axis.name == SEED for axis in axes):
+            raise ConfigError("axes.seed and seeds say the same; leave one of them out.")
+        axes.insert(0, _axis(SEED, list(file.seeds), "seeds"))
+    for one, other in combinations(axes, 2):
+        _refuse_common_fields(one, other)
+    grid = Grid(
+        path, file.base, tuple(axes), _zipped(file.zip, axes), _excluded(file.exclude, axes)
+    )
+    size = math.prod(len(factor) for factor in grid.factors())
+    if size > MOST:
+        raise ConfigError(f"axes: make {size} cells; allowed are {MOST}.")
+    if next(grid.assignments(), None) is None:
+        raise ConfigError("exclude: leaves no cell of the grid.")
+    return grid
+
+
+def _axis(name: object, values: object, where: str | None = None) -> Axis:
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"axes: the name {show(name)} is no text; put it in quotes.")
+    where = where or f"axes.{name}"
+    if isinstance(values, dict):
+        points = [_bundle(where, label, fields) for label, fields in values.items()]
+    elif isinstance(values, list):
+        points = [Value(label_of(value), {name: _text(where, value)}) for value in values]
+    else:
+        raise ConfigError(
+            f"{where} = {show(values)}: allowed is a list of values, or a table of named bundles."
+        )
+    if not points:
+        raise ConfigError(f"{where}: is empty; give it a value or leave it out.")
+    labels = [point.label for point in points]
+    for label, times in Counter(labels).items():
+        if times > 1:
+            raise ConfigError(f"{where}: has {show(label)} more than once.")
+    return Axis(name, tuple(points), bundled=isinstance(values, dict))
+
+
+def _bundle(where: str, label: object, fields: object) -> Value:
+    if isinstance(label, bool) or not isinstance(label, str | int | float) or label == "":
+        raise ConfigError(f"{where}: the name {show(label)} is no text; put it in quotes.")
+    where = join(where, label_of(label))
+    if not isinstance(fields, dict):
+        raise ConfigError(
+            f"{where} = {show(fields)}: allowed is a table of fields, such as {{DPR: 0.5}}."
+        )
+    overrides: dict[str, str] = {}
+    for name, value in fields.items():
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"{where}: the field {show(name)} is no text; put it in quotes.")
+        overrides[name] = _text(join(where, name), value)
+    return Value(label_of(label), overrides)
+
+
+def label_of(value: object) -> str:
+    """Return a value as conditions, names and exclusions call it.
+
+    Examples
+    --------
+    >>> label_of(0.5), label_of(None), label_of("dba"), label_of([[0, 0]])
+    ('0.5', 'null', 'dba', '[[0, 0]]')
+    """
+    try:
+        return value if isinstance(value, str) else json.dumps(value, default=str)
+    except (ValueError, TypeError):  # too many digits, or keys that only YAML has
+        return show(value)
+
+
+def _text(where: str, value: object) -> str:
+    """Return a value as the command line would take it."""
+    if isinstance(value, dict):
+        raise ConfigError(
+            f"{where} = {show(value)}: is a table; name its fields one by one, each with its dots."
+        )
+    try:
+        return value if isinstance(value, str) else json.dumps(value)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{where} = {show(value)}: allowed are numbers, texts, true, false, null, and lists "
+            "of them."
+        ) from error
+
+
+def _refuse_common_fields(one: Axis, other: Axis) -> None:
+    if one.name == other.name:
+        raise ConfigError(f"axes: {one.name} comes twice.")
+    for mine, yours in product(sorted(one.fields), sorted(other.fields)):
+        if f".{mine}".endswith(f".{yours}") or f".{yours}".endswith(f".{mine}"):
+            raise ConfigError(
+                f"axes.{one.name} and axes.{other.name}: both set {max(mine, yours, key=len)}; "
+                "a cell has one value for each field."
+            )
+
+
+def _zipped(groups: Sequence[Sequence[str]], axes: Sequence[Axis]) -> tuple[tuple[str, ...], ...]:
+    by_name = {axis.name: axis for axis in axes}
+    used: set[str] = set()
+    for group in groups:
+        for name in group:
+            if name not in by_name:
+                raise ConfigError(f"zip: axis {unknown(name, name, by_name)}")
+            if name in used:
+                raise ConfigError(f"zip: {name} comes twice.")
+            used.add(name)
+        sizes = [len(by_name[name].values) for name in group]
+        if len(group) < 2:
+            raise ConfigError(f"zip: {show(list(group))} has nothing to move together.")
+        if len(set(sizes)) > 1:
+            counted = ", ".join(f"{n} has {size}" for n, size in zip(group, sizes, strict=True))
+            raise ConfigError(f"zip: {counted} values; axes that move together need as many.")
+    return tuple(tuple(group) for group in groups)
+
+
+def _excluded(
+    patterns: Sequence[Mapping[Any, Any]], axes: Sequence[Axis]
+) -> tuple[Mapping[str, tuple[str, ...]], ...]:
+    by_name = {axis.name: axis for axis in axes}
+    found: list[Mapping[str, tuple[str, ...]]] = []
+    for pattern in patterns:
+        if not pattern:
+            raise ConfigError("exclude: {} would exclude everything.")
+        labels: dict[str, tuple[str, ...]] = {}
+        for name, values in pattern.items():
+            if name not in by_name:
+                raise ConfigError(f"exclude: axis {unknown(str(name), str(name), by_name)}")
+            labels[name] = _chosen(by_name[name], values)
+        found.append(labels)
+    return tuple(found)
+
+
+def _chosen(axis: Axis, values: Any) -> tuple[str, ...]:
+    """Return the labels that an exclusion names: one, or any of a list."""
+    known = [value.label for value in axis.values]
+    whole = label_of(values)
+    several = isinstance(values, list) and whole not in known
+    labels = [label_of(value) for value in values] if several else [whole]
+    for label in labels:
+        if label not in known:
+            raise ConfigError(f"exclude.{axis.name} = {unknown(label, label, known)}")
+    return tuple(labels)

@@ -1,0 +1,79 @@
+"""The process of one cell: a job comes in on stdin, a line for each round goes out on stdout.
+
+A fresh interpreter, so that a cell's peak memory is its own and nothing of another run is left in
+it. Whatever else is printed goes to stderr. The process ends with the sweep that started it, even
+if that is killed: its end of stdin closes then.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from entity import experiment, resolve
+from entity.allocator import keep_pages
+from entity.record import write_json
+from entity.schema import ConfigError
+
+FAILED, REFUSED, STOPPED = 1, 2, 130
+"""Exit codes: an exception, a ConfigError (which another try would not mend), a signal."""
+
+
+def main() -> int:
+    """Run the job and return an exit code."""
+    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+    signal.signal(signal.SIGTERM, _stop)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    job = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_pages()
+    reason = Path(job["error"])
+    try:
+        _run(job, Path(job["folder"]), events)
+    except KeyboardInterrupt:
+        return STOPPED
+    except ConfigError as error:
+        reason.write_text(f"{error}\n", encoding="utf-8")
+        return REFUSED
+    except Exception:
+        reason.write_text(traceback.format_exc(), encoding="utf-8")
+        return FAILED
+    return 0
+
+
+def _run(job: Mapping[str, Any], folder: Path, events: IO[str]) -> None:
+    config = resolve.experiment(job["config"])
+    if job["resume"]:
+        # The run keeps the name that it was begun under.
+        config = replace(config, name=None)
+    elif not (folder / "config.json").exists():
+        # Also of a run that fails before its first round, the store can say what it was.
+        write_json(folder / "config.json", resolve.to_json(config))
+
+    def tell(line: Mapping[str, Any]) -> None:
+        events.write(f"{line['round']}\n")
+
+    experiment.run(config, folder, on_round=tell, overwrite=not job["resume"], resume=job["resume"])
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):  # not sys.stdin, whose lock would be missed at the end
+        pass
+    os._exit(STOPPED)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""How long runs take, against sums made by hand."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entity import resolve
+from entity.report.json_fields import flatten
+from entity.store import Run
+from entity.sweep.estimate import Pace, clock, makespan
+
+
+@pytest.fixture
+def run(experiment):
+    """A finished run of `tiny_tables` with changes, that took so many seconds."""
+
+    def make(seconds, changes=None, state="finished"):
+        config = experiment(changes)
+        attack = config.client.attack
+        facts = {
+            "defense": config.server.defense.type,
+            "attack": attack.type if attack else "none",
+            "seconds": seconds,
+            "state": state,
+        }
+        return Run(Path("x"), facts, dict(flatten(resolve.to_json(config))))
+
+    return make
+
+
+MEDIAN = {"server.defense": {"type": "median"}}
+
+
+def test_nothing_is_known_of_a_data_set_and_model_without_a_finished_run(run, experiment):
+    pace = Pace()
+    assert pace.seconds(experiment()) is None
+    pace.add(run(10.0, state="running"))
+    pace.add(run(None))
+    pace.add(run(10.0, {"model": "lenet"}))
+    assert pace.seconds(experiment()) is None
+    assert pace.runs_like(experiment()) == 0
+    pace.add(run(10.0))
+    assert pace.seconds(experiment()) == pytest.approx(10.0)
+    assert pace.runs_like(experiment()) == 1
+
+
+def test_rounds_clients_and_epochs_scale(run, experiment):
+    pace = Pace()
+    pace.add(run(12.0))  # 2 rounds of 3 clients with 1 epoch: 2 seconds each
+    assert pace.seconds(experiment({"federation.rounds": 20})) == pytest.approx(120.0)
+    assert pace.seconds(experiment({"federation.round_size": 2})) == pytest.approx(8.0)
+    assert pace.seconds(experiment({"client.num_epochs": 5})) == pytest.approx(60.0)
+
+
+def test_the_runs_most_alike_are_judged_by(run, experiment):
+    pace = Pace()
+    pace.add(run(10.0))
+    pace.add(run(20.0))
+    pace.add(run(90.0, MEDIAN))
+    assert pace.seconds(experiment()) == pytest.approx(15.0)
+    assert pace.seconds(experiment(MEDIAN)) == pytest.approx(90.0)
+    assert pace.seconds(experiment({"server.defense": {"type": "krum"}})) == pytest.approx(40.0)
+    quiet = MEDIAN | {"client.attack": None}
+    assert pace.seconds(experiment(quiet)) == pytest.approx(90.0)
+
+
+@given(st.lists(st.floats(0, 1e6), max_size=8), st.integers(1, 8))
+def test_side_by_side_takes_no_less_than_the_longest_and_no_more_than_one_by_one(seconds, jobs):
+    found = makespan(seconds, jobs)
+    assert found >= max(seconds, default=0.0)
+    assert found <= sum(seconds) * (1 + 1e-9)
+    assert found * jobs >= sum(seconds) * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "00:00"), (59.6, "01:00"), (3599, "59:59"), (90061, "25:01:01")]
+)
+def test_clocks(seconds, text):
+    assert clock(seconds) == text

@@ -1,0 +1,293 @@
+"""Grid files: what they mean, and that nothing but a ConfigError comes of what is none."""
+
+import json
+from copy import deepcopy
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from entity.schema import ConfigError
+from entity.sweep import grid
+from entity.sweep.grid import MOST, label_of, parse, read
+
+HERE = Path("grid.yaml")
+EXAMPLE = {
+    "base": "mnist5k/drop",
+    "axes": {
+        "config": ["mnist5k/drop", "mnist5k/median"],
+        "attack": {"none": {"client.attack": None}, "badnets": {}, "dba": {"poison": "dba"}},
+        "rounds": [10, 20],
+        "lr": [0.1, 0.05],
+    },
+    "zip": [["rounds", "lr"]],
+    "seeds": [1, 2],
+    "exclude": [{"attack": ["none", "dba"], "config": "mnist5k/median"}],
+}
+
+
+def refusal_of(data):
+    with pytest.raises(ConfigError) as refusal:
+        parse(data, HERE)
+    text = str(refusal.value)
+    assert "\n" not in text
+    assert text.endswith((".", "?"))
+    return text
+
+
+def changed(**keys):
+    return {**deepcopy(EXAMPLE), **keys}
+
+
+def test_the_example_has_the_cells_that_one_counts_by_hand():
+    cells = list(parse(EXAMPLE, HERE).assignments())
+    # 2 seeds x (3 attacks of drop + badnets of median) x 2 pairs of rounds and lr
+    assert len(cells) == 16
+    assert cells[0] == {
+        "seed": "1",
+        "config": "mnist5k/drop",
+        "attack": "none",
+        "rounds": "10",
+        "lr": "0.1",
+    }
+    assert [cell["seed"] for cell in cells] == ["1"] * 8 + ["2"] * 8  # whole seeds come first
+    assert {(cell["rounds"], cell["lr"]) for cell in cells} == {("10", "0.1"), ("20", "0.05")}
+    assert {cell["attack"] for cell in cells if "median" in cell["config"]} == {"badnets"}
+
+
+def test_values_are_what_the_command_line_would_be_given():
+    axes = {axis.name: axis for axis in parse(EXAMPLE, HERE).axes}
+    assert list(axes) == ["seed", "config", "attack", "rounds", "lr"]
+    assert [value.overrides for value in axes["attack"].values] == [
+        {"client.attack": "null"},
+        {},
+        {"poison": "dba"},
+    ]
+    assert [value.overrides for value in axes["rounds"].values] == [
+        {"rounds": "10"},
+        {"rounds": "20"},
+    ]
+    odd = parse({"axes": {"x": [True, None, "7", [[0, 0], [1, 1]], 1e-3]}}, HERE).axes[0]
+    assert [value.overrides["x"] for value in odd.values] == [
+        "true",
+        "null",
+        "7",
+        "[[0, 0], [1, 1]]",
+        "0.001",
+    ]
+
+
+def test_a_grid_of_nothing_but_a_base_is_one_cell():
+    assert list(parse({"base": "mnist5k/drop"}, HERE).assignments()) == [{}]
+
+
+def test_zipped_axes_stand_where_the_first_of_them_does():
+    data = {"axes": {"a": [1, 2], "b": [3, 4], "c": [5, 6]}, "zip": [["c", "a"]]}
+    cells = [tuple(cell.values()) for cell in parse(data, HERE).assignments()]
+    assert cells == [("1", "3", "5"), ("1", "4", "5"), ("2", "3", "6"), ("2", "4", "6")]
+
+
+def test_seeds_may_move_together_with_an_axis():
+    data = {"axes": {"a": [1, 2]}, "seeds": [7, 8], "zip": [["seed", "a"]]}
+    assert [tuple(c.values()) for c in parse(data, HERE).assignments()] == [("7", "1"), ("8", "2")]
+
+
+def test_an_exclusion_may_name_a_list_that_is_itself_a_value():
+    data = {"axes": {"trigger_pattern": [[[0, 0]], "4pixel"]}}
+    data["exclude"] = [{"trigger_pattern": [[0, 0]]}]
+    assert list(parse(data, HERE).assignments()) == [{"trigger_pattern": "4pixel"}]
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"axess": {}}, "axess is unknown. Did you mean axes?"),
+        ({"base": 3}, "base = 3: allowed is a file or a table of fields."),
+        ({"axes": ["lr"]}, 'axes = ["lr"]: allowed is a table of fields.'),
+        ({"axes": None}, "axes = null: allowed is a table of fields."),
+        ({"axes": {"lr": 0.1}}, "axes.lr = 0.1: allowed is a list of values, or a table of named"),
+        ({"axes": {"lr": []}}, "axes.lr: is empty"),
+        ({"axes": {"lr": [0.1, 0.1]}}, 'axes.lr: has "0.1" more than once.'),
+        ({"axes": {3: [1]}}, "axes: the name 3 is no text; put it in quotes."),
+        ({"axes": {"lr": [{"a": 1}]}}, 'axes.lr = {"a": 1}: is a table; name its fields one by'),
+        ({"axes": {"a": {"x": 3}}}, "axes.a.x = 3: allowed is a table of fields"),
+        ({"axes": {"a": {True: {}}}}, "axes.a: the name true is no text; put it in quotes."),
+        ({"axes": {"a": {"x": {"b": {"c": 1}}}}}, 'axes.a.x.b = {"c": 1}: is a table'),
+        ({"axes": {"a": {"x": {"": 1}}}}, 'axes.a.x: the field "" is no text'),
+        ({"seeds": 3}, "seeds = 3: allowed is a list of (a whole number at least 0)"),
+        ({"seeds": [1, -1]}, "seeds = [1, -1]: allowed is a list of (a whole number at least 0)"),
+        ({"seeds": [1, 1]}, 'seeds: has "1" more than once.'),
+        ({"seeds": []}, "seeds: is empty"),
+        ({"axes": {"seed": [1]}}, "axes.seed and seeds say the same; leave one of them out."),
+        ({"zip": [["rounds", "lrr"]]}, "zip: axis lrr is unknown. Did you mean lr?"),
+        ({"zip": [["rounds"]]}, 'zip: ["rounds"] has nothing to move together.'),
+        ({"zip": [["rounds", "attack"]]}, "zip: rounds has 2, attack has 3 values; axes that"),
+        ({"zip": [["rounds", "lr"], ["lr", "config"]]}, "zip: lr comes twice."),
+        ({"zip": ["rounds"]}, 'zip = "rounds": allowed is a list of (a text).'),
+        ({"exclude": [{"atack": "dba"}]}, "exclude: axis atack is unknown. Did you mean attack?"),
+        ({"exclude": [{"attack": "dbaa"}]}, "exclude.attack = dbaa is unknown. Did you mean dba?"),
+        ({"exclude": [{"rounds": [10, 11]}]}, "exclude.rounds = 11 is unknown."),
+        ({"exclude": [{}]}, "exclude: {} would exclude everything."),
+        ({"exclude": [{"seed": [1, 2]}]}, "exclude: leaves no cell of the grid."),
+        ({"axes": {"client.lr": [1], "lr": [2]}}, "axes.client.lr and axes.lr: both set client.lr"),
+        (
+            {"axes": {"a": {"x": {"DPR": 1}}, "attack.DPR": [0.5]}},
+            "axes.a and axes.attack.DPR: both set attack.DPR; a cell has one value for each field.",
+        ),
+        (
+            {"axes": {name: list(range(100)) for name in ("a", "b", "c")}},
+            f"axes: make {2 * 100**3} cells; allowed are {MOST}.",
+        ),
+        ({"axes": {"a": [10**5000]}}, "a number too long to print"),
+    ],
+)
+def test_what_is_no_grid_is_told_in_a_sentence(keys, words):
+    data = changed(**keys)
+    if "axes" in keys:  # the example's other keys name axes of its own
+        data = {"seeds": [1, 2], **keys}
+    assert words in refusal_of(data)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("axes: {a: [1]}\naxes: {b: [2]}", 'is not YAML (the key "axes" comes twice at line 2'),
+        ("axes: {a: [1], a: [2]}", 'the key "a" comes twice at line 1, column 16'),
+        ("axes: {lr: [2020-01-01]}", 'axes.lr = "2020-01-01": allowed are numbers, texts'),
+        ("axes: {a: &a [*a]}", "the grid: is nested too deeply"),
+        ("- 1", "holds [1], not a table of fields."),
+        ("seed: [1]", "seed is unknown. Did you mean seeds?"),
+    ],
+)
+def test_the_file_is_named_in_front(tmp_path, text, words):
+    path = tmp_path / "g.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as refusal:
+        read(path)
+    assert str(refusal.value).startswith(f"grid {path}: ")
+    assert words in str(refusal.value)
+
+
+def test_a_missing_file_is_told_with_the_nearest_one(tmp_path):
+    (tmp_path / "main.yaml").write_text("axes: {}")
+    with pytest.raises(ConfigError) as refusal:
+        read(tmp_path / "mian.yaml")
+    assert str(refusal.value) == (
+        f"grid {tmp_path / 'mian.yaml'}: No such file or directory. Did you mean main.yaml?"
+    )
+
+
+def test_yaml_anchors_merge_without_being_called_twice(tmp_path):
+    path = tmp_path / "g.yaml"
+    path.write_text(
+        "base: mnist5k/drop\naxes:\n  a:\n    x: &x {lr: 1, K: 2}\n    y: {<<: *x, K: 3}"
+    )
+    values = read(path).axes[0].values
+    assert [dict(value.overrides) for value in values] == [
+        {"lr": "1", "K": "2"},
+        {"lr": "1", "K": "3"},
+    ]
+
+
+# --- anything at all
+
+
+NAMES = st.sampled_from(["a", "b", "c", "d"])
+AXES = st.dictionaries(
+    NAMES, st.lists(st.integers(0, 4), min_size=1, max_size=4, unique=True), max_size=4
+)
+
+
+@given(AXES, st.data())
+@settings(max_examples=100, deadline=None)
+def test_cells_are_the_product_without_what_is_excluded(axes, data):
+    pattern = st.dictionaries(st.sampled_from(sorted(axes)), st.integers(0, 4), min_size=1)
+    patterns = data.draw(st.lists(pattern, max_size=3)) if axes else []
+    expected = [
+        dict(zip(axes, map(str, values), strict=True))
+        for values in product(*axes.values())
+        if not any(
+            all(dict(zip(axes, values, strict=True))[name] == value for name, value in one.items())
+            for one in patterns
+        )
+    ]
+    tables = {"axes": axes, "exclude": patterns}
+    known = all(value in axes[name] for one in patterns for name, value in one.items())
+    if known and expected:
+        assert list(parse(tables, HERE).assignments()) == expected
+    else:
+        refusal_of(tables)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 60)
+    | st.floats()
+    | st.sampled_from([10**400, 2**64, "lr", "seed", "config", "dba", "mnist5k/drop", ""])
+    | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["lr", "seed", "config"]) | st.text(max_size=6), inner)
+    ),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(["base", "axes", "zip", "seeds", "exclude", "x"])
+
+
+@given(st.dictionaries(KEYS, JSON), st.booleans())
+@settings(max_examples=300, deadline=None)
+def test_any_json_is_a_grid_or_a_config_error(data, whole):
+    if whole:
+        data = {**EXAMPLE, **data}
+    try:
+        found = parse(data, HERE)
+    except ConfigError as error:
+        assert "\n" not in str(error).replace(json.dumps("\n"), "")
+        return
+    for cell in found.assignments():
+        assert set(cell) == {axis.name for axis in found.axes}
+
+
+TEXTS = st.lists(
+    st.sampled_from(
+        [
+            *'{}[]:,"-&*!|># \n',
+            "a",
+            "axes: ",
+            "zip: ",
+            "seeds: ",
+            "<<: ",
+            "1e9",
+            "0x",
+            "!!set ",
+            "~",
+        ]
+    )
+).map("".join)
+
+
+@given(st.binary(max_size=40) | TEXTS.map(str.encode), st.sampled_from(["g.json", "g.yaml"]))
+@settings(max_examples=250, deadline=None)
+def test_any_bytes_are_a_grid_or_a_config_error(scratch, content, name):
+    (scratch / name).write_bytes(content)
+    try:
+        read(scratch / name)
+    except ConfigError as error:
+        assert str(error).startswith(f"grid {scratch / name}: ")
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("grids")
+
+
+@given(JSON)
+def test_every_value_has_a_label(value):
+    assert isinstance(label_of(value), str)
+
+
+def test_the_docstring_names_every_key_of_the_file():
+    assert all(f"`{name}`" in grid.__doc__ for name in EXAMPLE)

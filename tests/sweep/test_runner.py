@@ -1,0 +1,198 @@
+"""Who runs when, and what becomes of failures; with processes that only pretend."""
+
+import os
+import threading
+import time
+
+import pytest
+
+from entity.schema import ConfigError
+from entity.sweep import runner
+from entity.sweep.cells import expand
+from entity.sweep.grid import parse
+from entity.sweep.runner import reason, run_cells
+from entity.sweep.worker import FAILED, REFUSED
+
+
+class Pretender:
+    """Stands in for `Process`: ends at once, with the exit code that the script says."""
+
+    script: dict[str, list[tuple[int, int]]]
+    """(rounds to finish, exit code) of each attempt, by name of the cell."""
+    began: list[tuple[str, bool]]
+    alive: int
+    most: int
+    stopped: list[str]
+
+    def __init__(self, cell, *, resume):
+        cls = type(self)
+        name = cell.labels["lr"]
+        cls.began.append((name, resume))
+        attempt = sum(other == name for other, _ in cls.began) - 1
+        self.cell, self.resume = cell, resume
+        self.rounds_run, self.code = cls.script.get(name, [(1, 0)] * 9)[attempt]
+        if isinstance(self.code, OSError):
+            raise self.code
+        cls.alive += 1
+        cls.most = max(cls.most, cls.alive)
+        self.reader, writer = os.pipe()
+        cell.folder.mkdir(parents=True, exist_ok=True)
+        if self.rounds_run:
+            (cell.folder / "rounds.jsonl").write_text("{}\n")
+        if self.code:
+            (cell.folder / "error.txt").write_text(f"Traceback\n\nattempt {attempt}\n")
+        os.close(writer)
+
+    def fileno(self):
+        return self.reader
+
+    def read(self):
+        return bool(os.read(self.reader, 1))
+
+    def end(self):
+        os.close(self.reader)
+        type(self).alive -= 1
+        return self.code
+
+
+class Notes:
+    """A watch that writes everything down."""
+
+    def __init__(self, interrupt_after=None):
+        self.said, self.ticks, self.interrupt_after = [], 0, interrupt_after
+
+    def tick(self, running, waiting):
+        self.ticks += 1
+
+    def finished(self, cell):
+        self.said.append((cell.labels["lr"], "finished"))
+        if len(self.said) == self.interrupt_after:
+            raise KeyboardInterrupt
+
+    def failed(self, failure, *, again):
+        self.said.append((failure.cell.labels["lr"], "again" if again else "failed"))
+
+
+@pytest.fixture
+def sweep(tables, tmp_path, monkeypatch):
+    def begin(script=None, names=("1", "2", "3", "4"), *, jobs=1, notes=None, **options):
+        Pretender.script, Pretender.began, Pretender.stopped = script or {}, [], []
+        Pretender.alive = Pretender.most = 0
+        monkeypatch.setattr(runner, "Process", Pretender)
+        monkeypatch.setattr(
+            runner, "stop", lambda left: Pretender.stopped.extend(p.cell.labels["lr"] for p in left)
+        )
+        grid = parse({"base": tables(), "axes": {"lr": [int(name) for name in names]}}, tmp_path)
+        notes = notes or Notes()
+        failures = run_cells(expand(grid, tmp_path / "out"), jobs, notes, **options)
+        return failures, notes
+
+    return begin
+
+
+def test_all_run_in_order_and_no_more_at_a_time_than_there_are_jobs(sweep):
+    failures, notes = sweep()
+    assert failures == []
+    assert [name for name, _ in Pretender.began] == ["1", "2", "3", "4"]
+    assert notes.said == [(name, "finished") for name in "1234"]
+    assert Pretender.most == 1
+    sweep(jobs=3)
+    assert Pretender.most == 3
+    sweep(jobs=99)
+    assert Pretender.most == 4
+
+
+def test_a_failure_is_tried_once_more_after_the_others(sweep):
+    failures, notes = sweep({"2": [(1, FAILED), (1, 0)]})
+    assert failures == []
+    assert [name for name, _ in Pretender.began] == ["1", "2", "3", "4", "2"]
+    assert notes.said[1] == ("2", "again")
+    assert notes.said[-1] == ("2", "finished")
+
+
+def test_what_fails_twice_has_failed_and_the_rest_goes_on(sweep):
+    failures, notes = sweep({"2": [(1, FAILED), (1, -9)], "4": [(0, FAILED), (0, FAILED)]}, jobs=2)
+    assert [failure.cell.labels["lr"] for failure in failures] == ["2", "4"]
+    assert failures[0].reason == "attempt 1"
+    assert ("1", "finished") in notes.said
+    assert ("3", "finished") in notes.said
+
+
+def test_what_was_refused_is_not_tried_again_nor_anything_without_retry(sweep):
+    failures, _ = sweep({"2": [(0, REFUSED)]})
+    assert len(failures) == 1
+    assert len(Pretender.began) == 4
+    failures, _ = sweep({"2": [(0, FAILED)]}, retry=False)
+    assert len(failures) == 1
+    assert len(Pretender.began) == 4
+
+
+def test_a_retry_goes_on_with_finished_rounds_and_starts_anew_where_that_led_nowhere(sweep):
+    sweep({"1": [(0, FAILED), (1, 0)], "2": [(3, FAILED), (1, 0)]}, names=("1", "2"))
+    assert Pretender.began == [("1", False), ("2", False), ("1", False), ("2", True)]
+    # The second run of the same sweep finds the rounds of the first, and cannot go on with 2's.
+    sweep({"1": [(1, 0)], "2": [(0, FAILED), (1, 0)]}, names=("1", "2"))
+
+
+def test_going_on_that_makes_no_round_is_not_tried_a_second_time(sweep, tmp_path):
+    sweep({"1": [(3, FAILED), (0, FAILED)]}, names=("1",))
+    folder = next((tmp_path / "out").iterdir())
+    (folder / "config.json").write_text("{}")  # now it is a run, begun and failed
+    assert Pretender.began == [("1", False), ("1", True)]
+
+
+def test_a_process_that_cannot_be_started_fails_its_cell_only(sweep):
+    failures, notes = sweep({"3": [(0, OSError(28, "No space left on device"))]})
+    assert [failure.cell.labels["lr"] for failure in failures] == ["3"]
+    assert "No space left on device" in failures[0].reason
+    assert notes.said[-1] == ("4", "finished")
+
+
+def test_an_interrupt_stops_the_running_and_starts_nothing_more(sweep):
+    notes = Notes(interrupt_after=1)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(jobs=2, notes=notes)
+    assert len(Pretender.began) == 2
+    assert len(Pretender.stopped) <= 1
+    assert "1" not in Pretender.stopped or "2" not in Pretender.stopped
+
+
+def test_time_is_looked_at_while_nothing_happens(sweep, monkeypatch):
+    monkeypatch.setattr(runner, "TICK", 0.01)
+    notes = Notes()
+    opened = threading.Event()
+    ended = Pretender.read
+
+    def slowly(self):
+        if not opened.is_set():
+            end = time.monotonic() + 2
+            while notes.ticks < 1 and time.monotonic() < end:
+                time.sleep(0.01)
+            opened.set()
+        return ended(self)
+
+    monkeypatch.setattr(Pretender, "read", slowly)
+    sweep(names=("1",), notes=notes)
+    assert notes.ticks >= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Traceback (most recent call last):\n  here\nValueError: odd\n\n", "ValueError: odd"),
+        ("", "no reason is known"),
+        (None, "no reason is known"),
+        ("\xff one", "\xff one"),
+    ],
+)
+def test_the_reason_is_the_last_line_of_the_error(tables, tmp_path, text, expected):
+    (cell,) = expand(parse({"base": tables()}, tmp_path), tmp_path)
+    if text is not None:
+        cell.folder.mkdir()
+        (cell.folder / "error.txt").write_text(text, encoding="utf-8")
+    assert reason(cell) == expected
+
+
+def test_the_exit_codes_of_failures_differ():
+    assert len({0, FAILED, REFUSED, 130}) == 4
+    assert issubclass(ConfigError, Exception)
