@@ -161,5 +161,5 @@ def test_an_image_folder_is_split_like_any_other_data(own):
 
 @pytest.mark.parametrize("where", ["~no-such-user/x", "a" * 300, "a\0b", "\ud800", "..", "/"])
 def test_whatever_is_named_is_read_or_refused(own, where):
-    with pytest.raises(ConfigError, match="^dataset = "):
+    with pytest.raises(ConfigError, match=r"^dataset = "):
         find(f"imagefolder:{where}", own.parent)
