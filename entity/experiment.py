@@ -180,8 +180,7 @@ def open_record(
     tuple
         The record, its checkpoints, and where the run stands; None is before round 1.
     """
-    parts = (split.train, split.server, split.test)
-    whence = {} if folder is None else origin(config, [t for p in parts for t in (p.x, p.y)])
+    whence = {} if folder is None else origin(config, split.digest())
     checkpoints = Checkpoints(folder, whence, config.settings.checkpoint_every)
     kept = take_up(checkpoints, folder) if resume and folder is not None else None
     done = 0 if kept is None else kept.round
