@@ -111,7 +111,8 @@ def _sweep(options: argparse.Namespace, rest: list[str]) -> int:
     finished = sum(cell.state == "finished" for cell in cells)
     failures: list[Failure] = []
     if waiting:
-        with SweepDisplay(err, len(cells), finished, options.jobs, known) as display:
+        total = finished + len(waiting)
+        with SweepDisplay(err, total, finished, options.jobs, known) as display:
             failures = run_cells(waiting, options.jobs, display, retry=options.retry)
     if not options.retry:
         failures += [Failure(cell, reason(cell)) for cell in cells if cell.state == "failed"]
@@ -145,7 +146,11 @@ def _counted(cells: Sequence[Cell]) -> str:
     counts = Counter(cell.state for cell in cells)
     states = ("finished", "interrupted", "failed", "new")
     parts = [f"{counts[state]} {state}" for state in states if counts[state]]
-    return f"{len(cells)} run{'s' if len(cells) != 1 else ''}: {', '.join(parts)}"
+    return f"{_plural(len(cells), 'run')}: {', '.join(parts)}"
+
+
+def _plural(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _duration(waiting: Sequence[Cell], known: Sequence[Run], jobs: int) -> str:
@@ -163,8 +168,8 @@ def _duration(waiting: Sequence[Cell], known: Sequence[Run], jobs: int) -> str:
     if not sure:
         return f"how long that takes cannot be known: no run of {blind} is finished yet"
     text = (
-        f"about {_hours(makespan(sure, jobs))} with {jobs} job{'s' if jobs > 1 else ''}, judged by "
-        f"{sum(judged.values())} finished runs of the same data set and model"
+        f"about {_hours(makespan(sure, jobs))} with {_plural(jobs, 'job')}, judged by "
+        f"{_plural(sum(judged.values()), 'finished run')} of the same data set and model"
     )
     unsure = len(seconds) - len(sure)
     return text + (

@@ -395,6 +395,12 @@ def test_json_and_yaml_give_the_same_experiment(tmp_path, tables):
         ("a.yaml", b"a: [1,\nb: 2", "is not YAML ("),
         ("a.yaml", b"a: b: c", "is not YAML (mapping values are not allowed here at line 1, colum"),
         ("a.yaml", b"", "holds null, not a table of fields"),
+        (
+            "a.yaml",
+            b"a: 1\nb: 2\na: 3",
+            'is not YAML (the key "a" comes twice at line 3, column 1)',
+        ),
+        ("a.yaml", b"a: !!map b", "is not YAML ("),
         ("a.yaml", b"when: 2020-99-99", "is not YAML (month must be in 1..12)"),
         ("a.yaml", b"a: !!bool maybe", "is not YAML ("),
         ("a.yaml", b"a: !!timestamp x", "is not YAML ("),
@@ -427,6 +433,24 @@ def test_missing_files_and_folders_are_refused_with_the_nearest_file(tmp_path):
         with pytest.raises(ConfigError) as refusal:
             resolve.read(tmp_path / name)
         assert str(refusal.value) == f"--config {tmp_path / name}: {end}"
+
+
+def test_the_nearest_file_is_one_of_the_same_kind(tmp_path):
+    for name in ("drop.json", "main.yaml"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError, match=r"\. Files there: main\.yaml\.$"):
+        resolve.read(tmp_path / "drop.yaml")
+
+
+def test_a_file_name_with_a_nul_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r'^grid "a\\u0000\.yaml": embedded null byte\.$'):
+        resolve.read(Path("a\0.yaml"), "grid")
+
+
+def test_merged_keys_may_be_overridden(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}")
+    assert resolve.read(path)["b"] == {"x": 1, "y": 3}
 
 
 @pytest.mark.parametrize("depth", [25, 400, 900])
@@ -470,6 +494,7 @@ def test_a_configuration_survives_json_and_keeps_its_identity():
         again = resolve.experiment(json.loads(text))
         assert again == config
         assert resolve.identity(again) == resolve.identity(config)
+        assert resolve.fingerprint(json.loads(text)) == resolve.identity(config)
 
 
 @pytest.mark.parametrize(

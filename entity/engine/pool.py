@@ -12,6 +12,7 @@ import signal
 import traceback
 from collections.abc import Generator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
@@ -199,6 +200,7 @@ def _work(roster: Roster, board: _Board, pipe: "Connection[Any, Any]") -> None:
 @contextlib.contextmanager
 def _no_interrupts() -> Generator[None]:
     """Start processes that never see Ctrl-C, not even while they import: it is the parent's."""
+    resource_tracker.ensure_running()  # the first start would, and unblock the signal again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -83,7 +83,7 @@ def expand(grid: Grid, out: Path) -> list[Cell]:
         else:
             found.setdefault(resolve.identity(config), (labels, config))
     if refused:
-        more = f" ({len(refused) - 1} more cells are refused, too.)" if len(refused) > 1 else ""
+        more = f" (Cells that are refused: {len(refused)}.)" if len(refused) > 1 else ""
         raise ConfigError(f"grid {grid.path}: {refused[0]}{more}")
     runs = _runs_by_identity(out)
     taken = {run.path.resolve() for run in runs.values()}

@@ -64,15 +64,15 @@ class SweepDisplay:
         trace: TracebackType | None,
     ) -> None:
         """Leave the last state of the bar on the screen."""
+        self.left = None
+        self._update("")
         if self.live:
             self.bar.stop()
 
     def tick(self, running: Sequence[Process], waiting: Sequence[Cell]) -> None:
         """Show what runs and how long it will take."""
         self.left = self._left(running, waiting)
-        failed = f"  {self.failures} failed" if self.failures else ""
-        facts = f"{self.done}/{self.total}  {len(running)} running{failed}  {self._clock()}"
-        self.bar.update(self.task, completed=self.done, facts=facts)
+        self._update(f"  {len(running)} running")
 
     def finished(self, cell: Cell) -> None:
         """Show what a run came to."""
@@ -94,6 +94,11 @@ class SweepDisplay:
         self.failures += not again
         then = "will be tried again" if again else f"see {failure.cell.folder}"
         self._say(f"FAILED  {failure.cell.name}: {failure.reason} ({then})")
+
+    def _update(self, running: str) -> None:
+        failed = f"  {self.failures} failed" if self.failures else ""
+        facts = f"{self.done}/{self.total}{running}{failed}  {self._clock()}"
+        self.bar.update(self.task, completed=self.done, facts=facts)
 
     def _say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)

@@ -102,6 +102,8 @@ def test_on_a_terminal_there_is_one_bar_over_the_whole_grid(cells, clock):
     with SweepDisplay(console, total=4, done=1, jobs=2) as show:
         show.failed(Failure(cells[3], "odd"), again=False)
         show.tick([running(cells[1], 1.0, rounds=1)], [])
+        show.bar.refresh()
     shown = console.file.getvalue()
+    assert shown.index("1 running  1 failed") < shown.rindex("1/4  1 failed  left --:--")
     assert "1/4  1 running  1 failed  left 00:01" in shown
     assert not show.bar.live.is_started

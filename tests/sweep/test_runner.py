@@ -1,12 +1,11 @@
 """Who runs when, and what becomes of failures; with processes that only pretend."""
 
 import os
-import threading
-import time
 
 import pytest
 
-from entity.schema import ConfigError
+from entity import resolve
+from entity.record import write_json
 from entity.sweep import runner
 from entity.sweep.cells import expand
 from entity.sweep.grid import parse
@@ -23,6 +22,8 @@ class Pretender:
     alive: int
     most: int
     stopped: list[str]
+    lasting = False
+    """Ends only once its `writer` is closed."""
 
     def __init__(self, cell, *, resume):
         cls = type(self)
@@ -41,7 +42,10 @@ class Pretender:
             (cell.folder / "rounds.jsonl").write_text("{}\n")
         if self.code:
             (cell.folder / "error.txt").write_text(f"Traceback\n\nattempt {attempt}\n")
-        os.close(writer)
+        if cls.lasting:
+            self.writer = writer
+        else:
+            os.close(writer)
 
     def fileno(self):
         return self.reader
@@ -82,11 +86,12 @@ def sweep(tables, tmp_path, monkeypatch):
         monkeypatch.setattr(
             runner, "stop", lambda left: Pretender.stopped.extend(p.cell.labels["lr"] for p in left)
         )
-        grid = parse({"base": tables(), "axes": {"lr": [int(name) for name in names]}}, tmp_path)
+        grid = parse({"base": begin.base, "axes": {"lr": [int(name) for name in names]}}, tmp_path)
         notes = notes or Notes()
         failures = run_cells(expand(grid, tmp_path / "out"), jobs, notes, **options)
         return failures, notes
 
+    begin.base = tables()
     return begin
 
 
@@ -127,18 +132,19 @@ def test_what_was_refused_is_not_tried_again_nor_anything_without_retry(sweep):
     assert len(Pretender.began) == 4
 
 
-def test_a_retry_goes_on_with_finished_rounds_and_starts_anew_where_that_led_nowhere(sweep):
+def test_a_retry_goes_on_with_the_rounds_that_are_finished(sweep):
     sweep({"1": [(0, FAILED), (1, 0)], "2": [(3, FAILED), (1, 0)]}, names=("1", "2"))
     assert Pretender.began == [("1", False), ("2", False), ("1", False), ("2", True)]
-    # The second run of the same sweep finds the rounds of the first, and cannot go on with 2's.
-    sweep({"1": [(1, 0)], "2": [(0, FAILED), (1, 0)]}, names=("1", "2"))
 
 
-def test_going_on_that_makes_no_round_is_not_tried_a_second_time(sweep, tmp_path):
-    sweep({"1": [(3, FAILED), (0, FAILED)]}, names=("1",))
-    folder = next((tmp_path / "out").iterdir())
-    (folder / "config.json").write_text("{}")  # now it is a run, begun and failed
-    assert Pretender.began == [("1", False), ("1", True)]
+@pytest.mark.parametrize(("rounds", "again"), [(0, False), (2, True)])
+def test_going_on_that_leads_nowhere_is_followed_by_a_new_start(sweep, tmp_path, rounds, again):
+    sweep({"1": [(1, FAILED)]}, names=("1",), retry=False)
+    (folder,) = (tmp_path / "out").iterdir()
+    (cell,) = expand(parse({"base": sweep.base, "axes": {"lr": [1]}}, tmp_path), tmp_path)
+    write_json(folder / "config.json", resolve.to_json(cell.config))  # now it is a run
+    sweep({"1": [(rounds, FAILED), (1, 0)]}, names=("1",))
+    assert Pretender.began == [("1", True), ("1", again)]
 
 
 def test_a_process_that_cannot_be_started_fails_its_cell_only(sweep):
@@ -153,27 +159,23 @@ def test_an_interrupt_stops_the_running_and_starts_nothing_more(sweep):
     with pytest.raises(KeyboardInterrupt):
         sweep(jobs=2, notes=notes)
     assert len(Pretender.began) == 2
-    assert len(Pretender.stopped) <= 1
-    assert "1" not in Pretender.stopped or "2" not in Pretender.stopped
+    ((finished, _),) = notes.said
+    assert {finished, *Pretender.stopped} == {"1", "2"}
 
 
-def test_time_is_looked_at_while_nothing_happens(sweep, monkeypatch):
-    monkeypatch.setattr(runner, "TICK", 0.01)
-    notes = Notes()
-    opened = threading.Event()
-    ended = Pretender.read
+def test_the_watch_is_told_while_nothing_happens(sweep, monkeypatch):
+    monkeypatch.setattr(runner, "TICK", 0.001)
+    monkeypatch.setattr(Pretender, "lasting", True)
 
-    def slowly(self):
-        if not opened.is_set():
-            end = time.monotonic() + 2
-            while notes.ticks < 1 and time.monotonic() < end:
-                time.sleep(0.01)
-            opened.set()
-        return ended(self)
+    class Patient(Notes):
+        def tick(self, running, waiting):
+            super().tick(running, waiting)
+            if self.ticks == 4:
+                os.close(running[0].writer)
 
-    monkeypatch.setattr(Pretender, "read", slowly)
-    sweep(names=("1",), notes=notes)
-    assert notes.ticks >= 1
+    _, notes = sweep(names=("1",), notes=Patient())
+    assert notes.ticks == 4
+    assert notes.said == [("1", "finished")]
 
 
 @pytest.mark.parametrize(
@@ -191,8 +193,3 @@ def test_the_reason_is_the_last_line_of_the_error(tables, tmp_path, text, expect
         cell.folder.mkdir()
         (cell.folder / "error.txt").write_text(text, encoding="utf-8")
     assert reason(cell) == expected
-
-
-def test_the_exit_codes_of_failures_differ():
-    assert len({0, FAILED, REFUSED, 130}) == 4
-    assert issubclass(ConfigError, Exception)

@@ -1,0 +1,203 @@
+"""Sweeps of real runs in real processes: failing, killed, stopped, and gone on with."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from entity import experiment
+from entity.cli import main
+from entity.sweep.cells import expand
+from entity.sweep.grid import read
+
+SHORT = {"client.ADR": 0.05, "federation.rounds": 3}
+
+
+@pytest.fixture
+def write(tmp_path, tables, monkeypatch):
+    """Write a grid file and make its folder the current one."""
+
+    def grid(changes, **keys):
+        monkeypatch.chdir(tmp_path)
+        Path("g.yaml").write_text(yaml.safe_dump({"base": tables({**SHORT, **changes}), **keys}))
+        return Path("g.yaml")
+
+    return grid
+
+
+@pytest.fixture
+def start(tmp_path):
+    """`drop sweep` in a session of its own, none of whose processes outlives the test."""
+    started = []
+
+    def sweep(*words):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "entity.cli", "sweep", *words],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield sweep
+    for process in started:
+        for one in left_of(process.pid):
+            os.kill(one, signal.SIGKILL)
+        process.communicate()
+
+
+def left_of(session):
+    """Processes of a session that still live."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            _, _, rest = entry.read_text().rpartition(")")
+        except OSError:
+            continue
+        state, _, _, of_session = rest.split()[:4]
+        if int(of_session) == session and state != "Z":
+            found.append(int(entry.parent.name))
+    return found
+
+
+def wait_until(condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def states(folder):
+    found = [path.read_text() for path in folder.glob("*/summary.json")]
+    return sorted(json.loads(text)["state"] for text in found if text)
+
+
+def numbers(folder):
+    """The lines of a run without what a clock said."""
+    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "seconds"} for line in lines]
+
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="looks processes up in /proc"
+)
+
+
+@needs_proc
+def test_a_sweep_that_is_killed_half_way_is_finished_to_the_bit(write, start, tmp_path, capsys):
+    rounds = {"federation.rounds": 20}
+    grid = write(rounds, axes={"server.defense.type": ["undefended", "foolsgold"]}, seeds=[1, 2])
+    cells = expand(read(grid), tmp_path / "out")
+    sweep = start("g.yaml", "--out", "out", "--jobs", "2")
+    wait_until(lambda: "finished" in states(tmp_path / "out"))
+    wait_until(lambda: "running" in states(tmp_path / "out"))
+    os.killpg(sweep.pid, signal.SIGKILL)
+    wait_until(lambda: not left_of(sweep.pid), 30)  # the workers are groups of their own
+    before = states(tmp_path / "out")
+    assert "finished" in before
+    assert before.count("finished") < 4
+    done = {
+        path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/model.safetensors")
+    }
+    assert main(["sweep", "g.yaml", "--out", "out", "--jobs", "2"]) == 0
+    assert "4 of 4 runs are finished" in capsys.readouterr().out
+    assert states(tmp_path / "out") == ["finished"] * 4
+    assert all(path.stat().st_mtime_ns == when for path, when in done.items())  # not run again
+    for cell in cells:
+        assert cell.folder.is_dir()
+        assert len(numbers(cell.folder)) == 20
+    last = cells[-1]
+    alone = experiment.run(last.config, tmp_path / "alone")
+    assert numbers(last.folder) == numbers(tmp_path / "alone")
+    assert len(alone.rounds) == 20
+
+
+@needs_proc
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_sweep_that_is_told_to_stop_puts_its_runs_away(write, start, tmp_path, number, code):
+    write({"federation.rounds": 100_000})
+    sweep = start("g.yaml", "--out", "out")
+    wait_until(lambda: states(tmp_path / "out") == ["running"])
+    os.killpg(sweep.pid, number)
+    shown, said = sweep.communicate(timeout=60)
+    assert sweep.returncode == code
+    assert "Traceback" not in shown + said
+    assert left_of(sweep.pid) == []
+    assert states(tmp_path / "out") == ["interrupted"]
+    (folder,) = (tmp_path / "out").iterdir()
+    assert not (folder / "error.txt").exists()
+    assert list(folder.glob("checkpoint/*.json"))
+
+
+NETS = """
+import os
+from pathlib import Path
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, channels, size, classes):
+        super().__init__(nn.Flatten(), nn.Linear(channels * size * size, classes))
+
+class Torn(Net):
+    def forward(self, x):
+        if len(x) > 20 and self.training:
+            raise RuntimeError("the net is torn")
+        return super().forward(x)
+
+class Deadly(Net):
+    def forward(self, x):
+        if len(x) > 20 and self.training:
+            os.kill(os.getpid(), 9)
+        return super().forward(x)
+
+class Flaky(Net):
+    def forward(self, x):
+        if len(x) > 20 and self.training and not Path("was_here").exists():
+            Path("was_here").touch()
+            raise RuntimeError("only once")
+        return super().forward(x)
+"""
+
+
+def test_one_bad_cell_never_stops_the_rest(write, tmp_path, monkeypatch, capsys):
+    (tmp_path / "nets_of_mine.py").write_text(NETS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    models = [f"nets_of_mine:{name}" for name in ("Torn", "Deadly", "Flaky", "Net")]
+    grid = write({"federation.rounds": 1}, axes={"model": models})
+    assert main(["sweep", "g.yaml", "--out", "out", "--jobs", "2"]) == 1
+    shown = capsys.readouterr()
+    cells = {cell.labels["model"][13:]: cell for cell in expand(read(grid), tmp_path / "out")}
+    assert {name: cell.state for name, cell in cells.items()} == {
+        "Torn": "failed",
+        "Deadly": "failed",
+        "Flaky": "finished",
+        "Net": "finished",
+    }
+    failed = [line for line in shown.out.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 2
+    assert "RuntimeError: the net is torn" in shown.out
+    assert "killed by SIGKILL" in shown.out
+    assert shown.err.count("will be tried again") == 3
+    torn = (cells["Torn"].folder / "error.txt").read_text()
+    assert torn.startswith("Traceback (most recent call last):")
+    assert not (cells["Flaky"].folder / "error.txt").exists()
+    assert main(["results", "out", "--where", "state=failed", "--format", "csv"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_missing_data_fails_its_cell_with_a_sentence_and_is_not_tried_again(write, capsys):
+    write({}, axes={"dataset": ["mnist"], "datasets_path": ["nowhere"]})
+    assert main(["sweep", "g.yaml", "--out", "out"]) == 1
+    shown = capsys.readouterr()
+    assert "will be tried again" not in shown.err
+    assert shown.out.count("failed: ") == 1
+    assert "nowhere" in shown.out
