@@ -28,7 +28,22 @@ T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used; its text is one sentence for the user."""
+    r"""A setting that cannot be used; its text is one sentence for the user, on one line.
+
+    Examples
+    --------
+    >>> print(ConfigError("axes.a\nb: is empty."))
+    axes.a\nb: is empty.
+    """
+
+    def __init__(self, text: str) -> None:
+        # Names that a file brings along may hold line ends, and halves of characters.
+        super().__init__(
+            "".join(
+                letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+                for letter in text
+            )
+        )
 
 
 @dataclass(frozen=True)
