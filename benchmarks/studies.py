@@ -71,6 +71,42 @@ def _baselines() -> Iterator[Cell]:
         yield Cell((defense, attack), f"mnist5k/{defense}", (("rounds", "25"), *ATTACKS[attack]))
 
 
+def _mnist() -> Iterator[Cell]:
+    for defense in ("undefended", "droplet", "drop"):
+        yield Cell((defense,), f"mnist/{defense}", (("rounds", "30"),))
+
+
+CIFAR10_ON_TWO_CORES = (
+    ("dataset", "imagefolder:cifar10-folder"),
+    ("model", "resnet8"),
+    ("federation.size", "20"),
+    ("number_of_malicious_clients", "4"),
+    ("round_size", "8"),
+    ("rounds", "25"),
+    ("ADR", "0.4"),
+    ("num_epochs", "1"),
+    ("client.batch_size", "32"),
+    ("client.lr", "0.05"),
+    ("client.weight_decay", "0.0005"),
+    ("DPR", "0.5"),
+)
+"""20 clients with 1,000 images each, 8 a round; fixed before any run."""
+
+DISTILLED_ON_TWO_CORES = (
+    ("K", "10"),
+    ("distill_iters", "60"),
+    ("gen_width", "16"),
+    ("dis_width", "8"),
+    ("defense_args.batch_size", "64"),
+)
+
+
+def _cifar10() -> Iterator[Cell]:
+    for defense in ("undefended", "droplet", "drop"):
+        distilled = DISTILLED_ON_TWO_CORES if defense == "drop" else ()
+        yield Cell((defense,), f"cifar10/{defense}", (*CIFAR10_ON_TWO_CORES, *distilled))
+
+
 STUDIES: dict[str, Study] = {
     "main": Study("DROP against its undefended twin", ("defense",), tuple(_main())),
     "stealthy": Study(
@@ -80,5 +116,9 @@ STUDIES: dict[str, Study] = {
     ),
     "baselines": Study(
         "All defenses against six attacks", ("defense", "attack"), tuple(_baselines()), matrix=True
+    ),
+    "mnist": Study("MNIST-50k/10k, 50 clients", ("defense",), tuple(_mnist()), seeds=(1, 2)),
+    "cifar10": Study(
+        "CIFAR-10 (JPEG), resnet8, 20 clients", ("defense",), tuple(_cifar10()), seeds=(1, 2)
     ),
 }
