@@ -85,6 +85,7 @@ CIFAR10_ON_TWO_CORES = (
     ("rounds", "25"),
     ("ADR", "0.4"),
     ("num_epochs", "1"),
+    ("server.held_out", "1000"),
     ("client.batch_size", "32"),
     ("client.lr", "0.05"),
     ("client.weight_decay", "0.0005"),
