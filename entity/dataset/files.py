@@ -118,8 +118,10 @@ class Files:
             If the download fails, for whatever reason.
         """
         before = socket.getdefaulttimeout()
+        target = root / self.folders[0]
+        new = [folder for folder in (target, *target.parents) if not folder.exists()]
         socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
-        log.info("downloading %s to %s", self.title, root / self.folders[0])
+        log.info("downloading %s to %s", self.title, target)
         try:
             download(root)
         except (
@@ -130,6 +132,9 @@ class Files:
             tarfile.TarError,
             zipfile.BadZipFile,
         ) as error:
+            for folder in new:  # downloaders make it first; an empty one says nothing true
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             raise self.missing(root, f" and could not be downloaded ({reason[0]})") from None
         finally:

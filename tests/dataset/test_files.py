@@ -1,12 +1,14 @@
 """How the files of a data set become its cache."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
 
 from entity.dataset import DATASETS
 from entity.dataset.mnist import NAMES
+from entity.schema import ConfigError
 from entity.seeding import Seeds
 
 SEEDS = Seeds(71)
@@ -59,3 +61,21 @@ def test_verifying_reads_the_files_and_renews_a_cache_whose_pixels_are_spoilt(ro
     assert path.read_bytes() == good
     assert train.sha256() == train.known_sha256()
     assert caches(root) == [name]
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_download_that_fails_leaves_no_empty_folder_behind(tmp_path, kept):
+    """A folder that was there before stays, and so does what the download has brought."""
+    root = tmp_path / "new" / "data"
+
+    def download(root):
+        (root / "MNIST" / "raw").mkdir(parents=True)
+        if kept:
+            (root / "MNIST" / "half").write_bytes(b"x")
+        raise OSError("no network")
+
+    with pytest.raises(ConfigError, match="no network"):
+        replace(FILES, download=download).read(root)
+    assert tmp_path.is_dir()
+    assert (root / "MNIST").exists() is kept
+    assert not (root / "MNIST" / "raw").exists()
