@@ -24,7 +24,7 @@ from entity.dataset import (
     partition,
     source_of,
 )
-from entity.engine import cores, open_engine
+from entity.engine import check_engine, cores, open_engine
 from entity.federation import malicious_clients, select
 from entity.loops import fit, shuffled
 from entity.metrics import Detection, Judge
@@ -99,6 +99,7 @@ def run(
         if (done := _finished(config, folder)) is not None:
             return done
     config = settled(config)
+    check_engine(config.settings)
     seeds = Seeds(config.settings.seed)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.settings.num_threads)

@@ -20,6 +20,7 @@ import yaml
 from entity import schema
 from entity.client import ATTACKS
 from entity.config import (
+    APPROXIMATE,
     RUNTIME_SETTINGS,
     AttackConfig,
     DefenseConfig,
@@ -485,7 +486,11 @@ def identity(config: ExperimentConfig) -> str:
 def fingerprint(tables: Mapping[str, Any]) -> str:
     """Return the identity of the experiment whose `to_json` these tables are, unchecked."""
     settings = _table(tables, "settings")
-    kept = {name: value for name, value in settings.items() if name not in RUNTIME_SETTINGS}
+    kept = {
+        name: value
+        for name, value in settings.items()
+        if (value == APPROXIMATE[name] if name in APPROXIMATE else name not in RUNTIME_SETTINGS)
+    }
     named = {**tables, "settings": kept}
     named.pop("name", None)
     text = json.dumps(named, sort_keys=True, separators=(",", ":"))

@@ -8,12 +8,15 @@ from entity.config import SettingsConfig
 from entity.engine.contract import Engine
 from entity.engine.inline import Inline
 from entity.engine.pool import Pool
+from entity.engine.ray_actors import RayActors, require_ray
 
 __all__ = [
     "ENGINES",
     "Engine",
     "Inline",
     "Pool",
+    "RayActors",
+    "check_engine",
     "choose_engine",
     "cores",
     "open_engine",
@@ -36,7 +39,20 @@ def worker_count(settings: SettingsConfig) -> int:
 ENGINES: dict[str, Callable[[Roster], Engine]] = {
     "inline": Inline,
     "pool": lambda roster: Pool(roster, worker_count(roster.config.settings)),
+    "ray": lambda roster: RayActors(roster, worker_count(roster.config.settings)),
 }
+
+
+def check_engine(settings: SettingsConfig) -> None:
+    """Refuse an engine that cannot start here, before any data is read.
+
+    Raises
+    ------
+    ConfigError
+        If a package is missing.
+    """
+    if settings.engine == "ray":
+        require_ray("settings.engine = ray", settings.ray_address)
 
 
 def choose_engine(roster: Roster) -> str:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, multiprocessing
@@ -23,9 +22,10 @@ from torch import Tensor, multiprocessing
 from entity.allocator import keep_pages
 from entity.client import Broadcast, Roster
 from entity.dataset import Memory
-from entity.engine.turns import Turn, Turns, largest_first
+from entity.engine.crew import Crew
+from entity.engine.turns import Turn, Turns
 from entity.engine.workbench import Workbench
-from entity.params import ModelState, Updates
+from entity.params import ModelState
 
 
 @dataclass(frozen=True)
@@ -58,38 +58,33 @@ class _Worker:
     turn: Turn | None = None
 
 
-class Pool:
+class Pool(Crew):
     """Persistent worker processes, one thread each."""
 
     def __init__(self, roster: Roster, workers: int) -> None:
-        self.roster = roster
-        self.memory: dict[int, dict[str, Tensor]] = {}
-        spec, rows = roster.spec, roster.config.federation.round_size
+        super().__init__(roster, workers)
+        spec = roster.spec
         self._board = _Board(
             ModelState(
                 torch.zeros(spec.num_parameters).share_memory_(),
                 torch.zeros(spec.num_buffers).share_memory_(),
             ),
             torch.zeros(spec.num_parameters).share_memory_(),
-            torch.zeros(rows, spec.num_parameters).share_memory_(),
-            torch.zeros(rows, spec.num_buffers).share_memory_(),
+            self.weights.share_memory_(),
+            self.buffers.share_memory_(),
         )
         roster.images.share_memory()
         roster.shares.share_memory()
+        rows = roster.config.federation.round_size
         self._workers = [self._start() for _ in range(min(workers, rows))]
 
-    def train(self, broadcast: Broadcast, client_ids: tuple[int, ...]) -> Updates:
-        """Share the clients out to the workers, the largest data sets first."""
+    def run(self, broadcast: Broadcast, turns: Turns) -> None:
+        """Send the workers their tasks over pipes, and the models through shared memory."""
         board = self._board
         board.sent.weights.copy_(broadcast.state.weights)
         board.sent.buffers.copy_(broadcast.state.buffers)
         if broadcast.previous is not None:
             board.previous.copy_(broadcast.previous)
-        order = largest_first(self.roster.num_samples(client_ids))
-        self._run(broadcast, Turns(client_ids, order, self.memory))
-        return self.roster.updates(broadcast, client_ids, board.weights, board.buffers)
-
-    def _run(self, broadcast: Broadcast, turns: Turns) -> None:
         while not turns.over:
             for worker in self._workers:
                 if worker.turn is None and (turn := turns.take()) is not None:
@@ -105,20 +100,17 @@ class Pool:
                     worker.turn = None
                 elif worker.pipe in ready or worker.process.sentinel in ready:
                     turn, code = worker.turn, self._replace(worker)
-                    turns.lost(turn, "worker", f"exit {code}", self._spoil)
+                    turns.lost(turn, "worker", f"exit {code}", self.spoil)
 
     def _task(self, broadcast: Broadcast, turn: Turn) -> _Task:
         return _Task(
             broadcast.round,
             turn.client,
-            turn.row,
+            turn.row % self.slots,
             broadcast.previous is not None,
             self.memory.get(turn.client, {}),
             broadcast.trigger,
         )
-
-    def _spoil(self, row: int) -> None:
-        self._board.weights[row].fill_(float("nan"))
 
     def _replace(self, worker: _Worker) -> int | None:
         """Start a worker in place of a dead one, and return the dead one's exit code."""
@@ -139,15 +131,7 @@ class Pool:
         theirs.close()
         return _Worker(process, cast("Connection[Any, Any]", ours))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """End the workers, whatever they do; one that still imports would keep us waiting."""
         for worker in self._workers:
             worker.pipe.close()
