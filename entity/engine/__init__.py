@@ -9,6 +9,7 @@ from entity.engine.contract import Engine
 from entity.engine.inline import Inline
 from entity.engine.pool import Pool
 from entity.engine.ray_actors import RayActors, require_ray
+from entity.engine.vectorized import Vectorized
 
 __all__ = [
     "ENGINES",
@@ -16,6 +17,7 @@ __all__ = [
     "Inline",
     "Pool",
     "RayActors",
+    "Vectorized",
     "check_engine",
     "choose_engine",
     "cores",
@@ -40,6 +42,7 @@ ENGINES: dict[str, Callable[[Roster], Engine]] = {
     "inline": Inline,
     "pool": lambda roster: Pool(roster, worker_count(roster.config.settings)),
     "ray": lambda roster: RayActors(roster, worker_count(roster.config.settings)),
+    "vectorized": Vectorized,
 }
 
 

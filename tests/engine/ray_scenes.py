@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -150,10 +151,11 @@ def cluster(laptop, actors, marks):
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     head = ["--head", "--port=6399", "--include-dashboard=false", f"--temp-dir={folder}/cluster"]
     nodes = [subprocess.Popen([*start, *head, "--disable-usage-stats"], **quiet)]
+    address = f"{host}:6399"
     try:
-        address = f"{host}:6399"
-            while subprocess.run(waiting, capture_output=True, check=False).returncode:
+        while socket.socket().connect_ex((host, 6399)):
             assert nodes[0].poll() is None
+            time.sleep(0.1)
         second = {**os.environ, "ODD_NODE": "1"}
         nodes.append(subprocess.Popen([*start, f"--address={address}"], env=second, **quiet))
         yield address
