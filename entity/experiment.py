@@ -212,12 +212,16 @@ def settled(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def device_of(config: ExperimentConfig) -> torch.device:
-    """Return the CUDA device that was asked for, else the CPU, with one line that says so."""
-    if config.settings.cuda < 0:
-        return torch.device("cpu")
-    if config.settings.cuda < torch.cuda.device_count():
-        return torch.device("cuda", config.settings.cuda)
-    log.info("no CUDA device %d here: using the CPU", config.settings.cuda)
+    """Return the device that was asked for, else the CPU, with one line that says so."""
+    asked = config.settings.cuda
+    if asked == "mps":
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        log.info("no MPS device here: using the CPU")
+    elif asked >= 0:
+        if asked < torch.cuda.device_count():
+            return torch.device("cuda", asked)
+        log.info("no CUDA device %d here: using the CPU", asked)
     return torch.device("cpu")
 
 

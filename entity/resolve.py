@@ -417,6 +417,10 @@ def check(config: ExperimentConfig) -> None:
     SERVERS[defense.type].check(defense.defense_args, setting)
     if config.settings.streaming:
         _check_streaming(config)
+    if config.settings.compile and config.settings.engine == "vectorized":
+        raise ConfigError(
+            "settings.compile = true: the vectorized engine stacks models instead; use false."
+        )
     _check_ray_address(config.settings.ray_address)
     for asked, field in (
         (config.server.bn_policy == "recalibrate", "server.bn_policy = recalibrate"),

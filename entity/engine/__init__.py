@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from entity.client import Roster
 from entity.config import SettingsConfig
+from entity.engine.compiler import without_compiler
 from entity.engine.contract import Engine
 from entity.engine.inline import Inline
 from entity.engine.pool import Pool
@@ -72,4 +73,4 @@ def choose_engine(roster: Roster) -> str:
 
 def open_engine(roster: Roster) -> Engine:
     """Start the configured engine; use it as a context manager."""
-    return ENGINES[choose_engine(roster)](roster)
+    return ENGINES[choose_engine(roster)](without_compiler(roster))

@@ -1,7 +1,9 @@
 """Runs `ray_scenes.py` in a network namespace: Ray listens on the machine's own address."""
 
 import importlib.util
+import json
 import os
+import pickle
 import secrets
 import shutil
 import signal
@@ -12,11 +14,18 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from entity.checkpoint import Checkpoints
+from entity.dataset import cache
 from entity.engine import check_engine
 from entity.engine.parcel import Parcel
+from entity.experiment import recruit, run
 from entity.schema import ConfigError
+from entity.seeding import Seeds
 
 SANDBOX = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
@@ -67,8 +76,9 @@ def _left_behind(folder: str) -> list[str]:
 
 @apart
 def test_the_scenes_of_ray(alone):
-    scenes = Path(__file__).with_name("ray_scenes.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(scenes)]
+    here = Path(__file__).parent
+    scenes = [str(here / "ray_scenes.py"), str(here / "ray_node_scenes.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *scenes]
     done = subprocess.run(
         [*SANDBOX, *command], env=alone, capture_output=True, text=True, check=False
     )
@@ -77,9 +87,8 @@ def test_the_scenes_of_ray(alone):
 
 
 @apart
-def test_ctrl_c_ends_a_run_and_the_ray_it_started(alone, tables, tmp_path):
-    import json
-
+def test_ctrl_c_ends_a_run_and_the_ray_it_started(alone, tables, experiment, tmp_path):
+    """What is done by then, of FedAvg under BadNets, is what one process does."""
     config, out = tmp_path / "config.json", tmp_path / "run"
     changes = {"settings.engine": "ray", "settings.workers": 1, "federation.rounds": 10_000}
     config.write_text(json.dumps(tables(changes)))
@@ -95,6 +104,10 @@ def test_ctrl_c_ends_a_run_and_the_ray_it_started(alone, tables, tmp_path):
     assert started.returncode == 130, said
     assert f"To go on: drop run --resume {out}" in said
     assert not _left_behind(alone["RAY_TMPDIR"])
+    done = len(rounds.read_text().splitlines())
+    found = Checkpoints(out, {}, 0).last(done)
+    one = run(experiment({"federation.rounds": done}))
+    assert torch.equal(found.snapshot.state.weights, one.state.weights)
 
 
 def test_without_ray_there_is_a_sentence_with_the_mend(experiment, monkeypatch):
@@ -111,22 +124,12 @@ def test_images_in_memory_travel_with_the_roster(make_roster):
 def test_cached_images_stay_and_are_mapped_from_the_nodes_own_folder(
     experiment, tmp_path, monkeypatch
 ):
-    import pickle
-
-    import numpy as np
-
-    from entity.dataset import cache
-    from entity.experiment import recruit
-    from entity.seeding import Seeds
-
     rng = np.random.default_rng(1)
     for split, count in (("train", 40), ("test", 8)):
         for name in ("cats", "dogs"):
             place = tmp_path / "here" / "pets" / split / name
             place.mkdir(parents=True)
             for number in range(count):
-                from PIL import Image
-
                 pixels = rng.integers(256, size=(8, 8), dtype=np.uint8)
                 Image.fromarray(pixels).save(place / f"{number}.png")
     config = experiment(
