@@ -145,8 +145,11 @@ class FederationConfig:
 
 @dataclass(frozen=True)
 class SettingsConfig:
-    """How to run it. The seed and the number of threads change a result; so do the vectorized
-    engine, `compile` and `streaming`, in its last bits. Nothing else here does."""
+    """How to run it.
+
+    The seed and the number of threads change a result; so do the vectorized engine, `compile` and
+    `streaming`, in its last bits. Nothing else here does.
+    """
 
     seed: Whole = 42
     """Seed of every random number in the experiment."""

@@ -9,7 +9,7 @@ from entity.engine.compiler import without_compiler
 from entity.engine.contract import Engine
 from entity.engine.inline import Inline
 from entity.engine.pool import Pool
-from entity.engine.ray_actors import RayActors, require_ray
+from entity.engine.ray_actors import RayActors, require_cluster, require_ray
 from entity.engine.vectorized import Vectorized
 
 __all__ = [
@@ -53,10 +53,12 @@ def check_engine(settings: SettingsConfig) -> None:
     Raises
     ------
     ConfigError
-        If a package is missing.
+        If a package is missing, or there is no cluster.
     """
     if settings.engine == "ray":
         require_ray("settings.engine = ray", settings.ray_address)
+        if settings.ray_address not in (None, "auto"):
+            require_cluster(settings.ray_address)
 
 
 def choose_engine(roster: Roster) -> str:

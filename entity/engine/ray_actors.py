@@ -11,6 +11,7 @@ import importlib
 import logging
 import os
 import secrets
+import socket
 import sys
 import traceback
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from entity.allocator import keep_pages
 from entity.client import Broadcast, Roster
@@ -231,6 +231,24 @@ def require_ray(option: str, address: str | None) -> Any:
     except ImportError as error:
         raise ConfigError(
             f"{option}: needs Ray, which is not installed; `pip install -e '.[ray]'` brings it."
+        ) from error
+
+
+def require_cluster(address: str) -> None:
+    """Refuse an address, HOST:PORT, where nobody listens; Ray itself would try for minutes.
+
+    Raises
+    ------
+    ConfigError
+        If there is nobody.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(
+            f"settings.ray_address = {address}: no cluster can be joined "
+            f"({error.strerror or error})."
         ) from error
 
 

@@ -81,9 +81,7 @@ class Vectorized:
             with single_threaded():
                 self._fit(broadcast, stack, recipe)
 
-    def _fit(
-        self, broadcast: Broadcast, stack: list[tuple[int, Client]], recipe: Recipe
-    ) -> None:
+    def _fit(self, broadcast: Broadcast, stack: list[tuple[int, Client]], recipe: Recipe) -> None:
         model, spec = self.bench.model, self.roster.spec
         spec.load(model, broadcast.state)
         model.train()

@@ -69,7 +69,7 @@ class Crfl(Server[CrflArgs]):
 
     @classmethod
     def streams(cls, args: CrflArgs) -> bool:
-        """It sees the mean alone."""
+        """Say yes: it sees the mean alone."""
         return True
 
     def aggregate(self, updates: Updates) -> Aggregation:

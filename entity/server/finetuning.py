@@ -72,7 +72,7 @@ class Finetuning(Server[FinetuningArgs]):
 
     @classmethod
     def streams(cls, args: FinetuningArgs) -> bool:
-        """It sees the mean alone."""
+        """Say yes: it sees the mean alone."""
         return True
 
     def aggregate(self, updates: Updates) -> Aggregation:

@@ -78,7 +78,7 @@ class Flip(Server[FlipArgs]):
 
     @classmethod
     def streams(cls, args: FlipArgs) -> bool:
-        """It sees the mean alone."""
+        """Say yes: it sees the mean alone."""
         return True
 
     def aggregate(self, updates: Updates) -> Aggregation:

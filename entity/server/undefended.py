@@ -32,7 +32,7 @@ class Undefended(Server[UndefendedArgs]):
 
     @classmethod
     def streams(cls, args: UndefendedArgs) -> bool:
-        """It sees the mean alone."""
+        """Say yes: it sees the mean alone."""
         return True
 
     def aggregate(self, updates: Updates) -> Aggregation:

@@ -1,5 +1,6 @@
 """Ray on two nodes; `test_ray_actors.py` lets pytest run this where Ray may listen."""
 
+import logging
 import os
 import signal
 import socket
@@ -14,8 +15,6 @@ import torch
 
 from entity.client import Broadcast
 from entity.engine import Inline, RayActors
-from entity.engine.ray_actors import join
-from entity.schema import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +67,4 @@ def test_a_node_that_is_lost_is_survived_with_the_same_result(
     assert torch.equal(found.weights, expected.weights)
     assert torch.equal(found.buffers, expected.buffers)
 
-
-def test_no_cluster_at_the_address_is_a_sentence():
-    assert not ray.is_initialized()  # the engine has left the cluster it had joined
-    with pytest.raises(ConfigError, match=r"settings\.ray_address = 127\.0\.0\.1:9: no cluster"):
-        join(ray, "127.0.0.1:9", 1)
+    assert not ray.is_initialized()  # the engine has left the cluster, which goes on

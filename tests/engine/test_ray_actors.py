@@ -7,10 +7,12 @@ import pickle
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +116,22 @@ def test_without_ray_there_is_a_sentence_with_the_mend(experiment, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"settings\.engine = ray: needs Ray.*\.\[ray\]'"):
         check_engine(experiment({"settings.engine": "ray"}).settings)
+
+
+def test_no_cluster_at_the_address_is_a_sentence_before_anything_is_read(experiment, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        changes = {"settings.engine": "ray", "settings.ray_address": address}
+        with pytest.raises(ConfigError, match=rf"ray_address = {address}: .* \(Connection refused"):
+            check_engine(experiment(changes).settings)
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:", "http://head:80"])
+def test_addresses_of_other_kinds_are_refused(experiment, address):
+    with pytest.raises(ConfigError, match=r"allowed is auto, HOST:PORT or null"):
+        experiment({"settings.ray_address": address})
 
 
 def test_images_in_memory_travel_with_the_roster(make_roster):

@@ -130,10 +130,13 @@ def test_an_attack_with_a_loop_of_its_own_is_trained_beside_the_stack(experiment
     with caplog.at_level(logging.INFO, "entity"):
         (_, one), (_, other) = both(config, 1)
     assert (one - other).abs().max() < TOLERANCE
-    assert caplog.messages.count(
-        "engine vectorized: clients of Neurotoxin train in a way of their own, so one trains "
-        "after another"
-    ) == 1
+    assert (
+        caplog.messages.count(
+            "engine vectorized: clients of Neurotoxin train in a way of their own, so one trains "
+            "after another"
+        )
+        == 1
+    )
 
 
 def test_what_an_attacker_makes_of_its_model_is_sent(experiment):

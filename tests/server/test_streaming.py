@@ -76,9 +76,7 @@ def test_the_stream_makes_what_the_matrix_makes(
 ):
     kind, args = SERVERS_THAT_STREAM[name]
     for rate in (1.0, 0.5):
-        resources = make_resources(
-            network, server_lr=rate, weighting=weighting, bn_policy=policy
-        )
+        resources = make_resources(network, server_lr=rate, weighting=weighting, bn_policy=policy)
         whole = admit(kind(args, resources), crowd)
         same(streamed(kind(args, resources), copied(crowd)), whole)
         assert (whole.weights != crowd.global_weights).any()
