@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 
 from entity.allocator import keep_pages
 from entity.client import Broadcast, Roster
-from entity.dataset import Memory
+from entity.dataset import Memory as Trigger
 from entity.engine.crew import Crew
 from entity.engine.parcel import Parcel
-from entity.engine.turns import Turn, Turns
+from entity.engine.turns import Memory, Turn, Turns
 from entity.engine.workbench import Workbench
 from entity.params import ModelState
 from entity.schema import ConfigError
@@ -44,7 +44,7 @@ class _Sent(NamedTuple):
     weights: NDArray[np.float32]
     buffers: NDArray[np.float32]
     previous: NDArray[np.float32] | None
-    trigger: Memory
+    trigger: Trigger
 
 
 class _Model(NamedTuple):

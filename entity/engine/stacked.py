@@ -42,7 +42,7 @@ def fit_stacked(
     """
     names = list(start)
     values = [torch.stack([start[name]] * len(lessons)) for name in names]
-    momenta: list[Tensor] | None = None
+    momenta = [torch.zeros_like(value) for value in values]
     active = list(range(len(lessons)))
     trained: dict[int, dict[str, Tensor]] = {}
 
@@ -62,20 +62,15 @@ def fit_stacked(
         if len(stay) < len(active):
             active = [active[place] for place in stay]
             values = [value[stay] for value in values]
-            momenta = None if momenta is None else [momentum[stay] for momentum in momenta]
+            momenta = [momentum[stay] for momentum in momenta]
         if not active:
             break
         x, y, weight = _padded([batch for batch in batches if batch is not None])
         with autocast(x.device, recipe.bfloat16):
             answer = gradient(dict(zip(names, values, strict=True)), x, y, weight)
-        slopes = [answer[name] for name in names]
-        torch._foreach_add_(slopes, values, alpha=recipe.weight_decay)
-        if momenta is None:
-            momenta = slopes
-        else:
-            torch._foreach_mul_(momenta, recipe.momentum)
-            torch._foreach_add_(momenta, slopes)
-        torch._foreach_add_(values, momenta, alpha=-recipe.lr)
+        for place, name in enumerate(names):
+            slope = answer[name].add_(values[place], alpha=recipe.weight_decay)
+            values[place].sub_(momenta[place].mul_(recipe.momentum).add_(slope), alpha=recipe.lr)
     return [trained[each] for each in range(len(lessons))]
 
 

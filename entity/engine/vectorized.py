@@ -122,12 +122,16 @@ def obstacle(client: Client, broadcast: Broadcast, model: nn.Module) -> str:
     if isinstance(client, Attacker):
         if not _poisons(client, broadcast):
             return ""
-        plain = plain and kind.fit is Attacker.fit and kind.corrupt is Attacker.corrupt
+        plain = plain and _as_badnets(type(client))
     else:
         plain = plain and kind.fit is Client.fit
     if plain and not client.watches_steps:
         return ""
     return f"clients of {kind.__name__} train in a way of their own"
+
+
+def _as_badnets(kind: type[Attacker]) -> bool:
+    return kind.fit is Attacker.fit and kind.corrupt is Attacker.corrupt
 
 
 def lesson(client: Client, broadcast: Broadcast) -> LocalData:

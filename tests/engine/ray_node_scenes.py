@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -48,13 +49,16 @@ def cluster(marks):
         for node in nodes:
             node.send_signal(signal.SIGTERM)
         for node in nodes:
-            node.wait(20)
+            with suppress(subprocess.TimeoutExpired):
+                node.wait(60)
+            with suppress(ProcessLookupError):
+                os.killpg(node.pid, signal.SIGKILL)
 
 
 def test_a_node_that_is_lost_is_survived_with_the_same_result(
     make_roster, odd_clients, cluster, ids, caplog
 ):
-    roster = make_roster({"settings.ray_address": cluster})
+    roster = make_roster({"settings.ray_address": cluster, "settings.workers": 2})
     state = roster.spec.flatten(roster.new_model())
     broadcast = Broadcast(odd_clients.NODE_DIES, state)
     with RayActors(roster, 2) as engine, caplog.at_level(logging.WARNING, "entity"):
