@@ -23,6 +23,7 @@ def _defenses() -> list[Row]:
             "summary": server.summary,
             "paper": server.paper,
             "needs": str(server.needs(server.hyperparameters())),
+            "streams": server.streaming,
             "aliases": ", ".join(aliases.get(name, [])),
         }
         for name, server in SERVERS.items()

@@ -313,9 +313,10 @@ def _list(options: argparse.Namespace, rest: list[str]) -> int:
         needs = kind == "defenses"
         if needs:
             table.add_column("needs")
+            table.add_column("streams")
         for row in rows:
             cells = [row["name"], row["summary"], row["paper"]]
-            table.add_row(*cells, *([row["needs"]] if needs else []))
+            table.add_row(*cells, *([row["needs"], row["streams"]] if needs else []))
         out.print(table)
     return 0
 

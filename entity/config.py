@@ -145,16 +145,31 @@ class FederationConfig:
 
 @dataclass(frozen=True)
 class SettingsConfig:
-    """How to run it. Nothing here but the seed and the number of threads changes a result."""
+    """How to run it.
+
+    The seed and the number of threads change a result; so do the vectorized engine, `compile` and
+    `streaming`, in its last bits. Nothing else here does.
+    """
 
     seed: Whole = 42
     """Seed of every random number in the experiment."""
-    cuda: int = 0
-    """Number of the CUDA device; the CPU is used where there is none, or for -1."""
-    engine: Literal["auto", "inline", "pool"] = "auto"
-    """Where clients train: in this process, or in worker processes; auto picks."""
+    cuda: int | Literal["mps"] = 0
+    """Number of the CUDA device, or mps for Apple's; the CPU is used where there is none, or for
+    -1."""
+    engine: Literal["auto", "inline", "pool", "ray", "vectorized"] = "auto"
+    """Where clients train: in this process, in worker processes, in Ray's actors, or stacked on
+    one device; auto picks between the first two."""
+    ray_address: str | None = None
+    """Ray cluster to train on, as auto (the one of this machine) or host:port; null starts Ray on
+    this machine for the run."""
+    compile: bool = False
+    """Compile the clients' model with torch.compile. The first step takes long; it pays for large
+    models on a GPU."""
+    streaming: bool = False
+    """Aggregate each model as it comes instead of holding all models of a round, for defenses that
+    can (`drop list defenses`)."""
     workers: Whole = 0
-    """Worker processes of the pool; 0 takes one for each core."""
+    """Worker processes of the pool, or actors of Ray; 0 takes one for each core."""
     num_threads: Annotated[int, Range(0, 1024)] = 0
     """Threads of the server's own computations; 0 takes one for each core, and is then recorded."""
     datasets_path: str = "data"
@@ -174,7 +189,7 @@ class SettingsConfig:
     parallel_client_training: bool = False
     """Kept from the original: true asks for the pool engine."""
     num_parallel_max: Count = 16
-    """Most worker processes that are started."""
+    """Most worker processes or actors that are started, and clients that are stacked."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +218,7 @@ class ExperimentConfig:
 RUNTIME_SETTINGS = (
     "cuda",
     "engine",
+    "ray_address",
     "workers",
     "datasets_path",
     "checkpoint_every",
@@ -212,3 +228,7 @@ RUNTIME_SETTINGS = (
     "num_parallel_max",
 )
 """Settings that say how to run an experiment, not which: left out of its identity."""
+
+APPROXIMATE: dict[str, object] = {"engine": "vectorized", "compile": True, "streaming": True}
+"""Settings that change a result in its last bits, at these values alone: only then are they a
+part of an experiment's identity."""

@@ -24,7 +24,7 @@ from entity.dataset import (
     partition,
     source_of,
 )
-from entity.engine import cores, open_engine
+from entity.engine import Engine, check_engine, cores, open_engine
 from entity.federation import malicious_clients, select
 from entity.loops import fit, shuffled
 from entity.metrics import Detection, Judge
@@ -42,7 +42,7 @@ from entity.resolve import default_name, identity, to_json
 from entity.resume import continued, origin, take_up
 from entity.schema import ConfigError
 from entity.seeding import Seeds
-from entity.server import SERVERS, Averaging, CleanData, Resources, Server, admit
+from entity.server import SERVERS, Averaging, CleanData, Resources, Server, Stream, admit
 
 log = logging.getLogger("entity")
 
@@ -99,6 +99,7 @@ def run(
         if (done := _finished(config, folder)) is not None:
             return done
     config = settled(config)
+    check_engine(config.settings)
     seeds = Seeds(config.settings.seed)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.settings.num_threads)
@@ -126,11 +127,15 @@ def run(
                         with watch("train"):
                             broadcast = Broadcast(number, state, previous, trigger)
                             broadcast = roster.adapt(broadcast, poisoned)
-                            updates = engine.train(broadcast, selected)
-                            updates = roster.conspire(updates, poisoned)
                         trigger = broadcast.trigger
-                        with watch("aggregate"):
-                            answer = admit(server, updates)
+                        if config.settings.streaming:
+                            answer = _stream(engine, server, roster, broadcast, selected, watch)
+                        else:
+                            with watch("train"):
+                                updates = engine.train(broadcast, selected)
+                                updates = roster.conspire(updates, poisoned)
+                            with watch("aggregate"):
+                                answer = admit(server, updates)
                         previous, state = state.weights, answer.state
                         scores: dict[str, float] = {"mta": math.nan, "asr": math.nan}
                         if number % config.settings.eval_every == 0 or number == last:
@@ -207,12 +212,16 @@ def settled(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def device_of(config: ExperimentConfig) -> torch.device:
-    """Return the CUDA device that was asked for, else the CPU, with one line that says so."""
-    if config.settings.cuda < 0:
-        return torch.device("cpu")
-    if config.settings.cuda < torch.cuda.device_count():
-        return torch.device("cuda", config.settings.cuda)
-    log.info("no CUDA device %d here: using the CPU", config.settings.cuda)
+    """Return the device that was asked for, else the CPU, with one line that says so."""
+    asked = config.settings.cuda
+    if asked == "mps":
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        log.info("no MPS device here: using the CPU")
+    elif asked >= 0:
+        if asked < torch.cuda.device_count():
+            return torch.device("cuda", asked)
+        log.info("no CUDA device %d here: using the CPU", asked)
     return torch.device("cpu")
 
 
@@ -274,6 +283,30 @@ def open_judge(config: ExperimentConfig, split: Split, roster: Roster) -> Judge:
     """Build the evaluation on test data, which nothing else ever sees."""
     attacked = None if roster.poison is None else roster.poison.test_set(split.test)
     return Judge(split.test, attacked, config.server.low_confidence_threshold, roster.device)
+
+
+def _stream(
+    engine: Engine,
+    server: Server[Any],
+    roster: Roster,
+    broadcast: Broadcast,
+    selected: tuple[int, ...],
+    watch: Stopwatch,
+) -> Aggregation:
+    """Train and aggregate a round at once, holding a few models instead of all of them.
+
+    Adding up an update counts as training, and is also told apart as a phase of its own.
+    """
+    sizes = roster.num_samples(selected).tolist()
+    stream = Stream(server, broadcast.round, broadcast.state)
+    with watch("train"):
+        engine.stream(
+            broadcast,
+            selected,
+            lambda row, model: stream.accept(selected[row], model, sizes[row]),
+        )
+    with watch("aggregate"):
+        return stream.finish()
 
 
 def _arm(judge: Judge, roster: Roster, split: Split, trigger: Memory) -> None:

@@ -73,7 +73,7 @@ def rate(answers: Tensor, labels: Tensor) -> float:
         return NAN
     hits = answers.argmax(1) == labels
     # The argmax of NaN is class 0: a broken model would be one that an attack on it succeeded on.
-    return (hits & ~answers.isnan().any(1)).double().mean().item()
+    return int((hits & ~answers.isnan().any(1)).sum()) / len(labels)
 
 
 def rejection(answers: Tensor, labels: Tensor, threshold: float, name: str) -> dict[str, float]:

@@ -20,6 +20,7 @@ import yaml
 from entity import schema
 from entity.client import ATTACKS
 from entity.config import (
+    APPROXIMATE,
     RUNTIME_SETTINGS,
     AttackConfig,
     DefenseConfig,
@@ -414,12 +415,46 @@ def check(config: ExperimentConfig) -> None:
     )
     defense = config.server.defense
     SERVERS[defense.type].check(defense.defense_args, setting)
+    if config.settings.streaming:
+        _check_streaming(config)
+    if config.settings.compile and config.settings.engine == "vectorized":
+        raise ConfigError(
+            "settings.compile = true: the vectorized engine stacks models instead; use false."
+        )
+    _check_ray_address(config.settings.ray_address)
     for asked, field in (
         (config.server.bn_policy == "recalibrate", "server.bn_policy = recalibrate"),
         (defense.pretrain, "server.defense.pretrain = true"),
     ):
         if asked and held_out < 2:
             raise ConfigError(f"{field}: needs clean server data; raise server.held_out.")
+
+
+def _check_streaming(config: ExperimentConfig) -> None:
+    defense = config.server.defense
+    if not SERVERS[defense.type].streams(defense.defense_args):
+        able = [
+            name if entry.streaming == "yes" else f"{name} {entry.streaming}"
+            for name, entry in SERVERS.items()
+            if entry.streaming != "no"
+        ]
+        raise ConfigError(
+            f"settings.streaming = true: {defense.type} with these settings needs all updates of "
+            f"a round at once; those that do not are {', '.join(able)}."
+        )
+    attack = config.client.attack
+    if attack and ATTACKS[attack.type].conspires():
+        raise ConfigError(
+            f"settings.streaming = true: the attackers of {attack.type} look at the round's "
+            "updates together, which are then never all there; use false."
+        )
+
+
+def _check_ray_address(address: str | None) -> None:
+    if address not in (None, "auto") and not re.fullmatch(r"[^\s/]+:\d{1,5}", address or ""):
+        raise ConfigError(
+            f"settings.ray_address = {schema.show(address)}: allowed is auto, HOST:PORT or null."
+        )
 
 
 def _check_name(name: str | None) -> None:
@@ -485,7 +520,11 @@ def identity(config: ExperimentConfig) -> str:
 def fingerprint(tables: Mapping[str, Any]) -> str:
     """Return the identity of the experiment whose `to_json` these tables are, unchecked."""
     settings = _table(tables, "settings")
-    kept = {name: value for name, value in settings.items() if name not in RUNTIME_SETTINGS}
+    kept = {
+        name: value
+        for name, value in settings.items()
+        if (value == APPROXIMATE[name] if name in APPROXIMATE else name not in RUNTIME_SETTINGS)
+    }
     named = {**tables, "settings": kept}
     named.pop("name", None)
     text = json.dumps(named, sort_keys=True, separators=(",", ":"))

@@ -10,7 +10,7 @@ import torch
 
 from entity import __version__, resolve
 from entity.checkpoint import Checkpoints, Snapshot
-from entity.config import RUNTIME_SETTINGS, ExperimentConfig
+from entity.config import APPROXIMATE, RUNTIME_SETTINGS, ExperimentConfig
 from entity.record import whole_lines
 from entity.schema import ConfigError, join, show
 
@@ -60,13 +60,19 @@ def _continued(
                 f"{path} = {new}: the run in {folder} was begun with {old}; one that goes on may "
                 "have more, not less."
             )
-        if path not in _MAY_CHANGE:
+        if not _may_change(path, old, new):
             raise ConfigError(
                 f"{path} = {show(new)}: the run in {folder} was begun with {show(old)} and goes "
                 f"on with it; only a larger {_ROUNDS} and the settings "
                 f"{', '.join(RUNTIME_SETTINGS)} may be new."
             )
     return config
+
+
+def _may_change(path: str, old: object, new: object) -> bool:
+    """Whether a run that goes on may have another value; not where its last bits would change."""
+    name = path.removeprefix("settings.")
+    return path in _MAY_CHANGE and APPROXIMATE.get(name, _ABSENT) not in (old, new)
 
 
 def _differences(
@@ -107,7 +113,8 @@ def take_up(checkpoints: Checkpoints, folder: Path) -> Snapshot | None:
     now = checkpoints.origin
     for path, old, new in _differences(before["config"], now["config"]):
         # A field that one side lacks came or went with another version of the code.
-        if path not in {*_MAY_CHANGE, "name"} and _ABSENT not in (old, new):
+        kept = path == "name" or _may_change(path, old, new)
+        if not kept and _ABSENT not in (old, new):
             raise ConfigError(
                 f"{folder / 'config.json'}: {path} = {show(new)}, but the run was begun with "
                 f"{show(old)}; put that back."

@@ -55,4 +55,12 @@ def global_stream(generator: torch.Generator) -> Generator[None]:
         torch.default_generator.manual_seed(seed)
         if torch.cuda.is_available():
             torch.cuda.manual_seed_all(seed)
-        yield
+        if not torch.backends.mps.is_available():
+            yield
+            return
+        before = torch.mps.get_rng_state()
+        torch.mps.manual_seed(seed)
+        try:
+            yield
+        finally:
+            torch.mps.set_rng_state(before)

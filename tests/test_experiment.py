@@ -321,6 +321,22 @@ def test_a_device_that_is_not_there_is_said_in_one_line(experiment, caplog, monk
     assert not caplog.records
 
 
+def test_mps_is_asked_for_by_name_and_differs_by_nothing_but_the_device(
+    experiment, caplog, monkeypatch
+):
+    config = experiment({"settings.cuda": "mps"})
+    assert resolve.identity(config) == resolve.identity(experiment())
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert loop.device_of(config) == torch.device("mps")
+    assert loop.device_of(experiment({"settings.cuda": 0})).type != "mps"
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with caplog.at_level(logging.INFO, "entity"):
+        assert loop.device_of(config).type == "cpu"
+    assert caplog.messages == ["no MPS device here: using the CPU"]
+    with pytest.raises(ConfigError, match=r"settings\.cuda = \"metal\": allowed is"):
+        experiment({"settings.cuda": "metal"})
+
+
 def test_an_attack_that_poisons_no_sample_is_said(experiment, caplog):
     with caplog.at_level(logging.WARNING, "entity"):
         result = run(experiment({"client.attack.DPR": 0.001}))

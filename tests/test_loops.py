@@ -164,3 +164,22 @@ def test_autocast_is_told_the_kind_of_a_device_and_not_its_number():
     """The original code hands "cuda:0" to autocast and to the gradient scaler."""
     context = autocast(torch.device("cpu:0"), enabled=True)
     assert (context.device, context.fast_dtype) == ("cpu", torch.bfloat16)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_one_optimiser_is_taken_on_every_device(device, monkeypatch):
+    """Fused SGD rounds otherwise than plain SGD, so what is taken must never depend on a guess."""
+    from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
+
+    assert device in _get_fused_kernels_supported_devices()
+    asked = []
+    plain = torch.optim.SGD
+
+    def noting(parameters, **options):
+        asked.append(options)
+        return plain(parameters, **options)
+
+    monkeypatch.setattr(torch.optim, "SGD", noting)
+    model, x, y = problem()
+    fit(model, [(x, y)], recipe())
+    assert asked[0]["fused"] is True

@@ -503,6 +503,9 @@ def test_a_configuration_survives_json_and_keeps_its_identity():
         ("cuda", "3"),
         ("engine", "pool"),
         ("workers", "7"),
+        ("engine", "ray"),
+        ("ray_address", "head:6379"),
+        ("cuda", "mps"),
         ("datasets_path", "/elsewhere"),
         ("verbose", "false"),
         ("flush_print", "false"),
@@ -535,6 +538,7 @@ def test_everything_else_is_part_of_the_identity():
         "server.low_confidence_threshold": "0.4",
         "federation.round_size": "9",
         "federation.malicious_client_strategy": "enforced",
+        "settings.streaming": None,  # not with this defense
     }
     base = resolve.experiment(DROP)
     seen = {resolve.identity(base)}

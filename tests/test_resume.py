@@ -452,6 +452,7 @@ def test_more_rounds_end_as_a_run_that_was_begun_with_them(cheap, remains, tmp_p
         ("seed", "2", "settings.seed = 2: the run in {} was begun with 1 and goes on with it;"),
         ("num_threads", "2", "settings.num_threads = 2: the run in {} was begun with 1 and"),
         ("eval_every", "1", "settings.eval_every = 1: "),
+        ("engine", "vectorized", 'settings.engine = "vectorized": the run in {} was begun with '),
         ("name", "mine", 'name = "mine": '),
         ("client.attack", "null", "client.attack = null: "),
         ("server.defense.type", "median", 'server.defense.type = "median": '),

@@ -60,3 +60,17 @@ def test_the_global_stream_is_put_back_after_an_exception():
     with pytest.raises(TypeError), global_stream(torch.Generator()):
         nn.Linear(torch.rand(2, 2), 3)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_stream_of_an_mps_device_is_seeded_and_put_back(monkeypatch):
+    stream = {"state": "before"}
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: stream["state"])
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: stream.update(state=state))
+    monkeypatch.setattr(torch.mps, "manual_seed", lambda seed: stream.update(state=seed))
+    with global_stream(torch.Generator().manual_seed(4)):
+        first = stream["state"]
+    assert isinstance(first, int)
+    assert stream["state"] == "before"
+    with global_stream(torch.Generator().manual_seed(4)):
+        assert stream["state"] == first

@@ -90,6 +90,11 @@ class Attacker(Client):
         return trained
 
     @classmethod
+    def conspires(cls) -> bool:
+        """Whether the malicious clients of a round agree on what they send."""
+        return cls.conspire.__func__ is not Attacker.conspire.__func__
+
+    @classmethod
     def conspire(cls, args: Any, updates: Updates, malicious: list[int], seeds: Seeds) -> None:
         """Rewrite the malicious rows of a round's updates in place, knowing all of them.
 

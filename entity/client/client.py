@@ -1,5 +1,6 @@
 """A benign client, and the steps of local training that an attack may override."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,22 +57,26 @@ class Client:
         self, model: nn.Module, broadcast: Broadcast, data: LocalData, recipe: Recipe
     ) -> None:
         """Run local SGD on some data."""
+        fit(
+            model,
+            self.batches(broadcast, data, recipe),
+            recipe,
+            loss=self.local_loss,
+            after_step=self.after_step if self.watches_steps else None,
+        )
+
+    def batches(
+        self, broadcast: Broadcast, data: LocalData, recipe: Recipe
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of a round's training, from data that lies on the client's device."""
         habits = self.habits
         rng = habits.seeds.generator("fit", round=broadcast.round, client=self.id)
-        batches = data.batches(
+        return data.to(habits.device).batches(
             recipe.batch_size,
             recipe.epochs,
             rng,
             augmentation=habits.augmentation,
             in_every_batch=habits.batchwise_poison,
-        )
-        device = habits.device
-        fit(
-            model,
-            ((x.to(device), y.to(device)) for x, y in batches),
-            recipe,
-            loss=self.local_loss,
-            after_step=self.after_step if self.watches_steps else None,
         )
 
     watches_steps = False

@@ -1,7 +1,7 @@
 """A client's data as it trains on it: whole tensors, poisoned rows marked."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,10 +23,14 @@ class LocalData:
     y: Tensor
     """(N,) labels."""
     poisoned: Tensor
-    """(N,) bool."""
+    """(N,) bool, on the CPU, where the order of the samples is drawn."""
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def to(self, device: torch.device) -> "LocalData":
+        """Move the pixels, as bytes, and the labels to a device; batches are gathered there."""
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
 
     def batches(
         self,
@@ -55,14 +59,16 @@ class LocalData:
             else shuffled(len(self), batch_size, epochs, generator)
         )
         ready = None if augmentation else _channels_last(normalise(self.x))
-        for rows in order:
+        device = self.x.device
+        for picked in order:
+            rows = picked.to(device)
             if ready is not None:
                 yield ready[rows], self.y[rows]
                 continue
             assert augmentation is not None
             x = self.x[rows]
             augmented = augmentation(x, generator)
-            keep = self.poisoned[rows][:, None, None, None]
+            keep = self.poisoned[picked].to(device)[:, None, None, None]
             yield _channels_last(normalise(torch.where(keep, x, augmented))), self.y[rows]
 
     def _mixed(self, batch_size: int, epochs: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -5,15 +5,21 @@ from collections.abc import Callable
 
 from entity.client import Roster
 from entity.config import SettingsConfig
+from entity.engine.compiler import without_compiler
 from entity.engine.contract import Engine
 from entity.engine.inline import Inline
 from entity.engine.pool import Pool
+from entity.engine.ray_actors import RayActors, require_cluster, require_ray
+from entity.engine.vectorized import Vectorized
 
 __all__ = [
     "ENGINES",
     "Engine",
     "Inline",
     "Pool",
+    "RayActors",
+    "Vectorized",
+    "check_engine",
     "choose_engine",
     "cores",
     "open_engine",
@@ -36,7 +42,23 @@ def worker_count(settings: SettingsConfig) -> int:
 ENGINES: dict[str, Callable[[Roster], Engine]] = {
     "inline": Inline,
     "pool": lambda roster: Pool(roster, worker_count(roster.config.settings)),
+    "ray": lambda roster: RayActors(roster, worker_count(roster.config.settings)),
+    "vectorized": Vectorized,
 }
+
+
+def check_engine(settings: SettingsConfig) -> None:
+    """Refuse an engine that cannot start here, before any data is read.
+
+    Raises
+    ------
+    ConfigError
+        If a package is missing, or there is no cluster.
+    """
+    if settings.engine == "ray":
+        require_ray("settings.engine = ray", settings.ray_address)
+        if settings.ray_address not in (None, "auto"):
+            require_cluster(settings.ray_address)
 
 
 def choose_engine(roster: Roster) -> str:
@@ -53,4 +75,4 @@ def choose_engine(roster: Roster) -> str:
 
 def open_engine(roster: Roster) -> Engine:
     """Start the configured engine; use it as a context manager."""
-    return ENGINES[choose_engine(roster)](roster)
+    return ENGINES[choose_engine(roster)](without_compiler(roster))

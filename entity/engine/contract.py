@@ -1,12 +1,16 @@
 """Where local training happens, as the experiment sees it."""
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
 from torch import Tensor
 
 from entity.client import Broadcast
-from entity.params import Updates
+from entity.params import ModelState, Updates
+
+Accept = Callable[[int, ModelState], None]
+"""Takes the model of a row of the round; it is overwritten as soon as this returns."""
 
 
 class Engine(Protocol):
@@ -26,6 +30,13 @@ class Engine(Protocol):
         """Return the clients' updates, in the order of `client_ids`.
 
         The matrix belongs to the engine and is overwritten in the next round.
+        """
+        ...
+
+    def stream(self, broadcast: Broadcast, client_ids: tuple[int, ...], accept: Accept) -> None:
+        """Hand on the clients' models as they come, in the order of `client_ids`, and keep none.
+
+        For `settings.streaming`, which also tells the engine to hold no matrix of the round.
         """
         ...
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from entity.client import Broadcast, Roster
+from entity.engine.contract import Accept
 from entity.engine.workbench import Workbench
 from entity.params import ModelState, Updates
 
@@ -17,7 +18,8 @@ class Inline:
     def __init__(self, roster: Roster) -> None:
         self.roster = roster
         self.bench = Workbench(roster)
-        rows = roster.config.federation.round_size
+        streams = roster.config.settings.streaming
+        rows = 1 if streams else roster.config.federation.round_size
         self.weights = torch.empty(rows, roster.spec.num_parameters)
         self.buffers = torch.empty(rows, roster.spec.num_buffers)
         self.memory: dict[int, dict[str, Tensor]] = {}
@@ -26,12 +28,21 @@ class Inline:
     def train(self, broadcast: Broadcast, client_ids: tuple[int, ...]) -> Updates:
         """Train the clients in order."""
         for row, client in enumerate(client_ids):
-            out = ModelState(self.weights[row], self.buffers[row])
-            known = {name: kept.clone() for name, kept in self.memory.get(client, {}).items()}
-            memory = self.bench.train(broadcast, client, out, known)
-            if memory:
-                self.memory[client] = memory
+            self._train(broadcast, client, ModelState(self.weights[row], self.buffers[row]))
         return self.roster.updates(broadcast, client_ids, self.weights, self.buffers)
+
+    def stream(self, broadcast: Broadcast, client_ids: tuple[int, ...], accept: Accept) -> None:
+        """Train the clients in order, each into the same place."""
+        out = ModelState(self.weights[0], self.buffers[0])
+        for row, client in enumerate(client_ids):
+            self._train(broadcast, client, out)
+            accept(row, out)
+
+    def _train(self, broadcast: Broadcast, client: int, out: ModelState) -> None:
+        known = {name: kept.clone() for name, kept in self.memory.get(client, {}).items()}
+        memory = self.bench.train(broadcast, client, out, known)
+        if memory:
+            self.memory[client] = memory
 
     def __enter__(self) -> Self:
         return self

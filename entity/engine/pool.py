@@ -7,7 +7,6 @@ refuses, and the round goes on.
 """
 
 import contextlib
-import logging
 import signal
 import traceback
 from collections.abc import Generator
@@ -15,8 +14,7 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, multiprocessing
@@ -24,10 +22,10 @@ from torch import Tensor, multiprocessing
 from entity.allocator import keep_pages
 from entity.client import Broadcast, Roster
 from entity.dataset import Memory
+from entity.engine.crew import Crew
+from entity.engine.turns import Turn, Turns
 from entity.engine.workbench import Workbench
-from entity.params import ModelState, Updates
-
-log = logging.getLogger("entity")
+from entity.params import ModelState
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,12 @@ class _Board:
 
 @dataclass(frozen=True)
 class _Task:
+    """What a worker is sent; all else lies on the board."""
+
     round: int
     client: int
-    row: int
+    slot: int
+    """Row of the board's matrices for the model."""
     has_previous: bool
     memory: dict[str, Tensor]
     trigger: Memory
@@ -54,89 +55,70 @@ class _Task:
 class _Worker:
     process: SpawnProcess
     pipe: "Connection[Any, Any]"
-    task: _Task | None = None
+    turn: Turn | None = None
 
 
-class Pool:
+class Pool(Crew):
     """Persistent worker processes, one thread each."""
 
     def __init__(self, roster: Roster, workers: int) -> None:
-        self.roster = roster
-        self.memory: dict[int, dict[str, Tensor]] = {}
-        spec, rows = roster.spec, roster.config.federation.round_size
+        super().__init__(roster, workers)
+        spec = roster.spec
         self._board = _Board(
             ModelState(
                 torch.zeros(spec.num_parameters).share_memory_(),
                 torch.zeros(spec.num_buffers).share_memory_(),
             ),
             torch.zeros(spec.num_parameters).share_memory_(),
-            torch.zeros(rows, spec.num_parameters).share_memory_(),
-            torch.zeros(rows, spec.num_buffers).share_memory_(),
+            self.weights.share_memory_(),
+            self.buffers.share_memory_(),
         )
         roster.images.share_memory()
         roster.shares.share_memory()
+        rows = roster.config.federation.round_size
         self._workers = [self._start() for _ in range(min(workers, rows))]
 
-    def train(self, broadcast: Broadcast, client_ids: tuple[int, ...]) -> Updates:
-        """Share the clients out to the workers, the largest data sets first."""
+    def run(self, broadcast: Broadcast, turns: Turns) -> None:
+        """Send the workers their tasks over pipes, and the models through shared memory."""
         board = self._board
         board.sent.weights.copy_(broadcast.state.weights)
         board.sent.buffers.copy_(broadcast.state.buffers)
         if broadcast.previous is not None:
             board.previous.copy_(broadcast.previous)
-        sizes = self.roster.num_samples(client_ids)
-        tasks = [
-            _Task(
-                broadcast.round,
-                client_ids[row],
-                row,
-                broadcast.previous is not None,
-                self.memory.get(client_ids[row], {}),
-                broadcast.trigger,
-            )
-            for row in sizes.argsort(stable=True).tolist()  # popped from the end
-        ]
-        self._run(tasks)
-        return self.roster.updates(broadcast, client_ids, board.weights, board.buffers)
-
-    def _run(self, tasks: list[_Task]) -> None:
-        tried: set[int] = set()
-        while tasks or any(worker.task for worker in self._workers):
+        while not turns.over:
             for worker in self._workers:
-                if worker.task is None and tasks:
-                    worker.task = tasks.pop()
+                if worker.turn is None and (turn := turns.take()) is not None:
+                    worker.turn = turn
                     with contextlib.suppress(BrokenPipeError):  # found dead just below
-                        worker.pipe.send(worker.task)
-            busy = [worker for worker in self._workers if worker.task]
+                        worker.pipe.send(self._task(broadcast, turn))
+            busy = [worker for worker in self._workers if worker.turn]
             ready = wait([w.pipe for w in busy] + [w.process.sentinel for w in busy])
             for worker in busy:
+                assert worker.turn is not None
                 if worker.pipe in ready and (answer := _receive(worker.pipe)) is not None:
-                    self._book(worker, answer)
+                    turns.book(worker.turn, answer)
+                    worker.turn = None
                 elif worker.pipe in ready or worker.process.sentinel in ready:
-                    self._replace(worker, tasks, tried)
+                    turn, code = worker.turn, self._replace(worker)
+                    turns.lost(turn, "worker", f"exit {code}", self.spoil)
 
-    def _book(self, worker: _Worker, answer: "dict[str, Tensor] | str") -> None:
-        assert worker.task is not None
-        if isinstance(answer, str):
-            raise RuntimeError(f"client {worker.task.client} failed in a worker:\n{answer}")
-        if answer:
-            self.memory[worker.task.client] = answer
-        worker.task = None
+    def _task(self, broadcast: Broadcast, turn: Turn) -> _Task:
+        return _Task(
+            broadcast.round,
+            turn.client,
+            turn.row % self.slots,
+            broadcast.previous is not None,
+            self.memory.get(turn.client, {}),
+            broadcast.trigger,
+        )
 
-    def _replace(self, worker: _Worker, tasks: list[_Task], tried: set[int]) -> None:
-        task = worker.task
-        assert task is not None
+    def _replace(self, worker: _Worker) -> int | None:
+        """Start a worker in place of a dead one, and return the dead one's exit code."""
         worker.process.join()
         code = worker.process.exitcode
         fresh = self._start()
-        worker.process, worker.pipe, worker.task = fresh.process, fresh.pipe, None
-        if task.row in tried:
-            log.warning("client %s: its worker died again (exit %s); refused", task.client, code)
-            self._board.weights[task.row].fill_(float("nan"))
-            return
-        log.warning("client %s: its worker died (exit %s); trying once more", task.client, code)
-        tried.add(task.row)
-        tasks.append(task)
+        worker.process, worker.pipe, worker.turn = fresh.process, fresh.pipe, None
+        return code
 
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
@@ -149,15 +131,7 @@ class Pool:
         theirs.close()
         return _Worker(process, cast("Connection[Any, Any]", ours))
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """End the workers, whatever they do; one that still imports would keep us waiting."""
         for worker in self._workers:
             worker.pipe.close()
@@ -189,7 +163,7 @@ def _work(roster: Roster, board: _Board, pipe: "Connection[Any, Any]") -> None:
                 board.previous if task.has_previous else None,
                 task.trigger,
             )
-            out = ModelState(board.weights[task.row], board.buffers[task.row])
+            out = ModelState(board.weights[task.slot], board.buffers[task.slot])
             try:
                 answer = bench.train(broadcast, task.client, out, task.memory)
             except Exception:

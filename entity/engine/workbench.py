@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from entity.client import Broadcast, Roster
+from entity.engine.compiler import compile_model
 from entity.params import ModelState
 from entity.seeding import global_stream
 
@@ -18,6 +19,8 @@ class Workbench:
     def __init__(self, roster: Roster) -> None:
         self.roster = roster
         self.model = roster.new_model()
+        if roster.config.settings.compile:
+            compile_model(self.model)
 
     def train(
         self, broadcast: Broadcast, client_id: int, out: ModelState, memory: dict[str, Tensor]

@@ -24,6 +24,7 @@ from entity.server.norm_clipping import NormClipping
 from entity.server.random_aggregation import RandomAggregation
 from entity.server.rflbat import Rflbat
 from entity.server.rlr import RobustLearningRate
+from entity.server.streaming import Stream
 from entity.server.trimmed_mean import TrimmedMean
 from entity.server.undefended import Undefended, UndefendedArgs
 
@@ -40,6 +41,7 @@ __all__ = [
     "Resources",
     "Server",
     "Setting",
+    "Stream",
     "Undefended",
     "UndefendedArgs",
     "admit",

@@ -121,6 +121,8 @@ class Server(ABC, Generic[Args]):
     """Author, year and arXiv id."""
     hyperparameters: ClassVar[type[Any]]
     """The dataclass of the defense's own settings."""
+    streaming: ClassVar[str] = "no"
+    """Whether it can stream (`streams`), or with which settings; for `drop list`."""
 
     def __init__(self, args: Args, resources: Resources) -> None:
         self.args = args
@@ -134,6 +136,19 @@ class Server(ABC, Generic[Args]):
     @classmethod
     def check(cls, args: Args, setting: Setting) -> None:
         """Refuse settings that cannot work; ConfigError with the mend in its text."""
+
+    @classmethod
+    def streams(cls, args: Args) -> bool:
+        """Whether it sees no more of a round than the mean of its updates, each scaled by itself.
+
+        Such a server can take the updates as they come (`streaming.Stream`).
+        """
+        return False
+
+    @property
+    def scale(self) -> Callable[[float], float] | None:
+        """What multiplies an update of a given norm, for a server that streams; null leaves all."""
+        return None
 
     @abstractmethod
     def aggregate(self, updates: Updates) -> Aggregation:

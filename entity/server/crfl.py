@@ -60,11 +60,17 @@ class Crfl(Server[CrflArgs]):
     summary = "CRFL: clip and noise the global parameters; certifiable by smoothed votes"
     paper = "Xie et al. 2021, arXiv 2106.08283"
     hyperparameters = CrflArgs
+    streaming = "yes"
 
     def __init__(self, args: CrflArgs, resources: Resources) -> None:
         super().__init__(args, resources)
         self.start = None if args.rho_start == "auto" else args.rho_start
         """rho at round 0, once it is known."""
+
+    @classmethod
+    def streams(cls, args: CrflArgs) -> bool:
+        """Say yes: it sees the mean alone."""
+        return True
 
     def aggregate(self, updates: Updates) -> Aggregation:
         """Average everybody, then clip and noise the parameters."""

@@ -47,6 +47,7 @@ class Finetuning(Server[FinetuningArgs]):
     summary = "Server fine-tuning: FedAvg, then SGD on the server's clean labelled data"
     paper = "DROP's baseline, 2025, arXiv 2502.07011"
     hyperparameters = FinetuningArgs
+    streaming = "yes"
 
     @classmethod
     def needs(cls, args: FinetuningArgs) -> Needs:
@@ -68,6 +69,11 @@ class Finetuning(Server[FinetuningArgs]):
                 f"{where}.every = 0: never fine-tunes; set final_round to federation.rounds, or "
                 "every to at least 1."
             )
+
+    @classmethod
+    def streams(cls, args: FinetuningArgs) -> bool:
+        """Say yes: it sees the mean alone."""
+        return True
 
     def aggregate(self, updates: Updates) -> Aggregation:
         """Average everybody and, when it is time, fine-tune."""

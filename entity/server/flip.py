@@ -64,6 +64,7 @@ class Flip(Server[FlipArgs]):
     summary = "FLIP: benign clients unlearn inverted triggers; the server averages"
     paper = "Zhang et al. 2023, arXiv 2210.12873"
     hyperparameters = FlipArgs
+    streaming = "yes"
 
     @classmethod
     def check(cls, args: FlipArgs, setting: Setting) -> None:
@@ -74,6 +75,11 @@ class Flip(Server[FlipArgs]):
                 "or 3 numbers, for a random start, the warm-up and a known trigger; write "
                 "[600, 600, 200]."
             )
+
+    @classmethod
+    def streams(cls, args: FlipArgs) -> bool:
+        """Say yes: it sees the mean alone."""
+        return True
 
     def aggregate(self, updates: Updates) -> Aggregation:
         """Average everybody."""

@@ -11,6 +11,7 @@ Noise goes to trainable parameters alone; BatchNorm statistics are clipped with 
 never noised.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,12 +51,26 @@ class NormClipping(Server[NormClippingArgs]):
     summary = "norm clipping, and weak differential privacy with sigma above 0"
     paper = "Sun et al. 2019, arXiv 1911.07963"
     hyperparameters = NormClippingArgs
+    streaming = "with a number as c"
 
     @classmethod
     def needs(cls, args: NormClippingArgs) -> Needs:
         """Ask for single updates for the median only; clients can enforce a fixed bound."""
         adaptive = args.c == "median"
         return Needs(individual_updates=adaptive, honest_majority=adaptive)
+
+    @classmethod
+    def streams(cls, args: NormClippingArgs) -> bool:
+        """With a fixed bound; the median needs all norms before the first update is clipped."""
+        return args.c != "median"
+
+    @property
+    def scale(self) -> Callable[[float], float] | None:
+        """Clip to the fixed bound."""
+        c = self.args.c
+        if c == "median":
+            return None
+        return lambda norm: float(clip_factors(torch.tensor(norm, dtype=torch.float64), c))
 
     def aggregate(self, updates: Updates) -> Aggregation:
         """Clip, average, add noise; nobody is refused."""

@@ -28,6 +28,12 @@ class Undefended(Server[UndefendedArgs]):
     summary = "FedAvg: the mean of all models, no defense"
     paper = "McMahan et al. 2017, arXiv 1602.05629"
     hyperparameters = UndefendedArgs
+    streaming = "yes"
+
+    @classmethod
+    def streams(cls, args: UndefendedArgs) -> bool:
+        """Say yes: it sees the mean alone."""
+        return True
 
     def aggregate(self, updates: Updates) -> Aggregation:
         """Average everybody."""

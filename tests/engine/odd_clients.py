@@ -10,8 +10,9 @@ from torch import nn
 from entity.client import Client
 from entity.models import Classifier
 
-DIES_ONCE, DIES_TWICE, FAILS = 10, 11, 12
-"""Rounds in which client 2 dies at its first try, dies at every try, and client 1 fails."""
+DIES_ONCE, DIES_TWICE, FAILS, NODE_DIES = 10, 11, 12, 13
+"""Rounds in which client 2 dies at its first try, dies at every try, client 1 fails, and whoever
+trains first on a node that is marked for it takes this node along."""
 
 
 def net(channels, size, classes):
@@ -37,6 +38,9 @@ class Odd(Client):
             raise ValueError("the lens cap is on")
         if broadcast.round in (DIES_ONCE, DIES_TWICE) and self.id == 2:
             self._die(broadcast.round)
+        if broadcast.round == NODE_DIES and "ODD_NODE" in os.environ:
+            os.kill(os.getppid(), signal.SIGKILL)  # the node's own process, which started us
+            self._die(broadcast.round)
         self.seen = self.seen + 1
         bias = next(model.parameters())
         with torch.no_grad():
@@ -46,7 +50,7 @@ class Odd(Client):
 
     def _die(self, round):
         mark = Path(os.environ["ODD_CLIENTS"], f"died-{round}")
-        if round == DIES_TWICE or not mark.exists():
+        if round in (DIES_TWICE, NODE_DIES) or not mark.exists():
             with mark.open("a") as file:
                 file.write(f"{os.getpid()}\n")
             os.kill(os.getpid(), signal.SIGKILL)

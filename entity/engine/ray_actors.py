@@ -1,0 +1,281 @@
+"""Local training in Ray's actors, on this machine or on a cluster.
+
+Moritz et al., "Ray: A Distributed Framework for Emerging AI Applications", OSDI 2018, arXiv
+1712.05889. An actor has one core and one thread and lives as long as the experiment. The global
+model is put into Ray's object store once a round, which brings it to every node once; the data
+set never travels where a node has it (`parcel`). A client whose actor or node is lost is tried
+once more on the others, as in the pool.
+"""
+
+import importlib
+import logging
+import os
+import secrets
+import socket
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from entity.allocator import keep_pages
+from entity.client import Broadcast, Roster
+from entity.dataset import Memory as Trigger
+from entity.engine.crew import Crew
+from entity.engine.parcel import Parcel
+from entity.engine.turns import Memory, Turn, Turns
+from entity.engine.workbench import Workbench
+from entity.params import ModelState
+from entity.schema import ConfigError
+
+log = logging.getLogger("entity")
+
+PATIENCE = 60.0
+"""Seconds without any actor after which the user is told what we wait for."""
+
+
+class _Sent(NamedTuple):
+    """A broadcast as arrays, which all actors of a node read from the same memory."""
+
+    round: int
+    weights: NDArray[np.float32]
+    buffers: NDArray[np.float32]
+    previous: NDArray[np.float32] | None
+    trigger: Trigger
+
+
+class _Model(NamedTuple):
+    """A trained model as arrays, and what its client wants to remember."""
+
+    weights: NDArray[np.float32]
+    buffers: NDArray[np.float32]
+    memory: Memory
+
+
+class _Ready(NamedTuple):
+    """What an actor says when it may be asked to train."""
+
+    node: str
+    """Address of its node."""
+    fault: str = ""
+    """Why it cannot train."""
+
+
+class Hand:
+    """What an actor runs."""
+
+    def open(self, parcel: Parcel) -> _Ready:
+        """Build the workbench."""
+        torch.set_num_threads(1)
+        keep_pages()
+        fault = ""
+        try:
+            self.bench = Workbench(parcel.open())
+        except ConfigError as error:
+            fault = str(error)
+        except Exception:
+            fault = traceback.format_exc()
+        return self.ping()._replace(fault=fault)
+
+    def ping(self) -> _Ready:
+        """Say where this is."""
+        return _Ready(importlib.import_module("ray").util.get_node_ip_address())
+
+    def train(self, sent: _Sent, client: int, memory: Memory) -> _Model | str:
+        """Train a client; return its model, or the traceback of its error."""
+        previous = None if sent.previous is None else torch.tensor(sent.previous)
+        state = ModelState(torch.tensor(sent.weights), torch.tensor(sent.buffers))
+        broadcast = Broadcast(sent.round, state, previous, sent.trigger)
+        out = ModelState(torch.empty_like(state.weights), torch.empty_like(state.buffers))
+        try:
+            kept = self.bench.train(broadcast, client, out, memory)
+        except Exception:
+            return traceback.format_exc()
+        return _Model(out.weights.numpy(), out.buffers.numpy(), kept)
+
+
+@dataclass
+class _Worker:
+    actor: Any
+    answer: Any
+    """Reference to what it was asked for last; null while it is idle."""
+    turn: Turn | None = None
+    """Whom it trains; null while it gets ready."""
+    node: str = ""
+
+
+class RayActors(Crew):
+    """Persistent actors of Ray, one core each."""
+
+    def __init__(self, roster: Roster, workers: int) -> None:
+        settings = roster.config.settings
+        self._ray = require_ray("settings.engine = ray", settings.ray_address)
+        self._owned = join(self._ray, settings.ray_address, workers)
+        self._workers: list[_Worker] = []
+        try:
+            if settings.workers == 0:
+                cores = int(self._ray.cluster_resources().get("CPU", 1))
+                workers = min(cores, settings.num_parallel_max)
+            super().__init__(roster, max(1, workers))
+            self._lost = tuple(
+                getattr(self._ray.exceptions, name)
+                for name in ("RayActorError", "ObjectLostError", "NodeDiedError")
+            )
+            gpus = int(roster.device.type == "cuda")
+            self._hand = self._ray.remote(Hand).options(num_cpus=1, num_gpus=gpus)
+            self._parcel = self._ray.put(Parcel.of(roster))
+            rows = roster.config.federation.round_size
+            self._workers.extend(self._start() for _ in range(min(max(1, workers), rows)))
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, broadcast: Broadcast, turns: Turns) -> None:
+        """Put the broadcast into the store once, and give every idle actor a turn."""
+        state, previous = broadcast.state, broadcast.previous
+        sent = self._ray.put(
+            _Sent(
+                broadcast.round,
+                state.weights.numpy(),
+                state.buffers.numpy(),
+                None if previous is None else previous.numpy(),
+                broadcast.trigger,
+            )
+        )
+        while not turns.over:
+            for worker in self._workers:
+                if worker.answer is None and (turn := turns.take()) is not None:
+                    memory = self.memory.get(turn.client, {})
+                    worker.turn = turn
+                    worker.answer = worker.actor.train.remote(sent, turn.client, memory)
+            asked = [worker for worker in self._workers if worker.answer is not None]
+            ready, _ = self._ray.wait([worker.answer for worker in asked], timeout=PATIENCE)
+            if not ready and not any(worker.turn for worker in asked):
+                log.warning("ray: no core is free; waiting for one")
+            for worker in asked:
+                if worker.answer in ready:
+                    self._book(worker, turns)
+
+    def _book(self, worker: _Worker, turns: Turns) -> None:
+        turn, answer = worker.turn, worker.answer
+        try:
+            said: _Ready | _Model | str = self._ray.get(answer)
+        except self._lost:
+            self._replace(worker)
+            if turn is not None:
+                turns.lost(turn, "actor", f"on {worker.node}", self.spoil)
+            return
+        worker.turn = worker.answer = None
+        if isinstance(said, _Ready):
+            worker.node = said.node
+            if said.fault:
+                raise ConfigError(f"ray: node {said.node} cannot train: {said.fault}")
+            return
+        assert turn is not None
+        if isinstance(said, str):
+            turns.book(turn, said)
+        else:
+            place = self.place(turn.row)
+            np.copyto(place.weights.numpy(), said.weights)
+            np.copyto(place.buffers.numpy(), said.buffers)
+            turns.book(turn, said.memory)
+
+    def _start(self) -> _Worker:
+        actor = self._hand.remote()
+        return _Worker(actor, actor.open.remote(self._parcel))
+
+    def _replace(self, worker: _Worker) -> None:
+        """Start an actor in place of a lost one, and ask the idle ones whether they are there.
+
+        If a node is lost, so are its idle actors, and no client should pay for finding that out.
+        A new actor waits until the cluster has a core for it; the others go on meanwhile.
+        """
+        self._ray.kill(worker.actor)
+        fresh = self._start()
+        worker.actor, worker.answer, worker.turn = fresh.actor, fresh.answer, None
+        for other in self._workers:
+            if other.answer is None:
+                other.answer = other.actor.ping.remote()
+
+    def close(self) -> None:
+        """End the actors, and Ray itself where we have started it."""
+        for worker in self._workers:
+            self._ray.kill(worker.actor)
+        self._workers = []
+        if self._owned:
+            self._ray.shutdown()
+
+
+def require_ray(option: str, address: str | None) -> Any:
+    """Return the module of Ray.
+
+    Ray listens on the machine's own address, and whoever reaches it may run code. So what we
+    start, which is where there is no address, asks for a token that only this process and its
+    workers know, unless the environment says how to authenticate.
+
+    Raises
+    ------
+    ConfigError
+        If it is not installed.
+    """
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        os.environ.setdefault(name, "0")
+    if address is None and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        os.environ["RAY_AUTH_MODE"] = "token"  # read at the import
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise ConfigError(
+            f"{option}: needs Ray, which is not installed; `pip install -e '.[ray]'` brings it."
+        ) from error
+
+
+def require_cluster(address: str) -> None:
+    """Refuse an address, HOST:PORT, where nobody listens; Ray itself would try for minutes.
+
+    Raises
+    ------
+    ConfigError
+        If there is nobody.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(
+            f"settings.ray_address = {address}: no cluster can be joined "
+            f"({error.strerror or error})."
+        ) from error
+
+
+def join(ray: Any, address: str | None, cores: int) -> bool:
+    """Connect to a cluster, or start Ray on this machine with some cores.
+
+    Returns
+    -------
+    bool
+        Whether it is ours to disconnect from, or to shut down; not so if the process was
+        connected before.
+
+    Raises
+    ------
+    ConfigError
+        If there is no cluster at the address, or Ray cannot start.
+    """
+    if ray.is_initialized():
+        return False
+    own = {} if address else {"num_cpus": cores, "include_dashboard": False}
+    quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
+    try:
+        ray.init(address or "local", **quiet, **own)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())[:200]
+        where = f"settings.ray_address = {address}: no cluster can be joined"
+        raise ConfigError(
+            f"{where if address else 'settings.engine = ray: Ray does not start'} ({said})."
+        ) from error
+    return True

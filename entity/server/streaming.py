@@ -1,0 +1,141 @@
+"""Aggregating updates as they come: a round's memory is a few models, however many clients it has.
+
+A defense can stream if it sees no more of a round than the mean of its updates, each of them
+scaled by itself. What arrives is added up in float64, and the server then aggregates the mean as
+it would a round of one client. So weights agree with those of the matrix within float32's
+rounding, not to the bit: the matrix product adds in another order.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from entity.params import (
+    Aggregation,
+    ClientId,
+    ModelState,
+    Stopwatch,
+    Updates,
+    Verdict,
+    blocks,
+)
+from entity.server.contract import Server
+
+
+class _Arrival(NamedTuple):
+    client: ClientId
+    share: float
+    factor: float
+    norm: float | None
+    reason: str = ""
+
+
+class Stream:
+    """One round of a server that can stream.
+
+    Parameters
+    ----------
+    server
+        The defense.
+    round
+        Number of the round.
+    start
+        The global model, which all clients start from.
+    """
+
+    def __init__(self, server: Server[Any], round: int, start: ModelState) -> None:
+        self.server, self.round, self.start = server, round, start
+        spec = server.resources.spec
+        self._spec = spec
+        self._weights = torch.zeros(spec.num_parameters, dtype=torch.float64)
+        self._buffers = torch.zeros(spec.num_buffers, dtype=torch.float64)
+        self._highest = torch.zeros(spec.num_buffers)
+        self._arrivals: list[_Arrival] = []
+        self._seen: set[ClientId] = set()
+        self._watch = Stopwatch()
+
+    def accept(self, client: ClientId, state: ModelState, num_samples: float) -> None:
+        """Take one client's model, of which nothing is kept, or refuse it as the gate does."""
+        with self._watch("accumulate"):
+            reason = self._fault(client, state)
+            self._seen.add(client)
+            self._arrivals.append(
+                _Arrival(client, 0.0, 0.0, None, reason)
+                if reason
+                else self._add(client, state, float(num_samples))
+            )
+
+    def _fault(self, client: ClientId, state: ModelState) -> str:
+        if client in self._seen:
+            return "repeated client id"
+        finite = torch.isfinite(state.weights).all() and torch.isfinite(state.buffers).all()
+        return "" if finite else "nonfinite update"
+
+    def _add(self, client: ClientId, state: ModelState, samples: float) -> _Arrival:
+        by_samples = self.server.resources.averaging.weighting == "samples"
+        share = samples if by_samples else 1.0
+        scale = self.server.scale
+        norm = None if scale is None else delta_norm(state.weights, self.start.weights)
+        factor = 1.0 if scale is None or norm is None else scale(norm)
+        for columns in blocks(len(self._weights)):
+            delta = state.weights[columns].double() - self.start.weights[columns].double()
+            self._weights[columns].add_(delta, alpha=share * factor)
+        moved = state.buffers.double() - self.start.buffers.double()
+        gentle = torch.where(self._spec.counters, 1.0, min(1.0, max(0.0, factor)))
+        self._buffers.addcmul_(moved, gentle.double(), value=share)
+        if share > 0:
+            self._highest = torch.maximum(self._highest, state.buffers)
+        return _Arrival(client, share, factor, norm)
+
+    def finish(self) -> Aggregation:
+        """Aggregate what has come and judge everybody."""
+        total = sum(arrival.share for arrival in self._arrivals)
+        if total == 0:
+            answer = Aggregation(*self.start, verdicts=())
+        else:
+            answer = self.server.aggregate(self._as_one(total))
+        refused = sum(bool(arrival.reason) for arrival in self._arrivals)
+        numbers = dict(answer.diagnostics)
+        if self.server.scale is not None:
+            numbers["clipped"] = float(sum(0 < each.factor < 1 for each in self._arrivals))
+        if refused:
+            numbers["gate_refused"] = float(refused)
+        return Aggregation(
+            *answer.state,
+            tuple(_verdict(arrival, total) for arrival in self._arrivals),
+            numbers,
+            {**self._watch.seconds, **answer.seconds},
+            answer.artifacts,
+        )
+
+    def _as_one(self, total: float) -> Updates:
+        """Return the round as that of one client, whose model is the mean."""
+        weights = (self.start.weights.double() + self._weights / total).float()
+        buffers = (self.start.buffers.double() + self._buffers / total).float()
+        if self.server.resources.averaging.bn_policy != "original":  # which averages counters
+            buffers = torch.where(self._spec.counters, self._highest, buffers)
+        return Updates(
+            self.round,
+            ("mean",),
+            weights[None],
+            buffers[None],
+            torch.ones(1),
+            *self.start,
+            spec=self._spec,
+        )
+
+
+def delta_norm(weights: Tensor, start: Tensor) -> float:
+    """Return the Euclidean norm of `weights - start` (P,), summed in float64."""
+    total = torch.zeros((), dtype=torch.float64)
+    for columns in blocks(len(weights)):
+        total += (weights[columns].double() - start[columns].double()).square().sum()
+    return float(total.sqrt())
+
+
+def _verdict(arrival: _Arrival, total: float) -> Verdict:
+    if arrival.reason:
+        return Verdict(arrival.client, accepted=False, reason=arrival.reason)
+    share = arrival.share / total if total > 0 else 0.0
+    return Verdict(arrival.client, True, share * arrival.factor, arrival.norm)

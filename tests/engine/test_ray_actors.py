@@ -1,0 +1,175 @@
+"""Runs `ray_scenes.py` in a network namespace: Ray listens on the machine's own address."""
+
+import importlib.util
+import json
+import os
+import pickle
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import types
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from entity.checkpoint import Checkpoints
+from entity.dataset import cache
+from entity.engine import check_engine
+from entity.engine.parcel import Parcel
+from entity.experiment import recruit, run
+from entity.schema import ConfigError
+from entity.seeding import Seeds
+
+SANDBOX = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+
+
+def _can_be_alone() -> bool:
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        return False
+    return subprocess.run([*SANDBOX, "true"], capture_output=True, check=False).returncode == 0
+
+
+apart = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None or not _can_be_alone(),
+    reason="needs Ray, and the right to make a network namespace",
+)
+
+
+@pytest.fixture
+def alone():
+    """The environment of a process that may start Ray; its folder's path is short, as it must."""
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        token = Path(folder, "token")
+        token.write_text(secrets.token_hex(32))
+        yield {
+            **os.environ,
+            "RAY_TMPDIR": folder,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        }
+
+
+def _left_behind(folder: str) -> list[str]:
+    """Return the command lines of processes that know a folder, once they had time to end."""
+    deadline = time.monotonic() + 10
+    while True:
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+            except OSError:
+                continue
+        mine = [line for line in found if folder in line]
+        if not mine or time.monotonic() > deadline:
+            return mine
+        time.sleep(0.1)
+
+
+@apart
+def test_the_scenes_of_ray(alone):
+    here = Path(__file__).parent
+    scenes = [str(here / "ray_scenes.py"), str(here / "ray_node_scenes.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *scenes]
+    done = subprocess.run(
+        [*SANDBOX, *command], env=alone, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert not _left_behind(alone["RAY_TMPDIR"])
+
+
+@apart
+def test_ctrl_c_ends_a_run_and_the_ray_it_started(alone, tables, experiment, tmp_path):
+    """What is done by then, of FedAvg under BadNets, is what one process does."""
+    config, out = tmp_path / "config.json", tmp_path / "run"
+    changes = {"settings.engine": "ray", "settings.workers": 1, "federation.rounds": 10_000}
+    config.write_text(json.dumps(tables(changes)))
+    command = [sys.executable, "-m", "entity.cli", "run", "--config", config, "--out", out]
+    started = subprocess.Popen(
+        [*SANDBOX, *command], env=alone, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    rounds = out / "rounds.jsonl"
+    while started.poll() is None and not (rounds.exists() and rounds.read_text()):
+        time.sleep(0.1)
+    os.killpg(started.pid, signal.SIGINT)  # as a terminal does
+    said = started.communicate()[1]
+    assert started.returncode == 130, said
+    assert f"To go on: drop run --resume {out}" in said
+    assert not _left_behind(alone["RAY_TMPDIR"])
+    done = len(rounds.read_text().splitlines())
+    found = Checkpoints(out, {}, 0).last(done)
+    one = run(experiment({"federation.rounds": done}))
+    assert torch.equal(found.snapshot.state.weights, one.state.weights)
+
+
+def test_without_ray_there_is_a_sentence_with_the_mend(experiment, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"settings\.engine = ray: needs Ray.*\.\[ray\]'"):
+        check_engine(experiment({"settings.engine": "ray"}).settings)
+
+
+def test_no_cluster_at_the_address_is_a_sentence_before_anything_is_read(experiment, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        changes = {"settings.engine": "ray", "settings.ray_address": address}
+        with pytest.raises(ConfigError, match=rf"ray_address = {address}: .* \(Connection refused"):
+            check_engine(experiment(changes).settings)
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:", "http://head:80"])
+def test_addresses_of_other_kinds_are_refused(experiment, address):
+    with pytest.raises(ConfigError, match=r"allowed is auto, HOST:PORT or null"):
+        experiment({"settings.ray_address": address})
+
+
+def test_images_in_memory_travel_with_the_roster(make_roster):
+    roster = make_roster()
+    assert Parcel.of(roster).open() is roster
+
+
+def test_cached_images_stay_and_are_mapped_from_the_nodes_own_folder(
+    experiment, tmp_path, monkeypatch
+):
+    rng = np.random.default_rng(1)
+    for split, count in (("train", 40), ("test", 8)):
+        for name in ("cats", "dogs"):
+            place = tmp_path / "here" / "pets" / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(256, size=(8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{number}.png")
+    config = experiment(
+        {
+            "dataset": "imagefolder:pets",
+            "client.attack": None,
+            "client.ADR": 1.0,
+            "server.held_out": 8,
+            "settings.datasets_path": str(tmp_path / "here"),
+        }
+    )
+    _, roster = recruit(config, Seeds(1))
+    assert isinstance(roster.images.images, cache.Mapped)
+    parcel = Parcel.of(roster)
+    assert len(parcel.roster.images) == 0
+    sent = pickle.loads(pickle.dumps(parcel))
+    assert (sent.open().images.x == roster.images.x).all()
+
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    (tmp_path / "here").rename(tmp_path / "gone")
+    monkeypatch.setenv("DROP_DATA", str(tmp_path / "there"))
+    assert (sent.open().images.x == roster.images.x).all()
+    other = replace(sent, sha256="0")
+    with pytest.raises(ConfigError, match=r"datasets_path = .*there: holds another"):
+        other.open()

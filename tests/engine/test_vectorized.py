@@ -1,0 +1,162 @@
+"""Stacked clients end where clients that train one after another end, within 1e-4."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from entity.client import Broadcast, Client
+from entity.engine import Inline, Vectorized, choose_engine
+from entity.engine.stacked import fit_stacked
+from entity.engine.vectorized import obstacle
+from entity.experiment import recruit, run
+from entity.loops import Recipe, fit
+from entity.models import build
+from entity.seeding import Seeds
+
+TOLERANCE = 1e-4
+SKEWED = {"client.IID": False, "client.dirichlet_alpha": 1.0, "client.min_samples": 5}
+"""Clients of different sizes: other numbers of steps, and smaller last batches."""
+
+
+def both(config, *rounds):
+    """Return the weights of some rounds by either engine, each from the mean of the one before."""
+    _, roster = recruit(config, Seeds(config.settings.seed))
+    ids = tuple(range(config.federation.round_size))
+    found = []
+    for engine in (Inline(roster), Vectorized(roster)):
+        state = roster.spec.flatten(roster.new_model())
+        for number in rounds:
+            updates = engine.train(Broadcast(number, state), ids)
+            state = state._replace(weights=updates.weights.mean(0))
+        found.append((state, updates.weights.clone()))
+    return found
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "cnn"},
+        {"model": "lenet", "client.transform": True, "client.num_epochs": 2},
+        {"model": "cnn", "client.attack": None},
+        {"model": "cnn", "settings.num_parallel_max": 2},
+        {"model": "cnn", "client.batchwise_poison": True, "client.momentum": 0.0},
+    ],
+    ids=["cnn", "lenet", "no-attack", "in-two-stacks", "poison-in-every-batch"],
+)
+def test_stacked_clients_end_where_single_ones_end(experiment, caplog, changes):
+    with caplog.at_level(logging.INFO, "entity"):
+        one, other = both(experiment({**SKEWED, **changes, "federation.round_size": 4}), 1, 2)
+    assert "engine vectorized" not in caplog.text  # nobody was trained by the other engine
+    start = (one[1] - other[1]).abs()
+    assert start.max() < TOLERANCE
+    moved = (one[1] - one[1].mean(0)).abs().amax(1)
+    assert (moved > 10 * TOLERANCE).all()  # clients differ from each other by much more
+
+
+def test_padding_and_early_ends_do_not_count():
+    """By hand: two linear models on 3 and 1 batches of unequal sizes, against `loops.fit`."""
+    rng = torch.Generator().manual_seed(3)
+    recipe = Recipe(0.1, 0.9, 0.01, 4, 1)
+
+    def batch(size):
+        x = torch.randn(size, 1, 2, 2, generator=rng)
+        return x, torch.randint(3, (size,), generator=rng)
+
+    lessons = [[batch(4), batch(4), batch(2)], [batch(3)]]
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
+    start = {name: value.detach().clone() for name, value in model.named_parameters()}
+    found = fit_stacked(model, start, [iter(each) for each in lessons], recipe)
+    for batches, parameters in zip(lessons, found, strict=True):
+        model.load_state_dict(start)
+        fit(model, batches, recipe)
+        for name, value in model.named_parameters():
+            torch.testing.assert_close(parameters[name], value.detach())
+
+
+def test_group_norm_is_stacked_exactly():
+    """In double precision, since a step of a deep network makes much of a float's rounding."""
+    rng = torch.Generator().manual_seed(3)
+    recipe = Recipe(0.05, 0.9, 0.005, 6, 1)
+    model = build("resnet8", 3, 8, 4, rng, "group").double()
+    start = {name: value.detach().clone() for name, value in model.named_parameters()}
+    lessons = [
+        [
+            (torch.randn(size, 3, 8, 8, generator=rng).double(), torch.arange(size) % 4)
+            for size in sizes
+        ]
+        for sizes in ((6, 6, 2), (6, 5))
+    ]
+    found = fit_stacked(model, start, [iter(each) for each in lessons], recipe)
+    for batches, parameters in zip(lessons, found, strict=True):
+        model.load_state_dict(start)
+        fit(model, batches, recipe)
+        for name, value in model.named_parameters():
+            assert (parameters[name] - value).abs().max() < 1e-9
+            assert (start[name] - value).abs().max() > 1e-4
+
+
+def test_bfloat16_is_no_further_from_the_plain_loop_than_from_full_precision(experiment):
+    config = experiment({"client.amp_enabled": True, "client.attack": None})
+    (_, one), (_, other) = both(config, 1)
+    (_, exact), _ = both(experiment({"client.attack": None}), 1)
+    assert (other - exact).abs().max() > TOLERANCE
+    assert (other - one).norm() < 1.5 * (one - exact).norm()
+
+
+def test_batch_norm_and_dropout_are_trained_one_after_another(make_roster, ids, caplog):
+    roster = make_roster({"settings.engine": "vectorized"}, benign=Client)
+    state = roster.spec.flatten(roster.new_model())
+    with caplog.at_level(logging.INFO, "entity"):
+        updates = Vectorized(roster).train(Broadcast(1, state), ids)
+    expected = Inline(roster).train(Broadcast(1, state), ids)
+    assert torch.equal(updates.weights, expected.weights)
+    assert torch.equal(updates.buffers, expected.buffers)
+    assert caplog.messages == [
+        "engine vectorized: the model has buffers, as BatchNorm has (norm: group has none), so "
+        "one trains after another"
+    ]
+
+
+def test_dropout_is_an_obstacle(experiment):
+    _, roster = recruit(experiment({"client.attack": None}), Seeds(1))
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 2))
+    assert "dropout" in obstacle(roster.client(0), Broadcast(1, None), model)
+
+
+def test_an_attack_with_a_loop_of_its_own_is_trained_beside_the_stack(experiment, caplog):
+    config = experiment({"client.attack.type": "neurotoxin", "federation.round_size": 4})
+    with caplog.at_level(logging.INFO, "entity"):
+        (_, one), (_, other) = both(config, 1)
+    assert (one - other).abs().max() < TOLERANCE
+    assert (
+        caplog.messages.count(
+            "engine vectorized: clients of Neurotoxin train in a way of their own, so one trains "
+            "after another"
+        )
+        == 1
+    )
+
+
+def test_what_an_attacker_makes_of_its_model_is_sent(experiment):
+    config = experiment({"client.attack.type": "sign_flip", "federation.round_size": 4})
+    (_, one), (_, other) = both(config, 1)
+    assert (one - other).abs().max() < TOLERANCE
+
+
+def test_a_whole_run_and_its_engine_is_part_of_what_it_is(experiment):
+    from entity.resolve import identity
+
+    one = run(experiment())
+    config = experiment({"settings.engine": "vectorized"})
+    other = run(config)
+    assert (one.state.weights - other.state.weights).abs().max() < TOLERANCE
+    assert identity(config) != identity(experiment())
+    assert identity(experiment({"settings.engine": "pool"})) == identity(experiment())
+
+
+def test_auto_never_chooses_it_on_the_cpu(make_roster):
+    changes = {"settings.engine": "auto", "settings.workers": 1}
+    assert choose_engine(make_roster(changes)) == "inline"
+    assert choose_engine(make_roster({**changes, "settings.workers": 4})) == "pool"
