@@ -245,7 +245,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=9, help="pairs of round and floor")
     parser.add_argument("--workers", type=int, default=cores(), help="of the pool")
-    parser.add_argument("--only", choices=sorted({case.model for case in CASES}), help="one model, not published")
+    parser.add_argument(
+        "--only", choices=sorted({case.model for case in CASES}), help="one model, not published"
+    )
     parser.add_argument("--tiny", action="store_true", help="one case of a second, not published")
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,0 +1,97 @@
+"""The federation of `peers.py` in Flower's simulation, as a user of Flower would write it.
+
+FedAvg, and a client app of the message API whose local training is the loop of Flower's PyTorch
+quick start: a DataLoader over the client's tensors and SGD. Started by `peers.py` inside a network
+namespace of its own, since Ray listens on the machine's own address.
+"""
+
+import json
+import sys
+import time
+from functools import lru_cache
+from pathlib import Path
+
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+from flwr.simulation import run_simulation
+from handout import Handout
+from torch import nn, optim
+from torch.utils.data import DataLoader, TensorDataset
+
+cached = lru_cache(Handout.load)
+
+
+def federation(path: Path) -> tuple[ServerApp, ClientApp, list[float], list[float]]:
+    """Return the two apps, and the lists that seconds and accuracy of each round will go to."""
+    client, server = ClientApp(), ServerApp()
+    seconds: list[float] = []
+    scores: list[float] = []
+
+    @client.train()
+    def train(message: Message, context: Context) -> Message:
+        handout = cached(path)
+        x, y = handout.clients[int(context.node_config["partition-id"])]
+        loader = DataLoader(TensorDataset(x, y), batch_size=handout.batch, shuffle=True)
+        model = handout.fresh_model()
+        model.load_state_dict(message.content["arrays"].to_torch_state_dict())
+        model.train()
+        optimiser = optim.SGD(model.parameters(), lr=handout.lr)
+        criterion = nn.CrossEntropyLoss()
+        for _ in range(handout.epochs):
+            for images, labels in loader:
+                optimiser.zero_grad()
+                criterion(model(images), labels).backward()
+                optimiser.step()
+        content = RecordDict(
+            {
+                "arrays": ArrayRecord(model.state_dict()),
+                "metrics": MetricRecord({"num-examples": len(y)}),
+            }
+        )
+        return Message(content=content, reply_to=message)
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        handout = Handout.load(path)
+        model = handout.fresh_model()
+        clients = len(handout.clients)
+        began = 0.0
+
+        def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
+            nonlocal began
+            if number:
+                seconds.append(time.perf_counter() - began)
+                model.load_state_dict(arrays.to_torch_state_dict())
+                scores.append(handout.accuracy(model))
+            began = time.perf_counter()
+            return MetricRecord({"accuracy": scores[-1] if scores else 0.0})
+
+        FedAvg(fraction_evaluate=0.0, min_available_nodes=clients, min_train_nodes=clients).start(
+            grid, ArrayRecord(model.state_dict()), handout.rounds, evaluate_fn=evaluate
+        )
+
+    return server, client, seconds, scores
+
+
+def main() -> int:
+    """Run it and print its figures as JSON, the last line."""
+    path = Path(sys.argv[1])
+    handout = Handout.load(path)
+    server, client, seconds, scores = federation(path)
+    run_simulation(
+        server,
+        client,
+        num_supernodes=len(handout.clients),
+        backend_config={
+            "init_args": {"num_cpus": handout.workers},
+            "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+        },
+    )
+    print(json.dumps({"seconds": seconds, "mta": scores}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
