@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "docs" / "RESULTS.md"
 PERFORMANCE = ROOT / "docs" / "PERFORMANCE.md"
 
 

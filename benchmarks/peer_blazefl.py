@@ -1,4 +1,4 @@
-"""The federation of `peers.py` in blazefl, whose FedAvg and local training loop it takes as shipped.
+"""The federation of `peers.py` in blazefl, with its own FedAvg and its own training loop.
 
     python peer_blazefl.py HANDOUT processes|threads
 

@@ -144,9 +144,9 @@ def flower(path: Path) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         token = Path(folder) / "token"
         token.write_text(os.urandom(32).hex())
+        words = ["unshare", "--map-root-user", "--net", "sh", "-c", inside, "sh"]
         return answer(
-            ["unshare", "--map-root-user", "--net", "sh", "-c", inside, "sh"]
-            + [sys.executable, str(script), str(path)],
+            [*words, sys.executable, str(script), str(path)],
             RAY_AUTH_MODE="token",
             RAY_AUTH_TOKEN_PATH=str(token),
             RAY_USAGE_STATS_ENABLED="0",

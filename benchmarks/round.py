@@ -61,11 +61,11 @@ class Case:
 
 CASES = (
     Case("cnn", 1, 28, 1000, 2, 64),
-    Case("cnn", 1, 28, 1000, 2, 64, engine="inline"),
+    Case("cnn", 1, 28, 1000, 2, 64, engine="inline", clients=10),
     Case("cnn", 1, 28, 200, 2, 32),
     Case("cnn", 1, 28, 1000, 2, 64, augmented=True),
     Case("resnet8", 3, 32, 250, 1, 64),
-    Case("resnet8", 3, 32, 250, 1, 64, engine="inline"),
+    Case("resnet8", 3, 32, 250, 1, 64, engine="inline", clients=10),
     Case("resnet8", 3, 32, 250, 1, 64, augmented=True),
 )
 TINY = (Case("cnn", 1, 28, 20, 1, 10, clients=2),)

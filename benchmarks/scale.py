@@ -10,6 +10,7 @@ data folder it takes as many random images.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,6 @@ from entity.seeding import Seeds
 SIZES = (100, 10_000)
 ROUND = 100
 """Clients in a round, whatever the federation."""
-CLASSES = 10
 
 
 def data_set(root: Path) -> str:
@@ -68,9 +68,9 @@ def config_of(size: int, options: argparse.Namespace) -> Any:
                 "workers": options.workers,
                 "num_threads": 1,
                 "eval_every": options.rounds,
-                "datasets_path": str(options.data_root),
             },
-        }
+        },
+        [("settings.datasets_path", str(options.data_root))],
     )
 
 
@@ -152,7 +152,7 @@ def total(run: dict[str, Any]) -> float:
 def main() -> int:
     """Measure both federations in turn and publish the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data_root", type=Path, default=Path("data"))
+    parser.add_argument("--data_root", type=Path, default=Path(os.environ.get("DROP_DATA", "data")))
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--engine", choices=["pool", "inline"], default="pool")
