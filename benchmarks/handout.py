@@ -26,6 +26,8 @@ class Handout:
     """Images (b, C, H, W) in [-1, 1] and labels (b,) of each client."""
     test: tuple[Tensor, Tensor]
     """The same of the test set."""
+    state: dict[str, Tensor]
+    """The model's first weights."""
 
     def save(self, path: Path) -> None:
         """Write it."""
@@ -38,8 +40,8 @@ class Handout:
 
     def fresh_model(self) -> nn.Module:
         """Return the model with its first weights, laid out in memory as PyTorch has it."""
-        rng = torch.Generator().manual_seed(1)
-        model = build(self.model, self.channels, self.size, 10, rng)
+        model = build(self.model, self.channels, self.size, 10, torch.Generator())
+        model.load_state_dict(self.state)
         return model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
 
     def accuracy(self, model: nn.Module) -> float:

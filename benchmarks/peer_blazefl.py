@@ -9,9 +9,11 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
+import torch
 from blazefl.contrib import (
     FedAvgBaseServerHandler,
     FedAvgProcessPoolClientTrainer,
@@ -24,14 +26,20 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 
 class Partitions:
-    """The clients' data as blazefl asks for it."""
+    """The clients' data as blazefl asks for it: a file for each, as in its examples.
 
-    def __init__(self, handout: Handout) -> None:
-        self.handout = handout
+    It is sent to the workers with every client, so it holds no data.
+    """
+
+    def __init__(self, handout: Handout, folder: Path) -> None:
+        self.folder = folder
+        torch.save(handout.test, folder / "None.pt")
+        for cid, data in enumerate(handout.clients):
+            torch.save(data, folder / f"{cid}.pt")
 
     def get_dataset(self, type_: StrEnum, cid: int | None) -> Dataset:
         """Return a client's tensors, or the test set."""
-        return TensorDataset(*(self.handout.test if cid is None else self.handout.clients[cid]))
+        return TensorDataset(*torch.load(self.folder / f"{cid}.pt", weights_only=True))
 
     def set_dataset(self, type_: StrEnum, cid: int | None, dataset: Dataset) -> None:
         """Keep nothing: training does not change the data."""
@@ -53,7 +61,8 @@ class Selector:
     """The model as blazefl asks for it."""
 
     def __init__(self, handout: Handout) -> None:
-        self.handout = handout
+        nothing = (torch.empty(0), torch.empty(0))
+        self.handout = replace(handout, clients=[], test=nothing)  # it is sent to the workers, too
 
     def select_model(self, model_name: str) -> nn.Module:
         """Return the model with its first weights."""
@@ -64,15 +73,15 @@ def main() -> int:
     """Run it and print its figures as JSON, the last line."""
     handout = Handout.load(Path(sys.argv[1]))
     clients = len(handout.clients)
-    partitions, selector = Partitions(handout), Selector(handout)
-    handler = FedAvgBaseServerHandler(
-        selector, handout.model, partitions, handout.rounds, clients, 1.0, "cpu", 500, 1
-    )
-    recipe = ("cpu", clients, handout.epochs, handout.batch, handout.lr, 1, handout.workers)
     seconds: list[float] = []
     scores: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
+        partitions, selector = Partitions(handout, place), Selector(handout)
+        handler = FedAvgBaseServerHandler(
+            selector, handout.model, partitions, handout.rounds, clients, 1.0, "cpu", 500, 1
+        )
+        recipe = ("cpu", clients, handout.epochs, handout.batch, handout.lr, 1, handout.workers)
         trainer = (
             FedAvgThreadPoolClientTrainer(selector, handout.model, partitions, *recipe)
             if sys.argv[2] == "threads"

@@ -100,6 +100,7 @@ def hand_out(model: str, options: argparse.Namespace, path: Path) -> None:
         *(client.num_epochs, client.batch_size, client.lr, options.workers),
         [(normalise(part.x), part.y) for part in parts],
         (normalise(split.test.x), split.test.y),
+        roster.new_model().state_dict(),
     ).save(path)
 
 
