@@ -1,6 +1,7 @@
 """A federation as a file, so that every framework is given the same data, model and recipe."""
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -54,3 +55,9 @@ class Handout:
                 for images, labels in zip(x.split(500), y.split(500), strict=True)
             )
         return hits / len(y)
+
+
+@lru_cache(1)
+def cached(path: Path) -> Handout:
+    """Return a federation that this process has read before."""
+    return Handout.load(path)
