@@ -42,7 +42,10 @@ def commit() -> str:
 
 
 def hardware() -> str:
-    """Name the processor, the cores this process may use, and the versions that matter."""
+    """Name the processor, the cores in use, the versions that matter, and how busy the machine is.
+
+    A load far above the number of cores says that others were at work: then trust no seconds.
+    """
     name = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -50,4 +53,5 @@ def hardware() -> str:
         name = found[1] if found else name
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count()
-    return f"{name}, {cores} cores, PyTorch {torch.__version__}, Python {platform.python_version()}"
+    versions = f"PyTorch {torch.__version__}, Python {platform.python_version()}"
+    return f"{name}, {cores} cores, load {os.getloadavg()[1]:.0f}, {versions}"
