@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,16 @@ check: $(VENV)/installed  ## what CI runs beside the tests: lint, format, types,
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+# A Python of 3.13 or newer with blazefl, which benchmarks/peers.py compares with: BLAZEFL=.../python
+BLAZEFL ?=
+
+bench: $(VENV)/installed  ## the benchmarks in their short form, in a quarter of an hour
+	$(BIN)/python benchmarks/round.py --repeats 5
+	$(BIN)/python benchmarks/peers.py --turns 2 --rounds 5 $(addprefix --blazefl ,$(BLAZEFL))
+	$(BIN)/python benchmarks/aggregate.py --quick
+	$(addprefix $(BIN)/python ,$(wildcard benchmarks/distill.py))
+	$(BIN)/python benchmarks/scale.py --rounds 20
 
 clean:  ## forget the virtual environment and all caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -1,16 +1,17 @@
 """What every defense costs: seconds and memory to aggregate 25 clients of 1M and 11M parameters.
 
-    python benchmarks/aggregate.py       (Linux: it reads /proc)
+    python benchmarks/aggregate.py [--quick]       (Linux: it reads /proc)
 
 Every figure comes from a process of its own: the median of three calls after a warm-up, the memory
 it takes beyond the matrix of updates, and the ratio to reading that matrix once. The table goes
-into docs/RESULTS.md. The model is a perceptron of three layers, so that defenses that ask it for
-answers pay little for them; DeepSight asks with 3 x 1,000 images instead of 3 x 20,000. DROP is
-shown without its distillation, whose cost is set by its budget.
+into docs/RESULTS.md; that of `--quick`, which has 1M parameters alone, into docs/PERFORMANCE.md.
+The model is a perceptron of three layers, so that defenses that ask it for answers pay little for
+them; DeepSight asks with 3 x 1,000 images instead of 3 x 20,000. DROP is shown without its
+distillation, whose cost is set by its budget.
 """
 
+import argparse
 import json
-import platform
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from run_study import commit, markdown, put_section
+from pages import PERFORMANCE, RESULTS, commit, hardware, markdown, put_section
 from torch import nn
 
 from entity.loops import Recipe
@@ -100,16 +101,21 @@ def memory_mb(name: str) -> float:
 
 
 def main() -> int:
-    """Measure all defenses, or with two arguments one of them."""
-    if len(sys.argv) == 3:
-        print(json.dumps(measure(sys.argv[1], sys.argv[2])))
+    """Measure all defenses, or one of them in this process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="1M parameters only")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(*options.one)))
         return 0
+    sizes = list(SIZES)[:1] if options.quick else list(SIZES)
     rows: list[list[str]] = []
     for defense in SERVERS:
         row = [defense]
-        for size in SIZES:
+        for size in sizes:
             done = subprocess.run(
-                [sys.executable, __file__, defense, size],
+                [sys.executable, __file__, "--one", defense, size],
                 capture_output=True,
                 text=True,
                 check=True,
@@ -120,19 +126,32 @@ def main() -> int:
         print(*row, flush=True)
         rows.append(row)
     heads = ["defense"]
-    for size in SIZES:
+    for size in sizes:
         heads += [f"{size}: seconds", "x one read", "extra MB"]
-    put_section(
-        "cost",
-        "## What the defenses cost\n\n"
-        f"Seconds to aggregate {CLIENTS} clients of 1M and 11M parameters, the ratio to reading "
-        "their matrix (100 MB and 1.1 GB) once, and memory beyond it. The model is a perceptron; "
+    about = (
+        "the ratio to reading their matrix once, and memory beyond it. The model is a perceptron; "
         "DeepSight asks with 3 x 1,000 images; DROP is shown without its distillation, FLIP's "
-        "cost is its clients'.\n\n"
-        + markdown(heads, rows)
-        + f"\n\n`python benchmarks/aggregate.py` at commit {commit()}, {torch.get_num_threads()} "
-        f"threads, {platform.machine()}: medians of three calls after a warm-up.",
+        "cost is its clients'.\n\n" + markdown(heads, rows)
     )
+    how = (
+        f"{torch.get_num_threads()} threads: medians of three calls after a warm-up. {hardware()}."
+    )
+    if options.quick:
+        put_section(
+            PERFORMANCE,
+            "aggregate",
+            "## Aggregation\n\n"
+            f"Seconds to aggregate {CLIENTS} clients of 1M parameters, {about}\n\n"
+            f"`python benchmarks/aggregate.py --quick` at commit {commit()}, {how} "
+            "[RESULTS.md](RESULTS.md) has 11M parameters beside them.",
+        )
+    else:
+        put_section(
+            RESULTS,
+            "cost",
+            f"## What the defenses cost\n\nSeconds to aggregate {CLIENTS} clients of 1M and 11M "
+            f"parameters, {about}\n\n`python benchmarks/aggregate.py` at commit {commit()}, {how}",
+        )
     return 0
 
 

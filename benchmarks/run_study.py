@@ -11,22 +11,18 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from pages import RESULTS, ROOT, commit, markdown, put_section
 from studies import CONFIGS, STUDIES, Cell, Study
 
 from entity import experiment, resolve
 from entity.allocator import keep_pages
 from entity.config import ExperimentConfig
-
-ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "docs" / "RESULTS.md"
-
 
 SLOWEST = ("drop", "flip")
 """Defenses whose runs come last."""
@@ -73,16 +69,6 @@ def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
 def finite(value: float) -> float | None:
     """Return None for NaN, which JSON does not have."""
     return None if value != value else value
-
-
-def commit() -> str:
-    """Return the commit of the code, marked where the package has been changed since."""
-
-    def git(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
-
-    changed = git("diff", "--quiet", "HEAD", "--", "entity").returncode
-    return git("rev-parse", "--short=12", "HEAD").stdout.strip() + ("-changed" if changed else "")
 
 
 def spread(values: list[float | None], unit: float = 100.0) -> str:
@@ -134,15 +120,10 @@ def matrix_table(study: Study, lines: dict[Key, dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def markdown(heads: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def publish(name: str, study: Study, text: str, commits: list[str]) -> None:
     """Put a study's table into docs/RESULTS.md."""
     put_section(
+        RESULTS,
         name,
         f"## {study.title}\n\n{text}\n\n"
         f"Mean ± standard deviation over seeds {', '.join(map(str, study.seeds))}; MTA and ASR are "
@@ -150,18 +131,6 @@ def publish(name: str, study: Study, text: str, commits: list[str]) -> None:
         f"`python benchmarks/run_study.py {name}` at commit {', '.join(commits)}; every run as a "
         f"line in `docs/results/{name}.jsonl`.",
     )
-
-
-def put_section(name: str, text: str) -> None:
-    """Replace a marked section of docs/RESULTS.md, or add it at the end."""
-    section = f"<!-- {name} -->\n{text}\n<!-- /{name} -->"
-    page = RESULTS.read_text()
-    marked = re.compile(rf"<!-- {name} -->.*<!-- /{name} -->", re.DOTALL)
-    if marked.search(page):
-        page = marked.sub(lambda _: section, page)
-    else:
-        page = page.rstrip() + "\n\n" + section + "\n"
-    RESULTS.write_text(page)
 
 
 def main() -> int:

@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from run_study import CONFIGS, commit, markdown, put_section
+from pages import RESULTS, commit, markdown, put_section
+from studies import CONFIGS
 
 from entity import experiment, resolve
 from entity.seeding import Seeds
@@ -86,6 +87,7 @@ def main() -> int:
     heads = ["clients", "data, partition, clients, s", "from the command on, s", "peak memory, MB"]
     table = markdown(heads, rows)
     put_section(
+        RESULTS,
         "startup",
         "## Start and memory on MNIST-50k\n\n"
         f"DROPlet, the `cnn`, {ROUND} clients a round, two rounds in one process, warm cache. From "

@@ -56,22 +56,26 @@ def warp(x: Tensor, shift: Tensor, flip: Tensor, angle: Tensor) -> Tensor:
         (N,) degrees, counter-clockwise about the centre.
     """
     n, channels, height, width = x.shape
-    rows = torch.arange(height, device=x.device) - (height - 1) / 2
-    cols = torch.arange(width, device=x.device) - (width - 1) / 2
+    middle, centre = (height - 1) / 2, (width - 1) / 2
+    rows = torch.arange(height, device=x.device)[:, None] - middle
+    cols = torch.arange(width, device=x.device) - centre
     radians = torch.deg2rad(angle).view(n, 1, 1)
     sin, cos = radians.sin(), radians.cos()
-    # Where each pixel comes from, the last step undone first.
-    row = (cos * rows[:, None] + sin * cols + (height - 1) / 2).round().long()
-    col = (cos * cols - sin * rows[:, None] + (width - 1) / 2).round().long()
-    inside = _within(row, height) & _within(col, width)
-    col = torch.where(flip.view(n, 1, 1), width - 1 - col, col)
-    row, col = row + shift[:, 0].view(n, 1, 1), col + shift[:, 1].view(n, 1, 1)
-    inside &= _within(row, height) & _within(col, width)
+    # Where each pixel comes from, the last step undone first. Positions are whole numbers, which
+    # floats hold exactly, in place: half the time of integers of eight bytes.
+    row = (cos * rows + sin * cols).add_(middle).round_()
+    col = (cos * cols - sin * rows).add_(centre).round_()
+    outside = _beyond(row, middle).logical_or_(_beyond(col, centre))
+    mirrored = flip.view(n, 1, 1).float()
+    row.add_(shift[:, 0].view(n, 1, 1))
+    col.mul_(1 - 2 * mirrored).add_(mirrored * (width - 1) + shift[:, 1].view(n, 1, 1))
+    outside.logical_or_(_beyond(row, middle)).logical_or_(_beyond(col, centre))
 
-    source = (row * width + col).masked_fill_(~inside, 0).view(n, 1, height * width)
+    source = row.mul_(width).add_(col).masked_fill_(outside, 0).long().view(n, 1, height * width)
     moved = x.flatten(2).gather(2, source.expand(n, channels, -1)).view(x.shape)
-    return moved.masked_fill_(~inside[:, None], -1 if x.is_floating_point() else 0)
+    return moved.masked_fill_(outside[:, None], -1 if x.is_floating_point() else 0)
 
 
-def _within(position: Tensor, length: int) -> Tensor:
-    return (position >= 0) & (position < length)
+def _beyond(position: Tensor, middle: float) -> Tensor:
+    """Return where positions lie outside of 0 to 2 * middle."""
+    return (position - middle).abs_().gt(middle)

@@ -1,0 +1,85 @@
+"""Every benchmark runs from its command line; what is measured is not asserted."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+on_linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+
+
+def answer(*words):
+    """Run Python with some words and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def cells(text):
+    """Return the cells of the one line that a benchmark prints."""
+    (line,) = text.splitlines()
+    return line.split("  ")
+
+
+def test_a_round_is_timed_against_its_floor():
+    line = cells(answer("benchmarks/round.py", "--tiny", "--repeats", "1"))
+    assert line[:3] == ["`cnn` 1x28x28", "2 x 20 x 1, batch 10", "pool"]
+    floor, seconds = map(float, line[3:5])
+    ratio = float(line[5].split("**")[1])
+    assert ratio == pytest.approx(seconds / floor, rel=0.1)  # of one pair, which is its own median
+
+
+def test_our_side_of_the_peers_learns():
+    words = ["--only-ours", "--model", "cnn", "--turns", "1", "--rounds", "6", "--share", "0.2"]
+    line = cells(answer("benchmarks/peers.py", *words))
+    assert line[:2] == ["cnn", "this project"]
+    assert float(line[-1]) > 30  # of ten classes
+
+
+def test_a_peer_that_is_missing_is_left_out_with_the_mend():
+    code = "import sys; sys.path.insert(0, 'benchmarks'); import peers; print(peers.peers(None))"
+    said = answer("-c", code)
+    assert "blazefl is left out: " in said
+    assert "pip install 'blazefl[contrib,reproducibility]'" in said
+    assert "'blazefl, processes'" not in said
+
+
+@on_linux
+def test_memory_of_a_large_federation_is_measured(tmp_path):
+    words = ["--rounds", "3", "--engine", "inline", "--no-page", "--data_root", str(tmp_path)]
+    *_, small, large, verdict = answer("benchmarks/scale.py", *words).splitlines()
+    assert small.startswith("| 100 |")
+    assert large.startswith("| 10,000 |")
+    assert 0 < float(verdict.split("**")[1]) < 10
+
+
+@on_linux
+def test_one_defense_is_measured():
+    found = json.loads(answer("benchmarks/aggregate.py", "--one", "undefended", "1M"))
+    assert found["seconds"] > 0
+    assert found["read"] > 0
+
+
+def test_a_section_is_replaced_and_the_rest_of_its_page_stays(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    pages = importlib.import_module("pages")
+    page = tmp_path / "PAGE.md"
+    page.write_text("# Title\n")
+    pages.put_section(page, "one", "first")
+    pages.put_section(page, "two", r"with \1 in it")
+    pages.put_section(page, "one", "second")
+    assert page.read_text() == (
+        "# Title\n\n<!-- one -->\nsecond\n<!-- /one -->\n\n"
+        "<!-- two -->\nwith \\1 in it\n<!-- /two -->\n"
+    )
