@@ -1,4 +1,4 @@
-"""The command line: `drop run | demo | data | sweep | results | report | list | fields`."""
+"""The command line: `drop run | sweep | reproduce | results | report | ...`, one a function."""
 
 import argparse
 import dataclasses
@@ -29,6 +29,7 @@ from entity.demo import run_demo
 from entity.experiment import Result, run
 from entity.progress import Display, percent
 from entity.report import write_page
+from entity.reproduce_cli import add_reproduce_command
 from entity.resume import recorded
 from entity.schema import ConfigError
 from entity.sweep_cli import add_sweep_commands
@@ -134,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     split.set_defaults(go=_preview, takes_fields=True)
 
     add_sweep_commands(commands)
+    add_reproduce_command(commands)
 
     report = commands.add_parser("report", help="make one page of runs", allow_abbrev=False)
     report.add_argument("runs", type=Path, nargs="+", help="run directories")
