@@ -43,7 +43,9 @@ def add_reproduce_command(commands: Any) -> None:
 def _reproduce(options: argparse.Namespace, rest: list[str]) -> int:
     if options.name is None:
         out.print(_listing())
-        out.print("Hours are of two cores, judged by finished runs in runs/ where there are any.")
+        out.print(
+            "Hours are judged by finished runs in runs/ where there are any, else as said here:"
+        )
         for each in map(study.find, study.names()):
             out.print(f"{each.name}: {each.takes}", markup=False, highlight=False)
         return 0

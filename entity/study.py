@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from entity import schema, tables
-from entity.schema import ConfigError, NonNegative, Range, suggest
+from entity.schema import ConfigError, NonNegative, Range, suggest, unknown
 from entity.sweep.cells import Cell
 from entity.sweep.grid import SEED, Grid, matches, pattern, read
 from entity.tables import Column, Spread, Table
@@ -44,6 +44,8 @@ class _Table:
     hours: NonNegative | None = None
     source: str = UNKNOWN
     """Where the expectations come from."""
+    rows: tuple[str, ...] | None = None
+    """Axes that tell the rows of the table apart, where the others follow from them."""
     expect: tuple[_Expected, ...] = ()
 
 
@@ -95,11 +97,8 @@ class Study:
     source: str
     grid: Grid
     expectations: tuple[Expectation, ...]
-
-    @property
-    def axes(self) -> list[str]:
-        """Return the axes that tell the rows of its table apart."""
-        return [a.name for a in self.grid.axes if a.name != SEED and len(a.values) > 1]
+    axes: tuple[str, ...]
+    """Those that tell the rows of its table apart."""
 
     def expectation(self, cell: Mapping[str, str]) -> Expectation | None:
         """Return what is expected of a cell, by its labels."""
@@ -152,6 +151,7 @@ def load(path: Path) -> Study:
             table.source,
             grid,
             _expectations(table.expect, grid),
+            _rows(table.rows, grid),
         )
     except ConfigError as error:
         raise ConfigError(f"grid {path}: {error}") from error
@@ -172,6 +172,14 @@ def _expectations(entries: Iterable[_Expected], grid: Grid) -> tuple[Expectation
             said = ", ".join(f"{name}={label}" for name, label in cell.items())
             raise ConfigError(f"{where}: cell {said} is named more than once.")
     return found
+
+
+def _rows(names: Sequence[str] | None, grid: Grid) -> tuple[str, ...]:
+    varied = [axis.name for axis in grid.axes if axis.name != SEED and len(axis.values) > 1]
+    for name in names or ():
+        if name not in varied:
+            raise ConfigError(f"study.rows: axis {unknown(name, name, varied)}")
+    return tuple(names or varied)
 
 
 def _band(ends: tuple[float, ...] | None, where: str) -> Band | None:

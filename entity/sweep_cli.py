@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -120,7 +120,16 @@ def cells_of(grid: Grid, folder: Path, options: argparse.Namespace) -> list[Cell
     ConfigError
         If a cell is no possible experiment, or none is chosen.
     """
-    return _chosen(expand(grid, folder), options.where)
+    chosen = where.parse(options.where)
+    assignments = list(grid.assignments())
+    names = {axis.name for axis in grid.axes}
+    if options.where and all(one.name in names for each in chosen.alternatives for one in each):
+        # Settled without the other cells, whose data need not be here then.
+        meant = chosen.select(assignments)
+        assignments = [cell for cell, one in zip(assignments, meant, strict=True) if one]
+        if not assignments:
+            _refuse_none(options.where, len(meant))
+    return _chosen(expand(grid, folder, assignments), options.where)
 
 
 def show_plan(name: str, cells: Sequence[Cell], folder: Path, options: argparse.Namespace) -> None:
@@ -164,8 +173,12 @@ def _chosen(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:
     meant = where.parse(words).select([cell.row for cell in cells])
     chosen = [cell for cell, one in zip(cells, meant, strict=True) if one]
     if not chosen:
-        raise ConfigError(f"--where {' '.join(words)}: holds for none of the {len(cells)} runs.")
+        _refuse_none(words, len(cells))
     return chosen
+
+
+def _refuse_none(words: Sequence[str], runs: int) -> NoReturn:
+    raise ConfigError(f"--where {' '.join(words)}: holds for none of the {runs} runs.")
 
 
 def _waits(cell: Cell, retry: bool) -> bool:
