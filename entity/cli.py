@@ -33,6 +33,7 @@ from entity.reproduce_cli import add_reproduce_command
 from entity.resume import recorded
 from entity.schema import ConfigError
 from entity.sweep_cli import add_sweep_commands
+from entity.trackers import TRACKERS
 
 out = Console()
 err = Console(stderr=True)
@@ -111,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--out", type=Path, help="run directory (default: runs/NAME)")
     one.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
     one.add_argument("--data_root", help="data folder, another name of --datasets_path")
+    one.add_argument(
+        "--trackers", nargs="+", metavar="TRACKER", help=f"tell {', '.join(TRACKERS)} of it, too"
+    )
     one.add_argument("--quiet", action="store_true", help="show no progress")
     one.add_argument("--json", action="store_true", help="print the summary as JSON")
     one.set_defaults(go=_run, takes_fields=True)
@@ -193,6 +197,8 @@ def _given(options: argparse.Namespace, rest: list[str]) -> list[tuple[str, str 
     fields = overrides(rest)
     if options.data_root is not None:
         fields.append(("settings.datasets_path", options.data_root))
+    if getattr(options, "trackers", None):
+        fields.append(("settings.trackers", json.dumps(options.trackers)))
     return fields
 
 

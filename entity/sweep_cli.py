@@ -21,6 +21,7 @@ from entity.sweep.estimate import Pace, makespan
 from entity.sweep.grid import Grid, read
 from entity.sweep.runner import Failure, reason, run_cells
 from entity.tables import Table
+from entity.trackers import require
 
 out = Console()
 err = Console(stderr=True)
@@ -149,9 +150,11 @@ def sweep(
     Raises
     ------
     ConfigError
-        If the folder cannot be written.
+        If the folder cannot be written, or a tracker's package is missing.
     """
     err.print(f"{name}: {_counted(cells)}", markup=False, highlight=False, soft_wrap=True)
+    for cell in cells:
+        require(cell.config.settings.trackers, cell.folder)
     _make(folder)
     waiting = [cell for cell in cells if _waits(cell, options.retry)]
     finished = sum(cell.state == "finished" for cell in cells)
