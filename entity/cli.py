@@ -34,6 +34,7 @@ from entity.resume import recorded
 from entity.schema import ConfigError
 from entity.sweep_cli import add_sweep_commands
 from entity.trackers import TRACKERS
+from entity.watch_cli import add_watch_command
 
 out = Console()
 err = Console(stderr=True)
@@ -140,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_sweep_commands(commands)
     add_reproduce_command(commands)
+    add_watch_command(commands)
 
     report = commands.add_parser("report", help="make one page of runs", allow_abbrev=False)
     report.add_argument("runs", type=Path, nargs="+", help="run directories")

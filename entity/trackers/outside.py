@@ -29,6 +29,9 @@ TRACKERS: dict[str, str] = {
 PATIENCE = 60.0
 """Seconds that trackers have, once the run is over, to send what they still hold."""
 
+_SILENT = {"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+"""Both packages send reports to their makers otherwise; nobody has asked for that."""
+
 
 def require(names: Sequence[str], folder: Path | None) -> None:
     """Refuse trackers that cannot work here.
@@ -146,7 +149,7 @@ def _start(name: str, folder: Path) -> _Running:
 
 def _environment() -> Mapping[str, str]:
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    return {**os.environ, "PYTHONPATH": paths}
+    return {**_SILENT, **os.environ, "PYTHONPATH": paths}
 
 
 def _close(tracker: _Running) -> None:
