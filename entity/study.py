@@ -65,12 +65,12 @@ class Band:
         Examples
         --------
         >>> str(Band(0.95, 1.0)), str(Band(0.0, 0.05)), str(Band(0.5, 0.6))
-        ('>= 95', '<= 5', '50 to 60')
+        ('≥ 95', '≤ 5', '50 to 60')
         """
         if self.high == 1:
-            return f">= {100 * self.low:g}"
+            return f"≥ {100 * self.low:g}"
         return (
-            f"<= {100 * self.high:g}"
+            f"≤ {100 * self.high:g}"
             if self.low == 0
             else f"{100 * self.low:g} to {100 * self.high:g}"
         )
@@ -283,10 +283,11 @@ def said(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
             f"{counts['reached']} of {judged} cells reached what is expected ({study.source})."
         )
     if counts["no figure"]:
-        lines.append(f"No figure: {UNKNOWN} ({counts['no figure']} cells).")
+        lines.append(f"No figure in {counts['no figure']} of {len(outcomes)} cells: {UNKNOWN}.")
     if counts["unfinished"]:
         lines.append(
-            f"Unfinished: {counts['unfinished']} cells; the same command goes on with them."
+            f"Unfinished are {counts['unfinished']} of {len(outcomes)} cells; the same command goes "
+            "on with them."
         )
     return lines
 

@@ -10,7 +10,6 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +23,9 @@ out = Console()
 
 _SHOWN = 8
 """Rounds in the table."""
+
+_BAR = 24
+"""Letters of the bar."""
 
 _NAMES = 34
 """Letters for the refused clients of a round, so that a row fits 80 columns."""
@@ -102,10 +104,11 @@ def _plain(run: Watched, line: Mapping[str, Any], left: float | None) -> str:
 def _screen(run: Watched, width: int) -> RenderableType:
     head = Text(run.title, style="bold", overflow="ellipsis", no_wrap=True)
     left = "" if run.left is None else f"  left {clock(run.left)}"
-    bar = Table.grid(padding=(0, 1))
-    bar.add_row(
-        ProgressBar(max(1, run.rounds), run.done, width=24),
-        Text(f"round {run.done}/{run.rounds}  {run.state}{left}"),
+    full = _BAR * run.done // max(1, run.rounds)
+    bar = Text.assemble(
+        ("━" * full, "green"),
+        ("─" * (_BAR - full), "dim"),
+        f"  round {run.done}/{run.rounds}  {run.state}{left}",
     )
     parts: list[RenderableType] = [head, bar]
     if run.lines:

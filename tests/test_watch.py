@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -137,14 +136,26 @@ def test_a_terminal_of_80_columns_is_enough(run, terminal):
     many = list(range(100, 150))
     run.add(*(line(n, asr=n / 40, refused=many, malicious=many) for n in range(1, 41)))
     run.end("finished")
-    assert main(["watch", str(run.folder)]) == 0
+    assert main(["watch", str(run.folder), "--once"]) == 0
     shown = terminal.getvalue().splitlines()
     assert max(map(len, shown)) <= 80
     assert "round 40/40  finished" in shown[1]
-    assert shown[3].startswith("ASR 100.0%  ▁▁▁▁▁▂▂")
+    assert shown[3].startswith("ASR 100.0%  ▁▁▁▁▂▂▂▂▂▃")
     assert [row.split()[0] for row in shown[-9:-1] if row.strip()] == [*map(str, range(34, 41))]
     assert "50: 100* 101*" in shown[-3]
     assert shown[-3].rstrip().endswith("...")
+
+
+def test_on_a_terminal_the_end_of_the_run_is_that_of_the_command(run, terminal, monkeypatch):
+    def pause(seconds):
+        monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("looked once too often"))
+        run.add(line(1), line(2))
+        run.end("finished")
+
+    monkeypatch.setattr(time, "sleep", pause)
+    assert main(["watch", str(run.folder)]) == 0
+    assert "round 2/40  finished" in terminal.getvalue()
+    assert "finished: mean" in terminal.getvalue().splitlines()[-1]
 
 
 def test_a_run_that_was_stopped_says_how_to_go_on(run, capsys):
@@ -179,7 +190,7 @@ def test_a_run_in_another_process_is_followed_to_its_end(tables, tmp_path):
             [*python, "watch", "r"], cwd=tmp_path, capture_output=True, text=True, check=True
         )
         assert process.wait() == 0
-    rounds = [json.loads(each) for each in Path(tmp_path / "r/rounds.jsonl").open()]
+    rounds = [json.loads(each) for each in (tmp_path / "r/rounds.jsonl").read_text().splitlines()]
     lines = followed.stdout.splitlines()
     assert [row.split("/")[0].strip() for row in lines[1:-1]] == ["1", "2", "3", "4"]
     assert f"MTA {100 * rounds[-1]['mta']:5.1f}%" in lines[-2]

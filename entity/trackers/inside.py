@@ -7,11 +7,13 @@ import importlib
 import json
 import math
 import os
-import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from entity.tail import Tail
@@ -27,11 +29,11 @@ def main(job: Mapping[str, Any]) -> int:
         tracker = adapter(job["adapter"])(session)
         tail = Tail(folder)
         tail.round = session.logged
-        more = True
-        while more:
-            more = bool(os.read(0, 4096))
-            if not more:
-                signal.alarm(max(1, math.ceil(job["patience"])))  # also if nobody else is left
+        calls = SimpleQueue[bool]()
+        threading.Thread(target=_listen, args=(calls, job["patience"]), daemon=True).start()
+        going_on = True
+        while going_on:
+            going_on = calls.get()
             for line in tail:
                 tracker.log(line["round"], numbers_of(line))
                 mark.write_text(str(line["round"]))
@@ -44,6 +46,15 @@ def main(job: Mapping[str, Any]) -> int:
         print(f"{type(error).__name__}: {said}" if said else type(error).__name__, file=sys.stderr)
         return 1
     return 0
+
+
+def _listen(calls: SimpleQueue[bool], patience: float) -> None:
+    """Pass on each call, and the end; then see to it that this process ends, too."""
+    while os.read(0, 4096):
+        calls.put(True)
+    calls.put(False)
+    time.sleep(patience + 5)  # the run itself is killed, or it would have lost patience by now
+    os._exit(1)
 
 
 def _session(folder: Path, logged: int) -> Session:
