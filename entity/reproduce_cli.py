@@ -99,11 +99,10 @@ def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
 
 def _listing() -> Screen:
     screen = Screen(box=SIMPLE_HEAD, pad_edge=False)
-    for heading, justify in (
-        ("study", "left"), ("what it shows", "left"), ("runs", "right"), ("done", "right"),
-        ("hours", "right"),
-    ):  # fmt: skip
-        screen.add_column(heading, justify=justify)
+    screen.add_column("study")
+    screen.add_column("what it shows")
+    for heading in ("runs", "done", "hours"):
+        screen.add_column(heading, justify="right")
     for each in map(study.find, study.names()):
         folder = RUNS / each.name
         try:

@@ -286,8 +286,8 @@ def said(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
         lines.append(f"No figure in {counts['no figure']} of {len(outcomes)} cells: {UNKNOWN}.")
     if counts["unfinished"]:
         lines.append(
-            f"Unfinished are {counts['unfinished']} of {len(outcomes)} cells; the same command goes "
-            "on with them."
+            f"Unfinished are {counts['unfinished']} of {len(outcomes)} cells; the same command "
+            "goes on with them."
         )
     return lines
 

@@ -67,7 +67,7 @@ class Watched:
         """Read on, and return the rounds that are new."""
         # The state first: what is written after that belongs to a run that still goes on.
         self.state, self.reason = self._state()
-        new = list(self._tail)
+        new: list[Mapping[str, Any]] = list(self._tail)
         self.lines += new
         for path in (self.folder / "rounds.jsonl", self.folder / "config.json"):
             if path.exists():

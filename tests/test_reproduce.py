@@ -96,6 +96,7 @@ def test_means_over_seeds_are_judged_and_the_exit_code_says_whether_all_is_well(
     given, asked = results
     assert main(["reproduce", "tiny", "--markdown", "t.md"]) == 0
     shown = capsys.readouterr().out
+    version = reproduce_cli.__version__
     # One seed of each is outside of its range; the means (82 %, 5 %) are inside.
     assert Path("t.md").read_text().splitlines() == [
         "## A tiny study",
@@ -108,7 +109,7 @@ def test_means_over_seeds_are_judged_and_the_exit_code_says_whether_all_is_well(
         "",
         "Mean ± standard deviation over the seeds; a run's MTA and ASR are means of its last 10 "
         "rounds. 2 of 2 cells reached what is expected (made up). No figure in 1 of 3 cells: "
-        f"no published figure known here. `drop reproduce tiny` of drop-fl `{reproduce_cli.__version__}`.",
+        f"no published figure known here. `drop reproduce tiny` of drop-fl `{version}`.",
     ]
     assert max(map(len, shown.splitlines())) <= 80
     assert "2 of 2 cells reached what is expected" in shown

@@ -9,13 +9,14 @@ import os
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mlflow.entities import Metric, Param
-from mlflow.tracking import MlflowClient
-
 from entity.trackers.contract import Session
+
+mlflow: Any = import_module("mlflow")
+"""Imported by name: to a type checker, the bare import in a file of this name is the file."""
 
 _ID = "drop_id"
 _STATUS = {"finished": "FINISHED", "interrupted": "KILLED"}
@@ -34,7 +35,7 @@ class MLflow:
         beside = session.folder.resolve().parent
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
         with _alone(beside):  # two that make the same database at once are in each other's way
-            self.client: Any = MlflowClient(uri)
+            self.client = mlflow.MlflowClient(uri)
             experiment = self._experiment(f"drop-{session.project}", beside)
         found = self.client.search_runs([experiment], f"tags.{_ID} = '{session.id}'", max_results=1)
         if found:
@@ -43,7 +44,9 @@ class MLflow:
             return
         tags = {_ID: session.id}
         self.run = self.client.create_run(experiment, tags=tags, run_name=session.name).info.run_id
-        params = [Param(key, str(value)[:500]) for key, value in session.config.items()]
+        params = [
+            mlflow.entities.Param(key, str(value)[:500]) for key, value in session.config.items()
+        ]
         for start in range(0, len(params), 100):  # MLflow takes no more at once
             self.client.log_batch(self.run, params=params[start : start + 100])
 
@@ -57,7 +60,9 @@ class MLflow:
         self.client.set_terminated(self.run, _STATUS.get(state, "FAILED"))
 
     def _metrics(self, values: Mapping[str, float], step: int) -> None:
-        metrics = [Metric(name, value, _now(), step) for name, value in values.items()]
+        metrics = [
+            mlflow.entities.Metric(name, value, _now(), step) for name, value in values.items()
+        ]
         self.client.log_batch(self.run, metrics=metrics)
 
     def _experiment(self, name: str, beside: Path) -> str:

@@ -7,15 +7,19 @@ writer, so that neither torch nor TensorFlow is loaded for it.
 import json
 import time
 from collections.abc import Mapping
+from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
-from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.compat.proto import event_pb2, summary_pb2, tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from entity.trackers.contract import Session
+
+# Protocol buffers make their classes when they are imported, which no type checker sees.
+Event: Any = vars(event_pb2)["Event"]
+Summary: Any = vars(summary_pb2)["Summary"]
+SummaryMetadata: Any = vars(summary_pb2)["SummaryMetadata"]
+TensorProto: Any = vars(tensor_pb2)["TensorProto"]
+TensorShapeProto: Any = vars(tensor_shape_pb2)["TensorShapeProto"]
 
 
 class TensorBoard:
@@ -43,13 +47,13 @@ class TensorBoard:
         self._write(_text("summary", {"state": state, **summary}))
         self.writer.close()
 
-    def _write(self, *values: Summary.Value) -> None:
+    def _write(self, *values: Any) -> None:
         summary = Summary(value=values)
         self.writer.add_event(Event(wall_time=time.time(), step=self.round, summary=summary))
         self.writer.flush()
 
 
-def _text(tag: str, data: Mapping[str, object]) -> Summary.Value:
+def _text(tag: str, data: Mapping[str, object]) -> Any:
     """Return a value of TensorBoard's text plugin, whose Markdown has code indented by four."""
     lines = json.dumps(data, indent=2).splitlines()
     text = "\n".join(f"    {line}" for line in lines)
@@ -57,7 +61,7 @@ def _text(tag: str, data: Mapping[str, object]) -> Summary.Value:
         tag=tag,
         metadata=SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text")),
         tensor=TensorProto(
-            dtype=DT_STRING,
+            dtype=vars(types_pb2)["DT_STRING"],
             string_val=[text.encode()],
             tensor_shape=TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)]),
         ),

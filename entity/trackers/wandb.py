@@ -8,11 +8,13 @@ and the data set.
 import os
 import re
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
-import wandb
-
 from entity.trackers.contract import Session
+
+wandb: Any = import_module("wandb")
+"""Imported by name: to a type checker, the bare import in a file of this name is the file."""
 
 
 class WeightsAndBiases:
@@ -25,7 +27,7 @@ class WeightsAndBiases:
     """
 
     def __init__(self, session: Session) -> None:
-        self.run: Any = wandb.init(
+        self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT")
             or re.sub(r"[^\w.-]+", "-", f"drop-{session.project}"),
             id=session.id,
@@ -33,7 +35,7 @@ class WeightsAndBiases:
             resume="allow",
             config=dict(session.config),
             dir=str(session.own),
-            mode=os.environ.get("WANDB_MODE", "offline"),  # pyright: ignore[reportArgumentType]
+            mode=os.environ.get("WANDB_MODE", "offline"),
             settings=wandb.Settings(console="off", disable_git=True, save_code=False),
         )
         # W&B's own step must grow, and would refuse what it takes for the past.
