@@ -1,4 +1,4 @@
-"""The command line: `drop run | demo | data | sweep | results | report | list | fields`."""
+"""The command line: `drop run | sweep | reproduce | results | report | ...`, one a function."""
 
 import argparse
 import dataclasses
@@ -29,9 +29,12 @@ from entity.demo import run_demo
 from entity.experiment import Result, run
 from entity.progress import Display, percent
 from entity.report import write_page
+from entity.reproduce_cli import add_reproduce_command
 from entity.resume import recorded
 from entity.schema import ConfigError
 from entity.sweep_cli import add_sweep_commands
+from entity.trackers import TRACKERS
+from entity.watch_cli import add_watch_command
 
 out = Console()
 err = Console(stderr=True)
@@ -110,6 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--out", type=Path, help="run directory (default: runs/NAME)")
     one.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
     one.add_argument("--data_root", help="data folder, another name of --datasets_path")
+    one.add_argument(
+        "--trackers", nargs="+", metavar="TRACKER", help=f"tell {', '.join(TRACKERS)} of it, too"
+    )
     one.add_argument("--quiet", action="store_true", help="show no progress")
     one.add_argument("--json", action="store_true", help="print the summary as JSON")
     one.set_defaults(go=_run, takes_fields=True)
@@ -134,6 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     split.set_defaults(go=_preview, takes_fields=True)
 
     add_sweep_commands(commands)
+    add_reproduce_command(commands)
+    add_watch_command(commands)
 
     report = commands.add_parser("report", help="make one page of runs", allow_abbrev=False)
     report.add_argument("runs", type=Path, nargs="+", help="run directories")
@@ -191,6 +199,8 @@ def _given(options: argparse.Namespace, rest: list[str]) -> list[tuple[str, str 
     fields = overrides(rest)
     if options.data_root is not None:
         fields.append(("settings.datasets_path", options.data_root))
+    if getattr(options, "trackers", None):
+        fields.append(("settings.trackers", json.dumps(options.trackers)))
     return fields
 
 

@@ -182,6 +182,8 @@ class SettingsConfig:
     checkpoint_every: Whole = 10
     """Rounds between checkpoints, from which `drop run --resume` goes on; with 0 there is one
     only when a run ends or is interrupted."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Trackers that are told of every round, from the record; each needs the extra of its name."""
     verbose: bool = True
     """Show progress."""
     flush_print: bool = True
@@ -222,6 +224,7 @@ RUNTIME_SETTINGS = (
     "workers",
     "datasets_path",
     "checkpoint_every",
+    "trackers",
     "verbose",
     "flush_print",
     "parallel_client_training",

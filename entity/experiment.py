@@ -43,6 +43,7 @@ from entity.resume import continued, origin, take_up
 from entity.schema import ConfigError
 from entity.seeding import Seeds
 from entity.server import SERVERS, Averaging, CleanData, Resources, Server, Stream, admit
+from entity.trackers import Trackers, require
 
 log = logging.getLogger("entity")
 
@@ -90,7 +91,8 @@ def run(
     Raises
     ------
     ConfigError
-        If the data is missing, or the folder cannot be used; nothing is left behind then.
+        If the data or a tracker's package is missing, or the folder cannot be used; nothing is
+        left behind then.
     """
     if resume:
         if folder is None:
@@ -98,6 +100,7 @@ def run(
         config = continued(config, folder)
         if (done := _finished(config, folder)) is not None:
             return done
+    require(config.settings.trackers, folder)
     config = settled(config)
     check_engine(config.settings)
     seeds = Seeds(config.settings.seed)
@@ -107,8 +110,9 @@ def run(
         split, roster = recruit(config, seeds)
         server = open_server(config, split, roster)
         judge = open_judge(config, split, roster)
-        with locked(folder):
+        with locked(folder), Trackers(config.settings.trackers, folder) as trackers:
             record, checkpoints, kept = open_record(config, folder, split, overwrite, resume)
+            trackers.start()
             detection = Detection() if kept is None else Detection(**kept.detection)
             try:
                 if kept is None:
@@ -158,6 +162,7 @@ def run(
                             )
                         )
                         record.summarise(_summary(config, record, detection, "running"))
+                        trackers.wake()
                         on_round(record.rounds[-1])
                 checkpoints.flush()
                 roster.spec.load(evaluated, state)

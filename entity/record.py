@@ -2,8 +2,8 @@
 
 `config.json` (resolved), `rounds.jsonl` (a line a round, flushed to disk when the round is done),
 `summary.json` (kept current while the run goes on), `artifacts/` (pictures and trees of single
-rounds, safetensors), `checkpoint/` (see `checkpoint.py`) and, once it is finished,
-`model.safetensors`. Whole files are written aside and renamed.
+rounds, safetensors), `checkpoint/` (see `checkpoint.py`), `trackers/` (what those that were asked
+for keep) and, once it is finished, `model.safetensors`. Whole files are written aside and renamed.
 """
 
 import fcntl
@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import resource
+import shutil
 import sys
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -131,6 +132,7 @@ def _clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     for old in [*folder.glob("artifacts/round_*"), *folder.glob("checkpoint/round_*")]:
         old.unlink()
+    shutil.rmtree(folder / "trackers", ignore_errors=True)  # a new run is another one to them
 
 
 def whole_lines(folder: Path) -> list[bytes]:

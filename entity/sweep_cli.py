@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -18,14 +18,15 @@ from entity.store import Run
 from entity.sweep.cells import Cell, expand
 from entity.sweep.display import SweepDisplay
 from entity.sweep.estimate import Pace, makespan
-from entity.sweep.grid import read
+from entity.sweep.grid import Grid, read
 from entity.sweep.runner import Failure, reason, run_cells
 from entity.tables import Table
+from entity.trackers import require
 
 out = Console()
 err = Console(stderr=True)
 
-_RUNS = Path("runs")
+RUNS = Path("runs")
 """Where runs lie if nothing else is said, and where finished ones are looked for to judge time."""
 
 _WRITERS: dict[str, Callable[[Table], str]] = {
@@ -47,18 +48,7 @@ def add_sweep_commands(commands: Any) -> None:
         allow_abbrev=False,
     )
     sweep.add_argument("grid", type=Path, help="YAML or JSON file; see the README")
-    sweep.add_argument("--out", type=Path, help="folder of the runs (default: runs/GRID)")
-    sweep.add_argument(
-        "--jobs", type=_jobs, default=cores(), help="runs side by side (default: one a core)"
-    )
-    sweep.add_argument("--dry-run", action="store_true", help="only say what there is to do")
-    _add_where(sweep, "only runs of which this holds, such as defense=drop or 'DPR<0.3'")
-    sweep.add_argument(
-        "--retry",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="try failed runs once more (default: yes)",
-    )
+    add_sweep_options(sweep, "GRID")
     sweep.set_defaults(go=_sweep)
 
     results = commands.add_parser(
@@ -67,7 +57,7 @@ def add_sweep_commands(commands: Any) -> None:
         description="Show all runs in and below some folders as one table.",
         allow_abbrev=False,
     )
-    results.add_argument("runs", type=Path, nargs="*", default=[_RUNS], help="default: runs")
+    results.add_argument("runs", type=Path, nargs="*", default=[RUNS], help="default: runs")
     _add_where(results, "only runs of which this holds, such as attack=dba or 'mta>=0.9'")
     results.add_argument("--by", help="columns, with commas between: mean ± sd over all other runs")
     results.add_argument("--sql", help="ask the table, which is called runs (extra `store`)")
@@ -77,6 +67,22 @@ def add_sweep_commands(commands: Any) -> None:
     )
     results.add_argument("--out", type=Path, help="file to write")
     results.set_defaults(go=_results)
+
+
+def add_sweep_options(parser: argparse.ArgumentParser, grid: str) -> None:
+    """Add what `sweep` reads; `grid` is the name of the positional in the help."""
+    parser.add_argument("--out", type=Path, help=f"folder of the runs (default: runs/{grid})")
+    parser.add_argument(
+        "--jobs", type=_jobs, default=cores(), help="runs side by side (default: one a core)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what there is to do")
+    _add_where(parser, "only runs of which this holds, such as defense=drop or 'DPR<0.3'")
+    parser.add_argument(
+        "--retry",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="try failed runs once more (default: yes)",
+    )
 
 
 def _add_where(parser: argparse.ArgumentParser, text: str) -> None:
@@ -96,31 +102,72 @@ def _jobs(text: str) -> int:
 
 def _sweep(options: argparse.Namespace, rest: list[str]) -> int:
     grid = read(options.grid)
-    folder = options.out or _RUNS / options.grid.stem
-    cells = _chosen(expand(grid, folder), options.where)
-    waiting = [cell for cell in cells if _waits(cell, options.retry)]
-    known = _finished_runs(folder)
+    folder = options.out or RUNS / options.grid.stem
+    cells = cells_of(grid, folder, options)
     if options.dry_run:
-        for cell in cells:
-            _print(f"{cell.state:11}  {cell.folder}")
-        _print(f"{options.grid}: {_counted(cells)}")
-        _print(_duration(waiting, known, options.jobs))
+        show_plan(str(options.grid), cells, folder, options)
         return 0
-    err.print(f"{options.grid}: {_counted(cells)}", markup=False, highlight=False, soft_wrap=True)
+    failures = sweep(str(options.grid), cells, folder, options)
+    done = len(cells) - len(failures)
+    _print(f"{done} of {len(cells)} runs are finished; `drop results {folder}` shows them")
+    return 1 if failures else 0
+
+
+def cells_of(grid: Grid, folder: Path, options: argparse.Namespace) -> list[Cell]:
+    """Return the cells that the options choose.
+
+    Raises
+    ------
+    ConfigError
+        If a cell is no possible experiment, or none is chosen.
+    """
+    chosen = where.parse(options.where)
+    assignments = list(grid.assignments())
+    names = {axis.name for axis in grid.axes}
+    if options.where and all(one.name in names for each in chosen.alternatives for one in each):
+        # Settled without the other cells, whose data need not be here then.
+        meant = chosen.select(assignments)
+        assignments = [cell for cell, one in zip(assignments, meant, strict=True) if one]
+        if not assignments:
+            _refuse_none(options.where, len(meant))
+    return _chosen(expand(grid, folder, assignments), options.where)
+
+
+def show_plan(name: str, cells: Sequence[Cell], folder: Path, options: argparse.Namespace) -> None:
+    """Print which runs there are, and how long what is left of them will take."""
+    for cell in cells:
+        _print(f"{cell.state:11}  {cell.folder}")
+    _print(f"{name}: {_counted(cells)}")
+    waiting = [cell for cell in cells if _waits(cell, options.retry)]
+    _print(_duration(waiting, finished_runs(folder), options.jobs))
+
+
+def sweep(
+    name: str, cells: Sequence[Cell], folder: Path, options: argparse.Namespace
+) -> list[Failure]:
+    """Run what is not finished, and return what failed after having said so.
+
+    Raises
+    ------
+    ConfigError
+        If the folder cannot be written, or a tracker's package is missing.
+    """
+    err.print(f"{name}: {_counted(cells)}", markup=False, highlight=False, soft_wrap=True)
+    for cell in cells:
+        require(cell.config.settings.trackers, cell.folder)
     _make(folder)
+    waiting = [cell for cell in cells if _waits(cell, options.retry)]
     finished = sum(cell.state == "finished" for cell in cells)
     failures: list[Failure] = []
     if waiting:
         total = finished + len(waiting)
-        with SweepDisplay(err, total, finished, options.jobs, known) as display:
+        with SweepDisplay(err, total, finished, options.jobs, finished_runs(folder)) as display:
             failures = run_cells(waiting, options.jobs, display, retry=options.retry)
     if not options.retry:
         failures += [Failure(cell, reason(cell)) for cell in cells if cell.state == "failed"]
     for failure in failures:
         _print(f"failed: {failure.cell.folder}: {failure.reason}")
-    done = len(cells) - len(failures)
-    _print(f"{done} of {len(cells)} runs are finished; `drop results {folder}` shows them")
-    return 1 if failures else 0
+    return failures
 
 
 def _chosen(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:
@@ -129,16 +176,21 @@ def _chosen(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:
     meant = where.parse(words).select([cell.row for cell in cells])
     chosen = [cell for cell, one in zip(cells, meant, strict=True) if one]
     if not chosen:
-        raise ConfigError(f"--where {' '.join(words)}: holds for none of the {len(cells)} runs.")
+        _refuse_none(words, len(cells))
     return chosen
+
+
+def _refuse_none(words: Sequence[str], runs: int) -> NoReturn:
+    raise ConfigError(f"--where {' '.join(words)}: holds for none of the {runs} runs.")
 
 
 def _waits(cell: Cell, retry: bool) -> bool:
     return cell.state != "finished" and (retry or cell.state != "failed")
 
 
-def _finished_runs(folder: Path) -> list[Run]:
-    folders = [each for each in (folder, _RUNS) if each.is_dir()]
+def finished_runs(folder: Path) -> list[Run]:
+    """Return what time can be judged by."""
+    folders = [each for each in (folder, RUNS) if each.is_dir()]
     return [run for run in store.collect(folders) if run.finished]
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -60,8 +60,10 @@ class Cell:
         return {**dict(flatten(resolve.to_json(self.config))), **facts, **self.labels}
 
 
-def expand(grid: Grid, out: Path) -> list[Cell]:
-    """Return the cells in the order in which they run.
+def expand(
+    grid: Grid, out: Path, assignments: Iterable[dict[str, str]] | None = None
+) -> list[Cell]:
+    """Return the cells in the order in which they run; only those of `assignments`, if given.
 
     Cells that come to the same experiment are one. Runs that `out` holds already are found by
     their identity, whatever they are called.
@@ -74,7 +76,7 @@ def expand(grid: Grid, out: Path) -> list[Cell]:
     bases = _Bases(grid)
     found: dict[str, tuple[dict[str, str], ExperimentConfig]] = {}
     refused: list[str] = []
-    for labels in grid.assignments():
+    for labels in grid.assignments() if assignments is None else assignments:
         try:
             config = _experiment(grid, bases, labels)
         except ConfigError as error:

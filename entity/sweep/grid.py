@@ -5,6 +5,7 @@
   table of named bundles, each a table of fields. The field `config` chooses the base.
 - `zip`: groups of axes that move together. `seeds`: the axis `seed`, of whole numbers.
 - `exclude`: partial assignments, such as {attack: none, DPR: 0.5}; a list means any of it.
+- `study`: what `drop reproduce` says of the grid and expects of it; no matter to a sweep.
 """
 
 import json
@@ -64,12 +65,14 @@ class Grid:
     """Seeds first: a sweep that is cut short has most cells of one seed."""
     zipped: tuple[tuple[str, ...], ...]
     excluded: tuple[Mapping[str, tuple[str, ...]], ...]
+    study: Mapping[Any, Any] | None = None
+    """As the file has it; `study.py` reads it."""
 
     def assignments(self) -> Iterator[dict[str, str]]:
         """Yield the label of each axis, for every cell that is not excluded."""
         for labels in product(*self.factors()):
             cell = {name: label for group in labels for name, label in group}
-            if not any(self._matches(cell, one) for one in self.excluded):
+            if not any(matches(cell, one) for one in self.excluded):
                 yield {axis.name: cell[axis.name] for axis in self.axes}
 
     def factors(self) -> list[list[tuple[tuple[str, str], ...]]]:
@@ -85,9 +88,10 @@ class Grid:
             for group in groups
         ]
 
-    @staticmethod
-    def _matches(cell: Mapping[str, str], pattern: Mapping[str, tuple[str, ...]]) -> bool:
-        return all(cell[name] in labels for name, labels in pattern.items())
+
+def matches(cell: Mapping[str, str], pattern: Mapping[str, tuple[str, ...]]) -> bool:
+    """Say whether a cell has one of the pattern's labels on every axis that it names."""
+    return all(cell[name] in labels for name, labels in pattern.items())
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ class _File:
     zip: tuple[tuple[str, ...], ...] = ()
     seeds: tuple[Whole, ...] | None = None
     exclude: tuple[dict[Any, Any], ...] = ()
+    study: dict[Any, Any] | None = None
 
 
 def read(path: Path) -> Grid:
@@ -135,9 +140,8 @@ def parse(data: Mapping[str, Any], path: Path) -> Grid:
         axes.insert(0, _axis(SEED, list(file.seeds), "seeds"))
     for one, other in combinations(axes, 2):
         _refuse_common_fields(one, other)
-    grid = Grid(
-        path, file.base, tuple(axes), _zipped(file.zip, axes), _excluded(file.exclude, axes)
-    )
+    excluded = tuple(pattern(one, axes, "exclude") for one in file.exclude)
+    grid = Grid(path, file.base, tuple(axes), _zipped(file.zip, axes), excluded, file.study)
     size = math.prod(len(factor) for factor in grid.factors())
     if size > MOST:
         raise ConfigError(f"axes: make {size} cells; allowed are {MOST}.")
@@ -242,30 +246,34 @@ def _zipped(groups: Sequence[Sequence[str]], axes: Sequence[Axis]) -> tuple[tupl
     return tuple(tuple(group) for group in groups)
 
 
-def _excluded(
-    patterns: Sequence[Mapping[Any, Any]], axes: Sequence[Axis]
-) -> tuple[Mapping[str, tuple[str, ...]], ...]:
+def pattern(
+    data: Mapping[Any, Any], axes: Sequence[Axis], where: str
+) -> Mapping[str, tuple[str, ...]]:
+    """Read a partial assignment: the labels that it allows, by axis.
+
+    Raises
+    ------
+    ConfigError
+        For one that names nothing, or what the axes do not have.
+    """
+    if not data:
+        raise ConfigError(f"{where}: {{}} would mean every cell.")
     by_name = {axis.name: axis for axis in axes}
-    found: list[Mapping[str, tuple[str, ...]]] = []
-    for pattern in patterns:
-        if not pattern:
-            raise ConfigError("exclude: {} would exclude everything.")
-        labels: dict[str, tuple[str, ...]] = {}
-        for name, values in pattern.items():
-            if name not in by_name:
-                raise ConfigError(f"exclude: axis {unknown(str(name), str(name), by_name)}")
-            labels[name] = _chosen(by_name[name], values)
-        found.append(labels)
-    return tuple(found)
+    labels: dict[str, tuple[str, ...]] = {}
+    for name, values in data.items():
+        if name not in by_name:
+            raise ConfigError(f"{where}: axis {unknown(str(name), str(name), by_name)}")
+        labels[name] = _chosen(by_name[name], values, where)
+    return labels
 
 
-def _chosen(axis: Axis, values: Any) -> tuple[str, ...]:
-    """Return the labels that an exclusion names: one, or any of a list."""
+def _chosen(axis: Axis, values: Any, where: str) -> tuple[str, ...]:
+    """Return the labels that a pattern names: one, or any of a list."""
     known = [value.label for value in axis.values]
     whole = label_of(values)
     several = isinstance(values, list) and whole not in known
     labels = [label_of(value) for value in values] if several else [whole]
     for label in labels:
         if label not in known:
-            raise ConfigError(f"exclude.{axis.name} = {unknown(label, label, known)}")
+            raise ConfigError(f"{where}.{axis.name} = {unknown(label, label, known)}")
     return tuple(labels)

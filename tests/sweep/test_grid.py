@@ -128,7 +128,7 @@ def test_an_exclusion_may_name_a_list_that_is_itself_a_value():
         ({"exclude": [{"atack": "dba"}]}, "exclude: axis atack is unknown. Did you mean attack?"),
         ({"exclude": [{"attack": "dbaa"}]}, "exclude.attack = dbaa is unknown. Did you mean dba?"),
         ({"exclude": [{"rounds": [10, 11]}]}, "exclude.rounds = 11 is unknown."),
-        ({"exclude": [{}]}, "exclude: {} would exclude everything."),
+        ({"exclude": [{}]}, "exclude: {} would mean every cell."),
         ({"exclude": [{"seed": [1, 2]}]}, "exclude: leaves no cell of the grid."),
         ({"axes": {"client.lr": [1], "lr": [2]}}, "axes.client.lr and axes.lr: both set client.lr"),
         (

@@ -1,0 +1,54 @@
+"""Reading a record while another process writes it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class Tail:
+    """The rounds of a run directory, each once, as they become whole.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> tail = Tail(folder)
+    >>> written = (folder / "rounds.jsonl").write_text('{"round": 1}' + chr(10) + '{"rou')
+    >>> list(tail), list(tail)
+    ([{'round': 1}], [])
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "rounds.jsonl"
+        self.place = 0
+        """Bytes that have been read."""
+        self.round = 0
+        """Number of the last round."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield the rounds that have come since the last time.
+
+        After a resume, which may have cut off rounds and writes them again as they were, each
+        still comes once.
+        """
+        try:
+            with self.path.open("rb") as file:
+                if file.seek(0, 2) < self.place:
+                    self.place = 0
+                file.seek(self.place)
+                content = file.read()
+        except OSError:
+            return
+        for line in content.splitlines(keepends=True):
+            try:
+                found = json.loads(line)
+                number = found["round"]
+            except (ValueError, LookupError, TypeError):
+                return
+            if not line.endswith(b"\n"):
+                return
+            self.place += len(line)
+            if number > self.round:
+                self.round = number
+                yield found
