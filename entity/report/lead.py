@@ -13,7 +13,7 @@ def facts(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     wanted: list[tuple[str, Callable[[RunRecord], str]]] = [
         ("data set", lambda run: run.setting("dataset")),
         ("model", lambda run: run.setting("model")),
-        ("attack", attack),
+        ("attack", lambda run: run.attack),
         ("poisoned data", _data_poisoning_rate),
         ("classes", _classes),
         ("clients", _clients),
@@ -27,22 +27,6 @@ def facts(entries: Sequence[Entry]) -> list[tuple[str, str]]:
             more = f" and {len(values) - 4} more" if len(values) > 4 else ""
             found.append((name, ", ".join(values[:4]) + more))
     return found
-
-
-def attack(run: RunRecord) -> str:
-    """Name the attack of a run, "none" if its config has none."""
-    said = run.summary.get("attack")
-    if isinstance(said, str) and said:
-        return said
-    return run.setting("client.attack.type") or "none"
-
-
-def defense(run: RunRecord) -> str:
-    """Name the defense of a run, "none" if its config has none."""
-    said = run.summary.get("defense")
-    if isinstance(said, str) and said:
-        return said
-    return run.setting("server.defense.type") or "none"
 
 
 def verdict(entries: Sequence[Entry]) -> str:
