@@ -1,6 +1,7 @@
 """The command `drop report`."""
 
 import argparse
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ def _report(options: argparse.Namespace, rest: list[str]) -> int:
         page = write_page(options.runs, options.out, asked=asked)
         _print(f"Report: {page}")
         return 0
+    for chatty in ("fontTools", "matplotlib"):  # tells every glyph of every PDF
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     lacking = missing_extra() if options.figures else ""
     written = write_folder(
         options.runs, options.out, asked, figures=options.figures and not lacking

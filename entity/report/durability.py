@@ -42,7 +42,11 @@ def after_stop(run: RunRecord) -> dict[int, float]:
     if end is None:
         return {}
     found = {number - end + 1: asr for number, asr in series(run, "asr").items()}
-    return {since: asr for since, asr in found.items() if since >= 0} if max(found, default=0) > 0 else {}
+    return (
+        {since: asr for since, asr in found.items() if since >= 0}
+        if max(found, default=0) > 0
+        else {}
+    )
 
 
 def durabilities(entries: Sequence[Entry]) -> list[Durability]:
@@ -105,8 +109,12 @@ def draw_durability(found: Sequence[Durability]) -> Figure | None:
         "yaxis": {"range": [-0.015, 1.02], "tickformat": ".0%", "nticks": 6},
         "margin": {"l": 48, "r": 14, "t": 12, "b": 46},
     }
-    said = "; ".join(f"{each.group.label}: {row[1]}" for each, (_, row) in zip(found, table(found), strict=True))
-    return Figure(traces, layout, 330, f"Attack success after the attack stopped. Lifespan: {said}.")
+    said = "; ".join(
+        f"{each.group.label}: {row[1]}" for each, (_, row) in zip(found, table(found), strict=True)
+    )
+    return Figure(
+        traces, layout, 330, f"Attack success after the attack stopped. Lifespan: {said}."
+    )
 
 
 def table(found: Sequence[Durability]) -> list[tuple[Group, list[str]]]:

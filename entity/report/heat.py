@@ -85,7 +85,9 @@ def draw_heat(heat: Heat) -> Figure:
         "x": list(range(len(x))),
         "y": list(range(len(y))),
         "z": [[None if one is None else round(one.mean, 4) for one in row] for row in heat.asr],
-        "text": [["" if one is None else f"{100 * one.mean:.0f}" for one in row] for row in heat.asr],
+        "text": [
+            ["" if one is None else f"{100 * one.mean:.0f}" for one in row] for row in heat.asr
+        ],
         "customdata": [
             [_note(asr, mta) for asr, mta in zip(*rows, strict=True)]
             for rows in zip(heat.asr, heat.mta, strict=True)

@@ -107,8 +107,7 @@ def _group_label(
     """Name a single run by its label, and several by what they have in common."""
     if len(runs) == 1:
         return labels[places[0]]
-    words = [axis.label(axis.written(runs[0])) for axis in axes] or [runs[0].defense]
-    return f"{', '.join(words)}, {len(runs)} seeds"
+    return ", ".join(axis.label(axis.written(runs[0])) for axis in axes) or runs[0].defense
 
 
 def outcome(run: RunRecord) -> Outcome:

@@ -30,8 +30,9 @@ from entity.report.verdict_map import draw_verdicts
 DETAIL = 200_000
 """Verdicts on one page up to which hovering tells the reason; more would weigh too much."""
 
-OPEN_MAPS = 6
-"""Maps that stand open at first; those of further runs open on a click."""
+OPEN_MAPS = 4
+OPEN_TREES = 4
+"""Maps and trees that stand open at first; those of further runs open on a click."""
 
 
 TITLE = "Backdoor attacks and defenses, compared"
@@ -118,6 +119,7 @@ def render(entries: Sequence[Entry], title: str, table: PaperTable) -> str:
         figures=figures,
         maps=[(entry, verdicts) for entry, verdicts in maps if verdicts],
         open_maps=OPEN_MAPS,
+        open_trees=OPEN_TREES,
         detail=detail,
         any_distilled=any(each.distilled for entry in entries for each in entry.run.rounds),
         trees=trees,

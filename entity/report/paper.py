@@ -101,7 +101,9 @@ class PaperTable:
         lines: list[list[tuple[str, int]]] = []
         for level, axis in enumerate(self.layout.columns, start=1):
             starts = [column.values[:level] for column in self.columns]
-            lines.append([(axis.label(each[-1]), len(list(same))) for each, same in groupby(starts)])
+            lines.append(
+                [(axis.label(each[-1]), len(list(same))) for each, same in groupby(starts)]
+            )
         return lines
 
     def only(self, metric: Metric) -> "PaperTable":
@@ -294,9 +296,7 @@ def _judge(
     column: Sequence[Mapping[str, float] | None], metric: Metric, reference: int | None
 ) -> list[Cell | None]:
     """Find the best of a column and compare."""
-    means = {
-        place: sum(seeds.values()) / len(seeds) for place, seeds in enumerate(column) if seeds
-    }
+    means = {place: sum(seeds.values()) / len(seeds) for place, seeds in enumerate(column) if seeds}
     if not means:
         return [None] * len(column)
     better = max if metric == "mta" else min

@@ -1,6 +1,5 @@
 r"""The table of a paper as Markdown, as LaTeX with booktabs, and as one line a number in CSV."""
 
-
 from entity.report.paper import TITLES, Cell, PaperTable
 from entity.report.wording import NONE
 from entity.tables import Column, Table, escape_latex, escape_markdown, to_csv

@@ -117,7 +117,10 @@ def _fill(phase: str, steps: Sequence[str]) -> Object:
 
 
 def _bars(
-    phase: str, spent: Sequence[tuple[Sequence[Entry], Mapping[str, float]]], size: int, fill: Object
+    phase: str,
+    spent: Sequence[tuple[Sequence[Entry], Mapping[str, float]]],
+    size: int,
+    fill: Object,
 ) -> Object:
     return {
         "type": "bar",

@@ -177,9 +177,7 @@ def _rocs(entries: Sequence[Entry]) -> "Figure | None":
 def _legend(axes: "Axes", names: int) -> None:
     """Name the curves below the figure, where they hide none."""
     if 1 < names <= LEGEND:
-        axes.legend(
-            loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2 if names > 4 else 1
-        )
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2 if names > 4 else 1)
 
 
 def _heats(found: Sequence[Heat]) -> "Figure | None":

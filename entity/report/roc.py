@@ -191,7 +191,7 @@ def draw_rocs(found: Sequence[Roc]) -> Figure | None:
                     "TPR %{y:.1%} at FPR %{x:.1%}<extra></extra>",
                 }
             )
-    axis: Object = {"range": [-0.01, 1.01], "tickformat": ".0%", "nticks": 6}
+    axis: Object = {"range": [-0.01, 1.01], "tickformat": ".0%", "tick0": 0, "dtick": 0.2}
     layout: Object = {
         "hovermode": "closest",
         "xaxis": axis | {"title": {"text": "honest updates flagged (FPR)"}, "constrain": "domain"},

@@ -233,7 +233,7 @@ def write_recorded(
     With `stop` it was interrupted after so many rounds; with `window` it is poisoned from the
     first of these rounds until before the second.
     """
-    rng = np.random.default_rng([seed, malicious, *defense.encode()])
+    rng = np.random.default_rng([seed, malicious, *f"{defense} {attack}".encode()])
     tables: dict[str, Any] = {
         "dataset": "mnist5k",
         "model": "cnn",
@@ -289,7 +289,9 @@ def write_recorded(
         }
         artifacts: dict[str, torch.Tensor] = {}
         if strength and trees:
-            cloud = rng.normal(size=(clients, 4)) + 3 * strength * np.isin(range(clients), bad)[:, None]
+            cloud = (
+                rng.normal(size=(clients, 4)) + 3 * strength * np.isin(range(clients), bad)[:, None]
+            )
             artifacts["linkage"] = torch.from_numpy(linkage(cloud, "ward"))
         record.append(line, artifacts)
     total = total_seconds(record.rounds)
