@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from scipy.cluster.hierarchy import is_valid_linkage
 
-
 MOST_TREES = 60
 """Rounds of a run that a page offers to look at."""
 

@@ -1,7 +1,8 @@
 """What a figure is to the page: a plotly figure as JSON, whose colours are CSS variables.
 
 `page.js` replaces every string `--name` by the value that the style sheet gives it, and
-`--name/0.2` by the same at an opacity, so that one figure serves the light and the dark page, and adds what all axes share.
+`--name/0.2` by the same at an opacity, so that one figure serves the light and the dark page, and
+adds what all axes share.
 """
 
 import html
