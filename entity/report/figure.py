@@ -27,7 +27,7 @@ class Figure:
 
     def spec(self) -> Object:
         """Return what `page.js` draws."""
-        drawn = {"data": list(self.traces), "layout": self.layout, "cells": self.cells}
+        drawn: Object = {"data": list(self.traces), "layout": self.layout, "cells": self.cells}
         return drawn | ({"note": self.note, "alt": self.alt} if self.note else {})
 
 

@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from entity.report.bands import by_group, over_seeds, series
 from entity.report.figure import shorten
@@ -36,7 +36,7 @@ STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (8, 2, 2, 2)))
 LEGEND = 16
 """Groups up to which a legend names them; more would be larger than the figure."""
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.edgecolor": INK,
     "axes.linewidth": 0.6,
@@ -116,6 +116,8 @@ def _look(group: Group) -> tuple[str, object]:
 
 def _curves(entries: Sequence[Entry], metric: Literal["mta", "asr"]) -> "Figure | None":
     """Draw means over seeds in bands of one sample standard deviation to each side."""
+    from matplotlib.ticker import MaxNLocator
+
     groups = by_group(entries)
     bands = [over_seeds([series(entry.run, metric) for entry in group]) for group in groups]
     if not any(bands):
@@ -143,7 +145,7 @@ def _curves(entries: Sequence[Entry], metric: Literal["mta", "asr"]) -> "Figure 
     axes.set_ylabel("main-task accuracy (%)" if metric == "mta" else "attack success rate (%)")
     if metric == "asr":
         axes.set_ylim(-2, 102)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     _legend(axes, len(groups))
     return figure
 
