@@ -28,7 +28,7 @@ from entity.data_cli import add_data_commands
 from entity.demo import run_demo
 from entity.experiment import Result, run
 from entity.progress import Display, percent
-from entity.report import write_page
+from entity.report_cli import add_report_command
 from entity.reproduce_cli import add_reproduce_command
 from entity.resume import recorded
 from entity.schema import ConfigError
@@ -143,10 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     add_reproduce_command(commands)
     add_watch_command(commands)
 
-    report = commands.add_parser("report", help="make one page of runs", allow_abbrev=False)
-    report.add_argument("runs", type=Path, nargs="+", help="run directories")
-    report.add_argument("--out", type=Path, default=Path("report.html"), help="page to write")
-    report.set_defaults(go=_report)
+    add_report_command(commands)
 
     listing = commands.add_parser("list", help="what there is to choose from", allow_abbrev=False)
     listing.add_argument("kind", nargs="?", help=", ".join(catalogue.CATALOGUE))
@@ -300,12 +297,6 @@ def _preview(options: argparse.Namespace, rest: list[str]) -> int:
     from entity.preview import preview
 
     out.print(preview(_configured(options, rest)))
-    return 0
-
-
-def _report(options: argparse.Namespace, rest: list[str]) -> int:
-    page = write_page(options.runs, options.out)
-    out.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

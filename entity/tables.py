@@ -109,7 +109,7 @@ def to_markdown(table: Table) -> str:
     """Return a Markdown table, numbers to the right."""
     rules = ["---:" if column.right else "---" for column in table.columns]
     lines = [table.headings, *table.texts()]
-    body = [" | ".join(_for_markdown(cell) for cell in line) for line in lines]
+    body = [" | ".join(escape_markdown(cell) for cell in line) for line in lines]
     return "".join(f"| {line} |\n" for line in (body[0], " | ".join(rules), *body[1:]))
 
 
@@ -117,7 +117,7 @@ def to_latex(table: Table) -> str:
     r"""Return a `tabular` with booktabs rules; the paper has \usepackage{booktabs}."""
     kinds = "".join("r" if column.right else "l" for column in table.columns)
     texts = [table.headings, *table.texts()]
-    lines = [" & ".join(map(_for_latex, line)) + r" \\" for line in texts]
+    lines = [" & ".join(map(escape_latex, line)) + r" \\" for line in texts]
     return "\n".join(
         [
             rf"\begin{{tabular}}{{{kinds}}}",
@@ -161,7 +161,14 @@ def _word(cell: Any) -> Any:
     return json.dumps(cell, default=str) if isinstance(cell, list | tuple | dict) else cell
 
 
-def _for_markdown(cell: str) -> str:
+def escape_markdown(cell: str) -> str:
+    r"""Escape text for a cell of a Markdown table; a line break would end the row.
+
+    Examples
+    --------
+    >>> print(escape_markdown("a|b"))
+    a\|b
+    """
     return re.sub(r"\s*[\r\n]+\s*", " ", re.sub(r"([\\|<*_`\[])", r"\\\1", cell))
 
 
@@ -182,12 +189,12 @@ _LATEX = {
 }
 
 
-def _for_latex(cell: str) -> str:
+def escape_latex(cell: str) -> str:
     r"""Escape text for LaTeX; a line break would end the row.
 
     Examples
     --------
-    >>> print(_for_latex("trimmed_mean, 5 %"))
+    >>> print(escape_latex("trimmed_mean, 5 %"))
     trimmed\_mean, 5 \%
     """
     if cell == "-":

@@ -1,6 +1,9 @@
-"""Reports: run directories in, one self-contained HTML page out."""
+"""Reports: run directories in; a self-contained page, a paper's tables and its figures out."""
 
+from entity.report.folder import write_folder
 from entity.report.page import write_page
+from entity.report.paper import Asked
+from entity.report.plates import missing_extra
 from entity.report.runs import RunRecord, read_run
 
-__all__ = ["RunRecord", "read_run", "write_page"]
+__all__ = ["Asked", "RunRecord", "missing_extra", "read_run", "write_folder", "write_page"]

@@ -1,5 +1,6 @@
 """The tensors that a run left for the report: generated images and a linkage of clients."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from scipy.cluster.hierarchy import is_valid_linkage
+
+MOST_TREES = 60
+"""Rounds of a run that a page offers to look at."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +39,33 @@ def last_images(folder: Path) -> Images | None:
     return None
 
 
-def last_tree(folder: Path, selected: Mapping[int, Sequence[str]]) -> Tree | None:
-    """Find the last linkage whose leaves are the clients selected in that round."""
-    for index, linkage in _newest_first(folder, "linkage"):
+def all_trees(folder: Path, selected: Mapping[int, Sequence[str]]) -> tuple[Tree, ...]:
+    """Find the linkages whose leaves are the clients selected in that round, first round first.
+
+    Of very many it takes some that lie evenly, the last among them.
+    """
+    found: list[Tree] = []
+    for index, linkage in _newest_first(folder, "linkage", MOST_TREES):
         clients = tuple(selected.get(index, ()))
         if linkage.shape == (len(clients) - 1, 4) and len(clients) > 1:
             rows = linkage.astype(np.float64)
             if is_valid_linkage(rows):
-                return Tree(index, rows, clients)
-    return None
+                found.append(Tree(index, rows, clients))
+    return tuple(reversed(found))
 
 
-def _newest_first(folder: Path, tensor: str) -> Iterator[tuple[int, NDArray[np.generic]]]:
+def _newest_first(
+    folder: Path, tensor: str, most: int | None = None
+) -> Iterator[tuple[int, NDArray[np.generic]]]:
     """Read one tensor from `round_0010.safetensors` and the like, last round first."""
     numbered = [
         (int(digits), file)
         for file in folder.glob("round_*.safetensors")
         if (digits := file.stem.removeprefix("round_")).isdecimal()
     ]
-    for index, file in sorted(numbered, reverse=True):
+    numbered.sort(reverse=True)
+    step = math.ceil(len(numbered) / most) if most and numbered else 1
+    for index, file in numbered[::step]:
         try:
             with safe_open(file, framework="numpy") as tensors:
                 if tensor in tensors.keys():  # noqa: SIM118  (no `in` on the handle itself)

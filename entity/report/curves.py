@@ -1,32 +1,41 @@
-"""Main-task accuracy and attack success rate over the rounds, all runs in two panels."""
+"""Main-task accuracy and attack success rate over the rounds, all runs in two panels.
+
+Runs that differ by their seed alone are one curve, their mean, in a band of one sample standard
+deviation to each side.
+"""
 
 import math
 from collections.abc import Sequence
 
-from entity.report.figure import Figure, Object, plain
-from entity.report.lineup import Entry
+from entity.report.bands import Point, by_group, over_seeds, series
+from entity.report.figure import Figure, Object, faded, plain
+from entity.report.lineup import Entry, Group
 
 UNIFIED = 6
-"""Up to so many runs one hover box compares all of them; beyond, it shows the nearest."""
+"""Up to so many groups one hover box compares all of them; beyond, it shows the nearest."""
 
-Points = list[tuple[int, float]]
+Band = list[Point]
 
 
 def draw_curves(entries: Sequence[Entry]) -> Figure | None:
     """Draw the panels for which a run has values; None if there are none at all."""
-    mta = {entry.index: _points(entry, "mta") for entry in entries}
-    asr = {entry.index: _points(entry, "asr") for entry in entries}
+    groups = by_group(entries)
+    mta, asr = (
+        [over_seeds([series(entry.run, metric) for entry in group]) for group in groups]
+        for metric in ("mta", "asr")
+    )
     panels = [
-        (title, curves)
-        for title, curves in (("Main-task accuracy (MTA)", mta), ("Attack success rate (ASR)", asr))
-        if any(curves.values())
+        (title, bands)
+        for title, bands in (("Main-task accuracy (MTA)", mta), ("Attack success rate (ASR)", asr))
+        if any(bands)
     ]
     if not panels:
         return None
-    rounds = [at for _, curves in panels for points in curves.values() for at, _ in points]
+    rounds = [point.at for _, bands in panels for band in bands for point in band]
+    few = len(groups) <= UNIFIED
     traces: list[Object] = []
     layout: Object = {
-        "hovermode": "x unified" if len(entries) <= UNIFIED else "closest",
+        "hovermode": "x unified" if few else "closest",
         "hoversubplots": "axis",
         "xaxis": {
             "title": {"text": "round"},
@@ -36,17 +45,17 @@ def draw_curves(entries: Sequence[Entry]) -> Figure | None:
             "unifiedhovertitle": {"text": "round %{x}"},
             "tickformat": "d",
             "nticks": 12,
-            "showspikes": len(entries) <= UNIFIED,
+            "showspikes": few,
             "spikemode": "across",
         },
         "margin": {"l": 48, "r": 14, "t": 30, "b": 46},
     }
     annotations: list[Object] = []
-    for number, (title, curves) in enumerate(panels, start=1):
+    for number, (title, bands) in enumerate(panels, start=1):
         top = 1 - 0.535 * (number - 1)
         bottom = top - (0.465 if len(panels) == 2 else 1)
-        lowest = min(value for points in curves.values() for _, value in points)
-        floor = math.floor(10 * lowest) / 10 if curves is mta else 0
+        lowest = min(point.low for band in bands for point in band)
+        floor = math.floor(10 * lowest) / 10 if bands is mta else 0
         layout[f"yaxis{number}"] = {
             "domain": [max(bottom, 0), top],
             "range": [floor - 0.015, 1.02],
@@ -54,22 +63,17 @@ def draw_curves(entries: Sequence[Entry]) -> Figure | None:
             "nticks": 6,
         }
         annotations.append(_panel_title(title, top))
-        for entry in entries:
-            traces += _curve(entry, curves[entry.index], number, "ASR" if curves is asr else "MTA")
+        for group, band in zip(groups, bands, strict=True):
+            traces += _curve(group, band, number, "ASR" if bands is asr else "MTA")
     layout["annotations"] = annotations
-    runs = ", ".join(entry.label for entry in entries[:UNIFIED])
+    named = ", ".join(group[0].group.label for group in groups[:UNIFIED])
     return Figure(
         traces=traces,
         layout=layout,
         height=560 if len(panels) == 2 else 330,
-        alt=f"Line chart over rounds of {' and '.join(t for t, _ in panels)}; runs: {runs}. "
+        alt=f"Line chart over rounds of {' and '.join(t for t, _ in panels)}; runs: {named}. "
         "The last values stand in the table of results.",
     )
-
-
-def _points(entry: Entry, metric: str) -> Points:
-    values = [(each.round, each.mta if metric == "mta" else each.asr) for each in entry.run.rounds]
-    return [(at, value) for at, value in values if value is not None]
 
 
 def _panel_title(title: str, top: float) -> Object:
@@ -86,57 +90,78 @@ def _panel_title(title: str, top: float) -> Object:
     }
 
 
-def _curve(entry: Entry, points: Points, panel: int, metric: str) -> list[Object]:
-    if not points:
+def _curve(entries: Sequence[Entry], band: Band, panel: int, metric: str) -> list[Object]:
+    if not band:
         return []
+    group = entries[0].group
     distillations = (
-        {each.round for each in entry.run.rounds if each.distilled}
+        {each.round for entry in entries for each in entry.run.rounds if each.distilled}
         if metric == "ASR"
         else set[int]()
     )
-    alone = len(entry.group.runs) == 1
     common: Object = {
         "type": "scatter",
-        "name": plain(entry.label),
+        "name": plain(group.label),
         "xaxis": "x",
         "yaxis": f"y{panel}",
-        "meta": entry.group.index,
+        "meta": group.index,
     }
     line: Object = common | {
-        "mode": "lines" if len(points) > 2 else "lines+markers",
-        "x": [at for at, _ in points],
-        "y": [round(value, 5) for _, value in points],
-        "line": {
-            "color": entry.group.colour,
-            "dash": entry.group.dash,
-            "width": 2 if alone else 1.2,
-        },
-        "opacity": 1 if alone else 0.75,
-        "customdata": [" · distilled" if at in distillations else "" for at, _ in points],
+        "mode": "lines" if len(band) > 2 else "lines+markers",
+        "x": [point.at for point in band],
+        "y": [round(point.mean, 5) for point in band],
+        "line": {"color": group.colour, "dash": group.dash, "width": 2},
+        "customdata": [
+            spread(point) + (" · distilled" if point.at in distillations else "") for point in band
+        ],
         "hovertemplate": f"%{{fullData.name}}: {metric} %{{y:.1%}}%{{customdata}}<extra></extra>",
     }
-    marked = [(at, _height(points, at)) for at in sorted(distillations)]
+    shade = draw_band(group, band)
+    drawn = [common | shade, line] if shade else [line]
+    marked = [(at, _height(band, at)) for at in sorted(distillations)]
     if not marked:
-        return [line]
+        return drawn
     marks: Object = common | {
         "mode": "markers",
         "x": [at for at, _ in marked],
         "y": [round(value, 5) for _, value in marked],
         "marker": {
             "symbol": "diamond",
-            "size": 7 if alone else 5,
+            "size": 7,
             "color": "--surface",
-            "line": {"color": entry.group.colour, "width": 1.5 if alone else 1},
+            "line": {"color": group.colour, "width": 1.5},
         },
         "cliponaxis": False,
         "hoverinfo": "skip",
     }
-    return [line, marks]
+    return [*drawn, marks]
 
 
-def _height(points: Points, at: int) -> float:
+def draw_band(group: Group, band: Sequence[Point]) -> Object:
+    """Shade mean ± sd where there is more than one seed; {} where there is none to shade."""
+    edges = [point for point in band if point.sd is not None]
+    if len(edges) < 2:
+        return {}
+    return {
+        "mode": "lines",
+        "x": [point.at for point in (*edges, *reversed(edges))],
+        "y": [round(point.high, 5) for point in edges]
+        + [round(point.low, 5) for point in reversed(edges)],
+        "line": {"width": 0},
+        "fill": "toself",
+        "fillcolor": faded(group.colour, 0.18),
+        "hoverinfo": "skip",
+    }
+
+
+def spread(point: Point) -> str:
+    """Write the standard deviation, and of how many seeds, for hovering."""
+    return "" if point.sd is None else f" ± {100 * point.sd:.1f}, n = {point.n}"
+
+
+def _height(band: Band, at: int) -> float:
     """Height of the drawn line at a round that may not have been evaluated."""
-    before = [point for point in points if point[0] <= at] or points[:1]
-    after = [point for point in points if point[0] >= at] or points[-1:]
-    (x0, y0), (x1, y1) = before[-1], after[0]
+    before = [point for point in band if point.at <= at] or band[:1]
+    after = [point for point in band if point.at >= at] or band[-1:]
+    (x0, y0), (x1, y1) = (before[-1].at, before[-1].mean), (after[0].at, after[0].mean)
     return y0 if x1 == x0 else y0 + (y1 - y0) * (at - x0) / (x1 - x0)

@@ -1,5 +1,6 @@
 """The tree in which a defense joined the clients of a round, malicious leaves marked."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -8,6 +9,7 @@ from scipy.cluster.hierarchy import dendrogram
 from entity.report.artifacts import Tree
 from entity.report.figure import Figure, Object, plain
 from entity.report.lineup import Entry
+from entity.report.wording import counted
 
 MOST_LABELS = 40
 
@@ -22,11 +24,24 @@ class TreeFigure:
     malicious: int
 
 
-def draw_tree(entry: Entry) -> TreeFigure | None:
-    """Draw the last tree of a run; None if it has none."""
-    tree = entry.run.tree
-    if tree is None:
-        return None
+MOST_FRAMES = 240
+"""Trees of one page, all runs together."""
+
+
+def draw_trees(entries: Sequence[Entry]) -> list[tuple[Entry, list[TreeFigure]]]:
+    """Draw the trees of all runs that have some, first round first; the last of each at least."""
+    having = [entry for entry in entries if entry.run.trees]
+    most = max(1, MOST_FRAMES // max(1, len(having)))
+    drawn: list[tuple[Entry, list[TreeFigure]]] = []
+    for entry in having:
+        step = -(-len(entry.run.trees) // most)
+        chosen = entry.run.trees[::-1][::step][::-1]
+        drawn.append((entry, [draw_tree(entry, tree) for tree in chosen]))
+    return drawn
+
+
+def draw_tree(entry: Entry, tree: Tree) -> TreeFigure:
+    """Draw one tree of a run."""
     poisoned = next(each.malicious for each in entry.run.rounds if each.round == tree.round)
     purity = _purity(tree, poisoned)
     drawn = dendrogram(
@@ -73,6 +88,7 @@ def draw_tree(entry: Entry) -> TreeFigure | None:
         traces=[trace for trace in traces if trace],
         layout=layout,
         height=300,
+        note=f"{counted(len(leaves), 'client')}, {malicious} malicious.",
         alt=f"Dendrogram of the clients of round {tree.round}, {entry.label}; leaves: {order}.",
     )
     return TreeFigure(figure, tree.round, len(leaves), malicious)

@@ -1,7 +1,8 @@
 """What a figure is to the page: a plotly figure as JSON, whose colours are CSS variables.
 
-`page.js` replaces every string `--name` by the value that the style sheet gives it, so that one
-figure serves the light and the dark page, and adds what all axes share.
+`page.js` replaces every string `--name` by the value that the style sheet gives it, and
+`--name/0.2` by the same at an opacity, so that one figure serves the light and the dark page, and
+adds what all axes share.
 """
 
 import html
@@ -21,10 +22,13 @@ class Figure:
     alt: str
     cells: tuple[int, int] | None = None
     """(rows, columns) where markers have to fit the cells of a map."""
+    note: str = ""
+    """What its caption says of it where another figure may take its place."""
 
     def spec(self) -> Object:
         """Return what `page.js` draws."""
-        return {"data": list(self.traces), "layout": self.layout, "cells": self.cells}
+        drawn: Object = {"data": list(self.traces), "layout": self.layout, "cells": self.cells}
+        return drawn | ({"note": self.note, "alt": self.alt} if self.note else {})
 
 
 def plain(text: str) -> str:
@@ -47,3 +51,14 @@ def shorten(text: str, limit: int = 48) -> str:
     'undef…'
     """
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def faded(colour: str, opacity: float) -> str:
+    """Return a colour of the style sheet at an opacity.
+
+    Examples
+    --------
+    >>> faded("--run-1", 0.2)
+    '--run-1/0.2'
+    """
+    return f"{colour}/{opacity:g}"

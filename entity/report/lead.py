@@ -1,7 +1,9 @@
 """The page's opening: what was run, in a strip of facts, and what came out, in a sentence."""
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 
+from entity.report.bands import by_group
 from entity.report.json_fields import at
 from entity.report.lineup import Entry
 from entity.report.runs import RunRecord
@@ -13,7 +15,7 @@ def facts(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     wanted: list[tuple[str, Callable[[RunRecord], str]]] = [
         ("data set", lambda run: run.setting("dataset")),
         ("model", lambda run: run.setting("model")),
-        ("attack", attack),
+        ("attack", lambda run: run.attack),
         ("poisoned data", _data_poisoning_rate),
         ("classes", _classes),
         ("clients", _clients),
@@ -29,41 +31,35 @@ def facts(entries: Sequence[Entry]) -> list[tuple[str, str]]:
     return found
 
 
-def attack(run: RunRecord) -> str:
-    """Name the attack of a run, "none" if its config has none."""
-    said = run.summary.get("attack")
-    if isinstance(said, str) and said:
-        return said
-    return run.setting("client.attack.type") or "none"
-
-
-def defense(run: RunRecord) -> str:
-    """Name the defense of a run, "none" if its config has none."""
-    said = run.summary.get("defense")
-    if isinstance(said, str) and said:
-        return said
-    return run.setting("server.defense.type") or "none"
-
-
 def verdict(entries: Sequence[Entry]) -> str:
-    """Say which run kept the attack out best and at what accuracy; "" if none was evaluated."""
-    judged = [
-        (entry.outcome.asr, entry.outcome.mta, entry)
-        for entry in entries
-        if entry.outcome.asr is not None and entry.outcome.mta is not None
-    ]
+    """Say what kept the attack out best and at what accuracy; "" if none was evaluated.
+
+    Runs that differ by their seed alone are judged by their mean.
+    """
+    seeds = len(by_group(entries)) < len(entries)
+    judged: list[tuple[float, float, str]] = []
+    for group in by_group(entries):
+        both = [
+            (entry.outcome.asr, entry.outcome.mta)
+            for entry in group
+            if entry.outcome.asr is not None and entry.outcome.mta is not None
+        ]
+        if both:
+            asr, mta = (fmean(values) for values in zip(*both, strict=True))
+            judged.append((asr, mta, group[0].group.label))
     if not judged:
         return ""
     asr, mta, best = min(judged, key=lambda each: each[0])
     if len(judged) == 1:
         return (
-            f"{best.label} ends with an attack success rate of {percent(asr)} "
+            f"{best} ends with an attack success rate of {percent(asr)} "
             f"and a main-task accuracy of {percent(mta)}."
         )
     worst_asr, worst_mta, worst = max(judged, key=lambda each: each[0])
     return (
-        f"{best.label} has the lowest attack success rate of the {counted(len(judged), 'run')}, "
-        f"{percent(asr)}, with a main-task accuracy of {percent(mta)}; {worst.label} has the "
+        f"{best} has the lowest attack success rate of the "
+        f"{counted(len(judged), 'configuration' if seeds else 'run')}, "
+        f"{percent(asr)}, with a main-task accuracy of {percent(mta)}; {worst} has the "
         f"highest, {percent(worst_asr)}, with {percent(worst_mta)}."
     )
 

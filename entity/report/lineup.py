@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from entity.report.axes import Axis, differing
 from entity.report.json_fields import mapping, number
 from entity.report.runs import RunRecord
 
@@ -88,18 +89,25 @@ def line_up(runs: Sequence[RunRecord]) -> list[Entry]:
 
 
 def _groups(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Group]:
+    """Put together what differs by settings alone: the seed, and how it was run."""
     members: dict[str, list[int]] = defaultdict(list)
     for place, run in enumerate(runs):
-        apart = {**run.config, "settings": {**mapping(run.config.get("settings")), "seed": None}}
-        members[json.dumps(apart | {"name": None}, sort_keys=True)].append(place)
+        apart = {**run.config, "settings": None, "name": None}
+        members[json.dumps(apart, sort_keys=True)].append(place)
+    axes = differing(runs)
     return [
-        Group(
-            index,
-            labels[places[0]] + (f" and {len(places) - 1} more" if len(places) > 1 else ""),
-            tuple(places),
-        )
-        for index, places in enumerate(members.values())
+        Group(index, _group_label([runs[each] for each in places], labels, places, axes), places)
+        for index, places in enumerate(map(tuple, members.values()))
     ]
+
+
+def _group_label(
+    runs: Sequence[RunRecord], labels: Sequence[str], places: Sequence[int], axes: Sequence[Axis]
+) -> str:
+    """Name a single run by its label, and several by what they have in common."""
+    if len(runs) == 1:
+        return labels[places[0]]
+    return ", ".join(axis.label(axis.written(runs[0])) for axis in axes) or runs[0].defense
 
 
 def outcome(run: RunRecord) -> Outcome:
@@ -156,17 +164,18 @@ def _ratio(part: float, whole: int) -> float | None:
 
 
 def _labels(runs: Sequence[RunRecord]) -> list[str]:
-    """Tell runs of one name apart by what differs: defense, seed, or else a number."""
+    """Tell runs of one name apart by what differs: fields, seed, or else a number."""
     labels = without_common_start([run.name for run in runs])
-    for path, words in (("server.defense.type", "{}"), ("settings.seed", "seed {}")):
-        settings: dict[str, set[str]] = defaultdict(set)
-        for label, run in zip(labels, runs, strict=True):
-            settings[label].add(run.setting(path))
+    ways: list[list[str]] = [[run.setting("server.defense.type") for run in runs]]
+    ways += [[axis.label(axis.written(run)) for run in runs] for axis in differing(runs)]
+    ways += [[f"seed {seed}" if (seed := run.setting("settings.seed")) else "" for run in runs]]
+    for words in ways:
+        alike: dict[str, set[str]] = defaultdict(set)
+        for label, word in zip(labels, words, strict=True):
+            alike[label].add(word)
         labels = [
-            f"{label}, {words.format(run.setting(path))}"
-            if len(settings[label]) > 1 and run.setting(path)
-            else label
-            for label, run in zip(labels, runs, strict=True)
+            f"{label}, {word}" if len(alike[label]) > 1 and word else label
+            for label, word in zip(labels, words, strict=True)
         ]
     seen, used = Counter(labels), Counter[str]()
     for index, label in enumerate(labels):

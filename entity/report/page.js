@@ -25,7 +25,10 @@
   const DATA = new Set(["x", "y", "z", "text", "customdata", "name", "ticktext", "tickvals"]);
   const coloured = (value, style) => {
     if (typeof value === "string") {
-      return /^--[a-z0-9-]+$/.test(value) ? style.getPropertyValue(value).trim() : value;
+      const named = /^(--[a-z0-9-]+)(?:\/([\d.]+))?$/.exec(value);
+      if (!named) return value;
+      const colour = style.getPropertyValue(named[1]).trim();
+      return named[2] ? colour + Math.round(255 * named[2]).toString(16).padStart(2, "0") : colour;
     }
     if (Array.isArray(value)) return value.map((one) => coloured(one, style));
     if (value === null || typeof value !== "object") return value;
@@ -76,6 +79,7 @@
   };
 
   const coarse = matchMedia("(pointer: coarse)").matches;
+  const LINES = ["curves", "durability", "roc"];
   const hidden = new Set();
   const config = {
     displaylogo: false, responsive: false,
@@ -88,7 +92,7 @@
     const layout = withDefaults(coloured(spec.layout, style), style);
     const figure = { data, layout: { ...layout, width: plot.clientWidth, height: plot.clientHeight } };
     if (spec.cells) fit(figure, plot, spec.cells);
-    if (plot.id === "curves") {
+    if (LINES.includes(plot.id)) {
       for (const trace of data) trace.visible = !hidden.has(String(trace.meta));
     }
     drawn.set(plot, spec);
@@ -101,6 +105,23 @@
     return new Response(stream).text();
   };
 
+  // --- the round of a tree ---------------------------------------------------------------------
+  const choosable = (specs) => document.querySelectorAll("[data-tree]").forEach((slider) => {
+    const plot = byId(slider.dataset.tree);
+    const rounds = slider.dataset.rounds.split(" ");
+    const last = specs[plot.id];
+    slider.parentElement.hidden = false;
+    slider.addEventListener("input", () => {
+      const round = rounds[slider.value];
+      const spec = specs[`${plot.id}@${round}`] ?? last;
+      slider.nextElementSibling.textContent = `round ${round}`;
+      plot.closest("figure").querySelector("figcaption").textContent = spec.note;
+      plot.setAttribute("aria-label", spec.alt);
+      specs[plot.id] = spec;
+      if (drawn.has(plot)) draw(plot, spec);
+    });
+  });
+
   const start = async () => {
     const plots = document.querySelectorAll(".plot");
     if (!plots.length) return;
@@ -109,6 +130,7 @@
     script.textContent = code;
     document.head.append(script);
     const specs = JSON.parse(json);
+    choosable(specs);
     const resized = new ResizeObserver((changes) => {
       for (const { target } of changes) {
         const now = target.clientWidth;
@@ -135,7 +157,9 @@
     button.setAttribute("aria-pressed", String(on));
     hidden[on ? "delete" : "add"](button.dataset.group);
   };
-  const redrawCurves = () => drawn.has(byId("curves")) && draw(byId("curves"), drawn.get(byId("curves")));
+  const redrawCurves = () => LINES.map(byId).forEach((plot) => {
+    if (drawn.has(plot)) draw(plot, drawn.get(plot));
+  });
   groups.forEach((button) => button.addEventListener("click", () => {
     show(button, hidden.has(button.dataset.group));
     redrawCurves();
@@ -166,6 +190,37 @@
       table.tBodies[0].append(...rows);
     }));
   });
+
+  // --- filtering: all words must occur in a row; mta>90 and the like compare ---------------------
+  const filter = byId("filter");
+  if (filter) {
+    const table = document.querySelector("table.results");
+    const rows = [...table.tBodies[0].rows];
+    const texts = rows.map((row) => row.textContent.toLowerCase());
+    const compared = {
+      "<": (a, b) => a < b, "<=": (a, b) => a <= b, ">": (a, b) => a > b, ">=": (a, b) => a >= b,
+    };
+    const column = (key) => [...table.tHead.rows[0].cells].findIndex((one) => one.dataset.key === key);
+    const test = (word) => {
+      const found = /^(mta|asr|tpr|fpr)(<=?|>=?)([\d.]+)%?$/.exec(word);
+      if (!found) return (place) => texts[place].includes(word);
+      const [, key, order, number] = found;
+      const value = (place) => rows[place].cells[column(key)].dataset.value;
+      return (place) => value(place) !== "" && compared[order](100 * value(place), Number(number));
+    };
+    const apply = () => {
+      const tests = filter.value.toLowerCase().split(/\s+/).filter(Boolean).map(test);
+      const kept = new Set();
+      rows.forEach((row, place) => tests.every((holds) => holds(place)) && kept.add(row.dataset.run));
+      document.querySelectorAll("[data-run]").forEach((one) => {
+        one.hidden = !kept.has(one.dataset.run);
+      });
+      byId("filtered").textContent = tests.length ? `${kept.size} of ${rows.length} runs` : "";
+    };
+    filter.addEventListener("input", apply);
+    filter.parentElement.hidden = false;
+    apply();
+  }
 
   toggle.hidden = false;
   toggle.addEventListener("click", () => {

@@ -13,11 +13,14 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from entity.report import lead, wording
+from entity.report import durability, lead, roc, wording
+from entity.report.axes import ATTACK, DEFENSE, Axis, differing
 from entity.report.curves import draw_curves
-from entity.report.dendrogram import draw_tree
+from entity.report.dendrogram import draw_trees
 from entity.report.figure import Figure
-from entity.report.lineup import line_up
+from entity.report.heat import draw_heat, heats
+from entity.report.lineup import Entry, line_up
+from entity.report.paper import Asked, PaperTable, name_of
 from entity.report.phases import draw_phases
 from entity.report.runs import read_run
 from entity.report.settings import compare
@@ -27,12 +30,16 @@ from entity.report.verdict_map import draw_verdicts
 DETAIL = 200_000
 """Verdicts on one page up to which hovering tells the reason; more would weigh too much."""
 
-OPEN_MAPS = 6
-"""Maps that stand open at first; those of further runs open on a click."""
+OPEN_MAPS = 4
+OPEN_TREES = 4
+"""Maps and trees that stand open at first; those of further runs open on a click."""
+
+
+TITLE = "Backdoor attacks and defenses, compared"
 
 
 def write_page(
-    run_dirs: Sequence[Path], out: Path, title: str = "Backdoor attacks and defenses, compared"
+    run_dirs: Sequence[Path], out: Path, title: str = TITLE, asked: Asked | None = None
 ) -> Path:
     """Write a report of runs as one file that needs no network.
 
@@ -44,6 +51,8 @@ def write_page(
         The HTML file to write; its directory is made if need be.
     title
         Heading of the page.
+    asked
+        Fields of the table over seeds.
 
     Returns
     -------
@@ -53,38 +62,64 @@ def write_page(
     Raises
     ------
     ConfigError
-        For a directory that holds no run.
+        For a directory that holds no run, and for fields that make no table.
     """
-    page = render([Path(one) for one in run_dirs], title)
+    entries = line_up([read_run(Path(one)) for one in run_dirs])
+    page = render(entries, title, (asked or Asked()).table(entries))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, "utf-8")
     return out
 
 
-def render(run_dirs: Sequence[Path], title: str) -> str:
-    """Return the page as text; see `write_page`."""
-    entries = line_up([read_run(one) for one in run_dirs])
+def render(entries: Sequence[Entry], title: str, table: PaperTable) -> str:
+    """Return the page of these runs, with their table over seeds, as text."""
     detail = sum(entry.outcome.judged for entry in entries) <= DETAIL
     curves, phases = draw_curves(entries), draw_phases(entries)
     maps = [(entry, draw_verdicts(entry, detail=detail)) for entry in entries]
-    trees = [(entry, tree) for entry in entries if (tree := draw_tree(entry))]
+    trees = draw_trees(entries)
+    rocs, lives, panels = roc.rocs(entries), durability.durabilities(entries), heats(entries)
     sheets = draw_sheets([entry.run.images for entry in entries])
     figures: dict[str, Figure] = {
-        name: figure for name, figure in (("curves", curves), ("phases", phases)) if figure
+        name: figure
+        for name, figure in (
+            ("curves", curves),
+            ("phases", phases),
+            ("roc", roc.draw_rocs(rocs)),
+            ("durability", durability.draw_durability(lives)),
+        )
+        if figure
     }
     figures |= {f"map-{entry.index}": verdicts.figure for entry, verdicts in maps if verdicts}
-    figures |= {f"tree-{entry.index}": tree.figure for entry, tree in trees}
+    figures |= {f"heat-{place}": draw_heat(heat) for place, heat in enumerate(panels)}
+    figures |= {f"tree-{entry.index}": drawn[-1].figure for entry, drawn in trees}
     specs = {name: figure.spec() for name, figure in figures.items()}
+    specs |= {
+        f"tree-{entry.index}@{tree.round}": tree.figure.spec()
+        for entry, drawn in trees
+        for tree in drawn[:-1]
+    }
     return _template().render(
         title=title,
         entries=entries,
         groups=list({entry.group.index: entry.group for entry in entries}.values()),
         facts=lead.facts(entries),
         verdict=lead.verdict(entries),
-        attacks={lead.attack(entry.run) for entry in entries},
+        attacks={entry.run.attack for entry in entries},
+        axes=[
+            axis
+            for axis in differing([entry.run for entry in entries])
+            if axis.path not in (DEFENSE, ATTACK)
+        ],
+        seeds={entry.run.setting("settings.seed") for entry in entries},
+        table=table,
+        name_of=name_of,
+        rocs=roc.table(rocs),
+        lives=durability.table(lives),
+        heats=panels,
         figures=figures,
         maps=[(entry, verdicts) for entry, verdicts in maps if verdicts],
         open_maps=OPEN_MAPS,
+        open_trees=OPEN_TREES,
         detail=detail,
         any_distilled=any(each.distilled for entry in entries for each in entry.run.rounds),
         trees=trees,
@@ -104,9 +139,14 @@ def _template() -> Template:
     )
     filters = cast("dict[str, object]", environment.filters)
     written = (wording.percent, wording.duration, wording.memory, wording.counted)
-    filters |= {function.__name__: function for function in written}
-    filters |= {function.__name__: function for function in (lead.defense, lead.attack)}
+    filters |= {function.__name__: function for function in (*written, numeric)}
     return environment.from_string(_part("page.html"))
+
+
+def numeric(axis: Axis, entries: Sequence[Entry]) -> bool:
+    """Whether all values of a field are numbers, where there are any: they stand to the right."""
+    found = [axis.value(entry.run) for entry in entries]
+    return all(isinstance(value, int | float) for value in found if value is not None)
 
 
 def _part(name: str) -> Markup:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from entity.report.bands import by_group
 from entity.report.figure import Figure, Object, plain, shorten
 from entity.report.json_fields import numbers
 from entity.report.lineup import Entry
 from entity.report.runs import RunRecord
-from entity.report.wording import duration
+from entity.report.wording import duration, memory
 
 FIXED = {"train": "--phase-train", "evaluate": "--phase-evaluate", "other": "--phase-other"}
 FREE = ("--phase-1", "--phase-2", "--phase-3", "--phase-4", "--phase-5", "--phase-6")
@@ -15,9 +16,9 @@ ROW = 46
 
 
 def draw_phases(entries: Sequence[Entry]) -> Figure | None:
-    """Draw a bar for each run that has times; None if none has."""
-    spent = [(entry, seconds_by_phase(entry.run)) for entry in entries]
-    spent = [(entry, phases) for entry, phases in spent if sum(phases.values()) > 0]
+    """Draw a bar for each group of runs that has times, their mean; None if none has."""
+    spent = [(group, mean_by_phase(group)) for group in by_group(entries)]
+    spent = [(group, phases) for group, phases in spent if sum(phases.values()) > 0]
     if not spent:
         return None
     names = list(dict.fromkeys(phase for _, phases in spent for phase in phases))
@@ -51,15 +52,22 @@ def draw_phases(entries: Sequence[Entry]) -> Figure | None:
             "ticks": "",
         },
         "annotations": [
-            _name(row, entry, sum(phases.values())) for row, (entry, phases) in enumerate(spent)
+            _name(row, group, sum(phases.values())) for row, (group, phases) in enumerate(spent)
         ],
         "margin": {"l": 12, "r": 14, "t": 40, "b": 46},
     }
     bars = "; ".join(
-        f"{entry.label}: " + ", ".join(f"{name} {duration(s)}" for name, s in phases.items())
-        for entry, phases in spent[:12]
+        f"{group[0].group.label}: "
+        + ", ".join(f"{name} {duration(s)}" for name, s in phases.items())
+        for group, phases in spent[:12]
     )
     return Figure(traces, layout, 100 + ROW * len(spent), f"Time by phase. {bars}.")
+
+
+def mean_by_phase(entries: Sequence[Entry]) -> dict[str, float]:
+    """Return the mean time of each phase over the runs of a group."""
+    sums = _added(seconds_by_phase(entry.run) for entry in entries)
+    return {phase: seconds / len(entries) for phase, seconds in sums.items()}
 
 
 def seconds_by_phase(run: RunRecord) -> dict[str, float]:
@@ -109,7 +117,10 @@ def _fill(phase: str, steps: Sequence[str]) -> Object:
 
 
 def _bars(
-    phase: str, spent: Sequence[tuple[Entry, Mapping[str, float]]], size: int, fill: Object
+    phase: str,
+    spent: Sequence[tuple[Sequence[Entry], Mapping[str, float]]],
+    size: int,
+    fill: Object,
 ) -> Object:
     return {
         "type": "bar",
@@ -118,7 +129,8 @@ def _bars(
         "y": list(range(len(spent))),
         "x": [phases.get(phase, 0.0) / size for _, phases in spent],
         "customdata": [
-            [plain(entry.label), duration(phases.get(phase, 0.0))] for entry, phases in spent
+            [plain(group[0].group.label), duration(phases.get(phase, 0.0))]
+            for group, phases in spent
         ],
         "hovertemplate": "<b>%{customdata[0]}</b><br>%{fullData.name}: %{customdata[1]}"
         "<extra></extra>",
@@ -126,10 +138,12 @@ def _bars(
     }
 
 
-def _name(row: int, entry: Entry, seconds: float) -> Object:
-    """Write run and total above its bar: beside it, long names would take a phone's width."""
+def _name(row: int, group: Sequence[Entry], seconds: float) -> Object:
+    """Write name, total and memory above a bar: beside it, names would take a phone's width."""
+    memories = [mb for entry in group if (mb := entry.outcome.memory_mb) is not None]
+    used = f", {memory(max(memories))}" if memories else ""
     return {
-        "text": f"{plain(shorten(entry.label))}, {duration(seconds)}",
+        "text": f"{plain(shorten(group[0].group.label))}: {duration(seconds)}{used}",
         "xref": "paper",
         "x": 0,
         "xanchor": "left",

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from entity.report.artifacts import Images, Tree, last_images, last_tree
+from entity.report.artifacts import Images, Tree, all_trees, last_images
 from entity.report.json_fields import at, ids, mapping, number, numbers, text, texts
 from entity.schema import ConfigError
 
@@ -45,12 +45,28 @@ class RunRecord:
     summary: Mapping[str, object]
     """Empty if the run did not end."""
     images: Images | None
-    tree: Tree | None
+    trees: tuple[Tree, ...]
+    """Linkages of single rounds, first round first."""
+
+    @property
+    def tree(self) -> Tree | None:
+        """The last linkage."""
+        return self.trees[-1] if self.trees else None
 
     def setting(self, path: str) -> str:
         """Return a setting as text, "" where the config has none."""
         value = at(self.config, path)
         return "" if value is None or isinstance(value, dict) else str(value)
+
+    @property
+    def defense(self) -> str:
+        """Name of the defense, "none" if the config has none."""
+        return text(self.summary, "defense") or self.setting("server.defense.type") or "none"
+
+    @property
+    def attack(self) -> str:
+        """Name of the attack, "none" if the config has none."""
+        return text(self.summary, "attack") or self.setting("client.attack.type") or "none"
 
     @property
     def planned_rounds(self) -> int | None:
@@ -99,7 +115,7 @@ def read_run(path: Path) -> RunRecord:
         rounds=rounds,
         summary=summary,
         images=last_images(path / "artifacts"),
-        tree=last_tree(path / "artifacts", {each.round: each.selected for each in rounds}),
+        trees=all_trees(path / "artifacts", {each.round: each.selected for each in rounds}),
     )
 
 

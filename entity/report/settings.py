@@ -4,12 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from entity.report.bands import by_group
 from entity.report.json_fields import flatten
 from entity.report.lineup import Entry
 from entity.report.wording import NONE, setting
 
 SIDE_BY_SIDE = 6
-"""Up to so many runs stand in columns; more in rows, as there are fewer fields than runs."""
+"""Up to so many groups stand in columns; more in rows, as there are fewer fields than groups."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +40,26 @@ def compare(entries: Sequence[Entry]) -> Settings:
             title, key = (section, rest) if rest else ("experiment", field)
             common.setdefault(title, []).append((key, values[0]))
     differing = {field: values for field, values in written.items() if len(set(values)) > 1}
-    table = [["run", *(entry.label for entry in entries)]]
-    table += [[field, *values] for field, values in differing.items()]
-    if len(entries) > SIDE_BY_SIDE:
+    groups = by_group(entries)
+    table = [["", *(group[0].group.label for group in groups)]]
+    table += [
+        [field, *(_together(values, group) for group in groups)]
+        for field, values in differing.items()
+    ]
+    if len(groups) > SIDE_BY_SIDE:
         table = [list(row) for row in zip(*table, strict=True)]
-    table[0][0] = "field" if len(entries) <= SIDE_BY_SIDE else "run"
+    table[0][0] = "field" if len(groups) <= SIDE_BY_SIDE else "runs"
     return Settings(
         common=common,
         head=table[0],
         rows=table[1:] if differing else [],
         full=[(entry.label, _origin(entry), _whole(entry)) for entry in entries],
     )
+
+
+def _together(values: Sequence[str], group: Sequence[Entry]) -> str:
+    """Write the values of runs that differ by their settings alone."""
+    return ", ".join(dict.fromkeys(values[entry.index] for entry in group))
 
 
 def _origin(entry: Entry) -> str:

@@ -1,4 +1,4 @@
-"""Run directories as `drop run` leaves them, made up: one for each kind of defense."""
+"""Run directories as `drop run` leaves them, made up: some by hand, and grids by `Record`."""
 
 import json
 from collections.abc import Callable
@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 from scipy.cluster.hierarchy import linkage
+
+from entity import resolve
+from entity.record import Record, tail_statistics, total_seconds
 
 MakeRun = Callable[..., Path]
 
@@ -204,3 +208,117 @@ def make_run(tmp_path: Path) -> MakeRun:
 def three_runs(make_run: MakeRun) -> list[Path]:
     """An undefended run, one under DROPlet and one under DROP: 40 rounds, 4 of 10 malicious."""
     return [make_run(defense, defense) for defense in DEFENSES]
+
+
+STRENGTH = {"undefended": 0.0, "flame": 0.45, "krum": 0.6, "droplet": 0.85, "drop": 0.97}
+"""How much of an attack a defense keeps out; the others are as good as none."""
+
+
+def write_recorded(
+    path: Path,
+    defense: str = "droplet",
+    *,
+    attack: str | None = "badnets",
+    dpr: float = 0.5,
+    malicious: int = 4,
+    seed: int = 1,
+    rounds: int = 12,
+    clients: int = 10,
+    stop: int | None = None,
+    window: tuple[int, int] | None = None,
+    trees: bool = True,
+) -> Path:
+    """Write a made-up run by the project's own `Record`, as `experiment.run` would.
+
+    With `stop` it was interrupted after so many rounds; with `window` it is poisoned from the
+    first of these rounds until before the second.
+    """
+    rng = np.random.default_rng([seed, malicious, *f"{defense} {attack}".encode()])
+    tables: dict[str, Any] = {
+        "dataset": "mnist5k",
+        "model": "cnn",
+        "client": {"num_epochs": 1, "lr": 0.05, "batch_size": 32, "attack": None},
+        "server": {"defense": {"type": defense}},
+        "federation": {
+            "size": clients,
+            "number_of_malicious_clients": malicious,
+            "round_size": clients,
+            "rounds": rounds,
+        },
+        "settings": {"seed": seed, "cuda": -1, "num_threads": 1},
+    }
+    if attack:
+        poison = {"type": attack, "DPR": dpr, "victim_class": 0, "target_class": 7}
+        if window:
+            poison |= {"participation_strategy": "after_convergence"}
+            poison |= dict(
+                zip(("poisoning_start_round", "poisoning_end_round"), window, strict=True)
+            )
+        tables["client"]["attack"] = poison
+    config = resolve.to_json(resolve.experiment(tables))
+    config["name"] = f"mnist5k-{defense}-{attack or 'no-attack'}-seed{seed}"
+    record = Record(path, config)
+    bad = sorted(int(one) for one in rng.choice(clients, malicious, replace=False))
+    strength, asr = STRENGTH.get(defense, 0.0), 0.0
+    for number in range(1, (stop or rounds) + 1):
+        active = bool(attack) and (window is None or window[0] <= number < window[1])
+        poisoned = bad if active else []
+        goal = dpr**0.2 * min(1.0, malicious / 4) * (1 - strength) if active else 0.0
+        asr += (0.4 if goal > asr else 0.15) * (goal - asr)
+        scores = {
+            one: float(rng.gamma(2.0) + (4 * strength if one in poisoned else 0))
+            for one in range(clients)
+        }
+        refused = [one for one in scores if strength and scores[one] > 4]
+        line: dict[str, Any] = {
+            "round": number,
+            "mta": float(0.97 - 0.6 * np.exp(-number / 3) - 0.01 * strength + rng.normal(0, 0.003)),
+            "asr": float(np.clip(asr + rng.normal(0, 0.01), 0, 1)) if attack else None,
+            "metrics": {},
+            "n_selected": clients,
+            "n_malicious": len(poisoned),
+            "selected": list(range(clients)),
+            "malicious": poisoned,
+            "accepted": [one for one in scores if one not in refused],
+            "refused": refused,
+            "reasons": {one: f"{scores[one]:.1f} penalty points" for one in refused},
+            "weights": {one: float(one not in refused) / clients for one in scores},
+            "scores": scores if strength else {},
+            "seconds": {"train": 2.4, "aggregate": 0.2 + strength, "evaluate": 0.1},
+            "diagnostics": {},
+        }
+        artifacts: dict[str, torch.Tensor] = {}
+        if strength and trees:
+            cloud = (
+                rng.normal(size=(clients, 4)) + 3 * strength * np.isin(range(clients), bad)[:, None]
+            )
+            artifacts["linkage"] = torch.from_numpy(linkage(cloud, "ward"))
+        record.append(line, artifacts)
+    total = total_seconds(record.rounds)
+    record.summarise(
+        {
+            "name": config["name"],
+            "state": "interrupted" if stop else "finished",
+            "attack": attack,
+            "defense": defense,
+            "seed": seed,
+            "config_hash": resolve.fingerprint(config),
+            "rounds": len(record.rounds),
+            "mta": tail_statistics(record.rounds, "mta"),
+            "asr": tail_statistics(record.rounds, "asr"),
+            "seconds": {**total, "total": sum(total.values())},
+            "peak_memory_mb": 612.5,
+            "worker_peak_memory_mb": 431.0,
+        }
+    )
+    return path
+
+
+@pytest.fixture
+def make_recorded(tmp_path: Path) -> MakeRun:
+    """Write a recorded run below the test's directory: `make_recorded("a", "krum", seed=2)`."""
+
+    def make(directory: str, defense: str = "droplet", **options: Any) -> Path:
+        return write_recorded(tmp_path / directory, defense, **options)
+
+    return make

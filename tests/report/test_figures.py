@@ -161,7 +161,7 @@ def test_many_sheets_show_fewer_tiles_to_keep_the_page_small():
 def test_only_branches_of_malicious_clients_alone_are_heavy(make_run):
     path = make_run("tree", "droplet", rounds=2)
     entry = entry_of(path)
-    drawn = draw_tree(entry)
+    drawn = draw_tree(entry, entry.run.tree)
     mixed, pure, *_ = drawn.figure.traces
     assert drawn.malicious == 4
     # The made-up clouds are far apart: 4 malicious leaves take 3 joins among themselves.

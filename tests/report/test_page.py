@@ -53,11 +53,20 @@ def page_of(tmp_path):
     return write
 
 
-def test_the_page_has_all_seven_parts_and_every_figure_has_its_place(three_runs, page_of):
+def test_the_page_has_all_its_parts_and_every_figure_has_its_place(three_runs, page_of):
     page = page_of(three_runs)
-    sections = {"results", "curves-h", "verdicts", "images", "trees", "time", "configuration"}
+    sections = {
+        "results",
+        "curves-h",
+        "verdicts",
+        "images",
+        "trees",
+        "time",
+        "configuration",
+        "detection",
+    }
     assert sections <= set(page.ids)
-    expected = {"curves", "phases", "map-0", "map-1", "map-2", "tree-1", "tree-2"}
+    expected = {"curves", "phases", "roc", "map-0", "map-1", "map-2", "tree-1", "tree-2"}
     assert set(page.figures()) == expected == {one for one in page.ids if one in expected}
     assert len(page.ids) == len(set(page.ids))
     labels = [value for tag, name, value in page.attributes if name == "aria-label" and value]

@@ -1,0 +1,111 @@
+"""What tells runs apart: the fields of their configurations by which a table is laid out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from entity.report.json_fields import flatten
+from entity.report.runs import RunRecord
+from entity.report.wording import NONE, setting
+from entity.schema import ConfigError
+from entity.where import full_name
+
+DEFENSE, ATTACK = "defense", "attack"
+"""Axes under which a run that has neither stands as `none`."""
+
+_TYPES = {"server.defense.type": DEFENSE, "client.attack.type": ATTACK}
+_SHORT = {"number_of_malicious_clients": "malicious"}
+"""Fields whose names would make a label long."""
+
+_SAY_NOTHING = ("name", "client.attack", "server.defense")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A field of the configuration."""
+
+    path: str
+    """`defense`, `attack`, or a dotted path."""
+    title: str
+    """Its name without the tables, where that is unambiguous."""
+
+    def value(self, run: RunRecord) -> object:
+        """Return the value of a run; None where its config has no such field."""
+        return values(run).get(self.path)
+
+    def written(self, run: RunRecord) -> str:
+        """Write the value alone."""
+        found = values(run)
+        return setting(found[self.path]) if self.path in found else NONE
+
+    def label(self, written: str) -> str:
+        """Make a written value explain itself: `badnets`, but `DPR 0.25`."""
+        return written if self.path in (DEFENSE, ATTACK) else f"{self.title} {written}"
+
+    @property
+    def of_the_server(self) -> bool:
+        """Whether it belongs to the defense rather than to what it is put to."""
+        return self.path == DEFENSE or self.path.startswith("server.")
+
+
+@cache
+def _short(paths: tuple[str, ...]) -> dict[str, str]:
+    last = [path.rsplit(".", 1)[-1] for path in paths]
+    return {
+        path: _SHORT.get(name, name) if last.count(name) == 1 else path
+        for path, name in zip(paths, last, strict=True)
+    }
+
+
+def values(run: RunRecord) -> dict[str, object]:
+    """Return all fields of a run that say which experiment it is, defense and attack first.
+
+    Settings are left out: they say how to run it, and the seed is what a cell sums up.
+    """
+    found: dict[str, object] = {DEFENSE: run.defense, ATTACK: run.attack}
+    for path, value in flatten(run.config):
+        if path not in _SAY_NOTHING and path not in _TYPES and not path.startswith("settings."):
+            found[path] = value
+    return found
+
+
+def differing(runs: Sequence[RunRecord]) -> list[Axis]:
+    """Return the fewest fields, in the order of the schema, that tell the experiments apart.
+
+    A field that follows from those before it, such as an argument of a defense that each defense
+    has at one value, is left out.
+    """
+    all_values = [values(run) for run in runs]
+    paths = tuple(dict.fromkeys(path for one in all_values for path in one))
+    short = _short(paths)
+    known: list[tuple[str, ...]] = [()] * len(runs)
+    found: list[Axis] = []
+    for path in paths:
+        finer = [
+            (*key, setting(one[path]) if path in one else NONE)
+            for key, one in zip(known, all_values, strict=True)
+        ]
+        if len(set(finer)) > len(set(known)):
+            found.append(Axis(path, short[path]))
+            known = finer
+    return found
+
+
+def named(names: Sequence[str], runs: Sequence[RunRecord], option: str) -> list[Axis]:
+    """Find the fields that an option names, which may leave out their first tables.
+
+    Raises
+    ------
+    ConfigError
+        For a name that no run has or that may mean several fields, and for the seed.
+    """
+    paths = tuple(dict.fromkeys(path for run in runs for path in values(run)))
+    short = _short(paths)
+    found: list[Axis] = []
+    for name in names:
+        if name in ("seed", "settings.seed"):
+            raise ConfigError(f"{option}: {name} is what a cell sums up; name another field.")
+        full = full_name(name, [*paths, *_TYPES], option)
+        path = _TYPES.get(full, full)
+        found.append(Axis(path, short[path]))
+    return found

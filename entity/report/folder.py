@@ -1,0 +1,76 @@
+"""The report as a folder: the page, the tables and the figures of a paper."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from entity.record import write_aside
+from entity.report import paper_text
+from entity.report.lineup import line_up
+from entity.report.page import TITLE, render
+from entity.report.paper import METRICS, Asked, PaperTable
+from entity.report.runs import read_run
+from entity.schema import ConfigError
+
+
+def write_folder(
+    run_dirs: Sequence[Path],
+    out: Path,
+    asked: Asked | None = None,
+    title: str = TITLE,
+    *,
+    figures: bool = True,
+) -> list[Path]:
+    """Write `index.html`, `tables/` and `figures/`.
+
+    Parameters
+    ----------
+    run_dirs
+        Run directories; a run that did not end is shown as far as it went, but is in no table.
+    out
+        The folder, made if need be; files of its that are written anew are replaced.
+    asked
+        Fields of the tables.
+    title
+        Heading of the page.
+    figures
+        Whether to draw the figures of `plates.py`, which need the extra `figures`.
+
+    Returns
+    -------
+    list of Path
+        What was written, the page first.
+
+    Raises
+    ------
+    ConfigError
+        For a directory that holds no run, for fields that make no table, and where `out` cannot
+        be written. Nothing is written before all is made.
+    """
+    entries = line_up([read_run(Path(one)) for one in run_dirs])
+    table = (asked or Asked()).table(entries)
+    files = {"index.html": render(entries, title, table).encode()}
+    files |= {f"tables/{name}": text.encode() for name, text in _tables(table).items()}
+    if figures:
+        from entity.report.plates import draw_plates
+
+        files |= {f"figures/{name}": content for name, content in draw_plates(entries).items()}
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out}: is a file; name a folder, or a page that ends in .html.")
+    try:
+        for name, content in files.items():
+            path = out / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_aside(path, content)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written ({error.strerror}).") from error
+    return [out / name for name in files]
+
+
+def _tables(table: PaperTable) -> dict[str, str]:
+    tables = {"results": table} | {metric: table.only(metric) for metric in METRICS}
+    texts: dict[str, str] = {}
+    for name, each in tables.items():
+        texts[f"{name}.md"] = paper_text.markdown(each)
+        texts[f"{name}.tex"] = paper_text.latex(each, name)
+        texts[f"{name}.csv"] = paper_text.csv(each)
+    return texts

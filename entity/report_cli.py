@@ -1,0 +1,83 @@
+"""The command `drop report`."""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from entity.report import Asked, missing_extra, write_folder, write_page
+
+out = Console()
+err = Console(stderr=True)
+
+_PAGES = (".html", ".htm")
+
+
+def add_report_command(commands: Any) -> None:
+    """Add `drop report`."""
+    report = commands.add_parser(
+        "report",
+        help="make a page, and a paper's tables and figures, of runs",
+        description="Make one page of runs, or a folder of page, tables and figures.",
+        epilog="Fields may leave out their first tables: --rows defense --columns attack,DPR. "
+        "Those of one side alone leave to the other what else tells the runs apart.",
+        allow_abbrev=False,
+    )
+    report.add_argument("runs", type=Path, nargs="+", help="run directories")
+    report.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report.html"),
+        help="page to write, if it ends in .html; else a folder for index.html, tables and figures",
+    )
+    report.add_argument("--rows", type=_names, default=[], help="fields down the side of the table")
+    report.add_argument("--columns", type=_names, default=[], help="fields across its top")
+    report.add_argument(
+        "--against",
+        metavar="ROW",
+        help="row that the others are tested against (default: the best of each column)",
+    )
+    report.add_argument(
+        "--figures",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="draw figures into the folder (default: yes; extra `figures`)",
+    )
+    report.set_defaults(go=_report)
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("names no field")
+    return names
+
+
+def _report(options: argparse.Namespace, rest: list[str]) -> int:
+    asked = Asked(options.rows, options.columns, options.against)
+    if options.out.suffix.lower() in _PAGES:
+        page = write_page(options.runs, options.out, asked=asked)
+        _print(f"Report: {page}")
+        return 0
+    for chatty in ("fontTools", "matplotlib"):  # tells every glyph of every PDF
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    lacking = missing_extra() if options.figures else ""
+    written = write_folder(
+        options.runs, options.out, asked, figures=options.figures and not lacking
+    )
+    _print(f"Report: {written[0]}")
+    tables, figures = (
+        sum(path.parent.name == part for path in written) for part in ("tables", "figures")
+    )
+    _print(f"{tables} files in {options.out / 'tables'}")
+    if figures:
+        _print(f"{figures} files in {options.out / 'figures'}")
+    if lacking:
+        err.print(f"drop: {lacking}", markup=False, highlight=False, soft_wrap=True)
+    return 0
+
+
+def _print(line: str) -> None:
+    out.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,227 @@
+import csv
+import io
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from entity.report import Asked, read_run
+from entity.report.lineup import line_up
+from entity.report.paper_text import csv as to_csv
+from entity.report.paper_text import latex, markdown
+from entity.report.significance import holm, paired_p
+from entity.schema import ConfigError
+
+ASR = {
+    ("krum", "badnets"): (0.50, 0.60, 0.70),
+    ("flame", "badnets"): (0.10, 0.21, 0.29),
+    ("krum", "dba_like"): (0.20, 0.20, 0.20),
+    ("flame", "dba_like"): (0.20, 0.25, 0.21),
+}
+
+
+def seeded(*values):
+    return {str(seed): value for seed, value in enumerate(values)}
+
+
+@pytest.fixture
+def entries(make_recorded):
+    """Two defenses by two attacks by three seeds whose numbers are those of `ASR`."""
+    paths = []
+    for (defense, attack), values in ASR.items():
+        for seed, value in enumerate(values):
+            path = make_recorded(f"{defense}-{attack}-{seed}", defense, seed=seed, rounds=1)
+            config, summary = (
+                json.loads((path / name).read_text()) for name in ("config.json", "summary.json")
+            )
+            config["client"]["attack"]["type"] = summary["attack"] = attack
+            summary["asr"]["last10"], summary["mta"]["last10"] = value, 0.9
+            (path / "config.json").write_text(json.dumps(config))
+            (path / "summary.json").write_text(json.dumps(summary))
+            paths.append(path)
+    return line_up([read_run(path) for path in paths])
+
+
+def test_a_paired_test_by_hand():
+    # Differences 1, 2, 3: mean 2, sd 1, t = 2 sqrt(3) = 3.4641 with 2 degrees of freedom, where
+    # p = 1 - t / sqrt(2 + t^2) = 1 - 3.4641 / sqrt(14).
+    by_hand = 1 - 2 * math.sqrt(3) / math.sqrt(14)
+    assert paired_p(seeded(2, 4, 6), seeded(1, 2, 3)) == pytest.approx(by_hand)
+
+
+def test_a_paired_test_against_the_one_sample_test_of_the_differences():
+    rng = np.random.default_rng(0)
+    ours, theirs = rng.normal(size=(2, 7))
+    expected = stats.ttest_1samp(ours - theirs, 0).pvalue
+    assert paired_p(seeded(*ours), seeded(*theirs)) == pytest.approx(expected)
+
+
+def test_only_shared_seeds_count_and_fewer_than_three_are_no_test():
+    first = {"1": 0.1, "2": 0.3, "3": 0.2, "9": 100.0}
+    second = {"1": 0.2, "2": 0.5, "3": 0.5, "8": -100.0}
+    assert paired_p(first, second) == pytest.approx(1 - 2 * math.sqrt(3) / math.sqrt(14))
+    assert paired_p({"1": 0.0, "2": 1.0}, {"1": 5.0, "2": 7.0}) is None
+    assert paired_p(seeded(1, 2, 3), {"7": 1.0, "8": 2.0, "9": 3.0}) is None
+
+
+def test_differences_without_a_spread_are_no_difference_or_no_test():
+    assert paired_p(seeded(0.1, 0.2, 0.3), seeded(0.1, 0.2, 0.3)) == 1.0
+    assert paired_p(seeded(1.1, 1.2, 1.3), seeded(0.1, 0.2, 0.3)) is None
+
+
+def test_holm_by_the_definition():
+    p = [0.02, 0.001, 0.3, 0.015, 0.9]
+    ranked = sorted(p)
+    for value, adjusted in zip(p, holm(p), strict=True):
+        rank = ranked.index(value)
+        assert adjusted == min(1, max((5 - i) * ranked[i] for i in range(rank + 1)))
+    assert holm([]) == []
+
+
+def test_cells_are_means_and_sample_deviations_of_their_seeds(entries):
+    table = Asked().table(entries)
+    assert [axis.path for axis in table.layout.rows] == ["defense"]
+    assert [axis.path for axis in table.layout.columns] == ["attack"]
+    for row, cells in zip(table.rows, table.cells, strict=True):
+        for column, cell in zip(table.columns, cells, strict=True):
+            if column.metric == "asr":
+                values = ASR[(*row, *column.values)]
+                assert cell.spread.mean == pytest.approx(np.mean(values))
+                assert cell.spread.sd == pytest.approx(np.std(values, ddof=1))
+                assert cell.spread.n == 3
+
+
+def test_bold_is_the_lowest_asr_and_the_dagger_follows_the_test(entries):
+    text = markdown(Asked().table(entries))
+    krum = next(line for line in text.splitlines() if line.startswith("| krum"))
+    flame = next(line for line in text.splitlines() if line.startswith("| flame"))
+    # badnets: differences 0.40, 0.39, 0.41; t = 0.4 / (0.01 / sqrt 3) = 69.3, one pair: p = 0.0002
+    assert "60.0 ± 10.0 †" in krum
+    assert "**20.0** ± 9.5 |" in flame
+    # the other attack: differences 0, 0.05, 0.01 are no evidence
+    assert "**20.0** ± 0.0 |" in krum
+    assert "22.0 ± 2.6 |" in flame
+    assert krum.count("**90.0**") == flame.count("**90.0**") == 2  # what reads alike is bold alike
+    assert "n = 3" in text
+    assert "sample standard deviation" in text
+    assert "paired t-test" in text
+
+
+def test_all_pairs_of_a_column_are_corrected_for_but_only_those_with_a_named_row(make_recorded):
+    names = ("krum", "flame", "droplet")
+    runs = [
+        make_recorded(f"{name}{seed}", name, seed=seed, rounds=3)
+        for name in names
+        for seed in range(4)
+    ]
+    entries = line_up([read_run(run) for run in runs])
+    values = {
+        name: {
+            e.run.setting("settings.seed"): e.outcome.asr for e in entries if e.run.defense == name
+        }
+        for name in names
+    }
+    raw = {
+        pair: stats.ttest_rel(
+            *([values[name][s] for s in sorted(values[name])] for name in pair)
+        ).pvalue
+        for pair in (("krum", "flame"), ("krum", "droplet"), ("flame", "droplet"))
+    }
+    best = min(names, key=lambda name: np.mean(list(values[name].values())))
+    assert best == "droplet"
+    asr = 1
+    free = Asked().table(entries)
+    adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
+    assert free.cells[0][asr].p == pytest.approx(adjusted["krum", "droplet"])
+    assert free.cells[1][asr].p == pytest.approx(adjusted["flame", "droplet"])
+    assert free.cells[2][asr].p is None
+    fixed = Asked(against="krum").table(entries)
+    two = holm([raw["krum", "flame"], raw["krum", "droplet"]])
+    assert [fixed.cells[row][asr].p for row in (1, 2)] == pytest.approx(two)
+    assert "differs from krum" in fixed.note()
+
+
+def test_two_seeds_get_no_mark_and_the_note_says_so(entries):
+    table = Asked().table([e for e in entries if e.run.setting("settings.seed") != "2"])
+    assert not table.tested
+    assert "†" not in markdown(table)
+    assert "No test was made: it takes 3 shared seeds" in table.note()
+
+
+def test_the_latex_is_whole_escaped_and_as_wide_as_it_says(entries):
+    text = latex(Asked().table(entries), "results")
+    columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1]
+    assert columns == "lrrrr"
+    body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
+    lines = [line for line in body.splitlines() if line.endswith(r"\\")]
+    for line in lines:
+        spans = [int(n) for n in re.findall(r"\\multicolumn\{(\d+)\}", line)]
+        assert line.count("&") + 1 + sum(n - 1 for n in spans) == 5, line
+    for environment in ("table", "tabular"):
+        assert text.count(rf"\begin{{{environment}}}") == text.count(rf"\end{{{environment}}}") == 1
+    assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
+    prose = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
+    for special in "_%#":
+        assert not re.search(rf"(?<!\\){special}", prose), special
+    assert r"dba\_like" in text
+    assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in text
+    assert r"60.0 $\pm$ 10.0\rlap{$^{\dagger}$}" in text
+    assert r"\textbf{20.0} $\pm$ \phantom{0}9.5" in text  # digits below digits
+
+
+def test_the_csv_has_every_cell_unrounded(entries):
+    rows = list(csv.DictReader(io.StringIO(to_csv(Asked().table(entries)))))
+    assert len(rows) == 2 * 2 * 2
+    found = {(r["defense"], r["attack"]): r for r in rows if r["metric"] == "asr"}
+    for key, values in ASR.items():
+        row = found[key]
+        assert float(row["mean"]) == pytest.approx(np.mean(values), abs=1e-15)
+        assert float(row["sd"]) == pytest.approx(np.std(values, ddof=1), abs=1e-15)
+        assert (row["n"], row["seeds"]) == ("3", "0 1 2")
+    assert found["krum", "badnets"]["differs"] == "true"
+    assert (
+        float(found["krum", "badnets"]["p_holm"])
+        < 0.05
+        <= float(found["flame", "dba_like"]["p_holm"])
+    )
+
+
+def test_any_fields_can_be_rows_and_columns(make_recorded):
+    runs = [
+        make_recorded(f"{dpr}-{bad}-{defense}", defense, dpr=dpr, malicious=bad, rounds=1)
+        for dpr in (0.5, 0.25)
+        for bad in (2, 4)
+        for defense in ("krum", "flame")
+    ]
+    entries = line_up([read_run(run) for run in runs])
+    whole = Asked(["DPR"], ["number_of_malicious_clients", "defense"]).table(entries)
+    assert whole.rows == (("0.25",), ("0.5",))  # numbers by size
+    assert [words for words, _ in whole.spans()[0]] == ["malicious 2", "malicious 4"]
+    assert [len(cells) for cells in whole.cells] == [8, 8]
+    rest = Asked(rows=["client.attack.DPR"]).table(entries)
+    assert [axis.path for axis in rest.layout.columns] == [
+        "defense",
+        "federation.number_of_malicious_clients",
+    ]
+    with pytest.raises(ConfigError, match=r"differ in federation\.number_of_malicious_clients"):
+        Asked(["defense"], ["DPR"]).table(entries)
+    with pytest.raises(ConfigError, match="is a field of none"):
+        Asked(["colour"]).table(entries)
+    with pytest.raises(ConfigError, match="is what a cell sums up"):
+        Asked(["seed"]).table(entries)
+    with pytest.raises(ConfigError, match='no row is called "fedavg"; rows are krum; flame'):
+        Asked(against="fedavg").table(entries)
+
+
+def test_unfinished_runs_are_in_no_cell_and_counted(make_recorded):
+    runs = [make_recorded("a", rounds=4), make_recorded("b", rounds=4, seed=2, stop=2)]
+    table = Asked().table(line_up([read_run(run) for run in runs]))
+    assert table.seeds == (1, 1)
+    assert table.left_out == 1
+    assert "1 unfinished run is left out" in table.note()
+    nothing = Asked().table(line_up([read_run(runs[1])]))
+    assert (nothing.rows, nothing.columns) == ((), ())
+    assert markdown(nothing) == "No run is finished.\n"
