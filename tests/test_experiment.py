@@ -308,19 +308,6 @@ def test_the_number_of_threads_is_recorded_and_put_back(experiment, tmp_path):
     assert recorded == result.config.settings.num_threads >= 1
 
 
-def test_a_device_that_is_not_there_is_said_in_one_line(experiment, caplog, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with caplog.at_level(logging.INFO, "entity"):
-        device = loop.device_of(experiment({"settings.cuda": 0}))
-    assert device.type == "cpu"
-    assert [record.getMessage() for record in caplog.records] == [
-        "no CUDA device 0 here: using the CPU"
-    ]
-    caplog.clear()
-    assert loop.device_of(experiment({"settings.cuda": -1})).type == "cpu"
-    assert not caplog.records
-
-
 def test_an_attack_that_poisons_no_sample_is_said(experiment, caplog):
     with caplog.at_level(logging.WARNING, "entity"):
         result = run(experiment({"client.attack.DPR": 0.001}))
