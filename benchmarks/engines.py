@@ -15,10 +15,11 @@ from contextlib import ExitStack
 import torch
 
 from entity import resolve
+from entity.assembly import recruit
 from entity.client import Broadcast
 from entity.demo import shipped
 from entity.engine import open_engine
-from entity.experiment import recruit, settled
+from entity.experiment import settled
 from entity.resolve import read
 from entity.seeding import Seeds
 

@@ -1,4 +1,4 @@
-"""The command line: `drop run | sweep | reproduce | results | report | ...`, one a function."""
+"""The command line: `drop run | sweep | reproduce | results | deploy | ...`, one a function."""
 
 import argparse
 import dataclasses
@@ -25,12 +25,13 @@ from entity import __version__, catalogue, resolve, schema
 from entity.allocator import keep_pages
 from entity.config import ExperimentConfig
 from entity.data_cli import add_data_commands
-from entity.demo import run_demo
+from entity.demo import run_demo, shipped
 from entity.experiment import Result, run
 from entity.progress import Display, percent
 from entity.report_cli import add_report_command
 from entity.reproduce_cli import add_reproduce_command
 from entity.resume import recorded
+from entity.scaffold import write_app
 from entity.schema import ConfigError
 from entity.sweep_cli import add_sweep_commands
 from entity.trackers import TRACKERS
@@ -142,6 +143,26 @@ def _parser() -> argparse.ArgumentParser:
     add_sweep_commands(commands)
     add_reproduce_command(commands)
     add_watch_command(commands)
+
+    deploy = commands.add_parser(
+        "deploy", help="take a defense to a real federation", allow_abbrev=False
+    )
+    init = deploy.add_subparsers(dest="what", required=True, metavar="COMMAND").add_parser(
+        "init",
+        help="write a ready Flower app",
+        description="Write a Flower app that trains and defends an experiment: see its README.md.",
+        epilog="Any field of the configuration is an option, too, as of drop run.",
+        allow_abbrev=False,
+    )
+    init.add_argument("folder", type=Path, metavar="DIR", help="folder to write, new or empty")
+    init.add_argument(
+        "--config",
+        type=Path,
+        default=shipped("mnist5k/droplet"),
+        help="JSON or YAML file (default: the demo's federation with DROPlet)",
+    )
+    init.add_argument("--data_root", help="data folder, another name of --datasets_path")
+    init.set_defaults(go=_deploy, takes_fields=True)
 
     add_report_command(commands)
 
@@ -297,6 +318,13 @@ def _preview(options: argparse.Namespace, rest: list[str]) -> int:
     from entity.preview import preview
 
     out.print(preview(_configured(options, rest)))
+    return 0
+
+
+def _deploy(options: argparse.Namespace, rest: list[str]) -> int:
+    config = _configured(options, rest)
+    for path in write_app(options.folder, config):
+        out.print(str(path), markup=False, highlight=False, soft_wrap=True)
     return 0
 
 

@@ -121,12 +121,22 @@ class ParamSpec:
                 tensor.copy_(state.buffers[slot.start : slot.stop].view(slot.shape))
 
 
+def plain_name(name: str) -> str:
+    """Return a tensor's name without what wrapped and compiled modules put before it.
+
+    Examples
+    --------
+    >>> plain_name("module._orig_mod.conv.weight")
+    'conv.weight'
+    """
+    return _WRAPPED.sub("", name.replace("_orig_mod.", ""))
+
+
 def _slots(named: Iterable[tuple[str, Tensor]]) -> tuple[Slot, ...]:
     slots: list[Slot] = []
     start = 0
     for name, tensor in named:
-        clean = _WRAPPED.sub("", name.replace("_orig_mod.", ""))
-        slots.append(Slot(clean, tensor.shape, start, start + tensor.numel()))
+        slots.append(Slot(plain_name(name), tensor.shape, start, start + tensor.numel()))
         start += tensor.numel()
     return tuple(slots)
 

@@ -12,9 +12,9 @@ from rich.console import Group, RenderableType
 from rich.style import Style
 from rich.text import Text
 
+from entity.assembly import recruit
 from entity.client import Roster
 from entity.config import ClientConfig, ExperimentConfig
-from entity.experiment import recruit
 from entity.seeding import Seeds
 
 WIDTH = 80

@@ -11,9 +11,10 @@ import torch
 
 import entity.experiment as loop
 from entity import __version__, resolve
+from entity.assembly import recruit
 from entity.dataset import DATASETS
 from entity.engine import Inline
-from entity.experiment import recruit, run
+from entity.experiment import run
 from entity.schema import ConfigError
 from entity.seeding import Seeds
 from entity.server import SERVERS, Needs, Undefended
@@ -306,35 +307,6 @@ def test_the_number_of_threads_is_recorded_and_put_back(experiment, tmp_path):
     assert torch.get_num_threads() == before
     recorded = json.loads((tmp_path / "config.json").read_text())["settings"]["num_threads"]
     assert recorded == result.config.settings.num_threads >= 1
-
-
-def test_a_device_that_is_not_there_is_said_in_one_line(experiment, caplog, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with caplog.at_level(logging.INFO, "entity"):
-        device = loop.device_of(experiment({"settings.cuda": 0}))
-    assert device.type == "cpu"
-    assert [record.getMessage() for record in caplog.records] == [
-        "no CUDA device 0 here: using the CPU"
-    ]
-    caplog.clear()
-    assert loop.device_of(experiment({"settings.cuda": -1})).type == "cpu"
-    assert not caplog.records
-
-
-def test_mps_is_asked_for_by_name_and_differs_by_nothing_but_the_device(
-    experiment, caplog, monkeypatch
-):
-    config = experiment({"settings.cuda": "mps"})
-    assert resolve.identity(config) == resolve.identity(experiment())
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert loop.device_of(config) == torch.device("mps")
-    assert loop.device_of(experiment({"settings.cuda": 0})).type != "mps"
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with caplog.at_level(logging.INFO, "entity"):
-        assert loop.device_of(config).type == "cpu"
-    assert caplog.messages == ["no MPS device here: using the CPU"]
-    with pytest.raises(ConfigError, match=r"settings\.cuda = \"metal\": allowed is"):
-        experiment({"settings.cuda": "metal"})
 
 
 def test_an_attack_that_poisons_no_sample_is_said(experiment, caplog):

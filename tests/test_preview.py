@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from entity.assembly import recruit
 from entity.config import ClientConfig
-from entity.experiment import recruit
 from entity.preview import (
     ROWS,
     WIDTH,

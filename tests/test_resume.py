@@ -20,10 +20,11 @@ from safetensors.torch import load_file
 
 import entity.experiment as loop
 from entity import checkpoint, resolve, resume
+from entity.assembly import open_server, recruit
 from entity.checkpoint import pack, unpack
 from entity.cli import main
 from entity.demo import shipped
-from entity.experiment import open_server, recruit, run
+from entity.experiment import run
 from entity.metrics import Detection
 from entity.params import Updates
 from entity.resume import recorded

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import entity
-from entity import experiment, resolve
+from entity import assembly, resolve
 from entity.dataset import DATASETS, Images, Source
 from entity.seeding import Seeds
 from entity.server import SERVERS
@@ -36,12 +36,12 @@ def test_a_shipped_configuration_builds_its_experiment(path, monkeypatch):
     quick = [] if path.stem in ("drop", "undefended") else [("model", "cnn")]
     config = resolve.experiment(resolve.read(path), [("cuda", "-1"), *quick])
     monkeypatch.setitem(DATASETS, config.dataset, stand_in(config.dataset))
-    split, roster = experiment.recruit(config, Seeds(1))
-    server = experiment.open_server(config, split, roster)
+    split, roster = assembly.recruit(config, Seeds(1))
+    server = assembly.open_server(config, split, roster)
     assert isinstance(server, SERVERS[config.server.defense.type])
     assert len(roster.shares) == config.federation.size
     assert len(roster.malicious) == config.federation.number_of_malicious_clients
-    experiment.open_judge(config, split, roster)
+    assembly.open_judge(config, split, roster)
 
 
 # What DROP's experiments were run with, from its published settings.

@@ -101,3 +101,8 @@ class Attacker(Client):
         Called once a round inside the poisoning window, after everybody has trained. An attack
         says in its file whether it looks at the colluders' rows alone or at all of them.
         """
+
+    @classmethod
+    def colludes(cls, args: Any) -> bool:
+        """Whether `conspire` does anything with these settings; nodes apart cannot do it."""
+        return cls.conspire.__func__ is not Attacker.conspire.__func__

@@ -90,3 +90,8 @@ class ConstrainAndScale(ModelReplacement):
         """Scale by n / (η m), unless to a norm bound; looks at the colluders' rows alone."""
         if args.norm_bound is None:
             super().conspire(args, updates, malicious, seeds)
+
+    @classmethod
+    def colludes(cls, args: Any) -> bool:
+        """Whether the factor waits for the size of the round."""
+        return args.norm_bound is None and super().colludes(args)

@@ -88,3 +88,8 @@ class ModelReplacement(Attacker):
         for row in malicious:
             crafted = scaled(updates.state(row), updates.global_state, gamma)
             updates.weights[row] = crafted.weights
+
+    @classmethod
+    def colludes(cls, args: Any) -> bool:
+        """Whether the factor waits for the size of the round."""
+        return args.gamma == "replace"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from entity import experiment, resolve
+from entity import assembly, resolve
 from entity.seeding import Seeds
 
 CONFIG = Path(resolve.__file__).parent / "configs" / "mnist5k" / "undefended.json"
@@ -19,7 +19,7 @@ def roster(pooled):
         "number_of_malicious_clients": "4",
     }
     config = resolve.experiment(resolve.read(CONFIG), list(changes.items()))
-    return experiment.recruit(config, Seeds(config.settings.seed))[1]
+    return assembly.recruit(config, Seeds(config.settings.seed))[1]
 
 
 @pytest.fixture(scope="module")

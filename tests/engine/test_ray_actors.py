@@ -21,11 +21,12 @@ import pytest
 import torch
 from PIL import Image
 
+from entity.assembly import recruit
 from entity.checkpoint import Checkpoints
 from entity.dataset import cache
 from entity.engine import check_engine
 from entity.engine.parcel import Parcel
-from entity.experiment import recruit, run
+from entity.experiment import run
 from entity.schema import ConfigError
 from entity.seeding import Seeds
 

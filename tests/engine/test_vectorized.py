@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from entity.assembly import recruit
 from entity.client import Broadcast, Client
 from entity.engine import Inline, Vectorized, choose_engine
 from entity.engine.stacked import fit_stacked
 from entity.engine.vectorized import obstacle
-from entity.experiment import recruit, run
+from entity.experiment import run
 from entity.loops import Recipe, fit
 from entity.models import build
 from entity.seeding import Seeds

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
+from entity.assembly import recruit
 from entity.client import Roster
-from entity.experiment import recruit, run
+from entity.experiment import run
 from entity.models import MODELS, build, find
 from entity.models.foreign import examine
 from entity.schema import ConfigError

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from entity.experiment import open_server, recruit, run
+from entity.assembly import open_server, recruit
+from entity.experiment import run
 from entity.models import build
 from entity.models.norm import groups_of, with_group_norm
 from entity.seeding import Seeds

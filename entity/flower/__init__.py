@@ -1,0 +1,20 @@
+"""The project's defenses as a strategy of Flower, and its clients as a Flower app.
+
+    from entity.flower import RobustStrategy
+    strategy = RobustStrategy(server, min_survivors=3, state_folder="state")
+    strategy.start(grid, ArrayRecord(model.state_dict()), num_rounds=50)
+
+Any server of `entity.server` serves, unchanged.
+"""
+
+from importlib.util import find_spec
+
+from entity.schema import ConfigError
+
+if find_spec("flwr") is None:
+    raise ConfigError("entity.flower: needs Flower; pip install -e '.[flower]'.")
+
+from entity.flower.arrays import ArrayLayout, Malformed
+from entity.flower.strategy import RobustStrategy, RoundReport
+
+__all__ = ["ArrayLayout", "Malformed", "RobustStrategy", "RoundReport"]

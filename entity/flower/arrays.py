@@ -1,0 +1,191 @@
+"""Models between Flower's records of named arrays and this project's flat vectors.
+
+What comes from a node is hostile until shown otherwise. NumPy's own reader is not asked: it takes
+zip archives, evaluates the header as a literal and allocates what that says. Here the header is
+matched as text and compared with what the model has before a byte of the payload is touched.
+
+Parameters and floating buffers keep the dtype that the global arrays have; counters (BatchNorm's
+`num_batches_tracked`) come back as the integers they were, and are in no distance, as `ParamSpec`
+keeps them apart.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord
+from numpy.typing import NDArray
+
+from entity.params import ModelState, ParamSpec, Slot, plain_name
+from entity.schema import ConfigError, show
+
+HEADER = re.compile(
+    rb"\{'descr': '([<>|=]?\w+)', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), \} *\n"
+)
+"""The header of every .npy file that NumPy writes for a plain array."""
+
+EXACT = 1 << 24
+"""Counters are held in float32, and stop where that stops being exact."""
+
+
+class Malformed(ValueError):
+    """What a node sent is no update of this model; the text is the reason of its refusal."""
+
+
+class Place(NamedTuple):
+    """One array of the record and where its entries go."""
+
+    name: str
+    """As the global arrays have it, prefixes included."""
+    dtype: np.dtype[Any]
+    slot: Slot
+    is_parameter: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return tuple(self.slot.shape)
+
+    @property
+    def is_counter(self) -> bool:
+        """Whether the entries are whole numbers, which no mean is taken of."""
+        return self.dtype.kind not in "f"
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """Which array of a record is which part of the flat vectors."""
+
+    places: tuple[Place, ...]
+    spec: ParamSpec
+
+    @classmethod
+    def of(cls, spec: ParamSpec, arrays: Mapping[str, Array]) -> "ArrayLayout":
+        """Match the global arrays, such as `ArrayRecord(model.state_dict())`, to a model.
+
+        Raises
+        ------
+        ConfigError
+            If they are not those of the model: a name, a shape or a kind of number differs.
+        """
+        slots = {slot.name: (slot, True) for slot in spec.parameters}
+        slots |= {slot.name: (slot, False) for slot in spec.buffers}
+        given = {plain_name(name): name for name in arrays}
+        for kind, names in (
+            ("lack", [name for name in slots if name not in given]),
+            ("have", [name for name in given if name not in slots]),
+        ):
+            if names:
+                other = "which the server's model has" if kind == "lack" else "which it has not"
+                raise ConfigError(f"initial_arrays: {kind} {show(names[0])}, {other}.")
+        places: list[Place] = []
+        for name, (slot, is_parameter) in slots.items():
+            array = arrays[given[name]]
+            place = Place(given[name], np.dtype(array.dtype), slot, is_parameter)
+            counts = not is_parameter and bool(spec.counters[slot.start : slot.stop].any())
+            if tuple(array.shape) != place.shape:
+                raise ConfigError(
+                    f"initial_arrays: {name} has the shape {tuple(array.shape)}, and "
+                    f"{place.shape} in the server's model."
+                )
+            if place.dtype.kind not in ("iub" if counts else "f"):
+                raise ConfigError(
+                    f"initial_arrays: {name} is {array.dtype}, another kind of "
+                    "number than in the server's model."
+                )
+            places.append(place)
+        return cls(tuple(places), spec)
+
+    def empty(self, rows: int | None = None) -> ModelState:
+        """Return vectors, or matrices of so many rows, to read into."""
+        size = () if rows is None else (rows,)
+        return ModelState(
+            torch.empty(*size, self.spec.num_parameters), torch.empty(*size, self.spec.num_buffers)
+        )
+
+    def read(self, arrays: Mapping[str, Array], out: ModelState) -> ModelState:
+        """Read a record into flat vectors (P,) and (B,), which may be rows of a matrix.
+
+        Raises
+        ------
+        Malformed
+            If it is not exactly this model in finite numbers; `out` may then be half written.
+        """
+        known = {place.name for place in self.places}
+        if missing := [name for name in known if name not in arrays]:
+            raise Malformed(f"missing array {_first(missing)}")
+        if extra := [name for name in arrays if name not in known]:
+            raise Malformed(f"unexpected array {_first(extra)}")
+        vectors = out.weights.numpy(), out.buffers.numpy()
+        for place in self.places:
+            values = npy_values(arrays[place.name], place)
+            row = vectors[0 if place.is_parameter else 1][place.slot.start : place.slot.stop]
+            with np.errstate(over="ignore", invalid="ignore"):
+                row[:] = np.clip(values, -EXACT, EXACT) if place.dtype.kind in "iu" else values
+            if not np.isfinite(row).all():
+                raise Malformed("nonfinite update")
+        return out
+
+    def write(self, state: ModelState) -> ArrayRecord:
+        """Return a model as a record, with the names and dtypes of the global arrays."""
+        record = ArrayRecord()
+        for place in self.places:
+            vector = (state.weights if place.is_parameter else state.buffers).numpy()
+            values = vector[place.slot.start : place.slot.stop].reshape(place.shape)
+            if place.is_counter:
+                values = values.round()
+            record[place.name] = Array(np.asarray(values.astype(place.dtype)))
+        return record
+
+
+def to_arrays(spec: ParamSpec, state: ModelState) -> ArrayRecord:
+    """Return a model of the project as global arrays: float32, counters int64."""
+    places = [Place(slot.name, np.dtype("f4"), slot, True) for slot in spec.parameters]
+    for slot in spec.buffers:
+        counts = bool(spec.counters[slot.start : slot.stop].any())
+        places.append(Place(slot.name, np.dtype("i8" if counts else "f4"), slot, False))
+    return ArrayLayout(tuple(places), spec).write(state)
+
+
+def npy_values(array: Array, place: Place) -> NDArray[Any]:
+    """Return the entries (size,) of one array in row-major order, as a view of its bytes.
+
+    Raises
+    ------
+    Malformed
+        If it is not in NumPy's format, or of another dtype, shape or length than it should be.
+    """
+    what, data = f"array {show(place.name)}", array.data
+    if array.stype != "numpy.ndarray":
+        raise Malformed(f"{what} is not in NumPy's format")
+    size = math.prod(place.shape) * place.dtype.itemsize
+    if len(data) > size + (1 << 16) + 16:  # the longest header of version 1 with its preamble
+        raise Malformed(f"{what} is oversized: {len(data)} bytes instead of {size}")
+    wide = data[6:8] == b"\x02\x00"
+    if data[:6] != b"\x93NUMPY" or not (wide or data[6:8] == b"\x01\x00"):
+        raise Malformed(f"{what} is not in NumPy's format")
+    start = 12 if wide else 10
+    end = start + int.from_bytes(data[8:start], "little")
+    header = HEADER.fullmatch(data[start:end])
+    if header is None:
+        raise Malformed(f"{what} has no plain header")
+    dtype, fortran, shape = (part.decode() for part in header.groups())
+    if dtype != place.dtype.str:
+        raise Malformed(f"{what} has dtype {dtype} instead of {place.dtype.str}")
+    expected = ", ".join(map(str, place.shape)) + ("," if len(place.shape) == 1 else "")
+    if shape != expected:
+        raise Malformed(f"{what} has shape ({shape[:40]}) instead of ({expected})")
+    if len(data) - end != size:
+        kind = "oversized" if len(data) - end > size else "truncated"
+        raise Malformed(f"{what} is {kind}: {len(data) - end} bytes instead of {size}")
+    values = np.frombuffer(data, place.dtype, offset=end)
+    return values.reshape(place.shape, order="F").ravel() if fortran == "True" else values
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return show(sorted(names)[0]) + more

@@ -1,0 +1,113 @@
+"""A node of a Flower federation that trains as one of the simulator's clients.
+
+Node `partition-id` is client `partition-id`: it holds that client's share of the data and draws
+from that client's random streams, so its update is the simulator's to the bit. Whether it attacks
+is the experiment's to say (`client.attack`, `number_of_malicious_clients`), for drills of
+defenses; a federation that is meant seriously has no attack in its experiment.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from torch import Tensor
+
+from entity.allocator import keep_pages
+from entity.assembly import recruit
+from entity.client import Broadcast
+from entity.engine.workbench import Workbench
+from entity.flower.arrays import ArrayLayout
+from entity.flower.faults import FAULTS
+from entity.flower.intake import ARRAYS, CONFIG, METRICS, SAMPLES
+from entity.flower.run_config import experiment
+from entity.schema import ConfigError, unknown
+from entity.seeding import Seeds
+
+MEMORY, TRIGGER, LAST = "client memory", "trigger", "last global weights"
+"""Names of what a node remembers from round to round in its Flower context."""
+
+
+def client_app(path: Path) -> ClientApp:
+    """Return the client app of an experiment, given as for `drop run --config`."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:  # pyright: ignore[reportUnusedFunction]
+        return answer(message, context, path)
+
+    return app
+
+
+def answer(message: Message, context: Context, path: Path) -> Message:
+    """Train the node's client on the global model of a message, and reply with what it sends.
+
+    Raises
+    ------
+    ConfigError
+        If the node's config does not fit the experiment; Flower replies with an error then.
+    """
+    bench = _bench(path, tuple(sorted(context.run_config.items())))
+    roster = bench.roster
+    client, fault = _who(context.node_config, roster.config.federation.size)
+    arrays = message.content.array_records[ARRAYS]
+    layout = ArrayLayout.of(roster.spec, arrays)
+    state = layout.read(arrays, layout.empty())
+    number = message.content.config_records[CONFIG]["server-round"]
+    assert isinstance(number, int)
+    last = _recall(context, LAST).get("weights")
+    broadcast = Broadcast(number, state, last, _recall(context, TRIGGER))
+    broadcast = roster.adapt(broadcast, roster.poisoning((client,), number))
+    out = layout.empty()
+    memory = bench.train(broadcast, client, out, _recall(context, MEMORY))
+    _remember(context, MEMORY, memory)
+    _remember(context, TRIGGER, broadcast.trigger)
+    if client in roster.malicious:  # the one who watches how the global model moves
+        _remember(context, LAST, {"weights": state.weights})
+    reply = layout.write(out)
+    if fault is not None:
+        FAULTS[fault](reply)
+    metrics = MetricRecord({SAMPLES: int(roster.num_samples((client,))[0])})
+    return Message(RecordDict({ARRAYS: reply, METRICS: metrics}), reply_to=message)
+
+
+@lru_cache(maxsize=1)
+def _bench(path: Path, given: tuple[tuple[str, Any], ...]) -> Workbench:
+    """Load the data and build the model, once in a process."""
+    keep_pages()
+    config = experiment(path, dict(given))
+    return Workbench(recruit(config, Seeds(config.settings.seed))[1])
+
+
+def _who(node: Mapping[str, Any], size: int) -> tuple[int, str | None]:
+    """Return which client a node is, and its fault for drills."""
+    client, fault = node.get("partition-id"), node.get("fault")
+    if not isinstance(client, int) or not 0 <= client < size:
+        raise ConfigError(
+            f"node-config: partition-id = {client}: allowed is a whole number from 0 to {size - 1}."
+        )
+    if node.get("num-partitions", size) != size:
+        raise ConfigError(
+            f"node-config: num-partitions = {node['num-partitions']}: federation.size is {size}."
+        )
+    if fault is not None and fault not in FAULTS:
+        raise ConfigError(unknown(f"node-config: fault = {fault}", str(fault), FAULTS))
+    return client, fault
+
+
+def _recall(context: Context, name: str) -> dict[str, Tensor]:
+    record = context.state.array_records.get(name)
+    return {} if record is None else dict(record.to_torch_state_dict())
+
+
+def _remember(context: Context, name: str, tensors: Mapping[str, Tensor]) -> None:
+    if tensors:
+        context.state[name] = ArrayRecord(
+            {key: torch.as_tensor(tensor) for key, tensor in tensors.items()}
+        )
+
+
+__all__ = ["answer", "client_app"]

@@ -1,0 +1,125 @@
+"""The intake of a round: replies of nodes become rows of one matrix, or a reason of refusal.
+
+A reply that is malformed costs its node the round and nobody else anything. Rows are ordered by
+node id, never by arrival, so that the aggregate does not depend on who was fast.
+"""
+
+import logging
+import math
+import string
+from collections.abc import Sequence
+
+import torch
+from flwr.app import Message, MetricRecord, RecordDict
+
+from entity.flower.arrays import ArrayLayout, Malformed
+from entity.params import ModelState, Updates
+from entity.schema import show
+
+log = logging.getLogger("entity")
+
+ARRAYS, CONFIG, METRICS = "arrays", "config", "metrics"
+"""Names of the records in a message: Flower's own defaults."""
+
+SAMPLES = "num-examples"
+"""The self-reported number of samples among a reply's metrics, as Flower's strategies name it."""
+
+
+class Intake:
+    """What has come back in one round.
+
+    Parameters
+    ----------
+    layout
+        The model.
+    asked
+        Node ids that were sent the global model.
+    trust_sample_counts
+        Take the numbers of samples that nodes report themselves; otherwise all count 1.
+    """
+
+    def __init__(
+        self, layout: ArrayLayout, asked: Sequence[int], *, trust_sample_counts: bool = False
+    ) -> None:
+        self.layout = layout
+        self.rows = {node: row for row, node in enumerate(sorted(asked))}
+        self.trust_sample_counts = trust_sample_counts
+        self.refusals: dict[str, str] = {}
+        """Why a node's reply is no update, by node id as text; nodes that were not asked, too."""
+        self._samples: dict[int, float] = {}
+        self._matrix = layout.empty(len(self.rows))  # untouched rows take no memory
+
+    def take(self, message: Message) -> None:
+        """Read one reply and let go of its arrays; what is wrong with it becomes a refusal."""
+        node = message.metadata.src_node_id
+        try:
+            if node not in self.rows:
+                raise Malformed("was not asked in this round")
+            if node in self._samples or str(node) in self.refusals:
+                # The first reply counts: whoever answers twice cannot take it back.
+                raise Malformed("repeated reply")
+            if message.has_error():
+                raise Malformed(f"error reply: {_printable(message.error.reason)}")
+            content = message.content
+            samples = self._sample_count(content)
+            self._read(content, self.rows[node])
+            self._samples[node] = samples
+        except Malformed as reason:
+            if node in self._samples or str(node) in self.refusals:
+                log.warning("node %d: %s, ignored", node, reason)
+            else:
+                self.refusals[str(node)] = str(reason)
+
+    def close(self) -> None:
+        """Refuse whoever has not answered."""
+        for node in self.rows:
+            if node not in self._samples:
+                self.refusals.setdefault(str(node), "no reply in time")
+
+    def updates(self, round: int, start: ModelState) -> Updates:
+        """Return the well-formed updates; the intake is used up then.
+
+        Rows of refused nodes are closed up in place: a copy would need the matrix twice.
+        """
+        nodes = [node for node in self.rows if node in self._samples]
+        matrix = self._matrix
+        for target, node in enumerate(nodes):
+            row = self.rows[node]
+            if row != target:
+                matrix.weights[target] = matrix.weights[row]
+                matrix.buffers[target] = matrix.buffers[row]
+        return Updates(
+            round,
+            tuple(map(str, nodes)),
+            matrix.weights[: len(nodes)],
+            matrix.buffers[: len(nodes)],
+            torch.tensor([self._samples[node] for node in nodes], dtype=torch.float64),
+            *start,
+            spec=self.layout.spec,
+        )
+
+    def _read(self, content: RecordDict, row: int) -> None:
+        records = content.array_records
+        if list(records) != [ARRAYS]:
+            names = ", ".join(show(name) for name in list(records)[:3]) or "none"
+            raise Malformed(f'record of arrays should be "{ARRAYS}" alone, found {names}')
+        out = ModelState(self._matrix.weights[row], self._matrix.buffers[row])
+        try:
+            self.layout.read(records[ARRAYS], out)
+        finally:
+            del content[ARRAYS]
+
+    def _sample_count(self, content: RecordDict) -> float:
+        if not self.trust_sample_counts:
+            return 1.0
+        metrics = content.metric_records.get(METRICS, MetricRecord())
+        count = metrics.get(SAMPLES)
+        if not isinstance(count, int | float) or not math.isfinite(count) or count <= 0:
+            raise Malformed(f"{SAMPLES} is {show(count)}, not a number above 0")
+        return float(count)
+
+
+def _printable(reason: str | None) -> str:
+    """Return the last line of a peer's message, shortened, with nothing that moves a cursor."""
+    lines = (reason or "no reason given").strip().splitlines() or [""]
+    return "".join(c for c in lines[-1][:160] if c in string.printable)

@@ -1,0 +1,80 @@
+"""What the operator of a run may set: `flwr run APP --run-config 'fields="rounds=5 DPR=0.25"'`."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entity import resolve, schema
+from entity.client import ATTACKS
+from entity.config import ExperimentConfig
+from entity.schema import ConfigError, Count, Positive, Whole
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The keys of `[tool.flwr.app.config]`, with underscores for hyphens."""
+
+    fields: str = ""
+    """Fields of the experiment that are to be different, as `NAME=VALUE NAME=VALUE`."""
+    timeout: Positive = 600.0
+    """Seconds to wait for the replies of a round."""
+    min_nodes: Whole = 0
+    """A round begins once so many nodes are connected; 0 waits for `federation.round_size`."""
+    min_survivors: Count = 2
+    """With fewer sound replies the global model stays."""
+    trust_sample_counts: bool = False
+    """Believe the numbers of samples that nodes report."""
+    state: str = ""
+    """Folder on the server that a restarted run goes on from; empty keeps nothing."""
+
+
+def run_config(given: Mapping[str, Any]) -> RunConfig:
+    """Read what Flower hands over.
+
+    Raises
+    ------
+    ConfigError
+        For a key or a value that is not allowed.
+    """
+    return schema.load(
+        RunConfig, {key.replace("-", "_"): given[key] for key in given}, "run-config"
+    )
+
+
+def experiment(path: Path, given: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the experiment of an app, with the fields of its run config put over it.
+
+    Raises
+    ------
+    ConfigError
+        If it is none, or one that separate nodes cannot carry out.
+
+    Examples
+    --------
+    >>> from importlib.resources import files
+    >>> path = Path(str(files("entity") / "configs" / "mnist5k" / "droplet.json"))
+    >>> experiment(path, {"fields": "rounds=5 client.attack=null"}).federation.rounds
+    5
+    """
+    fields: list[tuple[str, str | None]] = []
+    for word in shlex.split(run_config(given).fields):
+        name, equals, value = word.partition("=")
+        if not equals:
+            raise ConfigError(f"run-config.fields: {schema.show(word)} is not NAME=VALUE.")
+        fields.append((name, value))
+    config = resolve.experiment(resolve.read(path, "experiment"), fields)
+    attack = config.client.attack
+    if attack is not None and ATTACKS[attack.type].colludes(attack.args):
+        alone = [name for name, entry in ATTACKS.items() if not _always_colludes(entry)]
+        raise ConfigError(
+            f"client.attack.type = {attack.type}: its clients agree on what they send once all "
+            f"have trained, which nodes apart cannot; allowed are {', '.join(alone)}, with a "
+            "factor of their own where they scale."
+        )
+    return config
+
+
+def _always_colludes(entry: Any) -> bool:
+    return "conspire" in vars(entry) and "colludes" not in vars(entry)

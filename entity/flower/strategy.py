@@ -1,0 +1,364 @@
+"""Any defense of the project as a strategy of Flower's message API.
+
+Identity across rounds is Flower's node id. Which nodes train is drawn from the server's own seed.
+What a node says about itself, its number of samples and its metrics, counts for nothing unless
+that is asked for. Nothing that a node sends ends a round.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from entity.checkpoint import Snapshot
+from entity.flower.arrays import ArrayLayout, Malformed
+from entity.flower.exchange import exchange
+from entity.flower.intake import ARRAYS, CONFIG, Intake
+from entity.flower.journal import Journal
+from entity.params import Aggregation, ModelState, Stopwatch, Verdict
+from entity.record import locked
+from entity.schema import ConfigError, dump
+from entity.seeding import Seeds
+from entity.server import Server, admit
+
+log = logging.getLogger("entity")
+
+OnRound = Callable[["RoundReport"], None]
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+def _no_numbers() -> Mapping[str, float]:
+    return {}
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """What became of a round."""
+
+    round: int
+    verdicts: tuple[Verdict, ...]
+    """One for each node that was asked, by its node id as text."""
+    aggregated: bool
+    """Whether there is a new global model; without enough sound replies the old one stays."""
+    diagnostics: Mapping[str, float] = field(default_factory=_no_numbers)
+    seconds: Mapping[str, float] = field(default_factory=_no_numbers)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Reasons of the refused nodes, by node id."""
+        return {str(v.client): v.reason for v in self.verdicts if not v.accepted}
+
+    def metrics(self) -> MetricRecord:
+        """Return numbers alone, which is all that Flower carries; reasons are part of the names."""
+        accepted = [verdict for verdict in self.verdicts if verdict.accepted]
+        record = MetricRecord(
+            {
+                "asked": len(self.verdicts),
+                "accepted": len(accepted),
+                "refused": len(self.verdicts) - len(accepted),
+                "aggregated": int(self.aggregated),
+            }
+        )
+        for node, reason in self.refused.items():
+            record[f"refused {node}: {reason}"] = 1
+        for name, value in self.diagnostics.items():
+            record[f"server {name}"] = float(value)
+        for name, value in self.seconds.items():
+            record[f"seconds {name}"] = float(value)
+        return record
+
+
+class RobustStrategy(Strategy):
+    """A server of `entity.server` at work in a federation of Flower nodes.
+
+    Parameters
+    ----------
+    server
+        The defense, with its resources.
+    nodes_per_round
+        Nodes that train in a round, drawn from the server's seed; None asks all connected ones.
+    min_nodes
+        A round begins once so many nodes are connected; at least `nodes_per_round`, unless this
+        is given.
+    min_survivors
+        With fewer well-formed replies than this the global model stays as it is, and the defense
+        is not asked.
+    trust_sample_counts
+        Believe the numbers of samples that nodes report; an attacker can inflate its own.
+    state_folder
+        Where the state is kept after every round, and taken up from when the server process is
+        started again; None keeps none.
+    on_round
+        Called with the report of every round.
+
+    Raises
+    ------
+    ConfigError
+        If the settings contradict each other.
+    """
+
+    def __init__(
+        self,
+        server: Server[Any],
+        *,
+        nodes_per_round: int | None = None,
+        min_nodes: int | None = None,
+        min_survivors: int = 2,
+        trust_sample_counts: bool = False,
+        state_folder: Path | str | None = None,
+        on_round: OnRound = lambda report: None,
+    ) -> None:
+        for name, value in (
+            ("nodes_per_round", nodes_per_round),
+            ("min_nodes", min_nodes),
+            ("min_survivors", min_survivors),
+        ):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} = {value}: allowed is a whole number from 1.")
+        if server.resources.averaging.weighting == "samples" and not trust_sample_counts:
+            raise ConfigError(
+                'weighting = "samples": nodes report their own numbers of samples, and an attacker '
+                'any; use "uniform", or set trust_sample_counts where all nodes are yours.'
+            )
+        self.server = server
+        self.nodes_per_round = nodes_per_round
+        self.min_nodes = min_nodes or nodes_per_round or min_survivors
+        self.min_survivors = min_survivors
+        self.trust_sample_counts = trust_sample_counts
+        self.on_round = on_round
+        self.journal = Journal(None if state_folder is None else Path(state_folder))
+        self.report: RoundReport | None = None
+        """Of the last round."""
+        self._layout: ArrayLayout | None = None
+        self._global: tuple[ArrayRecord, ModelState] | None = None
+        self._asked: tuple[int, ...] = ()
+
+    @property
+    def seeds(self) -> Seeds:
+        """The server's source of randomness."""
+        return self.server.resources.seeds
+
+    def summary(self) -> None:
+        """Say in the log who defends."""
+        log.info(
+            "%s: %s; %s of at least %d nodes a round, at least %d sound replies",
+            type(self).__name__,
+            self.server.summary,
+            self.nodes_per_round or "all",
+            self.min_nodes,
+            self.min_survivors,
+        )
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Choose the nodes of a round and address the global model to them."""
+        self._take_global(arrays)
+        nodes = self._connected(grid)
+        self._asked = choose(nodes, self.nodes_per_round, server_round, self.seeds)
+        log.info("round %d: %d of %d nodes", server_round, len(self._asked), len(nodes))
+        told = ConfigRecord({**config, "server-round": server_round})
+        content = RecordDict({ARRAYS: arrays, CONFIG: told})
+        return [
+            Message(content, node, MessageType.TRAIN, group_id=str(server_round))
+            for node in self._asked
+        ]
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Let the server judge and combine what has come back, and keep the state.
+
+        `replies` may be a generator: each is read and let go before the next one is taken.
+        """
+        if self._layout is None or self._global is None:
+            raise RuntimeError("aggregate_train comes after configure_train")
+        watch = Stopwatch()
+        arrays, start = self._global
+        intake = Intake(self._layout, self._asked, trust_sample_counts=self.trust_sample_counts)
+        with watch("receive"):
+            for reply in replies:
+                intake.take(reply)
+            intake.close()
+            updates = intake.updates(server_round, start)
+        enough = len(updates) >= self.min_survivors
+        with watch("aggregate"):
+            answer = (
+                admit(self.server, updates)
+                if enough
+                else Aggregation(
+                    *start, tuple(Verdict(c, False, reason=_TOO_FEW) for c in updates.client_ids)
+                )
+            )
+        with watch("send"):
+            if enough:
+                arrays = self._layout.write(answer.state)
+                self._global = arrays, answer.state
+        self.report = RoundReport(
+            server_round,
+            _in_order(self._asked, answer.verdicts, intake.refusals),
+            enough,
+            {k: v for k, v in answer.diagnostics.items() if math.isfinite(v)},
+            {**watch.seconds, **{f"aggregate {k}": v for k, v in answer.seconds.items()}},
+        )
+        self._tell(self.report)
+        self.journal.keep(
+            asdict(self.report),
+            Snapshot(server_round, self._global[1], server=self.server.state_dict()),
+        )
+        self.on_round(self.report)
+        return arrays if enough else None, self.report.metrics()
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> list[Message]:
+        """Ask nobody: what nodes say of their own accuracy is no evidence."""
+        return []
+
+    def aggregate_evaluate(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> MetricRecord | None:
+        """Return nothing, as nobody was asked."""
+        return None
+
+    def start(
+        self,
+        grid: Grid,
+        initial_arrays: ArrayRecord,
+        num_rounds: int = 3,
+        timeout: float = 600,
+        train_config: ConfigRecord | None = None,
+        evaluate_config: ConfigRecord | None = None,
+        evaluate_fn: EvaluateFn | None = None,
+    ) -> Result:
+        """Run a federation, or go on with the one that the state folder holds.
+
+        Parameters
+        ----------
+        grid
+            Flower's connection to the nodes.
+        initial_arrays
+            The global model before round 1; that of the state folder goes before it.
+        num_rounds
+            Rounds in all, those before a restart included.
+        timeout
+            Seconds to wait for the replies of a round; who is later is refused.
+        train_config
+            Sent along to the nodes.
+        evaluate_config
+            Not used: nodes are not asked to evaluate.
+        evaluate_fn
+            Called with round and global model before the first round and after each one.
+
+        Raises
+        ------
+        ConfigError
+            If the state folder holds another federation, or is in use.
+        """
+        result = Result(arrays=initial_arrays)
+        folder = self.journal.folder
+        with nullcontext() if folder is None else locked(folder):
+            done = self._take_up(initial_arrays)
+            if self._global is not None:
+                result.arrays = self._global[0]
+            self.summary()
+            _judge(evaluate_fn, done, result)
+            for number in range(done + 1, num_rounds + 1):
+                messages = self.configure_train(
+                    number, result.arrays, train_config or ConfigRecord(), grid
+                )
+                arrays, metrics = self.aggregate_train(number, exchange(grid, messages, timeout))
+                if arrays is not None:
+                    result.arrays = arrays
+                if metrics is not None:
+                    result.train_metrics_clientapp[number] = metrics
+                _judge(evaluate_fn, number, result)
+        return result
+
+    def _take_up(self, arrays: ArrayRecord) -> int:
+        """Return how many rounds are done, with everything as it was after the last of them."""
+        self._take_global(arrays)
+        assert self._layout is not None
+        origin = {
+            "defense": type(self.server).__name__,
+            "settings": dump(self.server.args),
+            "model": [[p.name, p.dtype.str, list(p.shape)] for p in self._layout.places],
+        }
+        kept = self.journal.take_up(origin)
+        if kept is None:
+            return 0
+        self.server.load_state_dict(kept.server)
+        self._global = self._layout.write(kept.state), kept.state
+        log.info("going on after round %d, from %s", kept.round, self.journal.folder)
+        return kept.round
+
+    def _take_global(self, arrays: ArrayRecord) -> None:
+        if self._global is not None and self._global[0] is arrays:
+            return
+        self._layout = ArrayLayout.of(self.server.resources.spec, arrays)
+        try:
+            self._global = arrays, self._layout.read(arrays, self._layout.empty())
+        except Malformed as error:
+            raise ConfigError(f"initial_arrays: {error}.") from error
+
+    def _connected(self, grid: Grid, pause: float = 1.0) -> list[int]:
+        """Return the connected nodes, once there are enough of them."""
+        told = -1
+        while len(nodes := sorted(grid.get_node_ids())) < self.min_nodes:
+            if told != len(nodes):
+                log.info("%d nodes connected, waiting for %d", len(nodes), self.min_nodes)
+                told = len(nodes)
+            time.sleep(pause)
+        return nodes
+
+    def _tell(self, report: RoundReport) -> None:
+        for node, reason in report.refused.items():
+            log.warning("round %d: node %s refused: %s", report.round, node, reason)
+        if not report.aggregated:
+            log.warning(
+                "round %d: the global model stays, as fewer than %d replies were sound",
+                report.round,
+                self.min_survivors,
+            )
+
+
+_TOO_FEW = "too few sound replies in the round"
+
+
+def choose(nodes: Sequence[int], count: int | None, round: int, seeds: Seeds) -> tuple[int, ...]:
+    """Return the nodes of a round, in increasing order; all of them if there are not enough.
+
+    The draw is the simulator's: with nodes that are numbered like its clients, the same ones.
+    """
+    if count is None or count >= len(nodes):
+        return tuple(sorted(nodes))
+    order = torch.randperm(len(nodes), generator=seeds.generator("select", round=round))
+    known = sorted(nodes)
+    return tuple(sorted(known[index] for index in order[:count].tolist()))
+
+
+def _in_order(
+    asked: Sequence[int], verdicts: Sequence[Verdict], refusals: Mapping[str, str]
+) -> tuple[Verdict, ...]:
+    """Return a verdict on every node that was asked, then on who answered without having been."""
+    found = {verdict.client: verdict for verdict in verdicts}
+    nodes = list(dict.fromkeys([*map(str, asked), *refusals]))
+    return tuple(
+        found.get(node) or Verdict(node, accepted=False, reason=refusals[node]) for node in nodes
+    )
+
+
+def _judge(evaluate_fn: EvaluateFn | None, number: int, result: Result) -> None:
+    metrics = None if evaluate_fn is None else evaluate_fn(number, result.arrays)
+    if metrics is not None:
+        log.info("round %d: %s", number, dict(metrics))
+        result.evaluate_metrics_serverapp[number] = metrics

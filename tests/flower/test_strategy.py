@@ -1,0 +1,437 @@
+"""The strategy with in-memory nodes: every server, every malformed reply, restarts."""
+
+import itertools
+import json
+import logging
+
+import pytest
+import torch
+
+pytest.importorskip("flwr.serverapp")
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Message as FlowerMessage
+
+from entity.federation import select
+from entity.flower import RobustStrategy
+from entity.flower.strategy import choose
+from entity.params import Updates
+from entity.schema import ConfigError
+from entity.seeding import Seeds
+from entity.server import SERVERS, admit
+
+NODES = (2**63 + 11, 17, 5, 2**60, 40)
+"""Node ids as Flower draws them: 64 bits, in no order."""
+
+SETTINGS = {
+    "drop": {
+        "K": 1,
+        "distill_iters": 2,
+        "model_gen": "conv3_gen",
+        "model_dis": "conv3_dis",
+        "gen_width": 4,
+        "dis_width": 4,
+        "batch_size": 8,
+        "num_seed": 8,
+        "latent_dim": 8,
+        "alpha_gan": 0.0,
+    },
+    "krum": {"f": 1},
+    "multikrum": {"f": 1},
+    "bulyan": {"f": 0},
+    "deepsight": {"num_samples": 50},
+}
+
+
+def server_of(federation, name, **more):
+    return federation.server(name, **SETTINGS.get(name, {}), **more)
+
+
+def expected(federation, server, nodes, round=1, ids=None):
+    """Return what the server answers without Flower, for the honest updates of some nodes."""
+    states = [federation.moved(node, round) for node in sorted(nodes)]
+    updates = Updates(
+        round,
+        tuple(map(str, sorted(nodes))) if ids is None else ids,
+        torch.stack([state.weights for state in states]),
+        torch.stack([state.buffers for state in states]),
+        torch.ones(len(states), dtype=torch.float64),
+        *federation.state,
+        spec=federation.spec,
+    )
+    return admit(server, updates)
+
+
+def run(federation, make_grid, nodes, server=None, rounds=1, **options):
+    strategy = RobustStrategy(server or federation.server(), **options)
+    grid = make_grid(nodes)
+    result = strategy.start(grid, federation.arrays, num_rounds=rounds, timeout=0)
+    return strategy, grid, result
+
+
+def state_of(federation, arrays):
+    return federation.layout.read(arrays, federation.layout.empty())
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_every_server_answers_through_flower_as_it_does_alone(name, federation, make_grid):
+    nodes = {node: federation.honest() for node in NODES}
+    strategy, _, result = run(federation, make_grid, nodes, server_of(federation, name))
+    answer = expected(federation, server_of(federation, name), NODES)
+    assert torch.equal(state_of(federation, result.arrays).weights, answer.weights)
+    torch.testing.assert_close(
+        state_of(federation, result.arrays).buffers, answer.buffers, rtol=0, atol=0
+    )
+    verdicts = {verdict.client: verdict for verdict in strategy.report.verdicts}
+    for verdict in answer.verdicts:
+        mine = verdicts[verdict.client]
+        assert (mine.accepted, mine.reason) == (verdict.accepted, verdict.reason)
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("survivors", [1, 2])
+def test_every_server_survives_a_round_that_hardly_anybody_answers(
+    name, survivors, federation, make_grid
+):
+    nodes = {
+        node: federation.honest() if i < survivors else federation.failing()
+        for i, node in enumerate(NODES)
+    }
+    _, _, result = run(
+        federation, make_grid, nodes, server_of(federation, name), rounds=2, min_survivors=1
+    )
+    state = state_of(federation, result.arrays)
+    assert state.weights.isfinite().all()
+    assert state.buffers.isfinite().all()
+
+
+def drop_one(arrays):
+    del arrays["head.bias"]
+
+
+def add_one(arrays):
+    arrays["\x1b[2Jbackdoor"] = arrays["head.bias"]
+
+
+def set_to(tensor):
+    def change(arrays):
+        arrays["head.bias"] = Array(tensor.numpy())
+
+    return change
+
+
+def huge(arrays):
+    arrays["head.bias"] = Array(torch.zeros(200_000).numpy())
+
+
+def lie(arrays):
+    """Claim the right shape and dtype over bytes of another one."""
+    true = Array(torch.zeros(4).numpy())
+    arrays["head.bias"] = Array("float32", (3,), "numpy.ndarray", true.data)
+
+
+CHANGES = {
+    drop_one: 'missing array "head.bias"',
+    add_one: 'unexpected array "\\u001b[2Jbackdoor"',
+    set_to(torch.zeros(4)): 'array "head.bias" has shape (4,) instead of (3,)',
+    set_to(torch.zeros(3, dtype=torch.float64)): 'array "head.bias" has dtype <f8 instead of <f4',
+    set_to(torch.tensor([0.0, float("nan"), 0])): "nonfinite update",
+    set_to(torch.tensor([0.0, float("inf"), 0])): "nonfinite update",
+    huge: 'array "head.bias" is oversized: 800128 bytes instead of 12',
+    lie: 'array "head.bias" has shape (4,) instead of (3,)',
+}
+
+
+def second_record(federation):
+    def answer(message):
+        reply = federation.honest()(message)
+        reply.content["more"] = federation.arrays
+        return reply
+
+    return answer
+
+
+def no_record(federation):
+    return lambda message: FlowerMessage(
+        RecordDict({"metrics": MetricRecord({"num-examples": 1})}), reply_to=message
+    )
+
+
+def faults(federation):
+    """Yield (name, node, reason) of every reply that is no update."""
+    for change, reason in CHANGES.items():
+        yield change.__name__, federation.changed(change), reason
+    yield "error", federation.failing("first\nlast \x1b[1mline"), "error reply: last [1mline"
+    yield "silence", lambda message: None, "no reply in time"
+    yield "undecodable", lambda message: TypeError("bad"), "error reply: cannot be decoded (TypeErr"
+    yield "two records", second_record(federation), 'record of arrays should be "arrays" alone'
+    yield "no record", no_record(federation), 'record of arrays should be "arrays" alone'
+
+
+def test_each_malformed_reply_costs_its_node_the_round_and_nobody_else(
+    federation, make_grid, caplog
+):
+    honest = NODES[:3]
+    answer = expected(federation, federation.server(), honest)
+    for name, node, reason in faults(federation):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "entity"):
+            strategy, _, result = run(
+                federation,
+                make_grid,
+                {7: node, **{node: federation.honest() for node in honest}},
+            )
+        assert strategy.report.refused.keys() == {"7"}, name
+        assert strategy.report.refused["7"].startswith(reason), name
+        assert torch.equal(state_of(federation, result.arrays).weights, answer.weights), name
+        metrics = result.train_metrics_clientapp[1]
+        assert metrics["asked"] == 4
+        assert metrics["accepted"] == 3
+        assert metrics[f"refused 7: {strategy.report.refused['7']}"] == 1
+        assert f"round 1: node 7 refused: {reason}" in caplog.text
+        assert "\x1b" not in caplog.text
+
+
+def test_all_malformed_replies_together_leave_the_honest_ones(federation, make_grid):
+    honest = NODES[:3]
+    bad = {100 + i: node for i, (_, node, _) in enumerate(faults(federation))}
+    strategy, _, result = run(
+        federation, make_grid, {**bad, **{node: federation.honest() for node in honest}}
+    )
+    assert set(strategy.report.refused) == set(map(str, bad))
+    answer = expected(federation, federation.server(), honest)
+    assert torch.equal(state_of(federation, result.arrays).weights, answer.weights)
+
+
+def test_a_lost_connection_to_the_superlink_is_no_fault_of_a_node(federation, make_grid):
+    nodes = {1: federation.honest(), 2: lambda message: ConnectionResetError("gone")}
+    with pytest.raises(ConnectionResetError):
+        run(federation, make_grid, nodes)
+
+
+def two_replies(federation, strategy, grid, nodes):
+    """Return the messages of round 1 and honest replies to them, in the driver's hands."""
+    messages = strategy.configure_train(1, federation.arrays, ConfigRecord(), grid)
+    return messages, [nodes[m.metadata.dst_node_id](m) for m in messages]
+
+
+def test_a_second_reply_is_ignored_and_a_stranger_refused(federation, make_grid, caplog):
+    nodes = {node: federation.honest() for node in NODES}
+    strategy = RobustStrategy(federation.server())
+    messages, replies = two_replies(federation, strategy, make_grid(nodes), nodes)
+    double = federation.changed(set_to(torch.full((3,), 9.0)))(messages[1])
+    stranger = FlowerMessage(RecordDict(), 99, "train")
+    stranger = federation.reply(stranger, federation.layout.write(federation.moved(99)))
+    arrays, _ = strategy.aggregate_train(1, [*replies, double, stranger])
+    answer = expected(federation, federation.server(), NODES)
+    assert torch.equal(state_of(federation, arrays).weights, answer.weights)
+    assert strategy.report.refused == {"99": "was not asked in this round"}
+    assert "repeated reply, ignored" in caplog.text
+
+
+def test_the_order_of_arrival_changes_no_bit(federation, make_grid):
+    nodes = {node: federation.honest() for node in NODES}
+    found = []
+    for order in itertools.islice(itertools.permutations(range(len(NODES))), 0, 120, 17):
+        strategy = RobustStrategy(server_of(federation, "droplet"))
+        _, replies = two_replies(federation, strategy, make_grid(nodes), nodes)
+        arrays, _ = strategy.aggregate_train(1, [replies[i] for i in order])
+        found.append(state_of(federation, arrays).weights)
+    assert all(torch.equal(weights, found[0]) for weights in found)
+
+
+def test_replies_are_let_go_of_once_they_are_read(federation, make_grid):
+    nodes = {node: federation.honest() for node in NODES}
+    strategy = RobustStrategy(federation.server())
+    _, replies = two_replies(federation, strategy, make_grid(nodes), nodes)
+    held = []
+
+    def stream():
+        for reply in replies:
+            yield reply
+            held.append(len(reply.content.array_records))
+
+    strategy.aggregate_train(1, stream())
+    assert held == [0] * len(NODES)
+
+
+def test_too_few_sound_replies_leave_the_global_model_and_the_defense_alone(federation, make_grid):
+    nodes = {1: federation.honest(), 2: federation.honest(), 3: federation.failing()}
+    strategy, _, result = run(
+        federation, make_grid, nodes, server_of(federation, "droplet"), min_survivors=3
+    )
+    assert torch.equal(state_of(federation, result.arrays).weights, federation.state.weights)
+    assert not strategy.report.aggregated
+    assert set(strategy.report.refused) == {"1", "2", "3"}
+    assert strategy.server.state_dict()["activity"]["points"] == []
+
+
+def test_self_reported_sample_counts_count_for_nothing(federation, make_grid):
+    plain = {node: federation.honest() for node in NODES}
+    greedy = {**plain, 5: federation.honest(samples=1e9)}
+    _, _, result = run(federation, make_grid, greedy)
+    answer = expected(federation, federation.server(), NODES)
+    assert torch.equal(state_of(federation, result.arrays).weights, answer.weights)
+    with pytest.raises(ConfigError, match='weighting = "samples": nodes report their own'):
+        RobustStrategy(federation.server(weighting="samples"))
+
+
+def test_trusted_sample_counts_weigh_and_impossible_ones_are_refused(federation, make_grid):
+    counts = {17: 30, 5: 10, 40: -1, 41: 0, 42: float("nan"), 43: [3]}
+    nodes = {node: federation.honest(samples=count) for node, count in counts.items()}
+    strategy, _, result = run(
+        federation,
+        make_grid,
+        nodes,
+        federation.server(weighting="samples"),
+        trust_sample_counts=True,
+    )
+    assert set(strategy.report.refused) == {"40", "41", "42", "43"}
+    assert strategy.report.refused["40"] == "num-examples is -1, not a number above 0"
+    mean = (30 * federation.moved(17).weights + 10 * federation.moved(5).weights) / 40
+    torch.testing.assert_close(state_of(federation, result.arrays).weights, mean)
+
+
+def test_integer_counters_come_back_as_integers_and_are_in_no_distance(federation, make_grid):
+    """Krum would choose by them: the node whose weights lie in the middle has counted most."""
+
+    def counting(size, count):
+        def answer(message):
+            state = federation.moved(1)
+            weights = federation.state.weights + size
+            buffers = torch.where(federation.spec.counters, float(count), state.buffers)
+            arrays = federation.layout.write(type(state)(weights, buffers))
+            return federation.reply(message, arrays)
+
+        return answer
+
+    nodes = {1: counting(-0.1, 5), 2: counting(0.0, 10**6), 3: counting(0.1, 5), 4: counting(9, 5)}
+    strategy, _, result = run(federation, make_grid, nodes, federation.server("krum", f=1))
+    assert [v.client for v in strategy.report.verdicts if v.accepted] == ["2"]
+    tensors = result.arrays.to_torch_state_dict()
+    counter = next(name for name in tensors if name.endswith("num_batches_tracked"))
+    assert tensors[counter].dtype == torch.int64
+    assert tensors[counter] == 10**6
+
+
+def test_penalties_follow_the_node_id_across_rounds(federation, make_grid):
+    def turncoat(message):
+        size = 3.0 if message.content["config"]["server-round"] == 1 else 0.01
+        return federation.honest(size)(message)
+
+    nodes = {node: federation.honest() for node in NODES[1:]} | {NODES[0]: turncoat}
+    reports = []
+    run(
+        federation,
+        make_grid,
+        nodes,
+        server_of(federation, "droplet", penalty=2.0, reward=0.5, min_separation=3.0),
+        rounds=2,
+        on_round=reports.append,
+    )
+    assert reports[0].refused == {str(NODES[0]): "2 penalty points"}
+    # Without a split in round 2 everybody is in the majority, so half a point is worked off.
+    assert reports[1].refused == {str(NODES[0]): "1.5 penalty points"}
+
+
+def test_the_choice_of_nodes_is_the_simulators_and_has_its_own_seed(experiment):
+    config = experiment({"federation.size": 20, "federation.round_size": 6}).federation
+    nodes = list(range(500, 520))
+    for round in (1, 2, 3):
+        torch.manual_seed(round)
+        ours = choose(nodes[::-1], 6, round, Seeds(3))
+        assert ours == tuple(500 + c for c in select(config, set(), round, Seeds(3)))
+    assert choose(nodes, 6, 1, Seeds(3)) != choose(nodes, 6, 1, Seeds(4))
+    assert choose(nodes, None, 1, Seeds(3)) == choose(nodes, 50, 1, Seeds(3)) == tuple(nodes)
+
+
+def test_only_the_chosen_nodes_get_a_message_with_the_round(federation, make_grid):
+    nodes = {node: federation.honest() for node in NODES}
+    _, grid, _ = run(federation, make_grid, nodes, rounds=2, nodes_per_round=3)
+    told = [m.content["config"]["server-round"] for m in grid.sent]
+    assert told == [1, 1, 1, 2, 2, 2]
+    first = tuple(m.metadata.dst_node_id for m in grid.sent[:3])
+    assert first == choose(NODES, 3, 1, Seeds(5))
+
+
+def interrupted(federation, make_grid, name, folder, rounds, stop_after):
+    """Run, lose the server process after some rounds, and go on with a new one."""
+    for last in (stop_after, rounds):
+        nodes = {node: federation.honest() for node in NODES} | {6: federation.honest(0.5)}
+        evaluated = []
+        strategy = RobustStrategy(server_of(federation, name), state_folder=folder)
+        result = strategy.start(
+            make_grid(nodes),
+            federation.arrays,
+            num_rounds=last,
+            timeout=0,
+            evaluate_fn=lambda number, arrays, seen=evaluated: seen.append(number),
+        )
+    return strategy, result, evaluated
+
+
+@pytest.mark.parametrize("name", ["drop", "droplet", "foolsgold", "flare", "crfl"])
+def test_a_restarted_server_ends_where_one_that_never_stopped_does(
+    name, federation, make_grid, tmp_path
+):
+    nodes = {node: federation.honest() for node in NODES} | {6: federation.honest(0.5)}
+    whole = RobustStrategy(server_of(federation, name))
+    never = whole.start(make_grid(nodes), federation.arrays, num_rounds=4, timeout=0)
+    strategy, result, evaluated = interrupted(
+        federation, make_grid, name, tmp_path / "state", rounds=4, stop_after=2
+    )
+    assert evaluated == [2, 3, 4]
+    assert list(result.train_metrics_clientapp) == [3, 4]
+    for a, b in zip(*(state_of(federation, r.arrays) for r in (result, never)), strict=True):
+        assert torch.equal(a, b)
+    assert strategy.report.verdicts == whole.report.verdicts
+    lines = (tmp_path / "state" / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_a_finished_federation_is_only_read(federation, make_grid, tmp_path):
+    for _ in range(2):
+        strategy = RobustStrategy(federation.server(), state_folder=tmp_path)
+        grid = make_grid({node: federation.honest() for node in NODES})
+        result = strategy.start(grid, federation.arrays, num_rounds=1, timeout=0)
+    assert grid.sent == []
+    answer = expected(federation, federation.server(), NODES)
+    assert torch.equal(state_of(federation, result.arrays).weights, answer.weights)
+
+
+def test_a_state_of_another_federation_is_not_taken_up(federation, make_grid, tmp_path):
+    nodes = {node: federation.honest() for node in NODES}
+    run(federation, make_grid, nodes, server_of(federation, "droplet"), state_folder=tmp_path)
+    for server, what in (
+        (federation.server(), "another defense"),
+        (federation.server("droplet", penalty=3.0), "another settings"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            run(federation, make_grid, nodes, server, state_folder=tmp_path)
+
+
+def test_a_server_killed_between_record_and_checkpoint_does_the_round_again(
+    federation, make_grid, tmp_path
+):
+    nodes = {node: federation.honest() for node in NODES}
+    run(federation, make_grid, nodes, rounds=2, state_folder=tmp_path)
+    (tmp_path / "checkpoint" / "round_0002.json").unlink()
+    _, _, result = run(federation, make_grid, nodes, rounds=2, state_folder=tmp_path)
+    assert list(result.train_metrics_clientapp) == [2]
+    lines = (tmp_path / "rounds.jsonl").read_text().splitlines()
+    assert [json.loads(line)["round"] for line in lines] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"min_survivors": 0}, "min_survivors = 0"), ({"nodes_per_round": -1}, "nodes_per_round")],
+)
+def test_impossible_settings_are_refused(options, message, federation):
+    with pytest.raises(ConfigError, match=message):
+        RobustStrategy(federation.server(), **options)
+
+
+def test_nobody_is_asked_to_judge_itself(federation, make_grid):
+    strategy = RobustStrategy(federation.server())
+    grid = make_grid({1: federation.honest()})
+    assert strategy.configure_evaluate(1, ArrayRecord(), ConfigRecord(), grid) == []
+    assert strategy.aggregate_evaluate(1, []) is None
