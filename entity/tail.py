@@ -44,9 +44,9 @@ class Tail:
             try:
                 found = json.loads(line)
                 number = found["round"]
-            except (ValueError, LookupError, TypeError):
+            except (ValueError, LookupError, TypeError, RecursionError):
                 return
-            if not line.endswith(b"\n"):
+            if not isinstance(number, int) or not line.endswith(b"\n"):
                 return
             self.place += len(line)
             if number > self.round:

@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from entity.record import read_summary
-from entity.report.json_fields import at, mapping, number, numbers
+from entity.report.json_fields import at, ids, mapping, number, numbers
 from entity.schema import ConfigError
 from entity.store import ERROR
 from entity.tail import Tail
@@ -79,7 +79,7 @@ class Watched:
     def rounds(self) -> int:
         """Return how many rounds there will be."""
         value = at(self.config, "federation.rounds")
-        return value if isinstance(value, int) else len(self.lines)
+        return value if isinstance(value, int) else self.done
 
     @property
     def done(self) -> int:
@@ -187,7 +187,7 @@ def refused_of(line: Mapping[str, Any], most: int) -> str:
     >>> refused_of({"refused": [3, 14, 15], "malicious": [14]}, 9)
     '3: 3 ...'
     """
-    refused, malicious = line.get("refused") or [], set(line.get("malicious") or [])
+    refused, malicious = ids(line, "refused"), set(ids(line, "malicious"))
     names = [f"{client}{'*' if client in malicious else ''}" for client in refused]
     text = f"{len(names)}: {' '.join(names)}" if names else "0"
     while len(text) > most and names:

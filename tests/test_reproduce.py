@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from entity import reproduce_cli, resolve, study, sweep_cli
 from entity.cli import main
@@ -279,3 +281,37 @@ def test_the_mnist_half_of_the_laptop_study_needs_no_cifar10(tmp_path, monkeypat
 )
 def test_the_ends_of_a_range_belong_to_it(value, inside):
     assert (value in Band(0.5, 0.6)) is inside
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 99)
+    | st.floats(allow_nan=True)
+    | st.text("ab0 é\n"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner),
+    max_leaves=5,
+)
+_KEYS = st.sampled_from(["title", "takes", "hours", "source", "rows", "expect", "odd"])
+_CELLS = st.dictionaries(st.sampled_from(["defense", "seed", "x"]), _JSON, max_size=2)
+_EXPECTED = st.dictionaries(st.sampled_from(["cells", "mta", "asr"]), _JSON | _CELLS)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    base=st.sampled_from([{}, SAYS]),
+    says=st.dictionaries(_KEYS, _JSON | st.lists(_EXPECTED, max_size=2)) | _JSON,
+)
+def test_nothing_that_stands_under_study_gives_a_traceback(tmp_path_factory, base, says):
+    if isinstance(says, dict):
+        says = {**base, **says}
+    path = tmp_path_factory.getbasetemp() / "fuzz.json"
+    path.write_text(json.dumps({"study": says, "axes": AXES, "seeds": [1, 2]}))
+    try:
+        found = load(path)
+    except ConfigError as error:
+        refusal = str(error)
+    else:
+        refusal = ""
+        assert (found.axes, found.title) == (("defense",), says["title"])
+    assert "\n" not in refusal

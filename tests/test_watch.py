@@ -8,6 +8,8 @@ import sys
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rich.console import Console
 
 from entity import watch_cli
@@ -213,3 +215,30 @@ def test_sparklines(values, width, drawn):
 def test_refused_clients_fit_whatever_their_names():
     assert len(refused_of({"refused": ["x" * 50], "malicious": []}, 10)) <= 10
     assert refused_of({"refused": [], "malicious": [1]}, 10) == "0"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text("ab[]\n"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab"), inner, max_size=2),
+    max_leaves=4,
+)
+_FACTS = ("mta", "asr", "refused", "malicious", "seconds", "round")
+_LINES = st.dictionaries(st.sampled_from(_FACTS), _JSON)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    config=_JSON | st.fixed_dictionaries({"name": _JSON, "federation": _JSON}),
+    lines=st.lists(_LINES.map(lambda facts: {"round": 1, **facts}) | _JSON, max_size=3),
+    summary=_JSON,
+    once=st.booleans(),
+)
+def test_whatever_the_files_hold_there_is_no_traceback(
+    tmp_path_factory, config, lines, summary, once
+):
+    folder = tmp_path_factory.getbasetemp() / "odd"
+    folder.mkdir(exist_ok=True)
+    for name, content in (("config", [config]), ("summary", [summary]), ("rounds", lines)):
+        text = "".join(json.dumps(each) + "\n" for each in content)
+        (folder / f"{name}.json{'l' if name == 'rounds' else ''}").write_text(text)
+    assert main(["watch", str(folder), *["--once"] * once]) in (0, 1)
