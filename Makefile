@@ -30,7 +30,7 @@ bench: $(VENV)/installed  ## the benchmarks in their short form, in a quarter of
 	$(BIN)/python benchmarks/round.py --repeats 5
 	$(BIN)/python benchmarks/peers.py --turns 2 --rounds 5 $(addprefix --blazefl ,$(BLAZEFL))
 	$(BIN)/python benchmarks/aggregate.py --quick
-	$(addprefix $(BIN)/python ,$(wildcard benchmarks/distill.py))
+	$(patsubst %,$(BIN)/python % --quick,$(wildcard benchmarks/distill.py))
 	$(BIN)/python benchmarks/scale.py --rounds 20
 
 clean:  ## forget the virtual environment and all caches

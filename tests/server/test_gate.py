@@ -110,3 +110,13 @@ def test_a_refusal_at_the_gate_costs_no_penalty_points(make_updates, make_resour
     assert server.activity.points(12) == 0
     assert server.activity.points(14) == 1
     assert answer.verdicts[2].score is None
+
+
+def test_finite_numbers_pass_whatever_their_sum(make_updates, spy):
+    """The sum of the first overflows; infinities of both signs have none, and are refused."""
+    huge = torch.finfo(torch.float32).max
+    rows = [(huge, huge), (math.inf, -math.inf), (-huge, -huge)]
+    updates = make_updates(rows, ids=[5, 2, 9], origin=[0, 0])
+    server = spy(updates)
+    admit(server, updates)
+    assert server.shown == (5, 9)
