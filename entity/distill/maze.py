@@ -112,7 +112,7 @@ class MazeArgs:
     amp_enabled: bool = False
     """Run students and teachers in bfloat16."""
     channels_last: bool = False
-    """Run all networks but the critic in the layout fastest on a CPU; equal up to rounding (ours)."""
+    """Run all but the critic in the layout fastest on a CPU, equal up to rounding (ours)."""
     disable_pbar: bool = False
     """Kept from the original: the distillation draws no bar of its own."""
 
