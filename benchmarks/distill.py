@@ -138,6 +138,27 @@ def compare(
     return federation.title, markdown(HEADS, rows)
 
 
+def introduction(seeds: int, iterations: int) -> str:
+    """Say what the tables compare."""
+    return (
+        "## Distillation: the specification's plain loop against ours\n\n"
+        f"A budget of {iterations} iterations of {BATCH} images, {seeds} seeds, one thread; seconds "
+        "are the median of the processor's, the ratio the median of ratios within a seed, MTA, ASR "
+        "and agreement means over the seeds. All loops start from the same student and teachers. "
+        "*Plain* is `benchmarks/plain_maze.py`: networks of the published width, teachers asked "
+        "anew for every use. *Same work* is ours with the same settings; *narrow* has "
+        f"{changed(SAME, NARROW)}; *fast* has besides {changed(NARROW, FAST)}.\n\n"
+        f"`python benchmarks/distill.py --seeds {seeds} --iterations {iterations}` at commit "
+        f"{commit()}; {hardware()}."
+    )
+
+
+def changed(base: MazeArgs, other: MazeArgs) -> str:
+    """Name the settings in which one loop differs from another."""
+    before, after = vars(base), vars(other)
+    return ", ".join(f"`{name}` {after[name]}" for name in after if after[name] != before[name])
+
+
 def main() -> int:
     """Compare in every situation and publish the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -160,7 +181,7 @@ def main() -> int:
         parts.append(f"### {title}\n\n{table}")
         print(table, flush=True)
     if not options.quick:
-        put_section(PERFORMANCE, "distill", "\n\n".join(parts))
+        put_section(PERFORMANCE, "distill", "\n\n".join([introduction(seeds, iterations), *parts]))
     return 0
 
 
