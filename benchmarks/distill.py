@@ -147,7 +147,7 @@ def introduction(seeds: int, iterations: int) -> str:
     """Say what the tables compare."""
     return (
         "## Distillation: the specification's plain loop against ours\n\n"
-        f"A budget of {iterations} iterations of {BATCH} images, {seeds} seeds, one thread; seconds "
+        f"{iterations} iterations of {BATCH} images at most, {seeds} seeds, one thread; seconds "
         "are the median of the processor's, the ratio the median of ratios within a seed, MTA, ASR "
         "and agreement means over the seeds. All loops start from the same student and teachers. "
         "*Plain* is `benchmarks/plain_maze.py`: networks of the published width, teachers asked "

@@ -15,7 +15,10 @@ Where we leave the original code, and why:
   iteration. Zero student or replay steps mean zero;
 - the generator learns against the student in evaluation mode throughout, so its steps never
   touch the student's BatchNorm statistics;
-- teachers that stop giving finite, bounded logits are left out during the run, too.
+- teachers that stop giving finite, bounded logits are left out during the run, too;
+- what is there for speed is off by default: narrower networks, fewer critic steps, another memory
+  layout, and a budget in cycles that ends where one changed nothing. `benchmarks/distill.py`
+  compares it with the algorithm as it is specified.
 """
 
 from collections.abc import Callable, Iterator
