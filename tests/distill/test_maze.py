@@ -593,9 +593,11 @@ def test_the_student_goes_on_training_after_a_look(taught):
 @pytest.mark.parametrize("scheduler", ["cosine", "none"])
 def test_the_rate_falls_to_zero_in_every_cycle(monkeypatch, scheduler):
     rates = []
+    descend = maze.descend
 
     def spy(optimiser, loss):
         rates.append(optimiser.param_groups[0]["lr"])
+        descend(optimiser, loss)
 
     monkeypatch.setattr(maze, "descend", spy)
     args = replace(SMALL, distill_iters=8, iter_gen=0, iter_clone=1, iter_exp=0, lr_clone=0.03)
