@@ -49,6 +49,8 @@ TINY_DROP = {
         **{"random_weight_G": 0.5, "random_weight_D": 0.5, "reschedule": True},
     },
 }
+QUICK = {"cycles": 2, "plateau": 0.1, "channels_last": True, "min_agreement": 0.01, "iter_dis": 1}
+TINY_FAST_DROP = {"type": "drop", "defense_args": {**TINY_DROP["defense_args"], **QUICK}}
 TINY_FLIP = {
     "type": "flip",
     "defense_args": {
@@ -59,6 +61,7 @@ TINY_FLIP = {
 CASES = {
     "undefended": {},
     "drop": {"server.defense": TINY_DROP},
+    "drop, fast": {"server.defense": TINY_FAST_DROP},
     "foolsgold": {"server.defense": {"type": "foolsgold"}},
     "crfl": {"server.defense": {"type": "crfl"}},
     "neurotoxin": {

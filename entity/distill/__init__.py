@@ -1,8 +1,18 @@
 """Knowledge distillation from an ensemble of models, without their data."""
 
 from entity.distill import dfme
+from entity.distill.agreement import PROBES, agreement
 from entity.distill.ensemble import Ensemble
 from entity.distill.exam import Labelled
 from entity.distill.maze import Distillation, MazeArgs, distill
 
-__all__ = ["Distillation", "Ensemble", "Labelled", "MazeArgs", "dfme", "distill"]
+__all__ = [
+    "PROBES",
+    "Distillation",
+    "Ensemble",
+    "Labelled",
+    "MazeArgs",
+    "agreement",
+    "dfme",
+    "distill",
+]

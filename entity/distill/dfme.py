@@ -29,7 +29,9 @@ from entity.distill.maze import (
     MazeArgs,
     conclude,
     descend,
+    lay_out,
     new_optimiser,
+    new_plateau,
     new_schedule,
 )
 from entity.loops import autocast
@@ -67,7 +69,8 @@ def distill(
         Trained in place.
     args
         Those that apply: budget or distill_iters, batch_size, iter_gen, iter_clone, lr_clone,
-        lr_gen, opt, lr_scheduler, early_stopping, frac_recover_acc, log_iter, amp_enabled.
+        lr_gen, opt, lr_scheduler, cycles, plateau, early_stopping, frac_recover_acc, log_iter,
+        amp_enabled, channels_last.
     rng
         Source of all randomness.
     holdout
@@ -85,6 +88,8 @@ def distill(
     def sample() -> Tensor:
         return generator(generator.noise(args.batch_size, rng).to(device))
 
+    if args.channels_last:
+        lay_out(ensemble, student, generator)
     generator.train()  # throughout: images are normalised by their own batch, as published
     with torch.no_grad():
         report.removed += len(ensemble.filter_by_bound(sample()))
@@ -98,6 +103,7 @@ def distill(
         every=args.log_iter,
         target=args.frac_recover_acc if args.early_stopping else None,
     )
+    plateau = new_plateau(args, total, ensemble, student, generator, holdout, rng)
     for report.iterations in range(1, total + 1):
         with watch("generator"):
             student.eval()
@@ -123,7 +129,9 @@ def distill(
             if not ensemble.members:
                 break
         with watch("holdout"):
-            if exam.passed(report.iterations * args.batch_size):
+            queries = report.iterations * args.batch_size
+            if exam.passed(queries) or plateau.reached(report.iterations):
                 break
 
+    report.agreement = plateau.agreement
     return conclude(report, ensemble, student, generator, exam, watch, rng)

@@ -11,9 +11,12 @@ Where we leave the original code, and why (what concerns the distillation itself
 - fine-tuning works on the student; the original fine-tunes the aggregate and then throws it away;
 - no decision is taken on test data, and the clean images are in no client's data;
 - where every teacher is refused for unbounded logits, or the student itself is no longer finite,
-  the averaged model is kept; the original stops with an exception.
+  the averaged model is kept; the original stops with an exception;
+- with `min_agreement` (off by default) it is kept, too, where the student has collapsed: now and
+  then one that started from random weights ends near chance, and would undo the whole training.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -21,15 +24,26 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from entity.distill import Distillation, Ensemble, Labelled, MazeArgs, dfme, distill
+from entity.distill import (
+    PROBES,
+    Distillation,
+    Ensemble,
+    Labelled,
+    MazeArgs,
+    agreement,
+    dfme,
+    distill,
+)
 from entity.loops import Recipe, fit, shuffled
-from entity.models import CRITICS, GENERATORS
+from entity.models import CRITICS, GENERATORS, Generator
 from entity.models.critics import SMALLEST
 from entity.params import Aggregation, ModelState, ParamSpec, Stopwatch, Updates
 from entity.schema import ConfigError, Fraction, Positive, Whole, unknown
 from entity.seeding import global_stream
 from entity.server.contract import CleanData, Needs, Resources, Setting, step
 from entity.server.droplet import ActivityServer, DropletArgs
+
+log = logging.getLogger("entity")
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,9 @@ class DropArgs(MazeArgs, DropletArgs):
     """The same for the critic."""
     prev_global_weight: Fraction = 0.0
     """Share of the averaged model in the new global model; the rest is the student."""
+    min_agreement: Fraction | None = None
+    """Keep the averaged model where the student agrees with its teachers on a smaller share of the
+    clean images, or of generated ones where the server is granted none; null never does (ours)."""
     finetune: bool = False
     """Fine-tune the student on the labelled clean images."""
     finetune_lr: Positive = 0.01
@@ -130,6 +147,16 @@ class Drop(ActivityServer[DropArgs]):
                 f"{where}.budget = {args.budget:g}: is less than the {queries} queries of one "
                 "iteration; raise it or lower batch_size."
             )
+        if args.uses_critic and (args.iter_dis or 0) > args.iter_clone:
+            raise ConfigError(
+                f"{where}.iter_dis = {args.iter_dis}: the critic learns beside the student, at "
+                f"most iter_clone = {args.iter_clone} times an iteration; lower it."
+            )
+        if args.plateau is not None and args.cycles == 1:
+            raise ConfigError(
+                f"{where}.plateau = {args.plateau:g}: is looked for between cycles, and there is "
+                "one cycle; raise cycles to at least 2."
+            )
         if args.uses_critic or args.finetune:
             _check_clean_data(args, setting, where)
         if args.early_stopping and setting.clean_samples <= _seeds_used(args):
@@ -154,7 +181,10 @@ class Drop(ActivityServer[DropArgs]):
                 stream = self.resources.seeds.generator("global stream", round=updates.round)
                 with watch("distill_setup"), global_stream(stream):  # dropout draws from it
                     student, report = self._distilled(updates, rows, state)
-                diagnostics = {"distilled": float(student is not None), **_numbers(report)}
+                diagnostics = {
+                    "distilled": float(student is not None),
+                    **_numbers(report, self.args),
+                }
                 state = student or state
                 for phase, seconds in report.seconds.items():
                     watch.seconds["distill_setup"] -= seconds
@@ -221,10 +251,33 @@ class Drop(ActivityServer[DropArgs]):
         own = spec.flatten(student)
         if not all(vector.isfinite().all() for vector in own):
             return None, report
+        if args.min_agreement is not None:
+            report.agreement = self._agreement(student, ensemble, generator, updates.round)
+            if not report.agreement >= args.min_agreement:
+                log.warning(
+                    "round %d: the student agrees with its teachers on %.1f %% of the images, "
+                    "below min_agreement = %g: the averaged model is kept",
+                    updates.round,
+                    100 * report.agreement,
+                    args.min_agreement,
+                )
+                return None, report
         for name, module in (("student", student), ("generator", generator), ("critic", critic)):
             if module is not None:
                 self.previous[name] = ParamSpec.of(module).flatten(module)
         return mix(spec, own, averaged, args.prev_global_weight), report
+
+    def _agreement(
+        self, student: nn.Module, ensemble: Ensemble, generator: Generator, round: int
+    ) -> float:
+        """Return the share of images on which student and teachers agree; no label is read."""
+        device, clean = self.resources.device, self.resources.clean
+        if clean is not None:
+            return agreement(student, ensemble, clean.x.to(device))
+        rng = self.resources.seeds.generator("agreement", round=round)
+        with torch.no_grad():
+            images = generator(generator.noise(PROBES, rng).to(device))
+        return agreement(student, ensemble, images)
 
     def _recall(self, name: str, module: nn.Module, random_share: float) -> None:
         """Mix the module of the distillation before into a fresh one."""
@@ -312,8 +365,10 @@ def _finetune(student: nn.Module, seeds: CleanData, args: DropArgs, rng: torch.G
     student.eval()
 
 
-def _numbers(report: Distillation) -> dict[str, float]:
+def _numbers(report: Distillation, args: DropArgs) -> dict[str, float]:
+    measured = args.min_agreement is not None or args.plateau is not None
     return {
+        **({"student_agreement": report.agreement} if measured else {}),
         "distill_iterations": float(report.iterations),
         "distill_member_forwards": float(report.member_forwards),
         "distill_teachers_removed": float(report.removed),

@@ -1,4 +1,5 @@
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -127,3 +128,19 @@ def test_early_stopping_is_only_where_asked_for_and_by_held_out_data():
     assert reports[1].iterations < 60
     assert reports[1].teacher_accuracy == 1
     assert reports[1].accuracy >= 0.5
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_it_ends_after_a_cycle_that_changed_nothing(channels_last):
+    args = replace(ARGS, cycles=6, plateau=1.0, channels_last=channels_last)
+    report = distill(Ensemble([linear(1), linear(2)]), linear(3), source(), args, generator())
+    assert report.iterations == 10
+    assert 0 <= report.agreement <= 1
+    going = distill(
+        Ensemble([linear(1), linear(2)]),
+        linear(3),
+        source(),
+        replace(args, plateau=None),
+        generator(),
+    )
+    assert going.iterations == 60

@@ -587,6 +587,111 @@ def test_the_student_goes_on_training_after_a_look(taught):
     assert not student.training
 
 
+# Cycles and their end
+
+
+@pytest.mark.parametrize("scheduler", ["cosine", "none"])
+def test_the_rate_falls_to_zero_in_every_cycle(monkeypatch, scheduler):
+    rates = []
+    descend = maze.descend
+
+    def spy(optimiser, loss):
+        rates.append(optimiser.param_groups[0]["lr"])
+        descend(optimiser, loss)
+
+    monkeypatch.setattr(maze, "descend", spy)
+    args = replace(SMALL, distill_iters=8, iter_gen=0, iter_clone=1, iter_exp=0, lr_clone=0.03)
+    run(replace(args, cycles=3, lr_scheduler=scheduler))
+    falls = [0.015 * (1 + math.cos(math.pi * (i % 3) / 3)) for i in range(8)]
+    assert rates == pytest.approx(falls if scheduler == "cosine" else [0.03] * 8)
+
+
+def test_one_cycle_without_a_plateau_is_what_it_was_to_the_bit():
+    args = replace(SMALL, alpha_gan=0.5)
+    one, _, _ = run(args)
+    two, _, _ = run(replace(args, cycles=1, plateau=None, iter_dis=None))
+    assert same(one, copied(two))
+
+
+def test_it_ends_after_the_cycle_that_changed_nothing(taught):
+    teachers, hold = taught
+    args = replace(SMALL, distill_iters=12, cycles=4, plateau=0.0, lr_clone=1e-9)
+    student = net(9)
+    _, report, _ = run(args, teachers=teachers, student=student, holdout=hold)
+    assert report.iterations == 3
+    answers = torch.stack([logits(teacher, hold.x) for teacher in teachers]).mean(0)
+    alike = (logits(student, hold.x).argmax(1) == answers.argmax(1)).double().mean()
+    assert report.agreement == float(alike)
+
+
+def test_it_goes_on_while_cycles_change_something(taught):
+    teachers, hold = taught
+    args = replace(SMALL, distill_iters=24, cycles=3, plateau=0.05, batch_size=16, loss_type="l1")
+    student = net(9)
+    _, report, _ = run(
+        replace(args, lr_clone=0.03, iter_exp=3), teachers=teachers, student=student, holdout=hold
+    )
+    assert report.iterations > 8  # the first cycle learnt a lot
+    assert report.agreement >= 0.95
+
+
+def test_a_plateau_needs_no_label(taught):
+    teachers, hold = taught
+    args = replace(SMALL, distill_iters=9, cycles=3, plateau=0.1)
+    one = run(args, teachers=teachers, holdout=hold)
+    two = run(args, teachers=teachers, holdout=Labelled(hold.x, (hold.y + 1) % CLASSES))
+    assert same(one[0], copied(two[0]))
+    assert one[1].iterations == two[1].iterations
+
+
+def test_without_held_out_images_it_is_measured_on_generated_ones(taught):
+    teachers, _ = taught
+    args = replace(SMALL, distill_iters=8, cycles=4, plateau=1.0)
+    one, first, _ = run(args, teachers=teachers)
+    two, second, _ = run(args, teachers=teachers)
+    assert first.iterations == 2
+    assert 0 <= first.agreement == second.agreement <= 1
+    assert same(one, copied(two))
+    assert not one.training
+
+
+# What is done for speed
+
+
+def test_channels_last_is_the_same_distillation_up_to_rounding():
+    args = replace(SMALL, distill_iters=2, alpha_gan=0.5, lr_clone=0.01, loss_type="l1")
+    students = [net(9, norm=True), net(9, norm=True)]
+    found = [
+        run(replace(args, channels_last=last), student=student)
+        for last, student in zip((False, True), students, strict=True)
+    ]
+    assert students[1][0].weight.is_contiguous(memory_format=torch.channels_last)
+    for one, two in zip(found[0][::2], found[1][::2], strict=True):
+        for a, b in zip(one.parameters(), two.parameters(), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-3)
+
+
+def test_channels_last_gives_equal_bits_again():
+    args = replace(SMALL, alpha_gan=0.5, channels_last=True)
+    assert same(run(args)[0], copied(run(args)[0]))
+
+
+@pytest.mark.parametrize("steps", [None, 0, 1, 3])
+def test_the_critic_takes_the_steps_it_is_given(monkeypatch, steps):
+    seen = count()
+    critic = critic_of()
+    inner = maze.gradient_penalty
+
+    def spy(*given):
+        next(seen)
+        return inner(*given)
+
+    monkeypatch.setattr(maze, "gradient_penalty", spy)
+    run(replace(SMALL, alpha_gan=0.5, iter_clone=3, iter_dis=steps), critic=critic)
+    assert next(seen) == 3 * (3 if steps is None else steps)
+    assert same(critic, copied(critic_of())) == (steps == 0)
+
+
 # The report
 
 

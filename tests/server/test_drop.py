@@ -685,6 +685,84 @@ def test_a_student_that_diverged_never_becomes_the_global_model(world):
     assert server.previous == {}
 
 
+def collapse(monkeypatch):
+    """Let every distillation end with a student that says class 0 for everything."""
+    inner = drop.distill
+
+    def bad(ensemble, student, *args, **more):
+        report = inner(ensemble, student, *args, **more)
+        with torch.no_grad():
+            student[4].weight.zero_()
+            student[4].bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+        return report
+
+    monkeypatch.setattr(drop, "distill", bad)
+
+
+def round_of_experts(world):
+    """A round whose clients say class 2 for everything."""
+    updates = world.round(scale=0.001)
+    SPEC.slot("4.bias").of(updates.weights)[:5] += torch.tensor([-4.0, 0.0, 8.0])
+    return updates
+
+
+GUARDED = replace(SMALL, min_agreement=0.5, random_weight_S=0.5)
+
+
+@pytest.mark.parametrize("clean", [None, bands(20, 0)])
+def test_a_collapsed_student_never_replaces_a_good_model(world, monkeypatch, caplog, clean):
+    collapse(monkeypatch)
+    server = world.server(GUARDED, clean=clean)
+    with caplog.at_level("WARNING", "entity"):
+        answer = server.aggregate(round_of_experts(world))
+    averaged = world.server(replace(SMALL, K=-1)).aggregate(round_of_experts(world))
+    assert same_state(answer, averaged)
+    assert answer.diagnostics["distilled"] == 0
+    assert answer.diagnostics["student_agreement"] == 0
+    assert server.previous == {}  # nor is it mixed into the next student
+    (said,) = caplog.messages
+    for word in ("round 1", "0.0 %", "min_agreement = 0.5", "averaged model is kept"):
+        assert word in said
+
+
+def test_without_the_guard_a_collapsed_student_replaces_it(world, monkeypatch):
+    collapse(monkeypatch)
+    args = replace(GUARDED, min_agreement=None)
+    answer = world.server(args).aggregate(round_of_experts(world))
+    assert answer.diagnostics["distilled"] == 1
+    assert "student_agreement" not in answer.diagnostics
+    assert SPEC.slot("4.weight").of(answer.weights).abs().sum() == 0
+
+
+def test_a_good_student_passes_the_guard_unchanged(world):
+    args = replace(SMALL, distill_iters=25, batch_size=16, iter_exp=4, loss_type="l1")
+    plain = world.server(args).aggregate(round_of_experts(world))
+    guarded = world.server(replace(args, min_agreement=0.9)).aggregate(round_of_experts(world))
+    assert same_state(plain, guarded)
+    assert guarded.diagnostics["distilled"] == 1
+    assert guarded.diagnostics["student_agreement"] >= 0.9
+
+
+def test_the_guard_reads_no_label(world):
+    answers = []
+    for shift in (0, 1):
+        clean = bands(20, 0)
+        clean = clean._replace(y=(clean.y + shift) % 3)
+        answers.append(world.server(GUARDED, clean=clean).aggregate(world.round()))
+    assert same_state(*answers)
+    figures = [answer.diagnostics["student_agreement"] for answer in answers]
+    assert figures[0] == figures[1]
+    assert not Drop.needs(GUARDED).clean_labels
+    assert Drop.needs(replace(GUARDED, plateau=0.1, cycles=2)) == Drop.needs(SMALL)
+
+
+def test_a_plateau_ends_a_servers_distillation(world):
+    args = replace(SMALL, distill_iters=8, cycles=4, plateau=1.0)
+    answer = world.server(args).aggregate(world.round())
+    assert answer.diagnostics["distill_iterations"] == 2
+    assert 0 <= answer.diagnostics["student_agreement"] <= 1
+
+
 def test_a_client_with_nan_does_not_stop_a_distillation(world):
     updates = world.round()
     updates.weights[2, 7] = math.nan
@@ -753,6 +831,8 @@ FINE = Setting(round_size=25, clean_samples=2000, image=(3, 32))
     [
         ({"K": 0}, FINE, ["K = 0", "-1 (never)", "at least 1"]),
         ({"K": -2}, FINE, ["K = -2", "-1 (never)", "at least 1"]),
+        ({"iter_dis": 6}, FINE, ["iter_dis = 6", "iter_clone = 5", "lower it"]),
+        ({"plateau": 0.02}, FINE, ["plateau = 0.02", "at least 2", "raise cycles"]),
         ({"model_gen": "conv3_gem"}, FINE, ["model_gen", "conv3_gem", "mean conv3_gen?"]),
         ({"model_dis": "conv3_dist"}, FINE, ["model_dis", "conv3_dist", "mean conv3_dis?"]),
         (
@@ -823,6 +903,8 @@ def test_what_cannot_work_is_refused_with_field_value_and_mend(args, setting, wo
         (DropArgs(early_stopping=True, num_seed=1999), FINE),
         (DropArgs(early_stopping=True, alpha_gan=0), FINE._replace(clean_samples=1)),
         (DropArgs(budget=1, distill_iters=1), FINE),
+        (DropArgs(plateau=0.02, cycles=2, iter_dis=5), FINE),
+        (DropArgs(alpha_gan=0, iter_dis=6), FINE),
         (DropArgs(client_cluster_filtering=False), FINE._replace(round_size=1)),
     ],
 )
@@ -845,6 +927,11 @@ def test_defaults_are_the_originals():
         "finetune": False,
         "reference_model": False,
         "reschedule": False,
+        "min_agreement": None,
+        "cycles": 1,
+        "plateau": None,
+        "iter_dis": None,
+        "channels_last": False,
         "stealing_method": "maze",
     }
     assert {name: getattr(args, name) for name in given} == given

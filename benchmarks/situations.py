@@ -1,0 +1,145 @@
+"""Rounds in which a distillation is due: real federations, stopped where the teachers are known.
+
+DROPlet defends them. In the last round the teachers are the honest clients and a given number of
+poisoned ones that got through.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from entity import experiment, resolve
+from entity.client import Broadcast, Roster
+from entity.dataset import normalise
+from entity.engine import Inline
+from entity.federation import select
+from entity.metrics import Judge
+from entity.params import ModelState
+from entity.seeding import Seeds
+from entity.server import CleanData, admit
+
+CONFIGS = Path(__file__).parent.parent / "entity" / "configs"
+
+
+@dataclass(frozen=True)
+class Federation:
+    """What is trained, and for how long, before the distillation."""
+
+    title: str
+    config: str
+    rounds: int
+    attack_from: int
+    """First round in which the malicious clients poison."""
+    survivors: int
+    """Poisoned models among the teachers."""
+    overrides: tuple[tuple[str, str], ...]
+    clone: bool = True
+    """The student starts from the global model before the round, else from random weights."""
+
+
+_DIGITS = (
+    ("federation.size", "25"),
+    ("round_size", "25"),
+    ("number_of_malicious_clients", "10"),
+)
+
+FEDERATIONS = {
+    "digits": Federation(
+        "MNIST-5k, `cnn`, 15 honest teachers and a poisoned one",
+        "mnist5k/drop",
+        rounds=8,
+        attack_from=8,
+        survivors=1,
+        overrides=_DIGITS,
+    ),
+    "backdoored": Federation(
+        "MNIST-5k, `cnn`, a global model with a backdoor, 6 honest teachers and 4 poisoned ones; "
+        "the student starts from random weights",
+        "mnist5k/stealthy/drop",
+        rounds=25,
+        attack_from=1,
+        survivors=4,
+        overrides=(),
+        clone=False,
+    ),
+    "images": Federation(
+        "CIFAR-10 (JPEG), `resnet8`, 6 honest teachers and a poisoned one",
+        "cifar10/drop",
+        rounds=12,
+        attack_from=12,
+        survivors=1,
+        overrides=(
+            ("dataset", "imagefolder:cifar10-folder"),
+            ("model", "resnet8"),
+            ("federation.size", "40"),
+            ("round_size", "10"),
+            ("number_of_malicious_clients", "16"),
+            ("malicious_client_strategy", "enforced"),
+            ("ADR", "0.4"),
+            ("IID", "true"),
+            ("num_epochs", "1"),
+            ("server.held_out", "1000"),
+            ("client.batch_size", "32"),
+            ("client.lr", "0.05"),
+            ("client.weight_decay", "0.0005"),
+            ("DPR", "0.5"),
+        ),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Everything that a distillation starts from."""
+
+    roster: Roster
+    judge: Judge
+    teachers: list[ModelState]
+    start: ModelState
+    """The global model before the round."""
+    clean: CleanData
+    """The server's clean images."""
+
+    def module(self, state: ModelState) -> nn.Module:
+        """Return a classifier that holds a state."""
+        model = self.roster.new_model()
+        self.roster.spec.load(model, state)
+        return model
+
+
+def prepare(federation: Federation, seed: int, data_root: Path) -> Situation:
+    """Train a federation until its last round."""
+    fixed = {
+        "rounds": federation.rounds,
+        "poisoning_start_round": federation.attack_from,
+        "K": -1,
+        "seed": seed,
+        "engine": "inline",
+        "num_threads": 1,
+        "datasets_path": data_root,
+    }
+    config = resolve.experiment(
+        resolve.read(CONFIGS / f"{federation.config}.json"),
+        [*federation.overrides, *((name, str(value)) for name, value in fixed.items())],
+    )
+    seeds = Seeds(seed)
+    split, roster = experiment.recruit(config, seeds)
+    server = experiment.open_server(config, split, roster)
+    state = experiment.initial_state(config, roster, server)
+    engine = Inline(roster)
+    for number in range(1, federation.rounds):
+        chosen = select(config.federation, set(roster.malicious), number, seeds)
+        state = admit(server, engine.train(Broadcast(number, state), chosen)).state
+    chosen = select(config.federation, set(roster.malicious), federation.rounds, seeds)
+    updates = engine.train(Broadcast(federation.rounds, state), chosen)
+    poisoned = roster.poisoning(chosen, federation.rounds)
+    rows = [row for row, client in enumerate(chosen) if client not in roster.malicious]
+    rows += [row for row, client in enumerate(chosen) if client in poisoned][: federation.survivors]
+    return Situation(
+        roster,
+        experiment.open_judge(config, split, roster),
+        [updates.state(row) for row in rows],
+        state,
+        CleanData(normalise(split.server.x), split.server.y),
+    )
