@@ -152,8 +152,11 @@ class RayActors(Crew):
                     worker.turn = turn
                     worker.answer = worker.actor.train.remote(sent, turn.client, memory)
             asked = [worker for worker in self._workers if worker.answer is not None]
-            ready, _ = self._ray.wait([worker.answer for worker in asked], timeout=PATIENCE)
-            if not ready and not any(worker.turn for worker in asked):
+            answers = [worker.answer for worker in asked]
+            ready, _ = self._ray.wait(answers, timeout=PATIENCE)
+            if ready:  # and all others that are, so that no actor waits for its next turn
+                ready, _ = self._ray.wait(answers, num_returns=len(answers), timeout=0)
+            elif not any(worker.turn for worker in asked):
                 log.warning("ray: no core is free; waiting for one")
             for worker in asked:
                 if worker.answer in ready:
@@ -272,7 +275,7 @@ def join(ray: Any, address: str | None, cores: int) -> bool:
     quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
     try:
         ray.init(address or "local", **quiet, **own)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises many kinds, and a bare one where it starts too slowly
         said = " ".join(str(error).split())[:200]
         where = f"settings.ray_address = {address}: no cluster can be joined"
         raise ConfigError(
