@@ -19,7 +19,7 @@ FLAGS = (
     "--disable-background-networking --disable-component-update --disable-sync "
     "--remote-debugging-port=0 --remote-allow-origins=* about:blank"
 )
-PATIENCE = 30
+PATIENCE = 120
 """Seconds to wait for anything, on a machine that may be busy."""
 
 
