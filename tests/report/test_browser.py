@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+from contextlib import ExitStack
 
 import pytest
 
@@ -18,7 +19,7 @@ FLAGS = (
     "--disable-background-networking --disable-component-update --disable-sync "
     "--remote-debugging-port=0 --remote-allow-origins=* about:blank"
 )
-PATIENCE = 30
+PATIENCE = 120
 """Seconds to wait for anything, on a machine that may be busy."""
 
 
@@ -37,7 +38,11 @@ class Browser:
         for line in self.process.stderr:
             if found := re.search(r"ws://\S+", line):
                 break
-        self.socket = client.connect(found[0], max_size=None, proxy=None)
+        self.open_files = ExitStack()
+        self.open_files.enter_context(self.process.stderr)
+        self.socket = self.open_files.enter_context(
+            client.connect(found[0], max_size=None, proxy=None)
+        )
         self.numbers = itertools.count(1)
         self.session = None
         self.errors = []
@@ -141,10 +146,9 @@ class Browser:
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def close(self):
-        self.socket.close()
         self.process.terminate()
         self.process.wait(PATIENCE)
-        self.process.stderr.close()
+        self.open_files.close()
 
 
 @pytest.fixture
