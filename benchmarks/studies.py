@@ -83,7 +83,7 @@ CIFAR10_ON_TWO_CORES = (
     ("number_of_malicious_clients", "8"),
     ("malicious_client_strategy", "enforced"),
     ("round_size", "10"),
-    ("rounds", "25"),
+    ("rounds", "15"),
     ("ADR", "0.4"),
     ("num_epochs", "1"),
     ("server.held_out", "1000"),
@@ -92,10 +92,10 @@ CIFAR10_ON_TWO_CORES = (
     ("client.weight_decay", "0.0005"),
     ("DPR", "0.5"),
 )
-"""20 clients with 1,000 images each, 10 a round of which 4 attack; fixed before any run."""
+"""20 clients with 1,000 images each, 10 a round of which 4 attack; fixed before any run was done."""
 
 DISTILLED_ON_TWO_CORES = (
-    ("K", "10"),
+    ("K", "5"),
     ("distill_iters", "60"),
     ("gen_width", "16"),
     ("dis_width", "8"),
