@@ -32,7 +32,7 @@ def main(engines: Sequence[str], workers: int, repeats: int) -> None:
         opened = {}
         for name in engines:
             words = {
-                "type": "undefended",
+                "server.defense.type": "undefended",
                 "engine": name,
                 "workers": str(workers),
                 "federation.size": "20",
