@@ -8,6 +8,7 @@ and the ratio is to FedAvg. The table goes into docs/RESULTS.md.
 """
 
 import argparse
+import logging
 import platform
 import time
 from collections.abc import Callable
@@ -107,6 +108,8 @@ def main() -> int:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
     parser.add_argument("--dry-run", action="store_true", help="print the table, write nothing")
     options = parser.parse_args()
+    for name in ("entity", "flwr"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
     torch.set_num_threads(1)
     columns = {size: measure(size) for size in options.sizes}
