@@ -206,7 +206,9 @@ def secure(folder: Path) -> None:
         deployment.finish("first")
         deployment.stop("superlink")
         deployment.superlink()
-        deployment.run("second", "state", f"{fields}=2", timeout=60)
+        line = json.loads((folder / "state" / "rounds.jsonl").read_text())
+        patience = max(20.0, 2 * line["seconds"]["receive"])  # on this machine, at this load
+        deployment.run("second", "state", f"{fields}=2", timeout=patience)
         seen = deployment.log("node-2").count("Received")
         until(lambda: deployment.log("node-2").count("Received") > seen, "node 2 has work")
         deployment.stop("node-2", signal.SIGKILL)
