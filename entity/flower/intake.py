@@ -60,6 +60,8 @@ class Intake:
                 raise Malformed("repeated reply")
             if message.has_error():
                 raise Malformed(f"error reply: {_printable(message.error.reason)}")
+            if not message.has_content():
+                raise Malformed("empty reply")
             content = message.content
             samples = self._sample_count(content)
             self._read(content, self.rows[node])

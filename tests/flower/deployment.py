@@ -9,10 +9,13 @@ Run in a network namespace of its own. It carries out one scenario and leaves be
 import json
 import os
 import re
+import secrets
+import shutil
 import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable
@@ -37,6 +40,7 @@ class Deployment:
         )
         self.env = os.environ | {
             "FLWR_HOME": str(home),
+            "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",  # Flower starts its own commands
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
             "OMP_NUM_THREADS": "1",
@@ -202,13 +206,48 @@ def secure(folder: Path) -> None:
         deployment.finish("first")
         deployment.stop("superlink")
         deployment.superlink()
-        deployment.run("second", "state", f"{fields}=2", timeout=60)
+        line = json.loads((folder / "state" / "rounds.jsonl").read_text())
+        patience = max(20.0, 2 * line["seconds"]["receive"])  # on this machine, at this load
+        deployment.run("second", "state", f"{fields}=2", timeout=patience)
         seen = deployment.log("node-2").count("Received")
         until(lambda: deployment.log("node-2").count("Received") > seen, "node 2 has work")
         deployment.stop("node-2", signal.SIGKILL)
         deployment.finish("second")
 
 
+def simulation(folder: Path) -> None:
+    """Flower's own simulation engine, on Ray: the same apps without a network."""
+    ray = Path(tempfile.mkdtemp(prefix="ray-"))  # a short path: its sockets lie there
+    (ray / "token").write_text(secrets.token_hex(32))
+    os.environ |= {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(ray / "token"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_HOME": str(folder / "home"),
+    }
+    from flwr.serverapp import ServerApp
+    from flwr.simulation import run_simulation
+
+    from entity.flower.client_app import client_app
+    from entity.flower.server_app import serve
+
+    path = folder / "app" / "federation" / "experiment.json"
+    server = ServerApp()
+
+    @server.main()
+    def main(grid, context) -> None:
+        context.run_config |= {"state": str(folder / "state"), "timeout": 400.0}
+        serve(grid, context, path)
+
+    init = {"include_dashboard": False, "num_cpus": 2, "_temp_dir": str(ray)}
+    backend = {"init_args": init, "client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
+    try:
+        run_simulation(server, client_app(path), SIZE, backend_config=backend)
+    finally:
+        shutil.rmtree(ray, ignore_errors=True)
+
+
 if __name__ == "__main__":
     scenario, place = sys.argv[1:]
-    {"plain": plain, "secure": secure}[scenario](Path(place))
+    {"plain": plain, "secure": secure, "simulation": simulation}[scenario](Path(place))

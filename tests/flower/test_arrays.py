@@ -145,7 +145,7 @@ def test_what_is_no_such_array_is_refused_with_the_reason(sent, reason):
     assert str(error.value) in (reason, f'array "weight" {reason}')
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 139), st.integers(0, 255))
 def test_no_bytes_do_anything_but_be_read_or_refused(noise, place, value):
     """Neither noise nor one wrong byte in a good file raises anything else."""

@@ -15,8 +15,11 @@ pytest.importorskip("flwr.serverapp")
 
 from entity import experiment as loop
 from entity.checkpoint import Checkpoints
+from entity.params import ModelState
 from entity.scaffold import write_app
 from entity.seeding import Seeds
+
+pytestmark = pytest.mark.deployment
 
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c"]
 EXPERIMENT = {
@@ -30,6 +33,7 @@ EXPERIMENT = {
         "defense_args": {
             **{"K": 1, "distill_iters": 2, "gen_width": 4, "dis_width": 4, "batch_size": 16},
             **{"model_gen": "conv3_gen", "model_dis": "conv3_dis", "num_seed": 20},
+            "clone_init_with_global": True,
         },
     },
 }
@@ -58,12 +62,20 @@ def secure(tmp_path_factory, experiment) -> Path:
     return carry_out("secure", tmp_path_factory.mktemp("secure"), experiment(EXPERIMENT))
 
 
+def close(found: ModelState, expected: ModelState) -> None:
+    """Compare two models; rows are ordered by node id, which moves the last bits of sums."""
+    torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-6)
+
+
+def rounds_of(folder: Path, state: str) -> list[dict]:
+    """Return the rounds of a state folder."""
+    return [json.loads(line) for line in (folder / state / "rounds.jsonl").read_text().splitlines()]
+
+
 def lines_of(folder: Path, state: str) -> list[dict]:
     """Return the rounds of a state folder, with clients for node ids."""
     nodes = json.loads((folder / "nodes.json").read_text())
-    lines = [
-        json.loads(line) for line in (folder / state / "rounds.jsonl").read_text().splitlines()
-    ]
+    lines = rounds_of(folder, state)
     for line in lines:
         verdicts = line["verdicts"]
         line["accepted"] = sorted(nodes[v["client"]] for v in verdicts if v["accepted"])
@@ -80,10 +92,7 @@ def test_the_federation_of_processes_is_the_simulators(name, rounds, plain, expe
     lines = lines_of(plain, f"{name}-state")
     assert [line["accepted"] for line in lines] == [r["accepted"] for r in simulated.rounds]
     found = Checkpoints(plain / f"{name}-state", {}, 0).last(rounds)
-    # Rows are ordered by node id, which is drawn anew: sums may differ in their last bits.
-    torch.testing.assert_close(
-        found.snapshot.state.weights, simulated.state.weights, rtol=1e-4, atol=1e-6
-    )
+    close(found.snapshot.state, simulated.state)
     split, roster = loop.recruit(simulated.config, Seeds(3))
     model = roster.new_model()
     roster.spec.load(model, found.snapshot.state)
@@ -126,3 +135,15 @@ def test_a_restarted_server_goes_on_and_a_killed_node_costs_its_round_alone(secu
     assert reason == "no reply in time" or reason.startswith("error reply")
     assert second["aggregated"]
     assert {v["client"] for v in first["verdicts"]} == {v["client"] for v in second["verdicts"]}
+
+
+def test_flowers_simulation_engine_gives_the_simulators_model(tmp_path, experiment):
+    pytest.importorskip("ray")
+    changes = EXPERIMENT | {"federation.rounds": 2, "server.defense": {"type": "droplet"}}
+    config = experiment(changes)
+    folder = carry_out("simulation", tmp_path, config)
+    found = Checkpoints(folder / "state", {}, 0).last(2)
+    simulated = loop.run(config)
+    close(found.snapshot.state, simulated.state)
+    for line, expected in zip(rounds_of(folder, "state"), simulated.rounds, strict=True):
+        assert sum(v["accepted"] for v in line["verdicts"]) == len(expected["accepted"])

@@ -1,0 +1,103 @@
+"""Write the tables of DEPLOY.md that are made from the code and from measurements.
+
+    python docs/make_deploy.py
+
+What each defense must be granted comes from its `needs`; the sizes are arithmetic, on the measured
+costs in RESULTS.md.
+"""
+
+import re
+from pathlib import Path
+
+from entity.schema import load
+from entity.server import SERVERS, Needs
+
+DOCS = Path(__file__).parent
+NODES = (10, 100, 1_000)
+PARAMETERS = {"1M": 1.1e6, "11M": 11e6, "100M": 100e6}
+MEASURED_NODES, MEASURED_PARAMETERS = 25, 11e6
+"""Of the table of benchmarks/aggregate.py."""
+
+
+def needs_table() -> str:
+    """Return what the operator must hold for every defense, with its default settings."""
+    lines = [
+        "| defense | clean images | labels | stable node ids | every update in the clear "
+        "| honest majority | bound on attackers |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, entry in SERVERS.items():
+        needs: Needs = entry.needs(load(entry.hyperparameters, {}))
+        granted = (
+            needs.clean_data,
+            needs.clean_labels,
+            needs.client_identity,
+            needs.individual_updates,
+            needs.honest_majority,
+            needs.malicious_bound or needs.true_malicious_count,
+        )
+        lines.append(f"| `{name}` | " + " | ".join("yes" if one else "" for one in granted) + " |")
+    return "\n".join(lines)
+
+
+def sizes_table() -> str:
+    """Return memory and seconds of the server in a round."""
+    plain, pairwise = measured("undefended"), measured("droplet")
+    per_entry = plain / (MEASURED_NODES * MEASURED_PARAMETERS)
+    per_pair = (pairwise - plain) / (MEASURED_NODES**2 * MEASURED_PARAMETERS)
+    lines = [
+        "| nodes | parameters | matrix | network, 1 Gbit/s | averaging | with all distances |",
+        "|---|---|---|---|---|---|",
+    ]
+    for nodes in NODES:
+        for name, parameters in PARAMETERS.items():
+            size = 4 * nodes * parameters
+            average = per_entry * nodes * parameters
+            distances = average + per_pair * nodes**2 * parameters
+            cells = [
+                f"{nodes:,}",
+                name,
+                _bytes(size),
+                _seconds(2 * 8 * size / 1e9),
+                _seconds(average),
+                _seconds(distances),
+            ]
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def measured(defense: str) -> float:
+    """Return the measured seconds of a defense at 11M parameters."""
+    page = (DOCS / "RESULTS.md").read_text()
+    cost = page[page.index("<!-- cost -->") : page.index("<!-- /cost -->")]
+    row = next(line for line in cost.splitlines() if line.startswith(f"| {defense} |"))
+    return float(row.split("|")[5])
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e9:.3g} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds >= 5400:
+        return f"{seconds / 3600:.0f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.2g} s"
+
+
+def page(text: str) -> str:
+    """Return DEPLOY.md with its tables as they are now."""
+    for name, table in (("needs", needs_table()), ("sizes", sizes_table())):
+        marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        text = marked.sub(lambda found, table=table: found[1] + table + "\n" + found[2], text)
+    return text
+
+
+def main() -> int:
+    """Write the page."""
+    path = DOCS / "DEPLOY.md"
+    path.write_text(page(path.read_text()))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
