@@ -4,15 +4,13 @@
 
 Ray listens on the machine's own address, hence the network namespace. The federation is small
 (20 clients of mnist5k, the cnn): what differs is the engine. Rounds of all engines are run in turn,
-and the fastest of each counts.
+the fastest of each counts, and the weights of the last one are held against the first engine's.
 """
 
 import argparse
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-
-import torch
 
 from entity import resolve
 from entity.assembly import recruit
@@ -27,6 +25,7 @@ from entity.seeding import Seeds
 def main(engines: Sequence[str], workers: int, repeats: int) -> None:
     """Print a table."""
     started: dict[str, float] = {}
+    apart: dict[str, float] = {}
     rounds: dict[str, list[float]] = {name: [] for name in engines}
     with ExitStack() as stack:
         opened = {}
@@ -58,13 +57,15 @@ def main(engines: Sequence[str], workers: int, repeats: int) -> None:
                 rounds[name].append(time.perf_counter() - began)
                 reference = updates.weights.clone() if name == engines[0] else reference
                 assert reference is not None
-                assert torch.allclose(updates.weights, reference, atol=1e-4, rtol=0), name
+                apart[name] = float((updates.weights - reference).abs().max())
     base = min(rounds[engines[0]])
-    print("| engine | start and first round, s | a round, s | ratio |")
-    print("|---|---|---|---|")
+    print("| engine | start and first round, s | a round, s | ratio | weights differ by |")
+    print("|---|---|---|---|---|")
     for name in engines:
         best = min(rounds[name])
-        print(f"| {name} | {started[name]:.1f} | {best:.3f} | {best / base:.2f} |")
+        print(
+            f"| {name} | {started[name]:.1f} | {best:.3f} | {best / base:.2f} | {apart[name]:.1g} |"
+        )
 
 
 if __name__ == "__main__":
