@@ -92,7 +92,7 @@ CIFAR10_ON_TWO_CORES = (
     ("client.weight_decay", "0.0005"),
     ("DPR", "0.5"),
 )
-"""20 clients with 1,000 images each, 10 a round of which 4 attack; fixed before any run was done."""
+"""20 clients with 1,000 images each, 10 a round of which 4 attack; fixed before any run."""
 
 DISTILLED_ON_TWO_CORES = (
     ("K", "5"),
