@@ -156,6 +156,12 @@ def no_record(federation):
     )
 
 
+def no_content(message):
+    reply = FlowerMessage(RecordDict(), reply_to=message)
+    reply.__dict__["_content"] = None
+    return reply
+
+
 def faults(federation):
     """Yield (name, node, reason) of every reply that is no update."""
     for change, reason in CHANGES.items():
@@ -164,6 +170,7 @@ def faults(federation):
     yield "silence", lambda message: None, "no reply in time"
     yield "undecodable", lambda message: TypeError("bad"), "error reply: cannot be decoded (TypeErr"
     yield "two records", second_record(federation), 'record of arrays should be "arrays" alone'
+    yield "no content", no_content, "empty reply"
     yield "no record", no_record(federation), 'record of arrays should be "arrays" alone'
 
 
