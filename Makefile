@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-slow check bench clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -16,6 +16,9 @@ demo: $(VENV)/installed  ## three real experiments and their report, in about th
 
 test: $(VENV)/installed  ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-slow: $(VENV)/installed  ## what takes minutes: real deployments, clusters and benchmarks
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'deployment or slow'
 
 check: $(VENV)/installed  ## what CI runs beside the tests: lint, format, types, import contract
 	$(BIN)/ruff check .

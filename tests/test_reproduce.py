@@ -305,7 +305,7 @@ _EXPECTED = st.dictionaries(st.sampled_from(["cells", "mta", "asr"]), _JSON | _C
 def test_nothing_that_stands_under_study_gives_a_traceback(tmp_path_factory, base, says):
     if isinstance(says, dict):
         says = {**base, **says}
-    path = tmp_path_factory.getbasetemp() / "fuzz.json"
+    path = tmp_path_factory.mktemp("fuzz") / "fuzz.json"
     path.write_text(json.dumps({"study": says, "axes": AXES, "seeds": [1, 2]}))
     try:
         found = load(path)

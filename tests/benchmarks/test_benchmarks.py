@@ -32,6 +32,7 @@ def cells(text):
     return line.split("  ")
 
 
+@pytest.mark.slow
 def test_a_round_is_timed_against_its_floor():
     line = cells(answer("benchmarks/round.py", "--tiny", "--repeats", "1"))
     assert line[:3] == ["`cnn` 1x28x28", "2 x 20 x 1, batch 10", "pool"]
@@ -40,6 +41,7 @@ def test_a_round_is_timed_against_its_floor():
     assert ratio == pytest.approx(seconds / floor, rel=0.1)  # of one pair, which is its own median
 
 
+@pytest.mark.slow
 def test_our_side_of_the_peers_learns():
     words = ["--only-ours", "--model", "cnn", "--turns", "1", "--rounds", "6", "--share", "0.2"]
     line = cells(answer("benchmarks/peers.py", *words))
@@ -56,6 +58,7 @@ def test_a_peer_that_is_missing_is_left_out_with_the_mend():
 
 
 @on_linux
+@pytest.mark.slow
 def test_memory_of_a_large_federation_is_measured(tmp_path):
     words = ["--rounds", "3", "--engine", "inline", "--no-page", "--data_root", str(tmp_path)]
     *_, small, large, verdict = answer("benchmarks/scale.py", *words).splitlines()
