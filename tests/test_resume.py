@@ -366,6 +366,7 @@ def test_a_run_may_be_stopped_again_and_again(cheap, whole, tmp_path):
     assert_same(tmp_path, whole("drop").folder)
 
 
+@pytest.mark.slow
 def test_killed_at_ten_random_moments_it_ends_as_if_it_had_not_been(cheap, tmp_path):
     """SIGKILL, in whatever the run is doing: starting, training, writing, renaming."""
     config = cheap(

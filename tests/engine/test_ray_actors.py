@@ -78,6 +78,7 @@ def _left_behind(folder: str) -> list[str]:
 
 
 @apart
+@pytest.mark.deployment
 def test_the_scenes_of_ray(alone):
     here = Path(__file__).parent
     scenes = [str(here / "ray_scenes.py"), str(here / "ray_node_scenes.py")]
@@ -90,6 +91,7 @@ def test_the_scenes_of_ray(alone):
 
 
 @apart
+@pytest.mark.deployment
 def test_ctrl_c_ends_a_run_and_the_ray_it_started(alone, tables, experiment, tmp_path):
     """What is done by then, of FedAvg under BadNets, is what one process does."""
     config, out = tmp_path / "config.json", tmp_path / "run"

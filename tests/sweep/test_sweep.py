@@ -93,6 +93,7 @@ needs_proc = pytest.mark.skipif(
 
 
 @needs_proc
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_half_way_is_finished_to_the_bit(write, start, tmp_path, capsys):
     rounds = {"federation.rounds": 20}
     grid = write(rounds, axes={"server.defense.type": ["undefended", "foolsgold"]}, seeds=[1, 2])
