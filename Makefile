@@ -15,10 +15,10 @@ demo: $(VENV)/installed  ## three real experiments and their report, in about th
 	$(BIN)/drop demo
 
 test: $(VENV)/installed  ## the test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-slow: $(VENV)/installed  ## what takes minutes: real deployments, clusters and benchmarks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'deployment or slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'deployment or slow' --maxfail 2
 
 check: $(VENV)/installed  ## what CI runs beside the tests: lint, format, types, import contract
 	$(BIN)/ruff check .

@@ -43,7 +43,8 @@ def laptop(marks):
 
 @pytest.fixture(scope="module")
 def roster(make_roster):
-    return make_roster()
+    """Two workers: with the default they would take all cores, and leave none to another run."""
+    return make_roster({"settings.workers": 2})
 
 
 @pytest.fixture(scope="module")

@@ -84,7 +84,7 @@ def test_the_scenes_of_ray(alone):
     scenes = [str(here / "ray_scenes.py"), str(here / "ray_node_scenes.py")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *scenes]
     done = subprocess.run(
-        [*SANDBOX, *command], env=alone, capture_output=True, text=True, check=False
+        [*SANDBOX, *command], env=alone, capture_output=True, text=True, check=False, timeout=400
     )
     assert done.returncode == 0, done.stdout[-8000:]
     assert not _left_behind(alone["RAY_TMPDIR"])
