@@ -30,6 +30,7 @@ from torch.nn import functional as F
 
 from entity import experiment, resolve
 from entity.allocator import keep_pages
+from entity.assembly import recruit
 from entity.dataset import DATASETS, MNIST5K, Images, normalise
 from entity.engine import cores
 from entity.seeding import Seeds
@@ -90,7 +91,7 @@ def config_of(model: str, options: argparse.Namespace) -> Any:
 def hand_out(model: str, options: argparse.Namespace, path: Path) -> None:
     """Write the same federation for the others."""
     config = config_of(model, options)
-    split, roster = experiment.recruit(config, Seeds(config.settings.seed))
+    split, roster = recruit(config, Seeds(config.settings.seed))
     parts = [split.train.subset(roster.samples(client)) for client in range(CLIENTS)]
     client = config.client
     Handout(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from torch import nn
 
-from entity import experiment, resolve
+from entity import resolve
+from entity.assembly import initial_state, open_judge, open_server, recruit
 from entity.client import Broadcast, Roster
 from entity.dataset import normalise
 from entity.engine import Inline
@@ -124,9 +125,9 @@ def prepare(federation: Federation, seed: int, data_root: Path) -> Situation:
         [*federation.overrides, *((name, str(value)) for name, value in fixed.items())],
     )
     seeds = Seeds(seed)
-    split, roster = experiment.recruit(config, seeds)
-    server = experiment.open_server(config, split, roster)
-    state = experiment.initial_state(config, roster, server)
+    split, roster = recruit(config, seeds)
+    server = open_server(config, split, roster)
+    state = initial_state(config, roster, server)
     engine = Inline(roster)
     for number in range(1, federation.rounds):
         chosen = select(config.federation, set(roster.malicious), number, seeds)
@@ -138,7 +139,7 @@ def prepare(federation: Federation, seed: int, data_root: Path) -> Situation:
     rows += [row for row, client in enumerate(chosen) if client in poisoned][: federation.survivors]
     return Situation(
         roster,
-        experiment.open_judge(config, split, roster),
+        open_judge(config, split, roster),
         [updates.state(row) for row in rows],
         state,
         CleanData(normalise(split.server.x), split.server.y),

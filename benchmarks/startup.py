@@ -19,6 +19,7 @@ from pages import RESULTS, commit, markdown, put_section
 from studies import CONFIGS
 
 from entity import experiment, resolve
+from entity.assembly import recruit
 from entity.seeding import Seeds
 
 REPEATS = 5
@@ -44,7 +45,7 @@ def measure(size: int, data_root: Path, began: float) -> dict[str, float]:
         [("client.attack", "null"), *((name, str(value)) for name, value in changes.items())],
     )
     resolved = time.time()
-    experiment.recruit(config, Seeds(1))
+    recruit(config, Seeds(1))
     recruited = time.time()
     summary = experiment.run(config).summary
     return {

@@ -83,7 +83,7 @@ CIFAR10_ON_TWO_CORES = (
     ("number_of_malicious_clients", "8"),
     ("malicious_client_strategy", "enforced"),
     ("round_size", "10"),
-    ("rounds", "15"),
+    ("rounds", "25"),
     ("ADR", "0.4"),
     ("num_epochs", "1"),
     ("server.held_out", "1000"),
@@ -92,7 +92,8 @@ CIFAR10_ON_TWO_CORES = (
     ("client.weight_decay", "0.0005"),
     ("DPR", "0.5"),
 )
-"""20 clients with 1,000 images each, 10 a round of which 4 attack; fixed before any run."""
+"""20 clients with 1,000 images each, 10 a round of which 4 attack. Fixed before any run but for the
+rounds: after 15 of them the undefended model was right in 37 % only."""
 
 DISTILLED_ON_TWO_CORES = (
     ("K", "5"),
