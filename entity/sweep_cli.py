@@ -19,6 +19,8 @@ from entity.sweep.cells import Cell, expand
 from entity.sweep.display import SweepDisplay
 from entity.sweep.estimate import Pace, makespan
 from entity.sweep.grid import Grid, read
+from entity.sweep.on_ray import Cluster
+from entity.sweep.process import Here
 from entity.sweep.runner import Failure, reason, run_cells
 from entity.tables import Table
 from entity.trackers import require
@@ -72,8 +74,9 @@ def add_sweep_commands(commands: Any) -> None:
 def add_sweep_options(parser: argparse.ArgumentParser, grid: str) -> None:
     """Add what `sweep` reads; `grid` is the name of the positional in the help."""
     parser.add_argument("--out", type=Path, help=f"folder of the runs (default: runs/{grid})")
+    parser.add_argument("--jobs", type=_jobs, help="runs side by side (default: one a core)")
     parser.add_argument(
-        "--jobs", type=_jobs, default=cores(), help="runs side by side (default: one a core)"
+        "--ray", metavar="ADDRESS", help="run them on a cluster of Ray: auto or HOST:PORT (extra)"
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what there is to do")
     _add_where(parser, "only runs of which this holds, such as defense=drop or 'DPR<0.3'")
@@ -139,7 +142,7 @@ def show_plan(name: str, cells: Sequence[Cell], folder: Path, options: argparse.
         _print(f"{cell.state:11}  {cell.folder}")
     _print(f"{name}: {_counted(cells)}")
     waiting = [cell for cell in cells if _waits(cell, options.retry)]
-    _print(_duration(waiting, finished_runs(folder), options.jobs))
+    _print(_duration(waiting, finished_runs(folder), options.jobs or cores()))
 
 
 def sweep(
@@ -160,9 +163,10 @@ def sweep(
     finished = sum(cell.state == "finished" for cell in cells)
     failures: list[Failure] = []
     if waiting:
+        place = Cluster(options.ray, options.jobs) if options.ray else Here(options.jobs or cores())
         total = finished + len(waiting)
-        with SweepDisplay(err, total, finished, options.jobs, finished_runs(folder)) as display:
-            failures = run_cells(waiting, options.jobs, display, retry=options.retry)
+        with SweepDisplay(err, total, finished, place.jobs, finished_runs(folder)) as display:
+            failures = run_cells(waiting, place, display, retry=options.retry)
     if not options.retry:
         failures += [Failure(cell, reason(cell)) for cell in cells if cell.state == "failed"]
     for failure in failures:

@@ -1,6 +1,15 @@
-"""A federation that runs in a second: four clients, 350 digits, one thread."""
+"""A federation that runs in a second (four clients, 350 digits), and a place for Ray."""
 
-from collections.abc import Callable, Mapping
+import importlib.util
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -53,3 +62,84 @@ def tables() -> Tables:
 def experiment() -> MakeExperiment:
     """The checked experiment of `tiny_tables`."""
     return lambda changes=None: resolve.experiment(tiny_tables(changes))
+
+
+NAMESPACE = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+PATIENCE = 400
+"""Seconds that scenes may take."""
+
+
+class Apart:
+    """A network namespace where processes may start Ray, which listens on the machine's address.
+
+    Parameters
+    ----------
+    folder
+        Ray's; its path is short, as it must be.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        token = Path(folder, "token")
+        token.write_text(secrets.token_hex(32))
+        self.env = {
+            **os.environ,
+            "RAY_TMPDIR": folder,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(token),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        }
+
+    def start(self, *module: object) -> subprocess.Popen[str]:
+        """Start a module with its arguments, as the leader of a process group."""
+        return subprocess.Popen(
+            [*NAMESPACE, sys.executable, "-m", *map(str, module)],
+            env=self.env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def play(self, *scenes: Path) -> None:
+        """Run files of tests, which must pass and leave no process."""
+        played = self.start("pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *scenes)
+        try:
+            said = "".join(played.communicate(timeout=PATIENCE))
+        finally:
+            played.kill()
+        assert played.returncode == 0, said[-8000:]
+        assert not self.left_behind()
+
+    def left_behind(self) -> list[str]:
+        """Return command lines of processes that know Ray's folder, once they had time to end."""
+        deadline = time.monotonic() + 10
+        while True:
+            mine = [line for line in _command_lines() if self.folder in line]
+            if not mine or time.monotonic() > deadline:
+                return mine
+            time.sleep(0.1)
+
+
+@pytest.fixture
+def apart() -> Iterator[Apart]:
+    """A place for Ray; skips the test where there is none."""
+    if importlib.util.find_spec("ray") is None or not _possible():
+        pytest.skip("needs Ray, and the right to make a network namespace")
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        yield Apart(folder)
+
+
+def _possible() -> bool:
+    if shutil.which("unshare") is None or shutil.which("ip") is None:
+        return False
+    return subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
+
+
+def _command_lines() -> Iterator[str]:
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            yield (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue

@@ -67,7 +67,7 @@ def results(monkeypatch):
     }
     asked = []
 
-    def run_cells(cells, jobs, watch, *, retry):
+    def run_cells(cells, place, watch, *, retry):
         failures = []
         for cell in cells:
             asked.append(cell.name)

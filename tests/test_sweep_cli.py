@@ -54,8 +54,8 @@ def pretend(monkeypatch):
     """Sweeps that are asked for; runs named in `failing` fail and the others are finished."""
     asked, failing = [], set()
 
-    def run_cells(cells, jobs, watch, *, retry):
-        asked.append(([cell.name for cell in cells], jobs, retry))
+    def run_cells(cells, place, watch, *, retry):
+        asked.append(([cell.name for cell in cells], place.jobs, retry))
         for cell in cells:
             watch.tick([], cells)
             if cell.name not in failing:

@@ -9,7 +9,8 @@ from entity.engine.compiler import without_compiler
 from entity.engine.contract import Engine
 from entity.engine.inline import Inline
 from entity.engine.pool import Pool
-from entity.engine.ray_actors import RayActors, require_cluster, require_ray
+from entity.engine.ray_actors import RayActors
+from entity.engine.ray_cluster import require_cluster, require_ray
 from entity.engine.vectorized import Vectorized
 
 __all__ = [

@@ -9,10 +9,6 @@ once more on the others, as in the pool.
 
 import importlib
 import logging
-import os
-import secrets
-import socket
-import sys
 import traceback
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,6 +22,7 @@ from entity.client import Broadcast, Roster
 from entity.dataset import Memory as Trigger
 from entity.engine.crew import Crew
 from entity.engine.parcel import Parcel
+from entity.engine.ray_cluster import join, require_ray
 from entity.engine.turns import Memory, Turn, Turns
 from entity.engine.workbench import Workbench
 from entity.params import ModelState
@@ -210,75 +207,3 @@ class RayActors(Crew):
         self._workers = []
         if self._owned:
             self._ray.shutdown()
-
-
-def require_ray(option: str, address: str | None) -> Any:
-    """Return the module of Ray.
-
-    Ray listens on the machine's own address, and whoever reaches it may run code. So what we
-    start, which is where there is no address, asks for a token that only this process and its
-    workers know, unless the environment says how to authenticate.
-
-    Raises
-    ------
-    ConfigError
-        If it is not installed.
-    """
-    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
-        os.environ.setdefault(name, "0")
-    if address is None and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
-        os.environ["RAY_AUTH_MODE"] = "token"  # read at the import
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    try:
-        return importlib.import_module("ray")
-    except ImportError as error:
-        raise ConfigError(
-            f"{option}: needs Ray, which is not installed; `pip install -e '.[ray]'` brings it."
-        ) from error
-
-
-def require_cluster(address: str) -> None:
-    """Refuse an address, HOST:PORT, where nobody listens; Ray itself would try for minutes.
-
-    Raises
-    ------
-    ConfigError
-        If there is nobody.
-    """
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-    except OSError as error:
-        raise ConfigError(
-            f"settings.ray_address = {address}: no cluster can be joined "
-            f"({error.strerror or error})."
-        ) from error
-
-
-def join(ray: Any, address: str | None, cores: int) -> bool:
-    """Connect to a cluster, or start Ray on this machine with some cores.
-
-    Returns
-    -------
-    bool
-        Whether it is ours to disconnect from, or to shut down; not so if the process was
-        connected before.
-
-    Raises
-    ------
-    ConfigError
-        If there is no cluster at the address, or Ray cannot start.
-    """
-    if ray.is_initialized():
-        return False
-    own = {} if address else {"num_cpus": cores, "include_dashboard": False}
-    quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
-    try:
-        ray.init(address or "local", **quiet, **own)
-    except Exception as error:  # Ray raises many kinds, and a bare one where it starts too slowly
-        said = " ".join(str(error).split())[:200]
-        where = f"settings.ray_address = {address}: no cluster can be joined"
-        raise ConfigError(
-            f"{where if address else 'settings.engine = ray: Ray does not start'} ({said})."
-        ) from error
-    return True

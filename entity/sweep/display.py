@@ -13,7 +13,7 @@ from entity.progress import percent
 from entity.store import Run
 from entity.sweep.cells import Cell
 from entity.sweep.estimate import Pace, clock, makespan
-from entity.sweep.process import Process
+from entity.sweep.place import Attempt
 from entity.sweep.runner import Failure
 
 
@@ -69,7 +69,7 @@ class SweepDisplay:
         if self.live:
             self.bar.stop()
 
-    def tick(self, running: Sequence[Process], waiting: Sequence[Cell]) -> None:
+    def tick(self, running: Sequence[Attempt], waiting: Sequence[Cell]) -> None:
         """Show what runs and how long it will take."""
         self.left = self._left(running, waiting)
         self._update(f"  {len(running)} running")
@@ -103,8 +103,8 @@ class SweepDisplay:
     def _say(self, line: str) -> None:
         self.console.print(Text(line), soft_wrap=True)
 
-    def _left(self, running: Sequence[Process], waiting: Sequence[Cell]) -> float | None:
-        seconds = [_remaining(process, self.pace) for process in running]
+    def _left(self, running: Sequence[Attempt], waiting: Sequence[Cell]) -> float | None:
+        seconds = [_remaining(attempt, self.pace) for attempt in running]
         seconds += [self.pace.seconds(cell.config) for cell in waiting]
         known = [each for each in seconds if each is not None]
         return makespan(known, self.jobs) if len(known) == len(seconds) else None
@@ -115,10 +115,10 @@ class SweepDisplay:
         return "left --:--" if self.left is None else f"left {clock(self.left)}"
 
 
-def _remaining(process: Process, pace: Pace) -> float | None:
+def _remaining(attempt: Attempt, pace: Pace) -> float | None:
     """Judge a run by its own rounds where it has any, else by runs like it."""
-    rounds = process.cell.config.federation.rounds
-    if process.rounds_run:
-        return process.seconds / process.rounds_run * (rounds - process.round)
-    expected = pace.seconds(process.cell.config)
-    return None if expected is None else max(0.0, expected - process.seconds)
+    rounds = attempt.cell.config.federation.rounds
+    if attempt.rounds_run:
+        return attempt.seconds / attempt.rounds_run * (rounds - attempt.round)
+    expected = pace.seconds(attempt.cell.config)
+    return None if expected is None else max(0.0, expected - attempt.seconds)

@@ -1,7 +1,8 @@
-"""A cell's worker process, seen from the sweep."""
+"""Cells on this machine: the worker process of each, seen from the sweep."""
 
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
@@ -114,6 +115,29 @@ class Process:
             return (self.cell.folder / OUTPUT).read_text("utf-8", errors="replace")[-4000:]
         except OSError:
             return ""
+
+
+class Here:
+    """The machine that we are on, as a place for cells."""
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+
+    def start(self, cell: Cell, *, resume: bool) -> Process:
+        """Start a worker."""
+        return Process(cell, resume=resume)
+
+    def over(self, running: Sequence[Process], seconds: float) -> list[Process]:
+        """Take in what workers say, and return those that have ended."""
+        with selectors.DefaultSelector() as selector:
+            for process in running:
+                selector.register(process, selectors.EVENT_READ, process)
+            ready: list[Process] = [key.data for key, _ in selector.select(seconds)]
+        return [process for process in ready if not process.read()]
+
+    def stop(self, running: Sequence[Process]) -> None:
+        """End workers."""
+        stop(running)
 
 
 def stop(processes: Sequence[Process]) -> None:

@@ -1,6 +1,5 @@
 """Running cells side by side: whatever becomes of one, the others go on."""
 
-import selectors
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +8,7 @@ from typing import Protocol
 from entity import store
 from entity.store import ERROR
 from entity.sweep.cells import Cell
-from entity.sweep.process import Process, stop
+from entity.sweep.place import Attempt, Place
 from entity.sweep.worker import REFUSED
 
 TICK = 1.0
@@ -28,7 +27,7 @@ class Failure:
 class Watch(Protocol):
     """Who is told how the sweep goes on."""
 
-    def tick(self, running: Sequence[Process], waiting: Sequence[Cell]) -> None:
+    def tick(self, running: Sequence[Attempt], waiting: Sequence[Cell]) -> None:
         """Look at what runs and what waits."""
         ...
 
@@ -42,7 +41,7 @@ class Watch(Protocol):
 
 
 def run_cells(
-    cells: Sequence[Cell], jobs: int, watch: Watch, *, retry: bool = True
+    cells: Sequence[Cell], place: Place, watch: Watch, *, retry: bool = True
 ) -> list[Failure]:
     """Run cells, each in a process of its own.
 
@@ -53,8 +52,8 @@ def run_cells(
     ----------
     cells
         What to run, in this order.
-    jobs
-        How many at a time.
+    place
+        Where to run them, and how many at a time.
     watch
         Told of progress.
     retry
@@ -73,7 +72,7 @@ def run_cells(
     waiting = deque((cell, _begun(cell)) for cell in cells)
     tried: set[str] = set()
     failures: list[Failure] = []
-    running: list[Process] = []
+    running: list[Attempt] = []
 
     def book(cell: Cell, why: str, *, mendable: bool, resume: bool) -> None:
         again = retry and mendable and cell.identity not in tried
@@ -84,36 +83,28 @@ def run_cells(
         else:
             failures.append(Failure(cell, why))
 
-    with selectors.DefaultSelector() as selector:
-        try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    cell, resume = waiting.popleft()
-                    try:
-                        process = Process(cell, resume=resume)
-                    except OSError as error:
-                        book(cell, f"{cell.folder}: {error}", mendable=False, resume=False)
-                        continue
-                    running.append(process)
-                    selector.register(process, selectors.EVENT_READ, process)
-                watch.tick(running, [cell for cell, _ in waiting])
-                for key, _ in selector.select(TICK) if running else ():
-                    process: Process = key.data
-                    if process.read():
-                        continue
-                    selector.unregister(process)
-                    running.remove(process)
-                    code = process.end()
-                    cell = replace(process.cell, done=store.read_row(process.cell.folder))
-                    if code == 0:
-                        watch.finished(cell)
-                    else:
-                        # What cannot be gone on with is started anew.
-                        stuck = process.resume and not process.rounds_run
-                        resume = not stuck and _begun(cell)
-                        book(cell, reason(cell), mendable=code != REFUSED, resume=resume)
-        finally:
-            stop(running)
+    try:
+        while waiting or running:
+            while waiting and len(running) < place.jobs:
+                cell, resume = waiting.popleft()
+                try:
+                    running.append(place.start(cell, resume=resume))
+                except OSError as error:
+                    book(cell, f"{cell.folder}: {error}", mendable=False, resume=False)
+            watch.tick(running, [cell for cell, _ in waiting])
+            for attempt in place.over(running, TICK) if running else ():
+                running.remove(attempt)
+                code = attempt.end()
+                cell = replace(attempt.cell, done=store.read_row(attempt.cell.folder))
+                if code == 0:
+                    watch.finished(cell)
+                else:
+                    # What cannot be gone on with is started anew.
+                    stuck = attempt.resume and not attempt.rounds_run
+                    resume = not stuck and _begun(cell)
+                    book(cell, reason(cell), mendable=code != REFUSED, resume=resume)
+    finally:
+        place.stop(running)
     return failures
 
 

@@ -11,7 +11,7 @@ import torch
 
 from entity.client import Broadcast
 from entity.engine import Inline, RayActors
-from entity.engine.ray_actors import join
+from entity.engine.ray_cluster import join
 from entity.experiment import run
 from entity.params import ModelState
 

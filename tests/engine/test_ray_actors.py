@@ -1,16 +1,12 @@
 """Runs `ray_scenes.py` in a network namespace: Ray listens on the machine's own address."""
 
-import importlib.util
 import json
 import os
 import pickle
-import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import time
 import types
 from dataclasses import replace
@@ -30,77 +26,20 @@ from entity.experiment import run
 from entity.schema import ConfigError
 from entity.seeding import Seeds
 
-SANDBOX = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
-
-def _can_be_alone() -> bool:
-    if shutil.which("unshare") is None or shutil.which("ip") is None:
-        return False
-    return subprocess.run([*SANDBOX, "true"], capture_output=True, check=False).returncode == 0
-
-
-apart = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None or not _can_be_alone(),
-    reason="needs Ray, and the right to make a network namespace",
-)
-
-
-@pytest.fixture
-def alone():
-    """The environment of a process that may start Ray; its folder's path is short, as it must."""
-    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
-        token = Path(folder, "token")
-        token.write_text(secrets.token_hex(32))
-        yield {
-            **os.environ,
-            "RAY_TMPDIR": folder,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(token),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        }
-
-
-def _left_behind(folder: str) -> list[str]:
-    """Return the command lines of processes that know a folder, once they had time to end."""
-    deadline = time.monotonic() + 10
-    while True:
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
-            try:
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-            except OSError:
-                continue
-        mine = [line for line in found if folder in line]
-        if not mine or time.monotonic() > deadline:
-            return mine
-        time.sleep(0.1)
-
-
-@apart
 @pytest.mark.deployment
-def test_the_scenes_of_ray(alone):
+def test_the_scenes_of_ray(apart):
     here = Path(__file__).parent
-    scenes = [str(here / "ray_scenes.py"), str(here / "ray_node_scenes.py")]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *scenes]
-    done = subprocess.run(
-        [*SANDBOX, *command], env=alone, capture_output=True, text=True, check=False, timeout=400
-    )
-    assert done.returncode == 0, done.stdout[-8000:]
-    assert not _left_behind(alone["RAY_TMPDIR"])
+    apart.play(here / "ray_scenes.py", here / "ray_node_scenes.py")
 
 
-@apart
 @pytest.mark.deployment
-def test_ctrl_c_ends_a_run_and_the_ray_it_started(alone, tables, experiment, tmp_path):
+def test_ctrl_c_ends_a_run_and_the_ray_it_started(apart, tables, experiment, tmp_path):
     """What is done by then, of FedAvg under BadNets, is what one process does."""
     config, out = tmp_path / "config.json", tmp_path / "run"
     changes = {"settings.engine": "ray", "settings.workers": 1, "federation.rounds": 10_000}
     config.write_text(json.dumps(tables(changes)))
-    command = [sys.executable, "-m", "entity.cli", "run", "--config", config, "--out", out]
-    started = subprocess.Popen(
-        [*SANDBOX, *command], env=alone, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    started = apart.start("entity.cli", "run", "--config", config, "--out", out)
     rounds = out / "rounds.jsonl"
     while started.poll() is None and not (rounds.exists() and rounds.read_text().count("\n") > 2):
         time.sleep(0.1)
@@ -108,7 +47,7 @@ def test_ctrl_c_ends_a_run_and_the_ray_it_started(alone, tables, experiment, tmp
     said = started.communicate()[1]
     assert started.returncode == 130, said
     assert f"To go on: drop run --resume {out}" in said
-    assert not _left_behind(alone["RAY_TMPDIR"])
+    assert not apart.left_behind()
     kept = Checkpoints(out, {}, 0).last(len(rounds.read_text().splitlines()))
     one = run(experiment({"federation.rounds": kept.snapshot.round}))
     assert torch.equal(kept.snapshot.state.weights, one.state.weights)

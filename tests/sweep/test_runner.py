@@ -6,9 +6,10 @@ import pytest
 
 from entity import resolve
 from entity.record import write_json
-from entity.sweep import runner
+from entity.sweep import process, runner
 from entity.sweep.cells import expand
 from entity.sweep.grid import parse
+from entity.sweep.process import Here
 from entity.sweep.runner import reason, run_cells
 from entity.sweep.worker import FAILED, REFUSED
 
@@ -82,13 +83,15 @@ def sweep(tables, tmp_path, monkeypatch):
     def begin(script=None, names=("1", "2", "3", "4"), *, jobs=1, notes=None, **options):
         Pretender.script, Pretender.began, Pretender.stopped = script or {}, [], []
         Pretender.alive = Pretender.most = 0
-        monkeypatch.setattr(runner, "Process", Pretender)
+        monkeypatch.setattr(process, "Process", Pretender)
         monkeypatch.setattr(
-            runner, "stop", lambda left: Pretender.stopped.extend(p.cell.labels["lr"] for p in left)
+            process,
+            "stop",
+            lambda left: Pretender.stopped.extend(p.cell.labels["lr"] for p in left),
         )
         grid = parse({"base": begin.base, "axes": {"lr": [int(name) for name in names]}}, tmp_path)
         notes = notes or Notes()
-        failures = run_cells(expand(grid, tmp_path / "out"), jobs, notes, **options)
+        failures = run_cells(expand(grid, tmp_path / "out"), Here(jobs), notes, **options)
         return failures, notes
 
     begin.base = tables()

@@ -1,0 +1,84 @@
+"""Ray itself: whether it is there, and how a process joins a cluster or starts one."""
+
+import importlib
+import logging
+import os
+import secrets
+import socket
+import sys
+from typing import Any
+
+from entity.schema import ConfigError
+
+
+def require_ray(option: str, address: str | None) -> Any:
+    """Return the module of Ray.
+
+    Ray listens on the machine's own address, and whoever reaches it may run code. So what we
+    start, which is where there is no address, asks for a token that only this process and its
+    workers know, unless the environment says how to authenticate.
+
+    Raises
+    ------
+    ConfigError
+        If it is not installed.
+    """
+    for name in ("RAY_USAGE_STATS_ENABLED", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"):
+        os.environ.setdefault(name, "0")
+    if address is None and "RAY_AUTH_MODE" not in os.environ and "ray" not in sys.modules:
+        os.environ["RAY_AUTH_MODE"] = "token"  # read at the import
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise ConfigError(
+            f"{option}: needs Ray, which is not installed; `pip install -e '.[ray]'` brings it."
+        ) from error
+
+
+def require_cluster(address: str, option: str = "settings.ray_address") -> None:
+    """Refuse an address, HOST:PORT, where nobody listens; Ray itself would try for minutes.
+
+    Raises
+    ------
+    ConfigError
+        If there is nobody.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{option} = {address}: no cluster can be joined ({error.strerror or error})."
+        ) from error
+
+
+def join(ray: Any, address: str | None, cores: int, option: str = "settings.ray_address") -> bool:
+    """Connect to a cluster, or start Ray on this machine with some cores.
+
+    `option` is what chose the cluster, as the user knows it.
+
+    Returns
+    -------
+    bool
+        Whether it is ours to disconnect from, or to shut down; not so if the process was
+        connected before.
+
+    Raises
+    ------
+    ConfigError
+        If there is no cluster at the address, or Ray cannot start.
+    """
+    if ray.is_initialized():
+        return False
+    own = {} if address else {"num_cpus": cores, "include_dashboard": False}
+    quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": logging.ERROR}
+    try:
+        ray.init(address or "local", **quiet, **own)
+    except Exception as error:  # Ray raises many kinds, and a bare one where it starts too slowly
+        said = " ".join(str(error).split())[:200]
+        where = f"{option} = {address}: no cluster can be joined"
+        raise ConfigError(
+            f"{where if address else 'settings.engine = ray: Ray does not start'} ({said})."
+        ) from error
+    return True
