@@ -4,14 +4,17 @@
 
 Every run is a process of one thread, `--jobs` of them side by side. What a run came to is a line of
 docs/results/STUDY.jsonl; runs that have one are not run again (`--again` forgets them), so a study
-that was stopped goes on where it was, on any machine.
+that was stopped goes on where it was, on any machine. `--check 12` instead runs twelve of them anew,
+chosen at random, and says how far the code of today comes from the table.
 """
 
 import argparse
 import json
 import os
+import random
 import re
 import sys
+import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from statistics import fmean, stdev
@@ -125,7 +128,7 @@ def publish(name: str, study: Study, text: str, commits: list[str]) -> None:
     put_section(
         RESULTS,
         name,
-        f"## {study.title}\n\n{text}\n\n"
+        f"## {study.title}\n\n{study.about}{text}\n\n"
         f"Mean ± standard deviation over seeds {', '.join(map(str, study.seeds))}; MTA and ASR are "
         "means of the last 10 rounds, ASR max the highest of those rounds in any seed. "
         f"`python benchmarks/run_study.py {name}` at commit {', '.join(commits)}; every run as a "
@@ -140,6 +143,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "studies")
     parser.add_argument("--again", action="store_true", help="forget the finished runs")
+    parser.add_argument("--check", type=int, metavar="N", help="run N finished ones anew, compare")
     parser.add_argument("--dry-run", action="store_true", help="only say what there is to do")
     options = parser.parse_args()
     name, study = options.study, STUDIES[options.study]
@@ -147,6 +151,8 @@ def main() -> int:
     if options.again:
         store.unlink(missing_ok=True)
     lines = read_lines(store)
+    if options.check:
+        return check(study, lines, options.check, options.jobs)
     todo = [
         (cell, seed)
         for seed in study.seeds
@@ -182,6 +188,35 @@ def main() -> int:
     publish(name, study, text, sorted({line["commit"] for line in lines.values()}))
     print(text)
     return 0
+
+
+def check(study: Study, lines: dict[Key, dict[str, Any]], number: int, jobs: int) -> int:
+    """Run some finished experiments anew and print old and new figures side by side."""
+    known = [(cell, seed) for cell in study.cells for seed in study.seeds]
+    known = [job for job in known if (job[0].label, job[1]) in lines]
+    chosen = random.Random(number).sample(known, min(number, len(known)))
+    with (
+        ProcessPoolExecutor(jobs, initializer=keep_pages) as pool,
+        tempfile.TemporaryDirectory() as at,
+    ):
+        futures = {
+            pool.submit(run_one, cell, seed, Path(at, folder_name(cell, seed))): (cell, seed)
+            for cell, seed in chosen
+        }
+        for future in as_completed(futures):
+            cell, seed = futures[future]
+            new, old = future.result(), lines[cell.label, seed]
+            pairs = (
+                f"{metric.upper()} {percent(old[metric])} -> {percent(new[metric])}"
+                for metric in ("mta", "asr")
+            )
+            print(f"{' x '.join(cell.label)}, seed {seed}: {', '.join(pairs)}", flush=True)
+    return 0
+
+
+def percent(value: float | None) -> str:
+    """Return a share in percent."""
+    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def folder_name(cell: Cell, seed: int) -> str:
