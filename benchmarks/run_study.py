@@ -4,8 +4,8 @@
 
 Every run is a process of one thread, `--jobs` of them side by side. What a run came to is a line of
 docs/results/STUDY.jsonl; runs that have one are not run again (`--again` forgets them), so a study
-that was stopped goes on where it was, on any machine. `--check 12` instead runs twelve of them anew,
-chosen at random, and says how far the code of today comes from the table.
+that was stopped goes on where it was, on any machine. `--check 12` runs twelve random ones of them
+anew, and shows what comes out beside what did.
 """
 
 import argparse

@@ -113,14 +113,14 @@ def _cifar10() -> Iterator[Cell]:
 
 
 MNIST = (
-    "The shipped `mnist/*.json`: 50,000 digits for 50 clients, of which 20 are malicious, and 10,000 "
-    "for testing; 25 clients a round, 10 of them malicious; 25 rounds of one epoch; the `cnn`.\n\n"
+    "The shipped `mnist/*.json`: 50,000 digits for 50 clients, 20 of them malicious, 10,000 for "
+    "testing; 20 clients a round, 8 of them malicious; 25 rounds of one epoch; the `cnn`.\n\n"
 )
 CIFAR10 = (
-    "CIFAR-10 as an image folder of JPEG files, and `cifar10/*.json` sized for two cores: 20 clients "
-    "of 1,000 images, 8 of them malicious; 10 clients a round, 4 of them malicious, who poison half "
-    "of the victim class; 25 rounds of one epoch; `resnet8`. DROP distils every 5 rounds with 60 "
-    "iterations of 64 images. Far from convergence: DROP's point here is ASR at equal MTA.\n\n"
+    "CIFAR-10 as a folder of JPEG files, and `cifar10/*.json` sized for two cores: 20 clients of "
+    "1,000 images, 8 of them malicious; 10 a round, 4 of them malicious, who poison half of "
+    "the victim class; 25 rounds of one epoch, far from convergence; `resnet8`. DROP distils every "
+    "5 rounds, with 60 iterations of 64 images.\n\n"
 )
 
 STUDIES: dict[str, Study] = {
