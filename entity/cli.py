@@ -335,19 +335,26 @@ def _list(options: argparse.Namespace, rest: list[str]) -> int:
         print(json.dumps(found[options.kind] if options.kind else found, indent=2))
         return 0
     for kind, rows in found.items():
-        table = Table(title=kind, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-        table.add_column("name", no_wrap=True)
-        table.add_column("what it is")
-        table.add_column("paper")
-        needs = kind == "defenses"
-        if needs:
-            table.add_column("needs")
-            table.add_column("streams")
-        for row in rows:
-            cells = [row["name"], row["summary"], row["paper"]]
-            table.add_row(*cells, *([row["needs"], row["streams"]] if needs else []))
-        out.print(table)
+        out.print(_listing(kind, rows))
     return 0
+
+
+def _listing(kind: str, rows: list[catalogue.Row]) -> Table:
+    """Return a registry as a table; on a narrow terminal the paper stands below the summary."""
+    narrow, needs = out.width < 110, kind == "defenses"
+    table = Table(
+        title=kind, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("name", no_wrap=True)
+    for heading in ("what it is", *(() if narrow else ("paper",)), *(("needs",) if needs else ())):
+        table.add_column(heading)
+    if needs:
+        table.add_column("streams", max_width=8)
+    for row in rows:
+        about = [Text(row["summary"]), Text(row["paper"], style="dim")]
+        cells = [Text("\n").join(part for part in about if part)] if narrow else about
+        table.add_row(row["name"], *cells, *([row["needs"], row["streams"]] if needs else []))
+    return table
 
 
 def _fields(options: argparse.Namespace, rest: list[str]) -> int:
