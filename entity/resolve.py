@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,11 @@ from entity.server import ALIASES, SERVERS, Setting
 _ATTACK = "client.attack"
 _DEFENSE = "server.defense"
 _ARGS = "server.defense.defense_args"
+
+
+ERA = 1
+"""A part of every identity, which is made of what differs from the defaults: to be raised when the
+default of a field changes, so that runs from before are not taken for runs with the new one."""
 
 
 class Field(NamedTuple):
@@ -518,17 +523,31 @@ def identity(config: ExperimentConfig) -> str:
 
 
 def fingerprint(tables: Mapping[str, Any]) -> str:
-    """Return the identity of the experiment whose `to_json` these tables are, unchecked."""
-    settings = _table(tables, "settings")
-    kept = {
-        name: value
-        for name, value in settings.items()
-        if (value == APPROXIMATE[name] if name in APPROXIMATE else name not in RUNTIME_SETTINGS)
-    }
-    named = {**tables, "settings": kept}
-    named.pop("name", None)
-    text = json.dumps(named, sort_keys=True, separators=(",", ":"))
+    """Return the identity of the experiment whose `to_json` these tables are, unchecked.
+
+    It is made of the fields that differ from their defaults: one that a later version adds, with
+    a default that changes nothing, leaves the identities of finished runs as they were.
+    """
+    defaults = {field.path: field.default for field in fields(tables)}
+    kept: dict[str, Any] = {"era": ERA}
+    for path, value in _leaves(tables):
+        name = path.removeprefix("settings.")
+        runtime = name != path and (
+            value != APPROXIMATE[name] if name in APPROXIMATE else name in RUNTIME_SETTINGS
+        )
+        if not runtime and path != "name" and value != defaults.get(path, dataclasses.MISSING):
+            kept[path] = value
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _leaves(tables: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tables.items():
+        path = join(where, name)
+        if isinstance(value, Mapping):
+            yield from _leaves(value, path)
+        else:
+            yield path, value
 
 
 def default_name(config: ExperimentConfig) -> str:

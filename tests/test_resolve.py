@@ -1,6 +1,6 @@
 """From files and overrides to experiments: what loads, what is refused, what a name means.
 
-`UPDATE_FLAGS=1 pytest tests/test_resolve.py` rewrites the frozen list of public flags.
+`UPDATE_FLAGS=1 pytest tests/test_resolve.py` rewrites the frozen lists of flags and defaults.
 """
 
 import dataclasses
@@ -15,13 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entity import resolve
+from entity.client import ATTACKS
 from entity.config import RUNTIME_SETTINGS
+from entity.dataset import POISONS
 from entity.schema import ConfigError
 from entity.server import SERVERS
 
 SHIPPED = sorted(Path(str(files("entity") / "configs")).rglob("*.json"))
 DROP = json.loads((Path(str(files("entity"))) / "configs/mnist5k/drop.json").read_text())
 FLAGS = Path(__file__).with_name("public_flags.txt")
+DEFAULTS = Path(__file__).with_name("defaults.txt")
 ARGS = "server.defense.defense_args"
 
 
@@ -559,6 +562,42 @@ def test_everything_else_is_part_of_the_identity():
         assert found not in seen, name
         seen.add(found)
     assert len(seen) > 30
+
+
+def test_fields_at_their_defaults_are_no_part_of_it_so_that_new_ones_change_nothing():
+    tables = resolve.to_json(resolve.experiment(DROP))
+    before = deepcopy(tables)
+    del before["norm"], before["server"]["bn_policy"]
+    del before["server"]["defense"]["defense_args"]["min_agreement"]
+    del before["client"]["attack"]["participation_strategy"]
+    assert resolve.fingerprint(before) == resolve.fingerprint(tables)
+    tables["norm"] = "group"
+    assert resolve.fingerprint(before) != resolve.fingerprint(tables)
+
+
+def test_a_default_that_changes_comes_with_a_new_era():
+    """A new field is a new line of the file. Where a line changes, `resolve.ERA` must be raised
+    with it, or finished runs with the old default pass for runs with the new one."""
+    base = {"defense": "undefended", "attack": "badnets", "poison": "pixel"}
+    common = _defaults(**base)
+    lines = [f"era = {resolve.ERA}", *sorted(common)]
+    for kind, registry in (("defense", SERVERS), ("attack", ATTACKS), ("poison", POISONS)):
+        for name in registry:
+            own = _defaults(**base | {kind: name}) - common
+            lines += [f"{kind} {name}: {line}" for line in sorted(own)]
+    text = "\n".join(lines) + "\n"
+    if os.environ.get("UPDATE_FLAGS"):
+        DEFAULTS.write_text(text)
+    assert text == DEFAULTS.read_text()
+
+
+def _defaults(**types):
+    return {
+        f"{field.path} = {field.default!r}"
+        for field in resolve.fields_of(**types)
+        if field.default is not dataclasses.MISSING
+        and field.path.removeprefix("settings.") not in RUNTIME_SETTINGS
+    }
 
 
 def _another(config, field):
