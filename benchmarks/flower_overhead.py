@@ -20,7 +20,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg, MultiKrum, Strategy
 from flwr.supercore.task_identity import TaskIdentity
-from run_study import commit, markdown, put_section
+from pages import RESULTS, commit, markdown, put_section
 
 from entity.flower import RobustStrategy
 from entity.loops import Recipe
@@ -129,6 +129,7 @@ def main() -> int:
     print(table)
     if not options.dry_run:
         put_section(
+            RESULTS,
             "flower",
             "## What the strategy costs in Flower\n\n"
             f"CPU seconds to aggregate the same replies of {NODES} nodes, in memory, one thread, "
