@@ -1,8 +1,4 @@
-"""Stacked clients end where clients that train one after another end.
-
-Within 1e-4 in every weight, or, where max-pooling chooses otherwise after a rounding (`lenet`),
-within a fiftieth of what clients differ by.
-"""
+"""Stacked clients end where clients that train one after another end, within 1e-4."""
 
 import logging
 
@@ -54,11 +50,10 @@ def test_stacked_clients_end_where_single_ones_end(experiment, caplog, changes):
     with caplog.at_level(logging.INFO, "entity"):
         one, other = both(experiment({**SKEWED, **changes, "federation.round_size": 4}), 1, 2)
     assert "engine vectorized" not in caplog.text  # nobody was trained by the other engine
-    error = one[1] - other[1]
-    assert changes["model"] == "lenet" or error.abs().max() < TOLERANCE
-    apart = one[1] - one[1].mean(0)
-    assert (apart.abs().amax(1) > 10 * TOLERANCE).all()
-    assert (error.norm(dim=1) < apart.norm(dim=1) / 50).all()
+    start = (one[1] - other[1]).abs()
+    assert start.max() < TOLERANCE
+    moved = (one[1] - one[1].mean(0)).abs().amax(1)
+    assert (moved > 10 * TOLERANCE).all()  # clients differ from each other by much more
 
 
 def test_padding_and_early_ends_do_not_count():
