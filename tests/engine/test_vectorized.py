@@ -39,7 +39,8 @@ def both(config, *rounds):
     "changes",
     [
         {"model": "cnn"},
-        {"model": "lenet", "client.transform": True, "client.num_epochs": 2},
+        # At a rate of 0.05 max-pooling makes 2e-4 of a rounding on some processors.
+        {"model": "lenet", "client.transform": True, "client.num_epochs": 2, "client.lr": 0.02},
         {"model": "cnn", "client.attack": None},
         {"model": "cnn", "settings.num_parallel_max": 2},
         {"model": "cnn", "client.batchwise_poison": True, "client.momentum": 0.0},
