@@ -16,6 +16,7 @@ import re
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -26,6 +27,7 @@ from studies import CONFIGS, STUDIES, Cell, Study
 from entity import experiment, resolve
 from entity.allocator import keep_pages
 from entity.config import ExperimentConfig
+from entity.progress import percent
 
 SLOWEST = ("drop", "flip")
 """Defenses whose runs come last."""
@@ -192,8 +194,8 @@ def main() -> int:
 
 def check(study: Study, lines: dict[Key, dict[str, Any]], number: int, jobs: int) -> int:
     """Run some finished experiments anew and print old and new figures side by side."""
-    known = [(cell, seed) for cell in study.cells for seed in study.seeds]
-    known = [job for job in known if (job[0].label, job[1]) in lines]
+    all_of_them = product(study.cells, study.seeds)
+    known = [(cell, seed) for cell, seed in all_of_them if (cell.label, seed) in lines]
     chosen = random.Random(number).sample(known, min(number, len(known)))
     with (
         ProcessPoolExecutor(jobs, initializer=keep_pages) as pool,
@@ -212,11 +214,6 @@ def check(study: Study, lines: dict[Key, dict[str, Any]], number: int, jobs: int
             )
             print(f"{' x '.join(cell.label)}, seed {seed}: {', '.join(pairs)}", flush=True)
     return 0
-
-
-def percent(value: float | None) -> str:
-    """Return a share in percent."""
-    return "-" if value is None else f"{100 * value:.1f}"
 
 
 def folder_name(cell: Cell, seed: int) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from entity.demo import FAST
 from entity.server import SERVERS
 
 CONFIGS = Path(__file__).parent.parent / "entity" / "configs"
@@ -32,16 +33,6 @@ class Study:
     """Data and federation, where they are others than the page's."""
     matrix: bool = False
     """Labels are (row, column): show one matrix of MTA and one of ASR."""
-
-
-FAST = (
-    ("defense_args.channels_last", "true"),
-    ("iter_dis", "1"),
-    ("cycles", "5"),
-    ("plateau", "0.02"),
-    ("lr_clone", "0.02"),
-)
-"""What `benchmarks/distill.py` calls fast, for a student that starts from the global model."""
 
 
 def _main() -> Iterator[Cell]:

@@ -98,6 +98,7 @@ def run(
     require(config.settings.trackers, folder)
     config = settled(config)
     check_engine(config.settings)
+    known_as = identity(config)
     seeds = Seeds(config.settings.seed)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(config.settings.num_threads)
@@ -156,19 +157,19 @@ def run(
                                 detection=asdict(detection),
                             )
                         )
-                        record.summarise(_summary(config, record, detection, "running"))
+                        record.summarise(_summary(config, known_as, record, detection, "running"))
                         trackers.wake()
                         on_round(record.rounds[-1])
                 checkpoints.flush()
                 roster.spec.load(evaluated, state)
-                record.keep_model(evaluated.state_dict(), identity(config))
+                record.keep_model(evaluated.state_dict(), known_as)
             except BaseException:
                 try:
                     checkpoints.flush()  # of the last finished round
                 finally:
-                    record.summarise(_summary(config, record, detection, "interrupted"))
+                    record.summarise(_summary(config, known_as, record, detection, "interrupted"))
                 raise
-            summary = _summary(config, record, detection, "finished")
+            summary = _summary(config, known_as, record, detection, "finished")
             record.summarise(summary)
             return Result(config, folder, record.rounds, summary, state)
     finally:
@@ -273,7 +274,7 @@ def _line(
 
 
 def _summary(
-    config: ExperimentConfig, record: Record, detection: Detection, state: str
+    config: ExperimentConfig, known_as: str, record: Record, detection: Detection, state: str
 ) -> dict[str, Any]:
     rounds = record.rounds
     seconds = total_seconds(rounds)
@@ -286,7 +287,7 @@ def _summary(
         "attack": config.client.attack.type if config.client.attack else None,
         "defense": config.server.defense.type,
         "seed": config.settings.seed,
-        "config_hash": identity(config),
+        "config_hash": known_as,
         "version": __version__,
         "rounds": len(rounds),
         "mta": tail_statistics(rounds, "mta"),

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from entity.config import (
 )
 from entity.dataset import POISONS, Source, source_of
 from entity.models import find
-from entity.schema import ConfigError, join, suggest, unknown
+from entity.schema import ConfigError, flatten, join, suggest, unknown
 from entity.server import ALIASES, SERVERS, Setting
 
 _ATTACK = "client.attack"
@@ -530,7 +530,7 @@ def fingerprint(tables: Mapping[str, Any]) -> str:
     """
     defaults = {field.path: field.default for field in fields(tables)}
     kept: dict[str, Any] = {"era": ERA}
-    for path, value in _leaves(tables):
+    for path, value in flatten(tables):
         name = path.removeprefix("settings.")
         runtime = name != path and (
             value != APPROXIMATE[name] if name in APPROXIMATE else name in RUNTIME_SETTINGS
@@ -539,15 +539,6 @@ def fingerprint(tables: Mapping[str, Any]) -> str:
             kept[path] = value
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _leaves(tables: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tables.items():
-        path = join(where, name)
-        if isinstance(value, Mapping):
-            yield from _leaves(value, path)
-        else:
-            yield path, value
 
 
 def default_name(config: ExperimentConfig) -> str:

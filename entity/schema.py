@@ -19,7 +19,7 @@ import math
 import sys
 import textwrap
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -269,6 +269,23 @@ def show(value: Any) -> str:
 def join(where: str, name: str) -> str:
     """Append a name to a dotted path."""
     return f"{where}.{name}" if where else name
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Walk the leaves of nested objects as (dotted path, value); lists are leaves.
+
+    An empty object has none: a defense without arguments says nothing of them.
+
+    Examples
+    --------
+    >>> list(flatten({"model": "cnn", "server": {"defense": {"type": "drop"}}}))
+    [('model', 'cnn'), ('server.defense.type', 'drop')]
+    """
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 @cache

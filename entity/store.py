@@ -12,8 +12,8 @@ from pathlib import Path
 
 from entity import resolve
 from entity.config import RUNTIME_SETTINGS
-from entity.report.json_fields import at, flatten, mapping, number, text
-from entity.schema import ConfigError
+from entity.report.json_fields import at, mapping, number, text
+from entity.schema import ConfigError, flatten
 from entity.tables import Column, Spread, Table
 from entity.where import Where, full_name
 

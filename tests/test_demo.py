@@ -2,10 +2,11 @@ import json
 
 import pytest
 
-from entity import demo, resolve
+from entity import demo, resolve, study
 from entity.demo import DEFENSES, run_demo, shipped
 from entity.experiment import run
 from entity.schema import ConfigError
+from entity.sweep.cells import expand
 
 
 def test_the_demo_compares_one_federation_under_three_defenses():
@@ -65,3 +66,12 @@ def test_the_demo_leaves_three_runs_and_their_page(tmp_path, monkeypatch, tables
         assert json.loads((tmp_path / "demo" / name / "summary.json").read_text())["name"] == name
         assert name in text
     assert "<title>DROP demo" in text
+
+
+def test_the_quick_study_distils_as_the_demo_does(tmp_path):
+    cells = expand(study.find("quick").grid, tmp_path)
+    of_drop = [cell.config.server.defense for cell in cells if cell.labels["defense"] == "drop"]
+    told = [*demo.FAST, demo.GUARD]
+    config = resolve.experiment(resolve.read(demo.shipped("mnist5k/drop")), told)
+    assert of_drop
+    assert all(defense == config.server.defense for defense in of_drop)

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from entity.report.json_fields import flatten
 from entity.report.runs import RunRecord
 from entity.report.wording import NONE, setting
-from entity.schema import ConfigError
+from entity.schema import ConfigError, flatten
 from entity.where import full_name
 
 DEFENSE, ATTACK = "defense", "attack"

@@ -5,7 +5,7 @@ reading of configs is `entity.schema`'s.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import cast
 
 Json = Mapping[str, object]
@@ -71,20 +71,3 @@ def at(data: Json, path: str) -> object:
     for key in path.split("."):
         value = mapping(value).get(key)
     return value
-
-
-def flatten(data: Json, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Walk the leaves of nested objects as (dotted path, value); lists are leaves.
-
-    An empty object has none: a defense without arguments says nothing of them.
-
-    Examples
-    --------
-    >>> list(flatten({"model": "cnn", "server": {"defense": {"type": "drop"}}}))
-    [('model', 'cnn'), ('server.defense.type', 'drop')]
-    """
-    for key, value in data.items():
-        if isinstance(value, dict):
-            yield from flatten(mapping(value), f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entity.report.bands import by_group
-from entity.report.json_fields import flatten
 from entity.report.lineup import Entry
 from entity.report.wording import NONE, setting
+from entity.schema import flatten
 
 SIDE_BY_SIDE = 6
 """Up to so many groups stand in columns; more in rows, as there are fewer fields than groups."""

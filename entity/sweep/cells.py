@@ -12,8 +12,7 @@ from entity import resolve, store
 from entity.config import ExperimentConfig
 from entity.demo import shipped
 from entity.experiment import settled
-from entity.report.json_fields import flatten
-from entity.schema import ConfigError, suggest
+from entity.schema import ConfigError, flatten, suggest
 from entity.store import Run
 from entity.sweep.grid import CONFIG, SEED, Axis, Grid
 

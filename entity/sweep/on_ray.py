@@ -104,7 +104,9 @@ class Cluster:
         if address != "auto":
             require_cluster(address, OPTION)
         self._owned = join(self._ray, address, 0, OPTION)
-        self.jobs = jobs or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        resources = self._ray.cluster_resources()
+        self.jobs = jobs or max(1, int(resources.get("CPU", 1)))
+        self._gpus = resources.get("GPU", 0) > 0
         self._seat = self._ray.remote(Seat)
 
     def start(self, cell: Cell, *, resume: bool) -> RayAttempt:
@@ -114,7 +116,7 @@ class Cluster:
         settings = cell.config.settings
         seat = self._seat.options(
             num_cpus=max(1, settings.num_threads, settings.workers),
-            num_gpus=int(settings.cuda != "mps" and settings.cuda >= 0 and self._has_gpus()),
+            num_gpus=int(settings.cuda != "mps" and settings.cuda >= 0 and self._gpus),
             max_concurrency=3,  # while a cell runs, it is asked for its progress and stopped
         ).remote()
         return RayAttempt(self._ray, seat, cell, resume=resume)
@@ -141,6 +143,3 @@ class Cluster:
                 self._ray.kill(attempt.seat)
             if self._owned:
                 self._ray.shutdown()
-
-    def _has_gpus(self) -> bool:
-        return self._ray.cluster_resources().get("GPU", 0) > 0

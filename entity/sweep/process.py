@@ -136,23 +136,18 @@ class Here:
         return [process for process in ready if not process.read()]
 
     def stop(self, running: Sequence[Process]) -> None:
-        """End workers."""
-        stop(running)
-
-
-def stop(processes: Sequence[Process]) -> None:
-    """End workers: kindly, so that each puts its run away, then by force."""
-    for process in processes:
-        process.terminate()
-    deadline = time.monotonic() + GRACE
-    try:
-        with suppress(subprocess.TimeoutExpired):
-            for process in processes:
-                process.wait(max(0.0, deadline - time.monotonic()))
-    finally:  # also for a second Ctrl-C, which means at once
-        for process in processes:
-            process.kill()
-            process.wait()
+        """End workers: kindly, so that each puts its run away, then by force."""
+        for process in running:
+            process.terminate()
+        deadline = time.monotonic() + GRACE
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                for process in running:
+                    process.wait(max(0.0, deadline - time.monotonic()))
+        finally:  # also for a second Ctrl-C, which means at once
+            for process in running:
+                process.kill()
+                process.wait()
 
 
 def _cause(code: int) -> str:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from entity import resolve
-from entity.report.json_fields import flatten
+from entity.schema import flatten
 from entity.store import Run
 from entity.sweep import display
 from entity.sweep.cells import expand

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entity import resolve
-from entity.report.json_fields import flatten
+from entity.schema import flatten
 from entity.store import Run
 from entity.sweep.estimate import Pace, clock, makespan
 

@@ -85,9 +85,9 @@ def sweep(tables, tmp_path, monkeypatch):
         Pretender.alive = Pretender.most = 0
         monkeypatch.setattr(process, "Process", Pretender)
         monkeypatch.setattr(
-            process,
+            Here,
             "stop",
-            lambda left: Pretender.stopped.extend(p.cell.labels["lr"] for p in left),
+            lambda place, left: Pretender.stopped.extend(p.cell.labels["lr"] for p in left),
         )
         grid = parse({"base": begin.base, "axes": {"lr": [int(name) for name in names]}}, tmp_path)
         notes = notes or Notes()
