@@ -188,7 +188,8 @@ def drawn(counts: Ints, poisoned: dict[int, int | None]) -> Text:
     """
     id_width = max(len(str(len(counts) - 1)), 2)
     size_width = max(len(str(counts.sum(axis=1).max())), 4)
-    rest = f" {'size':>{size_width}}" + (" poisons" if poisoned else "")
+    poison_width = max(map(len, ["poisons", *map(str, poisoned.values())]))
+    rest = f" {'size':>{size_width}}" + (f" {'poisons':>{poison_width}}" if poisoned else "")
     room = WIDTH - (id_width + 3) - len(rest)
     cells, per_column = binned(counts, room)
     width = max(min(room // cells.shape[1], 6), 1)
@@ -207,7 +208,7 @@ def drawn(counts: Ints, poisoned: dict[int, int | None]) -> Text:
         text.append(f" {counts[id].sum():>{size_width}}")
         if bad:
             amount = poisoned[id]
-            text.append(f" {'-' if amount is None else amount:>7}", "red")
+            text.append(f" {'-' if amount is None else amount:>{poison_width}}", "red")
         text.append("\n")
     if (hidden := len(counts) - ROWS) > 0:
         among = sum(id >= ROWS for id in poisoned)

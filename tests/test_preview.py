@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -110,6 +110,7 @@ def test_a_map_without_room_for_numbers_has_shades_in_four_steps():
     assert line == " 0   ░░▒▓██" + " " * 34 + "  279"
 
 
+@example(clients=2, classes=169, most=10**7, bad=True)  # eight digits below "poisons"
 @settings(max_examples=40, deadline=None)
 @given(
     clients=st.integers(1, 60),
