@@ -76,6 +76,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     return report
 
 
+def pytest_configure() -> None:
+    """Let processes that tests start end on Ctrl-C, also where the tests are in the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 NAMESPACE = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 PATIENCE = 400
 """Seconds that scenes may take."""
