@@ -1,29 +1,39 @@
-"""What the engines cost to start, and a round on each: pool, Ray and vectorized against inline.
+"""What the engines cost to start, and a round on each: pool, Ray and vectorized beside inline.
 
-    unshare -n sh -c 'ip link set lo up; python benchmarks/engines.py'
+    python benchmarks/engines.py
 
-Ray listens on the machine's own address, hence the network namespace. The federation is small
-(20 clients of mnist5k, the cnn): what differs is the engine. Rounds of all engines are run in turn,
-the fastest of each counts, and the weights of the last one are held against the first engine's.
+The federation is small (20 clients of mnist5k, the cnn), so what differs is the engine. Rounds of
+all engines are run in turn, and the weights of the last one are held against the first engine's.
+All of it happens in a network namespace, since Ray listens on the machine's own address; without
+one, Ray is left out. The table goes into docs/PERFORMANCE.md.
 """
 
 import argparse
+import json
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from statistics import median
+
+from apart import answer_alone, can_be_alone
+from pages import PERFORMANCE, commit, hardware, markdown, put_section
 
 from entity import resolve
 from entity.assembly import recruit
 from entity.client import Broadcast
 from entity.demo import shipped
-from entity.engine import open_engine
+from entity.engine import cores, open_engine
 from entity.experiment import settled
 from entity.resolve import read
 from entity.seeding import Seeds
 
+ENGINES = ("inline", "pool", "ray", "vectorized")
+CLIENTS = tuple(range(20))
 
-def main(engines: Sequence[str], workers: int, repeats: int) -> None:
-    """Print a table."""
+
+def measure(engines: Sequence[str], workers: int, repeats: int) -> list[list[str]]:
+    """Return a line of the table for each engine."""
     started: dict[str, float] = {}
     apart: dict[str, float] = {}
     rounds: dict[str, list[float]] = {name: [] for name in engines}
@@ -34,8 +44,8 @@ def main(engines: Sequence[str], workers: int, repeats: int) -> None:
                 "server.defense.type": "undefended",
                 "engine": name,
                 "workers": str(workers),
-                "federation.size": "20",
-                "round_size": "20",
+                "federation.size": str(len(CLIENTS)),
+                "round_size": str(len(CLIENTS)),
                 "number_of_malicious_clients": "0",
                 "client.attack": "null",
                 "num_threads": "1",
@@ -46,32 +56,69 @@ def main(engines: Sequence[str], workers: int, repeats: int) -> None:
             state = roster.spec.flatten(roster.new_model())
             began = time.perf_counter()
             engine = stack.enter_context(open_engine(roster))
-            engine.train(Broadcast(1, state), tuple(range(20)))
+            engine.train(Broadcast(1, state), CLIENTS)
             started[name] = time.perf_counter() - began
             opened[name] = engine
         reference = None
         for number in range(2, 2 + repeats):
             for name, engine in opened.items():
                 began = time.perf_counter()
-                updates = engine.train(Broadcast(number, state), tuple(range(20)))
+                updates = engine.train(Broadcast(number, state), CLIENTS)
                 rounds[name].append(time.perf_counter() - began)
                 reference = updates.weights.clone() if name == engines[0] else reference
                 assert reference is not None
                 apart[name] = float((updates.weights - reference).abs().max())
-    base = min(rounds[engines[0]])
-    print("| engine | start and first round, s | a round, s | ratio | weights differ by |")
-    print("|---|---|---|---|---|")
+    lines: list[list[str]] = []
     for name in engines:
-        best = min(rounds[name])
-        print(
-            f"| {name} | {started[name]:.1f} | {best:.3f} | {best / base:.2f} | {apart[name]:.1g} |"
+        both = zip(rounds[name], rounds[engines[0]], strict=True)
+        ratios = sorted(mine / first for mine, first in both)
+        lines.append(
+            [
+                f"`{name}`",
+                f"{started[name]:.1f}",
+                f"{median(rounds[name]):.3f}",
+                f"**{median(ratios):.2f}** ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+                f"{apart[name]:.1g}",
+            ]
         )
+    return lines
+
+
+def main() -> int:
+    """Measure all engines and publish the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES))
+    parser.add_argument("--workers", type=int, default=cores())
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--no-page", action="store_true", help="only print the table")
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.here:
+        print(json.dumps(measure(options.engines, options.workers, options.repeats)))
+        return 0
+    if can_be_alone():
+        words = [sys.executable, __file__, "--here", "--workers", str(options.workers)]
+        words += ["--repeats", str(options.repeats), "--engines", *options.engines]
+        lines = answer_alone(words)
+    else:
+        print("Ray is left out: its namespace needs unshare and ip (util-linux, iproute2).")
+        engines = [name for name in options.engines if name != "ray"]
+        lines = measure(engines, options.workers, options.repeats)
+    heads = ["engine", "start and first round, s", "a round, s", "ratio to the first engine"]
+    table = markdown([*heads, "weights differ by"], lines)
+    print(table)
+    if not options.no_page:
+        put_section(
+            PERFORMANCE,
+            "engines",
+            "## The engines\n\n"
+            f"{len(CLIENTS)} clients of 200 images, the `cnn`, two local epochs: so small that "
+            f"handing models over shows. Training alone, rounds in turn.\n\n{table}\n\n"
+            f"`python benchmarks/engines.py` at commit {commit()}: {options.repeats} rounds, "
+            f"{options.workers} workers. {hardware()}.",
+        )
+    return 0
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engines", nargs="+", default=["inline", "pool", "ray", "vectorized"])
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
-    main(options.engines, options.workers, options.repeats)
+    sys.exit(main())

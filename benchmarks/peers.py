@@ -9,14 +9,11 @@ into docs/PERFORMANCE.md.
 """
 
 import argparse
-import json
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,8 +21,9 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 import torch
+from apart import answer, answer_alone, can_be_alone
 from handout import Handout
-from pages import PERFORMANCE, ROOT, commit, hardware, markdown, put_section
+from pages import PERFORMANCE, commit, hardware, markdown, put_section
 from torch.nn import functional as F
 
 from entity import experiment, resolve
@@ -59,7 +57,7 @@ DATASETS["mnist5k-rgb"] = replace(
 )
 
 
-def config_of(model: str, options: argparse.Namespace) -> Any:
+def config_of(model: str, options: argparse.Namespace, seed: int) -> Any:
     """Return the federation as an experiment of ours."""
     dataset, epochs, batch, lr = MODELS[model]
     return resolve.experiment(
@@ -78,7 +76,7 @@ def config_of(model: str, options: argparse.Namespace) -> Any:
             "server": {"held_out": 0},
             "federation": {"size": CLIENTS, "round_size": CLIENTS, "rounds": options.rounds},
             "settings": {
-                "seed": 1,
+                "seed": seed,
                 "cuda": -1,
                 "engine": "pool",
                 "workers": options.workers,
@@ -88,10 +86,10 @@ def config_of(model: str, options: argparse.Namespace) -> Any:
     )
 
 
-def hand_out(model: str, options: argparse.Namespace, path: Path) -> None:
+def hand_out(model: str, options: argparse.Namespace, seed: int, path: Path) -> None:
     """Write the same federation for the others."""
-    config = config_of(model, options)
-    split, roster = recruit(config, Seeds(config.settings.seed))
+    config = config_of(model, options, seed)
+    split, roster = recruit(config, Seeds(seed))
     parts = [split.train.subset(roster.samples(client)) for client in range(CLIENTS)]
     client = config.client
     Handout(
@@ -105,7 +103,7 @@ def hand_out(model: str, options: argparse.Namespace, path: Path) -> None:
     ).save(path)
 
 
-def ours(model: str, options: argparse.Namespace) -> Figures:
+def ours(model: str, options: argparse.Namespace, seed: int) -> Figures:
     """Run it here."""
     found: Figures = {"seconds": [], "mta": []}
     began = time.perf_counter()
@@ -118,40 +116,16 @@ def ours(model: str, options: argparse.Namespace) -> Figures:
         began = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
-        experiment.run(config_of(model, options), Path(folder) / "run", on_round=on_round)
+        experiment.run(config_of(model, options, seed), Path(folder) / "run", on_round=on_round)
     return found
 
 
-def answer(words: Sequence[str], **environment: str) -> Figures:
-    """Run a peer's script and return the figures it prints in its last line."""
-    here = Path(__file__).parent
-    path = os.pathsep.join([str(ROOT), str(here)])
-    done = subprocess.run(
-        words,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path} | environment,
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(
-            f"{' '.join(words)} ended with {done.returncode}:\n{done.stderr[-3000:]}"
-        )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def flower(path: Path) -> Figures:
-    """Run it in Flower's simulation, in a network namespace without any other machine."""
+    """Run it in Flower's simulation."""
     script = Path(__file__).with_name("peer_flower.py")
-    inside = 'ip link set lo up && exec "$@"'
     with tempfile.TemporaryDirectory() as folder:
-        token = Path(folder) / "token"
-        token.write_text(os.urandom(32).hex())
-        words = ["unshare", "--map-root-user", "--net", "sh", "-c", inside, "sh"]
-        return answer(
-            [*words, sys.executable, str(script), str(path)],
-            RAY_AUTH_MODE="token",
-            RAY_AUTH_TOKEN_PATH=str(token),
-            RAY_USAGE_STATS_ENABLED="0",
+        return answer_alone(
+            [sys.executable, str(script), str(path)],
             FLWR_TELEMETRY_ENABLED="0",
             FLWR_DISABLE_UPDATE_CHECK="1",
             FLWR_HOME=folder,
@@ -163,7 +137,7 @@ def peers(blazefl: Path | None) -> dict[str, Callable[[Path], Figures]]:
     found: dict[str, Callable[[Path], Figures]] = {}
     if find_spec("flwr") is None or find_spec("ray") is None:
         say("Flower's simulation is left out: pip install 'flwr[simulation]>=1.41,<1.43'.")
-    elif shutil.which("unshare") is None or shutil.which("ip") is None:
+    elif not can_be_alone():
         say("Flower's simulation is left out: it needs unshare and ip (util-linux, iproute2).")
     else:
         found[FLOWER] = flower
@@ -198,7 +172,7 @@ def has_blazefl(python: Path) -> bool:
 
 
 def lines(runs: Mapping[str, list[Figures]]) -> list[list[str]]:
-    """Return a line for each framework: round, its ratio to ours in the same turn, accuracy."""
+    """Return a line for each framework: its rounds and MTA, beside ours of the same turn."""
     # The first round of a run imports, starts and compiles what the later ones have.
     rounds = {name: [median(run["seconds"][1:]) for run in turns] for name, turns in runs.items()}
     rows: list[list[str]] = []
@@ -207,19 +181,28 @@ def lines(runs: Mapping[str, list[Figures]]) -> list[list[str]]:
             theirs / mine for theirs, mine in zip(rounds[name], rounds[OURS], strict=True)
         )
         final = [100 * run["mta"][-1] for run in turns]
-        deviation = f" ± {stdev(final):.1f}" if len(final) > 1 else ""
+        beyond = [one - 100 * run["mta"][-1] for one, run in zip(final, runs[OURS], strict=True)]
+        beside = [
+            f"**{median(ratios):.2f}** ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+            spread(beyond, "+"),
+        ]
         rows.append(
             [
                 name,
                 f"{median(run['seconds'][0] for run in turns):.1f}",
                 f"{median(rounds[name]):.2f}",
-                "1"
-                if name == OURS
-                else f"**{median(ratios):.2f}** ({ratios[0]:.2f} to {ratios[-1]:.2f})",
-                f"{fmean(final):.1f}{deviation}",
+                "1" if name == OURS else beside[0],
+                spread(final),
+                "" if name == OURS else beside[1],
             ]
         )
     return rows
+
+
+def spread(values: list[float], sign: str = "") -> str:
+    """Write mean and standard deviation."""
+    deviation = f" ± {stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{fmean(values):{sign}.1f}{deviation}"
 
 
 def main() -> int:
@@ -241,14 +224,15 @@ def main() -> int:
     keep_pages()
     others = {} if options.only_ours else peers(options.blazefl)
     heads = ["framework", "first round, s", "later rounds, s", "ratio to ours", "MTA %"]
+    heads += ["MTA beyond ours"]
     text: list[str] = []
     for model in options.model or MODELS:
         runs: dict[str, list[Figures]] = {name: [] for name in (OURS, *others)}
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "handout.pt"
-            hand_out(model, options, path)
-            for _ in range(options.turns):
-                runs[OURS].append(ours(model, options))
+            for seed in range(1, options.turns + 1):
+                path = Path(folder) / f"{seed}.pt"
+                hand_out(model, options, seed, path)
+                runs[OURS].append(ours(model, options, seed))
                 for name, run in others.items():
                     runs[name].append(run(path))
         rows = lines(runs)
@@ -270,8 +254,9 @@ def main() -> int:
         f"FedAvg of all clients in every round, {options.workers} workers of one thread each, "
         "evaluation not counted. Flower's client trains as its PyTorch quick start does, blazefl's "
         "as its own FedAvg does, both with a DataLoader over tensors; ours as it always does. "
-        "Ratios are of the median later round, within a turn: median (lowest to highest) over the "
-        "turns. MTA is that of the last round; the frameworks shuffle differently.\n\n"
+        "Every turn has its own split and first weights. Ratios are of the median later round, "
+        "within a turn: median (lowest to highest) over the turns. MTA is that of the last round, "
+        "mean ± standard deviation over the turns; the frameworks shuffle differently.\n\n"
         + "\n\n".join(text)
         + f"\n\n`python benchmarks/peers.py` at commit {commit()}: {options.turns} turns. "
         f"{hardware()}.",

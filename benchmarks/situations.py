@@ -7,6 +7,7 @@ poisoned ones that got through.
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from entity import resolve
@@ -67,8 +68,8 @@ FEDERATIONS = {
     "images": Federation(
         "CIFAR-10 (JPEG), `resnet8`, 6 honest teachers and a poisoned one",
         "cifar10/drop",
-        rounds=12,
-        attack_from=12,
+        rounds=24,
+        attack_from=24,
         survivors=1,
         overrides=(
             ("dataset", "imagefolder:cifar10-folder"),
@@ -82,7 +83,7 @@ FEDERATIONS = {
             ("num_epochs", "1"),
             ("server.held_out", "1000"),
             ("client.batch_size", "32"),
-            ("client.lr", "0.05"),
+            ("client.lr", "0.02"),
             ("client.weight_decay", "0.0005"),
             ("DPR", "0.5"),
         ),
@@ -100,7 +101,7 @@ class Situation:
     start: ModelState
     """The global model before the round."""
     clean: CleanData
-    """The server's clean images."""
+    """The server's clean images, in random order."""
 
     def module(self, state: ModelState) -> nn.Module:
         """Return a classifier that holds a state."""
@@ -137,10 +138,13 @@ def prepare(federation: Federation, seed: int, data_root: Path) -> Situation:
     poisoned = roster.poisoning(chosen, federation.rounds)
     rows = [row for row, client in enumerate(chosen) if client not in roster.malicious]
     rows += [row for row, client in enumerate(chosen) if client in poisoned][: federation.survivors]
+    clean = CleanData(normalise(split.server.x), split.server.y)
+    # They lie sorted by class, and DROP draws its seed images from all of them.
+    order = torch.randperm(len(clean.y), generator=seeds.generator("distillation seeds"))
     return Situation(
         roster,
         open_judge(config, split, roster),
         [updates.state(row) for row in rows],
         state,
-        CleanData(normalise(split.server.x), split.server.y),
+        CleanData(clean.x[order], clean.y[order]),
     )

@@ -17,8 +17,8 @@ come to another outcome of the same seed."""
 
 FAST = (
     ("defense_args.channels_last", "true"),
-    ("iter_dis", "1"),
-    ("cycles", "5"),
+    ("iter_clone", "1"),
+    ("cycles", "10"),
     ("plateau", "0.02"),
     ("lr_clone", "0.02"),
 )

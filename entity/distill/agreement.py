@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from entity.distill.ensemble import Ensemble
 from entity.loops import logits
 
 PROBES = 256
@@ -23,15 +24,27 @@ def agreement(student: nn.Module, teachers: nn.Module, x: Tensor) -> float:
 
     A student whose logits are not finite agrees with nobody.
     """
-    if len(x) == 0:
-        return float("nan")
+    return _alike(student, x, _classes(teachers, x)) if len(x) else float("nan")
+
+
+def _classes(teachers: nn.Module, x: Tensor) -> Tensor:
+    return logits(teachers, x).argmax(1)
+
+
+def _alike(student: nn.Module, x: Tensor, classes: Tensor) -> float:
     own = logits(student, x)
-    same = own.argmax(1) == logits(teachers, x).argmax(1)
-    return (same & own.isfinite().all(1)).double().mean().item()
+    return ((own.argmax(1) == classes) & own.isfinite().all(1)).double().mean().item()
+
+
+LEARNT = 0.5
+"""Agreement below which a student has learnt too little for a plateau to be its last."""
 
 
 class Plateau:
     """Ends a distillation after a cycle that left the agreement where it was.
+
+    Not while the student agrees on less than half of the images: a student that starts from random
+    weights may take a cycle to begin at all.
 
     Parameters
     ----------
@@ -56,24 +69,39 @@ class Plateau:
             return False
         before, self.agreement = self.agreement, self.measure()
         # A fall is no plateau: high learning rates hurt first, and the next cycle mends it.
-        return abs(self.agreement - before) <= self.limit
+        return abs(self.agreement - before) <= self.limit and self.agreement >= LEARNT
 
 
-def images_to_agree_on(
-    held_out: Tensor | None, sample: Callable[[torch.Generator], Tensor], rng: torch.Generator
-) -> Callable[[], Tensor]:
-    """Return what gives the images to measure on: clean ones that nobody learns from, or new ones.
+def comparison(
+    student: nn.Module,
+    teachers: Ensemble,
+    held_out: Tensor | None,
+    sample: Callable[[torch.Generator], Tensor],
+    rng: torch.Generator,
+) -> Callable[[], float]:
+    """Return what measures the agreement again and again, while student and generator learn.
 
     Parameters
     ----------
+    student, teachers
+        Whom to compare.
     held_out
-        Clean images beside the seeds, if there are any.
+        Clean images that nobody learns from, if there are any: the teachers answer them once, and
+        anew when one of them has been left out.
     sample
-        Makes images from noise; asked at every look, always with the same noise.
+        Else makes images from noise; asked at every look, always with the same noise.
     rng
         One number is drawn from it where there are no held-out images.
     """
-    if held_out is not None and len(held_out):
-        return lambda: held_out
-    seed = int(torch.randint(2**62, (), generator=rng))
-    return lambda: sample(torch.Generator().manual_seed(seed))
+    if held_out is None or not len(held_out):
+        seed = int(torch.randint(2**62, (), generator=rng))
+        return lambda: agreement(student, teachers, sample(torch.Generator().manual_seed(seed)))
+    known: dict[int, Tensor] = {}
+
+    def measure() -> float:
+        members = len(teachers.members)
+        if members not in known:
+            known[members] = _classes(teachers, held_out)
+        return _alike(student, held_out, known[members])
+
+    return measure

@@ -28,7 +28,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from entity.distill.agreement import PROBES, Plateau, agreement, images_to_agree_on
+from entity.distill.agreement import PROBES, Plateau, comparison
 from entity.distill.ensemble import Ensemble, Norm, Reduce
 from entity.distill.exam import Exam, Labelled
 from entity.distill.losses import LossType, disagreement, gradient_penalty
@@ -359,8 +359,7 @@ def new_plateau(
             return generator(generator.noise(PROBES, fresh).to(device))
 
     held_out = None if holdout is None else holdout.x.to(device)
-    images = images_to_agree_on(held_out, sample, rng)
-    return Plateau(args.plateau, length, lambda: agreement(student, ensemble, images()))
+    return Plateau(args.plateau, length, comparison(student, ensemble, held_out, sample, rng))
 
 
 def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from entity.distill.agreement import Plateau, agreement, images_to_agree_on
+from entity.distill.agreement import Plateau, agreement, comparison
+from entity.distill.ensemble import Ensemble
 
 
 class Answers(nn.Module):
@@ -56,6 +57,8 @@ def looks(*values):
         ((0.1, 0.6, 0.8, 0.81), 3),
         ((0.9, 0.5, 0.8, 0.79), 3),  # a fall is mended first
         ((0.1, 0.4, 0.7, 0.95), None),
+        ((0.1, 0.11, 0.7, 0.71), 3),  # a student that has learnt nothing yet is not done
+        ((0.48, 0.49, 0.5), 2),
     ],
 )
 def test_a_plateau_is_a_cycle_that_changed_nothing(values, cycles):
@@ -78,15 +81,37 @@ def test_without_a_limit_nothing_is_measured():
 def test_held_out_images_go_first_and_cost_no_random_number():
     stream = rng()
     state = stream.get_state()
-    images = images_to_agree_on(X, lambda _: pytest.fail("generated"), stream)
-    assert images() is X
+    student = Answers([[1.0, 0.0]] * 4)
+    teachers = Ensemble([Answers(TEACHERS)])
+    measure = comparison(student, teachers, X, lambda _: pytest.fail("generated"), stream)
+    assert measure() == agreement(student, teachers, X) == 0.75
     assert torch.equal(stream.get_state(), state)
+
+
+def test_teachers_answer_held_out_images_once_until_one_of_them_is_left_out():
+    right, wrong = Answers(TEACHERS), Answers([[9 * b, 9 * a] for a, b in TEACHERS])
+    teachers = Ensemble([right, wrong])
+    measure = comparison(Answers(TEACHERS), teachers, X, lambda _: pytest.fail("generated"), rng())
+    assert [measure(), measure()] == [0.0, 0.0]  # the louder one is heard
+    assert teachers.forwards == 2 * len(X)
+    teachers.members = [right]
+    assert [measure(), measure()] == [1.0, 1.0]
+    assert teachers.forwards == 3 * len(X)
 
 
 @pytest.mark.parametrize("held_out", [None, X[:0]])
 def test_else_images_come_from_the_same_noise_at_every_look(held_out):
-    images = images_to_agree_on(held_out, lambda r: torch.randn(2, generator=r), rng())
-    other = images_to_agree_on(held_out, lambda r: torch.randn(2, generator=r), rng(1))
-    first = images()
-    assert torch.equal(first, images())
-    assert not torch.equal(first, other())
+    seen: list[torch.Tensor] = []
+
+    def sample(noise):
+        seen.append(torch.randn(4, generator=noise))
+        return X
+
+    for seed in (0, 1):
+        measure = comparison(
+            Answers(TEACHERS), Ensemble([Answers(TEACHERS)]), held_out, sample, rng(seed)
+        )
+        assert [measure(), measure()] == [1.0, 1.0]
+    first, again, other, _ = seen
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
