@@ -30,10 +30,11 @@ check: $(VENV)/installed  ## what CI runs beside the tests: lint, format, types,
 BLAZEFL ?=
 
 bench: $(VENV)/installed  ## the benchmarks in their short form, in a quarter of an hour
-	$(BIN)/python benchmarks/round.py --repeats 5
-	$(BIN)/python benchmarks/peers.py --turns 2 --rounds 5 $(addprefix --blazefl ,$(BLAZEFL))
+	$(BIN)/python benchmarks/round.py --repeats 3
+	$(BIN)/python benchmarks/peers.py --turns 1 --rounds 5 $(addprefix --blazefl ,$(BLAZEFL))
 	$(BIN)/python benchmarks/aggregate.py --quick
-	$(patsubst %,$(BIN)/python % --quick,$(wildcard benchmarks/distill.py))
+	$(BIN)/python benchmarks/distill.py --quick
+	$(BIN)/python benchmarks/engines.py --repeats 5
 	$(BIN)/python benchmarks/scale.py --rounds 20
 
 clean:  ## forget the virtual environment and all caches

@@ -3,11 +3,11 @@
     python benchmarks/aggregate.py [--quick]       (Linux: it reads /proc)
 
 Every figure comes from a process of its own: the median of three calls after a warm-up, the memory
-it takes beyond the matrix of updates, and the ratio to reading that matrix once. The table goes
-into docs/RESULTS.md; that of `--quick`, which has 1M parameters alone, into docs/PERFORMANCE.md.
-The model is a perceptron of three layers, so that defenses that ask it for answers pay little for
-them; DeepSight asks with 3 x 1,000 images instead of 3 x 20,000. DROP is shown without its
-distillation, whose cost is set by its budget.
+it takes beyond the matrix of updates, and the ratio to reading that matrix once. `--quick` has 1M
+parameters alone. The model is a perceptron of three layers, so that defenses that ask it for
+answers pay little for them; DeepSight asks with 3 x 1,000 images instead of 3 x 20,000. DROP is
+shown without its distillation, whose cost is set by its budget. The table goes into
+docs/PERFORMANCE.md.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from pages import PERFORMANCE, RESULTS, commit, hardware, markdown, put_section
+from pages import PERFORMANCE, commit, hardware, markdown, put_section
 from torch import nn
 
 from entity.loops import Recipe
@@ -136,22 +136,13 @@ def main() -> int:
     how = (
         f"{torch.get_num_threads()} threads: medians of three calls after a warm-up. {hardware()}."
     )
-    if options.quick:
-        put_section(
-            PERFORMANCE,
-            "aggregate",
-            "## Aggregation\n\n"
-            f"Seconds to aggregate {CLIENTS} clients of 1M parameters, {about}\n\n"
-            f"`python benchmarks/aggregate.py --quick` at commit {commit()}, {how} "
-            "[RESULTS.md](RESULTS.md) has 11M parameters beside them.",
-        )
-    else:
-        put_section(
-            RESULTS,
-            "cost",
-            f"## What the defenses cost\n\nSeconds to aggregate {CLIENTS} clients of 1M and 11M "
-            f"parameters, {about}\n\n`python benchmarks/aggregate.py` at commit {commit()}, {how}",
-        )
+    put_section(
+        PERFORMANCE,
+        "aggregate",
+        "## Aggregation\n\n"
+        f"Seconds to aggregate {CLIENTS} clients of {' and '.join(sizes)} parameters, {about}\n\n"
+        f"`python benchmarks/aggregate.py{' --quick' * options.quick}` at commit {commit()}, {how}",
+    )
     return 0
 
 

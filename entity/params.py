@@ -196,7 +196,8 @@ class Updates:
         """(n, n) float64: inner products of the deltas, in blocks, without building the deltas."""
         gram = torch.zeros(len(self), len(self), dtype=torch.float64)
         for columns in blocks(self.weights.shape[1]):
-            block = self.weights[:, columns].double() - self.global_weights[columns].double()
+            block = self.weights[:, columns].to(torch.float64, copy=True)
+            block.sub_(self.global_weights[columns].double())
             gram.addmm_(block, block.T)
         return gram
 

@@ -757,7 +757,8 @@ def test_the_guard_reads_no_label(world):
 
 
 def test_a_plateau_ends_a_servers_distillation(world):
-    args = replace(SMALL, distill_iters=8, cycles=4, plateau=1.0, clone_init_with_global=True, lr_clone=1e-9)
+    args = replace(SMALL, distill_iters=8, cycles=4, plateau=1.0)
+    args = replace(args, clone_init_with_global=True, lr_clone=1e-9)
     answer = world.server(args).aggregate(world.round())
     assert answer.diagnostics["distill_iterations"] == 2
     assert 0 <= answer.diagnostics["student_agreement"] <= 1
