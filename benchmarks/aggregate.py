@@ -4,9 +4,9 @@
 
 Every figure comes from a process of its own: the median of three calls after a warm-up, the memory
 it takes beyond the matrix of updates, and the ratio to reading that matrix once. `--quick` has 1M
-parameters alone. The model is a perceptron of three layers, so that defenses that ask it for
-answers pay little for them; DeepSight asks with 3 x 1,000 images instead of 3 x 20,000. DROP is
-shown without its distillation, whose cost is set by its budget. The table goes into
+parameters alone, and no page. The model is a perceptron of three layers, so that defenses that ask
+it for answers pay little for them; DeepSight asks with 3 x 1,000 images instead of 3 x 20,000. DROP
+is shown without its distillation, whose cost is set by its budget. The table goes into
 docs/PERFORMANCE.md.
 """
 
@@ -103,7 +103,7 @@ def memory_mb(name: str) -> float:
 def main() -> int:
     """Measure all defenses, or one of them in this process."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="1M parameters only")
+    parser.add_argument("--quick", action="store_true", help="1M parameters only, no page")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
@@ -128,20 +128,20 @@ def main() -> int:
     heads = ["defense"]
     for size in sizes:
         heads += [f"{size}: seconds", "x one read", "extra MB"]
-    about = (
-        "the ratio to reading their matrix once, and memory beyond it. The model is a perceptron; "
-        "DeepSight asks with 3 x 1,000 images; DROP is shown without its distillation, FLIP's "
-        "cost is its clients'.\n\n" + markdown(heads, rows)
-    )
-    how = (
-        f"{torch.get_num_threads()} threads: medians of three calls after a warm-up. {hardware()}."
-    )
+    table = markdown(heads, rows)
+    if options.quick:
+        print(table)
+        return 0
     put_section(
         PERFORMANCE,
         "aggregate",
         "## Aggregation\n\n"
-        f"Seconds to aggregate {CLIENTS} clients of {' and '.join(sizes)} parameters, {about}\n\n"
-        f"`python benchmarks/aggregate.py{' --quick' * options.quick}` at commit {commit()}, {how}",
+        f"Seconds to aggregate {CLIENTS} clients of {' and '.join(sizes)} parameters, the ratio to "
+        "reading their matrix once, and memory beyond it. The model is a perceptron; DeepSight "
+        "asks with 3 x 1,000 images; DROP is shown without its distillation, FLIP's cost is its "
+        f"clients'.\n\n{table}\n\n"
+        f"`python benchmarks/aggregate.py` at commit {commit()}, {torch.get_num_threads()} "
+        f"threads: medians of three calls after a warm-up. {hardware()}.",
     )
     return 0
 

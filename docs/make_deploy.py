@@ -3,7 +3,7 @@
     python docs/make_deploy.py
 
 What each defense must be granted comes from its `needs`; the sizes are arithmetic, on the measured
-costs in RESULTS.md.
+costs in PERFORMANCE.md.
 """
 
 import re
@@ -68,8 +68,8 @@ def sizes_table() -> str:
 
 def measured(defense: str) -> float:
     """Return the measured seconds of a defense at 11M parameters."""
-    page = (DOCS / "RESULTS.md").read_text()
-    cost = page[page.index("<!-- cost -->") : page.index("<!-- /cost -->")]
+    page = (DOCS / "PERFORMANCE.md").read_text()
+    cost = page[page.index("<!-- aggregate -->") : page.index("<!-- /aggregate -->")]
     row = next(line for line in cost.splitlines() if line.startswith(f"| {defense} |"))
     return float(row.split("|")[5])
 
