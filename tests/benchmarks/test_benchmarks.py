@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,13 @@ def test_a_section_is_replaced_and_the_rest_of_its_page_stays(tmp_path, monkeypa
         "# Title\n\n<!-- one -->\nsecond\n<!-- /one -->\n\n"
         "<!-- two -->\nwith \\1 in it\n<!-- /two -->\n"
     )
+
+
+def test_a_distillation_has_its_seed_images_of_all_classes(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    situations, distill = map(importlib.import_module, ("situations", "distill"))
+    federation = replace(situations.FEDERATIONS["digits"], rounds=1, attack_from=1)
+    found = situations.prepare(federation, 1, tmp_path)
+    assert len(found.teachers) == 15 + federation.survivors
+    seeds = found.clean.y[: distill.NUM_SEED]
+    assert min(seeds.bincount(minlength=10)) > 10  # of 30 to be expected
