@@ -52,6 +52,13 @@ def _stealthy() -> Iterator[Cell]:
             "mnist5k/stealthy/drop",
             (("K", str(K)), ("clone_init_with_global", warm)),
         )
+    for K in (5, 10):
+        cold = (*FAST, ("lr_clone", "0.1"), ("clone_init_with_global", "false"))
+        yield Cell(
+            ("drop, fast distillation", "random", str(K)),
+            "mnist5k/stealthy/drop",
+            (("K", str(K)), *cold),
+        )
 
 
 ATTACKS: dict[str, tuple[tuple[str, str], ...]] = {
