@@ -31,7 +31,7 @@ BLAZEFL ?=
 
 bench: $(VENV)/installed  ## the benchmarks in their short form, in a quarter of an hour
 	$(BIN)/python benchmarks/round.py --repeats 3
-	$(BIN)/python benchmarks/peers.py --turns 1 --rounds 5 $(addprefix --blazefl ,$(BLAZEFL))
+	$(BIN)/python benchmarks/peers.py --turns 2 --rounds 5 $(addprefix --blazefl ,$(BLAZEFL))
 	$(BIN)/python benchmarks/aggregate.py --quick
 	$(BIN)/python benchmarks/distill.py --quick
 	$(BIN)/python benchmarks/engines.py --repeats 5
