@@ -66,12 +66,26 @@ def experiment() -> MakeExperiment:
     return lambda changes=None: resolve.experiment(tiny_tables(changes))
 
 
+MAY_BE_MISSING = ("wandb", "mlflow", "no real ")
+"""What a test may be skipped for anywhere: optional packages, and data beside the project."""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Where `REQUIRE_TOOLS` is set, as in CI, what a machine must have is no reason to skip."""
-    report = yield
-    wanting = any(tool in str(report.longrepr) for tool in ("chromium", "namespace"))
-    if report.skipped and wanting and os.environ.get("REQUIRE_TOOLS"):
+    """Refuse a skipped test where all tools must be there."""
+    return _unless_it_must_run((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """Refuse a skipped file likewise."""
+    return _unless_it_must_run((yield))
+
+
+def _unless_it_must_run(report: Any) -> Any:
+    """Make a failure of a skip where `REQUIRE_TOOLS` is set, as in CI."""
+    excused = any(name in str(report.longrepr) for name in MAY_BE_MISSING)
+    if report.skipped and os.environ.get("REQUIRE_TOOLS") and not excused:
         report.outcome = "failed"
     return report
 
