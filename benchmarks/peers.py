@@ -182,18 +182,16 @@ def lines(runs: Mapping[str, list[Figures]]) -> list[list[str]]:
         )
         final = [100 * run["mta"][-1] for run in turns]
         beyond = [one - 100 * run["mta"][-1] for one, run in zip(final, runs[OURS], strict=True)]
-        beside = [
-            f"**{median(ratios):.2f}** ({ratios[0]:.2f} to {ratios[-1]:.2f})",
-            spread(beyond, "+"),
-        ]
+        ratio = f"**{median(ratios):.2f}** ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        beside = ("1", "") if name == OURS else (ratio, spread(beyond, "+"))
         rows.append(
             [
                 name,
                 f"{median(run['seconds'][0] for run in turns):.1f}",
                 f"{median(rounds[name]):.2f}",
-                "1" if name == OURS else beside[0],
+                beside[0],
                 spread(final),
-                "" if name == OURS else beside[1],
+                beside[1],
             ]
         )
     return rows

@@ -11,7 +11,6 @@ data folder it takes as many random images.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from apart import answer
 from pages import PERFORMANCE, commit, hardware, markdown, put_section
 from standin import stand_in
 from torch import multiprocessing
@@ -121,8 +121,7 @@ def in_a_process(size: int, options: argparse.Namespace) -> dict[str, Any]:
     words = [sys.executable, __file__, "--one", str(size), "--rounds", str(options.rounds)]
     words += ["--data_root", str(options.data_root), "--engine", options.engine]
     words += ["--workers", str(options.workers)]
-    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return answer(words)
 
 
 def early_and_late(series: list[float]) -> tuple[float, float]:

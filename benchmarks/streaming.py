@@ -10,11 +10,11 @@ of `drop list defenses` that stream and need nothing else. The table goes into d
 
 import argparse
 import json
-import subprocess
 import sys
 from typing import Any
 
 import torch
+from apart import answer
 from pages import PERFORMANCE, commit, hardware, markdown, put_section
 from standin import stand_in
 
@@ -70,9 +70,7 @@ def measure(defense: str, model: str, clients: int, workers: int) -> dict[str, f
 def in_a_process(defense: str, clients: int, options: argparse.Namespace) -> dict[str, float]:
     """Measure in a new process, whose peak is of this round alone."""
     words = [sys.executable, __file__, "--one", defense, str(clients)]
-    words += ["--model", options.model, "--workers", str(options.workers)]
-    done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return answer([*words, "--model", options.model, "--workers", str(options.workers)])
 
 
 def main() -> int:
