@@ -1,0 +1,172 @@
+"""Whether two versions of this package compute the same, bit for bit.
+
+    python benchmarks/same_bits.py record OUT --checkout OLD
+    python benchmarks/same_bits.py record OUT2
+    python benchmarks/same_bits.py compare OUT OUT2
+
+`record` runs some sixty small experiments by the `main.py` of a checkout: every defense, attack,
+data poison and engine, both kinds of distillation, streaming, resumed runs. `compare` holds two
+such folders against each other: every line of `rounds.jsonl` but its seconds, every weight and
+buffer of the final model, the artifacts, the identity of each run. It ends with 1 where anything
+differs. What is on disk already is not run again. Both records take the same machine, since
+PyTorch's kernels depend on the processor.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SMALL = (
+    "--ADR 0.1 --rounds 3 --federation.size 8 --round_size 6 --number_of_malicious_clients 2 "
+    "--num_epochs 1 --num_threads 1 --checkpoint_every 1 --held_out 300"
+).split()
+
+DISTILLS = (
+    "--K 2 --distill_iters 4 --batch_size 32 --server.defense.defense_args.batch_size 16 "
+    "--num_seed 40 --iter_exp 2 --iter_clone 2"
+).split()
+ATTACKS = (
+    "badnets neurotoxin chameleon model_replacement constrain_and_scale pgd sign_flip alie min_max ipm"
+).split()
+POISONS = "pixel dba blended label_flip a3fl iba".split()
+CONFIGS = "entity/configs/mnist5k"
+
+
+def runs(checkout: Path) -> dict[str, list[list[str]]]:
+    """Return, by name, the commands of `main.py` that make each run, one after the other."""
+
+    def first(config: str, *more: str) -> list[str]:
+        return ["--config", f"{CONFIGS}/{config}.json", *SMALL, *more]
+
+    # The files at the commit that this comparison was first made for; all keep their paths.
+    names = sorted(path.stem for path in (checkout / CONFIGS).glob("*.json"))
+    defenses = [name for name in names if name not in ("drop", "federation")]
+    found = {f"defense-{name}": [first(name, "--engine", "inline")] for name in defenses}
+    found |= {
+        f"attack-{name}": [first("droplet", "--engine", "inline", "--attack.type", name)]
+        for name in ATTACKS
+    }
+    found |= {
+        f"poison-{name}": [first("multikrum", "--engine", "inline", "--attack.poison", name)]
+        for name in POISONS
+    }
+    engines = ("inline", "pool", "ray", "vectorized")
+    found |= {f"engine-{name}": [first("undefended", "--engine", name)] for name in engines}
+    drop = ("drop", *DISTILLS)
+    found |= {
+        "drop-pool": [first(*drop, "--engine", "pool")],
+        "drop-inline": [first(*drop, "--engine", "inline")],
+        "drop-fresh-student": [first(*drop, "--clone_init_with_global", "false")],
+        "drop-adam-plateau": [
+            first(*drop, "--opt", "adam", "--cycles", "2", "--plateau", "0.01", "--model_gen", "conv3_cgen")
+        ],
+        "drop-dfme": [first(*drop, "--method", "dfme", "--model_gen", "dfme_gen")],
+        "drop-augment": [first(*drop, "--augment", "true", "--transform", "true")],
+        "dirichlet": [
+            first("droplet", "--IID", "false", "--dirichlet_alpha", "0.5", "--min_samples", "1")
+        ],
+        "resnet8": [first("flame", "--model", "resnet8", "--num_parallel_max", "2")],
+        "streaming": [first("norm_clipping", "--streaming", "true", "--engine", "pool")],
+        "streaming-inline": [first("undefended", "--streaming", "true", "--engine", "inline")],
+        "weighted": [
+            first("undefended", "--weighting", "samples", "--model", "resnet8", "--server_lr", "0.7")
+        ],
+    }
+    for name, config in (("droplet", "droplet"), ("foolsgold", "foolsgold"), ("drop", "drop")):
+        more = DISTILLS if config == "drop" else []
+        found[f"resumed-{name}"] = [
+            first(config, *more, "--rounds", "2"),
+            ["--resume", "OUT", "--rounds", "4"],
+        ]
+    return found
+
+
+def record(out: Path, checkout: Path, jobs: int) -> None:
+    """Run all experiments of a checkout into `out`, a folder each."""
+    environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
+
+    def make(name: str, commands: list[list[str]]) -> str:
+        folder = out / name
+        for number, words in enumerate(commands):
+            target = [] if "OUT" in words else ["--out", str(folder), "--overwrite"]
+            if number == 0 and (folder / "done").exists():
+                return f"{name}: kept"
+            words = [str(folder) if word == "OUT" else word for word in words]
+            done = subprocess.run(
+                [sys.executable, "main.py", *words, *target, "--quiet"],
+                cwd=checkout,
+                env=environment,
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                return f"{name}: exit {done.returncode}: {done.stderr.strip()[-300:]}"
+        (folder / "done").touch()
+        return f"{name}: done"
+
+    found = runs(checkout)
+    with ThreadPoolExecutor(jobs) as pool:
+        for line in pool.map(make, found, found.values()):
+            print(line, flush=True)
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """Return what must be the same: rounds, identity, and the bytes of model and artifacts."""
+    lines = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
+    summary = json.loads((folder / "summary.json").read_text())
+    found: dict[str, Any] = {"identity": summary["config_hash"], "state": summary["state"]}
+    for line in lines:
+        del line["seconds"]
+        for name in [name for name in line["diagnostics"] if "seconds" in name]:
+            del line["diagnostics"][name]
+        found[f"round {line['round']}"] = line
+    for path in [*folder.glob("artifacts/*"), folder / "model.safetensors"]:
+        found[path.name] = path.read_bytes()
+    return found
+
+
+def compare(one: Path, other: Path) -> int:
+    """Print what differs between two recorded folders and return how many runs do."""
+    names = sorted({path.parent.name for path in [*one.glob("*/done"), *other.glob("*/done")]})
+    different = 0
+    for name in names:
+        if not all((folder / name / "done").exists() for folder in (one, other)):
+            print(f"{name}: only on one side")
+            different += 1
+            continue
+        left, right = facts(one / name), facts(other / name)
+        parts = [key for key in left | right if left.get(key) != right.get(key)]
+        if parts:
+            print(f"{name}: {', '.join(parts)}")
+        different += bool(parts)
+    print(f"{len(names)} runs, {len(names) - different} the same, {different} different")
+    return different
+
+
+def main() -> int:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("record", help="run the experiments of a checkout")
+    one.add_argument("out", type=Path)
+    one.add_argument("--checkout", type=Path, default=ROOT)
+    one.add_argument("--jobs", type=int, default=2)
+    two = commands.add_parser("compare", help="hold two recorded folders against each other")
+    two.add_argument("one", type=Path)
+    two.add_argument("other", type=Path)
+    options = parser.parse_args()
+    if options.command == "record":
+        record(options.out.resolve(), options.checkout.resolve(), options.jobs)
+        return 0
+    return min(1, compare(options.one, options.other))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
