@@ -23,12 +23,14 @@ import torch
 from pages import PERFORMANCE, commit, hardware, markdown, put_section
 from torch import nn
 
-from entity.loops import Recipe
+from entity.config.schema import load
+from entity.defenses import SERVERS
+from entity.layout import ParamSpec
 from entity.models import Classifier
-from entity.params import ParamSpec, Updates
-from entity.schema import load
 from entity.seeding import Seeds, global_stream
-from entity.server import SERVERS, Averaging, CleanData, Resources, admit
+from entity.server import Averaging, CleanData, Resources, admit
+from entity.training import Recipe
+from entity.updates import Updates
 
 CLIENTS = 25
 SIZES = {"1M": (1024, 256), "11M": (4096, 1920)}

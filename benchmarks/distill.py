@@ -23,8 +23,8 @@ from pages import PERFORMANCE, commit, hardware, markdown, put_section
 from situations import FEDERATIONS, Situation, prepare
 from torch import nn
 
-from entity.allocator import keep_pages
 from entity.distill import Ensemble, Labelled, MazeArgs, agreement, distill
+from entity.engine.allocator import keep_pages
 from entity.models import CRITICS, GENERATORS
 from entity.seeding import Seeds, global_stream
 

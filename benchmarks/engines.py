@@ -16,17 +16,17 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from statistics import median
 
-from apart import answer_alone, can_be_alone
 from pages import PERFORMANCE, commit, hardware, markdown, put_section
+from subprocesses import answer_alone, can_be_alone
 
-from entity import resolve
-from entity.assembly import recruit
+from entity.cli.demo import shipped
 from entity.client import Broadcast
-from entity.demo import shipped
 from entity.engine import cores, open_engine
 from entity.experiment import settled
-from entity.resolve import read
 from entity.seeding import Seeds
+from entity.setup import resolve
+from entity.setup.assembly import recruit
+from entity.setup.resolve import read
 
 ENGINES = ("inline", "pool", "ray", "vectorized")
 CLIENTS = tuple(range(20))

@@ -22,12 +22,13 @@ from flwr.serverapp.strategy import FedAvg, MultiKrum, Strategy
 from flwr.supercore.task_identity import TaskIdentity
 from pages import RESULTS, commit, markdown, put_section
 
+from entity.config.schema import load
+from entity.defenses import SERVERS
 from entity.flower import RobustStrategy
-from entity.loops import Recipe
-from entity.params import ParamSpec
-from entity.schema import load
+from entity.layout import ParamSpec
 from entity.seeding import Seeds
-from entity.server import SERVERS, Averaging, Resources
+from entity.server import Averaging, Resources
+from entity.training import Recipe
 
 NODES = 10
 REPEATS = 5

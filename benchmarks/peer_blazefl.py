@@ -20,7 +20,7 @@ from blazefl.contrib import (
     FedAvgThreadPoolClientTrainer,
 )
 from blazefl.core import IPCMode
-from handout import Handout
+from shared_federation import Handout
 from torch import Generator, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 

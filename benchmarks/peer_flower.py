@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
-from handout import Handout, cached
+from shared_federation import Handout, cached
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 

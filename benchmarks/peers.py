@@ -21,17 +21,18 @@ from statistics import fmean, median, stdev
 from typing import Any
 
 import torch
-from apart import answer, answer_alone, can_be_alone
-from handout import Handout
 from pages import PERFORMANCE, commit, hardware, markdown, put_section
+from shared_federation import Handout
+from subprocesses import answer, answer_alone, can_be_alone
 from torch.nn import functional as F
 
-from entity import experiment, resolve
-from entity.allocator import keep_pages
-from entity.assembly import recruit
+from entity import experiment
 from entity.dataset import DATASETS, MNIST5K, Images, normalise
 from entity.engine import cores
+from entity.engine.allocator import keep_pages
 from entity.seeding import Seeds
+from entity.setup import resolve
+from entity.setup.assembly import recruit
 
 CLIENTS = 20
 OURS = "this project"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from entity.models import Critic, Generator
-from entity.params import Stopwatch
+from entity.updates import Stopwatch
 
 
 @dataclass(frozen=True)

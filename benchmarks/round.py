@@ -25,14 +25,15 @@ from typing import Any
 
 import torch
 from pages import PERFORMANCE, commit, hardware, markdown, put_section
-from standin import stand_in
+from random_images import stand_in
 from torch import multiprocessing
 
-from entity import experiment, resolve
-from entity.allocator import keep_pages
+from entity import experiment
 from entity.engine import cores
-from entity.loops import cross_entropy
+from entity.engine.allocator import keep_pages
 from entity.models import build
+from entity.setup import resolve
+from entity.training import cross_entropy
 
 CLIENTS = 20
 

@@ -24,10 +24,11 @@ from typing import Any
 from pages import RESULTS, ROOT, commit, markdown, put_section
 from studies import CONFIGS, STUDIES, Cell, Study
 
-from entity import experiment, resolve
-from entity.allocator import keep_pages
-from entity.config import ExperimentConfig
-from entity.progress import percent
+from entity import experiment
+from entity.cli.progress import percent
+from entity.config.fields import ExperimentConfig
+from entity.engine.allocator import keep_pages
+from entity.setup import resolve
 
 SLOWEST = ("drop", "flip")
 """Defenses whose runs come last."""

@@ -17,74 +17,121 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
-SMALL = (
-    "--ADR 0.1 --rounds 3 --federation.size 8 --round_size 6 --number_of_malicious_clients 2 "
-    "--num_epochs 1 --num_threads 1 --checkpoint_every 1 --held_out 300"
-).split()
+SMALL = {
+    "ADR": 0.1,
+    "rounds": 3,
+    "federation.size": 8,
+    "round_size": 6,
+    "number_of_malicious_clients": 2,
+    "num_epochs": 1,
+    "num_threads": 1,
+    "checkpoint_every": 1,
+    "held_out": 300,
+}
+DISTILLS = {
+    "K": 2,
+    "distill_iters": 4,
+    "defense_args.batch_size": 16,
+    "num_seed": 40,
+    "iter_exp": 2,
+    "iter_clone": 2,
+}
+DEFENSES = [
+    "bulyan",
+    "crfl",
+    "deepsight",
+    "droplet",
+    "finetuning",
+    "flame",
+    "flare",
+    "flip",
+    "fltrust",
+    "foolsgold",
+    "freqfed",
+    "krum",
+    "median",
+    "multi_metrics",
+    "multikrum",
+    "norm_clipping",
+    "random_aggregation",
+    "rfa",
+    "rflbat",
+    "rlr",
+    "trimmed_mean",
+    "undefended",
+]
+ATTACKS = [
+    "badnets",
+    "neurotoxin",
+    "chameleon",
+    "model_replacement",
+    "constrain_and_scale",
+    "pgd",
+    "sign_flip",
+    "alie",
+    "min_max",
+    "ipm",
+]
+POISONS = ["pixel", "dba", "blended", "label_flip", "a3fl", "iba"]
+ENGINES = ["inline", "pool", "ray", "vectorized"]
 
-DISTILLS = (
-    "--K 2 --distill_iters 4 --batch_size 32 --server.defense.defense_args.batch_size 16 "
-    "--num_seed 40 --iter_exp 2 --iter_clone 2"
-).split()
-ATTACKS = (
-    "badnets neurotoxin chameleon model_replacement constrain_and_scale pgd sign_flip alie min_max ipm"
-).split()
-POISONS = "pixel dba blended label_flip a3fl iba".split()
-CONFIGS = "entity/configs/mnist5k"
+
+def begin(defense: str, fields: Mapping[str, object] | None = None) -> list[str]:
+    """Return the command of a small run with one of the shipped configurations of `mnist5k`."""
+    words = ["--config", f"entity/configs/mnist5k/{defense}.json"]
+    for name, value in (SMALL | dict(fields or {})).items():
+        words += [f"--{name}", str(value)]
+    return words
 
 
-def runs(checkout: Path) -> dict[str, list[list[str]]]:
+def runs() -> dict[str, list[list[str]]]:
     """Return, by name, the commands of `main.py` that make each run, one after the other."""
-
-    def first(config: str, *more: str) -> list[str]:
-        return ["--config", f"{CONFIGS}/{config}.json", *SMALL, *more]
-
-    # The files at the commit that this comparison was first made for; all keep their paths.
-    names = sorted(path.stem for path in (checkout / CONFIGS).glob("*.json"))
-    defenses = [name for name in names if name not in ("drop", "federation")]
-    found = {f"defense-{name}": [first(name, "--engine", "inline")] for name in defenses}
-    found |= {
-        f"attack-{name}": [first("droplet", "--engine", "inline", "--attack.type", name)]
-        for name in ATTACKS
+    inline = {"engine": "inline"}
+    single: dict[str, list[str]] = {}
+    for name in DEFENSES:
+        single[f"defense-{name}"] = begin(name, inline)
+    for name in ATTACKS:
+        single[f"attack-{name}"] = begin("droplet", inline | {"attack.type": name})
+    for name in POISONS:
+        single[f"poison-{name}"] = begin("multikrum", inline | {"attack.poison": name})
+    for name in ENGINES:
+        single[f"engine-{name}"] = begin("undefended", {"engine": name})
+    distillations: dict[str, dict[str, object]] = {
+        "pool": {"engine": "pool"},
+        "inline": inline,
+        "fresh-student": {"clone_init_with_global": "false"},
+        "adam-plateau": {
+            "opt": "adam",
+            "cycles": 2,
+            "plateau": 0.01,
+            "model_gen": "conv3_cgen",
+        },
+        "dfme": {"method": "dfme", "model_gen": "dfme_gen"},
+        "augment": {"augment": "true", "transform": "true"},
     }
-    found |= {
-        f"poison-{name}": [first("multikrum", "--engine", "inline", "--attack.poison", name)]
-        for name in POISONS
+    for name, fields in distillations.items():
+        single[f"drop-{name}"] = begin("drop", DISTILLS | fields)
+    skewed = {"IID": "false", "dirichlet_alpha": 0.5, "min_samples": 1}
+    streaming = {"streaming": "true"}
+    samples = {"weighting": "samples", "model": "resnet8", "server_lr": 0.7}
+    single |= {
+        "dirichlet": begin("droplet", skewed),
+        "resnet8": begin("flame", {"model": "resnet8"}),
+        "streaming-pool": begin("norm_clipping", streaming | {"engine": "pool", "c": 1.0}),
+        "streaming-inline": begin("undefended", streaming | inline),
+        "weighted": begin("undefended", samples),
     }
-    engines = ("inline", "pool", "ray", "vectorized")
-    found |= {f"engine-{name}": [first("undefended", "--engine", name)] for name in engines}
-    drop = ("drop", *DISTILLS)
-    found |= {
-        "drop-pool": [first(*drop, "--engine", "pool")],
-        "drop-inline": [first(*drop, "--engine", "inline")],
-        "drop-fresh-student": [first(*drop, "--clone_init_with_global", "false")],
-        "drop-adam-plateau": [
-            first(*drop, "--opt", "adam", "--cycles", "2", "--plateau", "0.01", "--model_gen", "conv3_cgen")
-        ],
-        "drop-dfme": [first(*drop, "--method", "dfme", "--model_gen", "dfme_gen")],
-        "drop-augment": [first(*drop, "--augment", "true", "--transform", "true")],
-        "dirichlet": [
-            first("droplet", "--IID", "false", "--dirichlet_alpha", "0.5", "--min_samples", "1")
-        ],
-        "resnet8": [first("flame", "--model", "resnet8", "--num_parallel_max", "2")],
-        "streaming": [first("norm_clipping", "--streaming", "true", "--engine", "pool")],
-        "streaming-inline": [first("undefended", "--streaming", "true", "--engine", "inline")],
-        "weighted": [
-            first("undefended", "--weighting", "samples", "--model", "resnet8", "--server_lr", "0.7")
-        ],
-    }
-    for name, config in (("droplet", "droplet"), ("foolsgold", "foolsgold"), ("drop", "drop")):
-        more = DISTILLS if config == "drop" else []
-        found[f"resumed-{name}"] = [
-            first(config, *more, "--rounds", "2"),
-            ["--resume", "OUT", "--rounds", "4"],
-        ]
+    found = {name: [words] for name, words in single.items()}
+    for name, fields in (("droplet", {}), ("foolsgold", {}), ("drop", DISTILLS)):
+        first = begin(name, dict(fields) | {"rounds": 2})
+        found[f"resumed-{name}"] = [first, ["--resume", "OUT", "--rounds", "4"]]
     return found
 
 
@@ -111,7 +158,7 @@ def record(out: Path, checkout: Path, jobs: int) -> None:
         (folder / "done").touch()
         return f"{name}: done"
 
-    found = runs(checkout)
+    found = runs()
     with ThreadPoolExecutor(jobs) as pool:
         for line in pool.map(make, found, found.values()):
             print(line, flush=True)

@@ -20,17 +20,18 @@ from statistics import median
 from typing import Any
 
 import torch
-from apart import answer
 from pages import PERFORMANCE, commit, hardware, markdown, put_section
-from standin import stand_in
+from random_images import stand_in
+from subprocesses import answer
 from torch import multiprocessing
 
-from entity import experiment, resolve
-from entity.allocator import keep_pages
+from entity import experiment
+from entity.config.schema import ConfigError
 from entity.dataset import DATASETS
 from entity.engine import cores
-from entity.schema import ConfigError
+from entity.engine.allocator import keep_pages
 from entity.seeding import Seeds
+from entity.setup import resolve
 
 SIZES = (100, 10_000)
 ROUND = 100

@@ -10,16 +10,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from entity import resolve
-from entity.assembly import initial_state, open_judge, open_server, recruit
-from entity.client import Broadcast, Roster
+from entity.client import Broadcast
 from entity.dataset import normalise
 from entity.engine import Inline
 from entity.federation import select
+from entity.layout import ModelState
 from entity.metrics import Judge
-from entity.params import ModelState
 from entity.seeding import Seeds
 from entity.server import CleanData, admit
+from entity.setup import resolve
+from entity.setup.assembly import initial_state, open_judge, open_server, recruit
+from entity.setup.roster import Roster
 
 CONFIGS = Path(__file__).parent.parent / "entity" / "configs"
 

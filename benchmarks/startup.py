@@ -18,9 +18,10 @@ from typing import Any
 from pages import RESULTS, commit, markdown, put_section
 from studies import CONFIGS
 
-from entity import experiment, resolve
-from entity.assembly import recruit
+from entity import experiment
 from entity.seeding import Seeds
+from entity.setup import resolve
+from entity.setup.assembly import recruit
 
 REPEATS = 5
 FEDERATIONS = (50, 10_000)

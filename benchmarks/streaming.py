@@ -14,15 +14,16 @@ import sys
 from typing import Any
 
 import torch
-from apart import answer
 from pages import PERFORMANCE, commit, hardware, markdown, put_section
-from standin import stand_in
+from random_images import stand_in
+from subprocesses import answer
 
-from entity import experiment, resolve
-from entity.allocator import keep_pages
+from entity import experiment
 from entity.engine import cores
+from entity.engine.allocator import keep_pages
+from entity.layout import ParamSpec
 from entity.models import build
-from entity.params import ParamSpec
+from entity.setup import resolve
 
 SIZES = (100, 1000)
 SAMPLES = 4

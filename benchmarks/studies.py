@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from entity.demo import FAST
-from entity.server import SERVERS
+from entity.cli.demo import FAST
+from entity.defenses import SERVERS
 
 CONFIGS = Path(__file__).parent.parent / "entity" / "configs"
 

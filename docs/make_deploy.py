@@ -9,8 +9,9 @@ costs in PERFORMANCE.md.
 import re
 from pathlib import Path
 
-from entity.schema import load
-from entity.server import SERVERS, Needs
+from entity.config.schema import load
+from entity.defenses import SERVERS
+from entity.server import Needs
 
 DOCS = Path(__file__).parent
 NODES = (10, 100, 1_000)

@@ -3,7 +3,7 @@
     python docs/make_fidelity.py
 
 Names, summaries, papers and deliberate departures come from the code, the rest from
-docs/fidelity.yml. tests/test_fidelity.py fails while the page is out of date.
+docs/fidelity.yml. tests/docs/test_fidelity.py fails while the page is out of date.
 """
 
 import ast
@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
-from entity.client import ATTACKS
-from entity.dataset import POISONS
-from entity.server import SERVERS
+from entity.attacks import ATTACKS
+from entity.defenses import SERVERS
+from entity.poisons import POISONS
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "FIDELITY.md"
@@ -42,7 +42,7 @@ statement marked *(from memory)* has not been checked against the paper's text. 
 once for every method that they speak for; a defect names the kind of code it was seen in.
 
 This page is generated from the code and from `docs/fidelity.yml` by
-`python docs/make_fidelity.py`; `tests/test_fidelity.py` fails while it is out of date."""
+`python docs/make_fidelity.py`; `tests/docs/test_fidelity.py` fails while it is out of date."""
 
 Entry = dict[str, Any]
 Names = dict[str, list[str]]

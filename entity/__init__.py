@@ -1,8 +1,40 @@
-"""DROP (arXiv 2502.07011) and a laboratory for backdoors and defenses in federated learning."""
+"""DROP, and the laboratory of backdoor attacks and defenses in federated learning around it.
 
-from importlib.metadata import PackageNotFoundError, version
+    import entity
+    result = entity.run(entity.load("mnist5k/drop", DPR=0.25), "runs/mine")
 
-try:
-    __version__ = version("drop-fl")
-except PackageNotFoundError:  # a source tree on sys.path, not installed
-    __version__ = "0+unknown"
+The package is imported in a moment: what needs PyTorch is, once it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from entity.moved import install as _install
+
+if TYPE_CHECKING:
+    from entity.config.schema import ConfigError
+    from entity.experiment import Result, run
+    from entity.setup.load import load
+
+_install()
+
+__version__ = "0.1.0"
+
+__all__ = ["ConfigError", "Result", "__version__", "load", "run"]
+
+_HOMES = {
+    "ConfigError": "entity.config.schema",
+    "Result": "entity.experiment",
+    "load": "entity.setup.load",
+    "run": "entity.experiment",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,20 +11,17 @@ from typing import Any
 import torch
 
 from entity import __version__
-from entity.assembly import initial_state, open_judge, open_server, recruit
-from entity.checkpoint import Checkpoints, Snapshot
-from entity.client import Broadcast, Roster
-from entity.config import ExperimentConfig
-from entity.dataset import (
-    AdaptivePoison,
-    Memory,
-    Split,
-)
+from entity.client import Broadcast
+from entity.client.poison import AdaptivePoison, Memory
+from entity.config.fields import ExperimentConfig
+from entity.config.schema import ConfigError
+from entity.dataset import Split
 from entity.engine import Engine, check_engine, cores, open_engine
 from entity.federation import select
+from entity.layout import ModelState
 from entity.metrics import Detection, Judge
-from entity.params import Aggregation, ModelState, Stopwatch
-from entity.record import (
+from entity.record.checkpoint import Checkpoints, Snapshot
+from entity.record.directory import (
     Record,
     locked,
     peak_memory_mb,
@@ -33,12 +30,14 @@ from entity.record import (
     total_seconds,
     whole_lines,
 )
-from entity.resolve import default_name, identity, to_json
-from entity.resume import continued, origin, take_up
-from entity.schema import ConfigError
 from entity.seeding import Seeds
 from entity.server import Server, Stream, admit
+from entity.setup.assembly import initial_state, open_judge, open_server, recruit
+from entity.setup.resolve import default_name, identity, to_json
+from entity.setup.resume import continued, origin, take_up
+from entity.setup.roster import Roster
 from entity.trackers import Trackers, require
+from entity.updates import Aggregation, Stopwatch
 
 log = logging.getLogger("entity")
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from entity.config import AttackConfig, FederationConfig
+from entity.config.fields import AttackConfig, FederationConfig
 from entity.seeding import Seeds
 
 

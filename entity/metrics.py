@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from entity.dataset import Images, normalise
-from entity.loops import logits
-from entity.params import Verdict
+from entity.training import logits
+from entity.updates import Verdict
 
 NAN = float("nan")
 

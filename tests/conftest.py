@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
-from entity import resolve
-from entity.config import ExperimentConfig
+from entity.config.fields import ExperimentConfig
+from entity.setup import resolve
+
+pytest_plugins = ["attackers", "updates_by_hand"]
 
 Tables = Callable[..., dict[str, Any]]
 MakeExperiment = Callable[..., ExperimentConfig]

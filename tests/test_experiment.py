@@ -10,14 +10,16 @@ import pytest
 import torch
 
 import entity.experiment as loop
-from entity import __version__, resolve
-from entity.assembly import recruit
+from entity import __version__
+from entity.config.schema import ConfigError
 from entity.dataset import DATASETS
+from entity.defenses import SERVERS, Undefended
 from entity.engine import Inline
 from entity.experiment import run
-from entity.schema import ConfigError
 from entity.seeding import Seeds
-from entity.server import SERVERS, Needs, Undefended
+from entity.server import Needs
+from entity.setup import resolve
+from entity.setup.assembly import recruit
 
 LINE = {
     *("round", "mta", "asr", "n_selected", "n_malicious", "accepted", "refused", "reasons"),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from entity.config import AttackConfig, FederationConfig
+from entity.config.fields import AttackConfig, FederationConfig
 from entity.federation import malicious_clients, poisons_in, select
 from entity.seeding import Seeds
 

@@ -6,11 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from entity.config import AttackConfig
+from entity.client.poison import NoPoisonArgs
+from entity.config.fields import AttackConfig
 from entity.dataset import Images
-from entity.dataset.poisons import NoPoisonArgs, Pixel
 from entity.metrics import Detection, Judge, lifespan, rate, rejection
-from entity.params import Verdict
+from entity.poisons.pixel import Pixel
+from entity.updates import Verdict
 
 CLASSES, SIZE = 4, 8
 BATCH = torch.arange(4 * 11) % CLASSES

@@ -10,7 +10,7 @@ import pytest
 NEEDS_CHROMIUM = (
     "tests/report/test_page.py::test_a_browser_draws_sorts_and_recolours_without_an_error"
 )
-NEEDS_FLOWER = "tests/server/test_flower_as_judge.py"
+NEEDS_FLOWER = "tests/defenses/test_flower_as_judge.py"
 
 
 @pytest.mark.parametrize("needs", [NEEDS_CHROMIUM, NEEDS_FLOWER])

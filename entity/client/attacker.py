@@ -8,11 +8,13 @@ from torch import Tensor, nn
 
 from entity.client.client import Broadcast, Client, Habits
 from entity.client.data import LocalData
-from entity.config import AttackConfig
-from entity.dataset import AdaptivePoison, Images, Poison
+from entity.client.poison import AdaptivePoison, Poison
+from entity.config.fields import AttackConfig
+from entity.dataset import Images
 from entity.federation import poisons_in
-from entity.params import ModelState, Updates
+from entity.layout import ModelState
 from entity.seeding import Seeds
+from entity.updates import Updates
 
 
 @dataclass(frozen=True)

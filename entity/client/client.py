@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from entity.client.data import LocalData
-from entity.dataset import Augmentation, Memory
-from entity.loops import CPU, Recipe, cross_entropy, fit
-from entity.params import ModelState, ParamSpec
+from entity.client.poison import Memory
+from entity.dataset import Augmentation
+from entity.layout import ModelState, ParamSpec
 from entity.seeding import Seeds
+from entity.training import CPU, Recipe, cross_entropy, fit
 
 
 @dataclass(frozen=True)

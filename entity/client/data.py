@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from entity.dataset import Augmentation, normalise
-from entity.loops import shuffled
+from entity.training import shuffled
 
 
 @dataclass(frozen=True)

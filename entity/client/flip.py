@@ -31,8 +31,8 @@ from entity.client.client import Broadcast, Client, Habits
 from entity.client.data import LocalData
 from entity.client.trigger_inversion import Triggers, invert, random_start
 from entity.dataset import normalise
-from entity.loops import cross_entropy, logits
-from entity.server.flip import FlipArgs
+from entity.defenses.flip import FlipArgs
+from entity.training import cross_entropy, logits
 
 ANY = -1
 """The source of a universal trigger."""

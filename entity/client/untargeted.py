@@ -12,7 +12,8 @@ from torch import Tensor
 
 from entity.client.attacker import Attacker
 from entity.client.data import LocalData
-from entity.params import Updates, blocks
+from entity.layout import blocks
+from entity.updates import Updates
 
 Knowledge = Literal["colluders", "omniscient"]
 

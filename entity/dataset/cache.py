@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from entity import schema
+from entity.config import schema
 from entity.dataset.images import Images
 
 log = logging.getLogger("entity")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
+from entity.config.schema import ConfigError
 from entity.dataset import cache
 from entity.dataset.cache import Decoded, Parts, Stamp
-from entity.schema import ConfigError
 from entity.seeding import Seeds
 
 log = logging.getLogger("entity")

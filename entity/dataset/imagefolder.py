@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from entity.config.schema import ConfigError, show, suggest
 from entity.dataset.augment import Augmentation
 from entity.dataset.cache import Decoded
 from entity.dataset.files import Files
@@ -28,7 +29,6 @@ from entity.dataset.tree import (
     scan_images,
     scan_tree,
 )
-from entity.schema import ConfigError, show, suggest
 
 PREFIX = "imagefolder:"
 HELD_OUT_PER_CLASS = 10

@@ -26,8 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from entity.config import ClientConfig
-from entity.schema import ConfigError
+from entity.config.fields import ClientConfig
+from entity.config.schema import ConfigError
 from entity.seeding import Seeds
 
 MAX_DRAWS = 100

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from entity.config import ExperimentConfig
+from entity.config.fields import ExperimentConfig
+from entity.config.schema import ConfigError, show, suggest
 from entity.dataset.cifar10 import CIFAR10
 from entity.dataset.cifar100 import CIFAR100
 from entity.dataset.cinic10 import CINIC10
@@ -14,7 +15,6 @@ from entity.dataset.mnist import MNIST
 from entity.dataset.mnist5k import MNIST5K
 from entity.dataset.source import Source
 from entity.dataset.svhn import SVHN
-from entity.schema import ConfigError, show, suggest
 
 DATASETS: dict[str, Source] = {
     source.name: source

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from entity.config.schema import ConfigError
 from entity.dataset.augment import Augmentation
 from entity.dataset.files import Files
 from entity.dataset.images import Images, Selection
 from entity.dataset.partition import apportion, draw_per_class
-from entity.schema import ConfigError
 from entity.seeding import Seeds
 
 log = logging.getLogger("entity")

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from entity.config.schema import ConfigError
 from entity.dataset.cache import BATCH, Decoded, Pixels, Stamp
 from entity.dataset.files import damaged
-from entity.schema import ConfigError
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Files that count as images; others are passed over."""

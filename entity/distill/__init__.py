@@ -3,7 +3,7 @@
 from entity.distill import dfme
 from entity.distill.agreement import PROBES, agreement
 from entity.distill.ensemble import Ensemble
-from entity.distill.exam import Labelled
+from entity.distill.held_out import Labelled
 from entity.distill.maze import Distillation, MazeArgs, distill
 
 __all__ = [

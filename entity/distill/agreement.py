@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from entity.distill.ensemble import Ensemble
-from entity.loops import logits
+from entity.training import logits
 
 PROBES = 256
 """Generated images that the agreement is measured on where the server has no clean ones to spare.

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from entity.distill.ensemble import Ensemble
-from entity.distill.exam import Exam, Labelled
+from entity.distill.held_out import Exam, Labelled
 from entity.distill.losses import disagreement
 from entity.distill.maze import (
     RECHECK,
@@ -34,9 +34,9 @@ from entity.distill.maze import (
     new_plateau,
     new_schedule,
 )
-from entity.loops import autocast
 from entity.models import Generator
-from entity.params import Stopwatch
+from entity.training import autocast
+from entity.updates import Stopwatch
 
 
 def iterations(args: MazeArgs) -> int:

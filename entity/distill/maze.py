@@ -28,15 +28,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from entity.config.schema import Count, Fraction, NonNegative, Positive, Whole
 from entity.distill.agreement import PROBES, Plateau, comparison
 from entity.distill.ensemble import Ensemble, Norm, Reduce
-from entity.distill.exam import Exam, Labelled
+from entity.distill.held_out import Exam, Labelled
 from entity.distill.losses import LossType, disagreement, gradient_penalty
 from entity.distill.replay import Replay
-from entity.loops import autocast
 from entity.models import Critic, Generator
-from entity.params import Stopwatch
-from entity.schema import Count, Fraction, NonNegative, Positive, Whole
+from entity.training import autocast
+from entity.updates import Stopwatch
 
 _DIRECTIONS = 10
 """Zeroth-order directions that the nominal budget counts, though true gradients are used."""

@@ -3,8 +3,7 @@
 import os
 from collections.abc import Callable
 
-from entity.client import Roster
-from entity.config import SettingsConfig
+from entity.config.fields import SettingsConfig
 from entity.engine.compiler import without_compiler
 from entity.engine.contract import Engine
 from entity.engine.inline import Inline
@@ -12,6 +11,7 @@ from entity.engine.pool import Pool
 from entity.engine.ray_actors import RayActors
 from entity.engine.ray_cluster import require_cluster, require_ray
 from entity.engine.vectorized import Vectorized
+from entity.setup.roster import Roster
 
 __all__ = [
     "ENGINES",

@@ -12,7 +12,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from entity.client import Roster
+from entity.setup.roster import Roster
 
 log = logging.getLogger("entity")
 

@@ -7,7 +7,8 @@ from typing import Protocol, Self
 from torch import Tensor
 
 from entity.client import Broadcast
-from entity.params import ModelState, Updates
+from entity.layout import ModelState
+from entity.updates import Updates
 
 Accept = Callable[[int, ModelState], None]
 """Takes the model of a row of the round; it is overwritten as soon as this returns."""

@@ -6,10 +6,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from entity.client import Broadcast, Roster
+from entity.client import Broadcast
 from entity.engine.contract import Accept
-from entity.engine.workbench import Workbench
-from entity.params import ModelState, Updates
+from entity.engine.local_training import Workbench
+from entity.layout import ModelState
+from entity.setup.roster import Roster
+from entity.updates import Updates
 
 
 class Inline:

@@ -19,13 +19,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, multiprocessing
 
-from entity.allocator import keep_pages
-from entity.client import Broadcast, Roster
-from entity.dataset import Memory
-from entity.engine.crew import Crew
-from entity.engine.turns import Turn, Turns
-from entity.engine.workbench import Workbench
-from entity.params import ModelState
+from entity.client import Broadcast
+from entity.client.poison import Memory
+from entity.engine.allocator import keep_pages
+from entity.engine.local_training import Workbench
+from entity.engine.schedule import Turn, Turns
+from entity.engine.worker_engine import Crew
+from entity.layout import ModelState
+from entity.setup.roster import Roster
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from entity.allocator import keep_pages
-from entity.client import Broadcast, Roster
-from entity.dataset import Memory as Trigger
-from entity.engine.crew import Crew
-from entity.engine.parcel import Parcel
+from entity.client import Broadcast
+from entity.client.poison import Memory as Trigger
+from entity.config.schema import ConfigError
+from entity.engine.allocator import keep_pages
+from entity.engine.local_training import Workbench
 from entity.engine.ray_cluster import join, require_ray
-from entity.engine.turns import Memory, Turn, Turns
-from entity.engine.workbench import Workbench
-from entity.params import ModelState
-from entity.schema import ConfigError
+from entity.engine.schedule import Memory, Turn, Turns
+from entity.engine.transfer import Parcel
+from entity.engine.worker_engine import Crew
+from entity.layout import ModelState
+from entity.setup.roster import Roster
 
 log = logging.getLogger("entity")
 

@@ -8,7 +8,7 @@ import socket
 import sys
 from typing import Any
 
-from entity.schema import ConfigError
+from entity.config.schema import ConfigError
 
 
 def require_ray(option: str, address: str | None) -> Any:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from entity.loops import Recipe, autocast
+from entity.training import Recipe, autocast
 
 Batch = tuple[Tensor, Tensor]
 """Images (b, C, H, W) and labels (b,)."""

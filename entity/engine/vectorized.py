@@ -15,15 +15,17 @@ from typing import Self
 import torch
 from torch import nn
 
-from entity.client import Attacker, Broadcast, Client, LocalData, Roster
-from entity.dataset import AdaptivePoison
+from entity.client import Attacker, Broadcast, Client, LocalData
+from entity.client.poison import AdaptivePoison
 from entity.engine.contract import Accept
+from entity.engine.local_training import Workbench, single_threaded
+from entity.engine.schedule import Memory
 from entity.engine.stacked import fit_stacked
-from entity.engine.turns import Memory
-from entity.engine.workbench import Workbench, single_threaded
 from entity.federation import poisons_in
-from entity.loops import Recipe
-from entity.params import ModelState, Updates
+from entity.layout import ModelState
+from entity.setup.roster import Roster
+from entity.training import Recipe
+from entity.updates import Updates
 
 log = logging.getLogger("entity")
 

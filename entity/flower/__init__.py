@@ -9,7 +9,7 @@ Any server of `entity.server` serves, unchanged.
 
 from importlib.util import find_spec
 
-from entity.schema import ConfigError
+from entity.config.schema import ConfigError
 
 if find_spec("flwr") is None:
     raise ConfigError("entity.flower: needs Flower; pip install -e '.[flower]'.")

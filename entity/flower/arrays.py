@@ -20,8 +20,8 @@ import torch
 from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
-from entity.params import ModelState, ParamSpec, Slot, plain_name
-from entity.schema import ConfigError, show
+from entity.config.schema import ConfigError, show
+from entity.layout import ModelState, ParamSpec, Slot, plain_name
 
 HEADER = re.compile(
     rb"\{'descr': '([<>|=]?\w+)', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), \} *\n"

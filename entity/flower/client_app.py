@@ -16,16 +16,16 @@ from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from torch import Tensor
 
-from entity.allocator import keep_pages
-from entity.assembly import recruit
 from entity.client import Broadcast
-from entity.engine.workbench import Workbench
+from entity.config.schema import ConfigError, unknown
+from entity.engine.allocator import keep_pages
+from entity.engine.local_training import Workbench
 from entity.flower.arrays import ArrayLayout
 from entity.flower.faults import FAULTS
 from entity.flower.intake import ARRAYS, CONFIG, METRICS, SAMPLES
 from entity.flower.run_config import experiment
-from entity.schema import ConfigError, unknown
 from entity.seeding import Seeds
+from entity.setup.assembly import recruit
 
 MEMORY, TRIGGER, LAST = "client memory", "trigger", "last global weights"
 """Names of what a node remembers from round to round in its Flower context."""

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import torch
 from flwr.app import Message, MetricRecord, RecordDict
 
+from entity.config.schema import show
 from entity.flower.arrays import ArrayLayout, Malformed
-from entity.params import ModelState, Updates
-from entity.schema import show
+from entity.layout import ModelState
+from entity.updates import Updates
 
 log = logging.getLogger("entity")
 

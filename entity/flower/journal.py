@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from entity.checkpoint import Checkpoints, Snapshot
-from entity.record import Record, whole_lines
-from entity.schema import ConfigError
+from entity.config.schema import ConfigError
+from entity.record.checkpoint import Checkpoints, Snapshot
+from entity.record.directory import Record, whole_lines
 
 
 class Journal:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entity import resolve, schema
-from entity.client import ATTACKS
-from entity.config import ExperimentConfig
-from entity.schema import ConfigError, Count, Positive, Whole
+from entity.attacks import ATTACKS
+from entity.config import schema
+from entity.config.fields import ExperimentConfig
+from entity.config.schema import ConfigError, Count, Positive, Whole
+from entity.setup import resolve
 
 
 @dataclass(frozen=True)

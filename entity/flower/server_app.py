@@ -7,12 +7,12 @@ from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result
 
-from entity.allocator import keep_pages
-from entity.assembly import initial_state, open_judge, open_server, recruit
+from entity.engine.allocator import keep_pages
 from entity.flower.arrays import to_arrays
 from entity.flower.run_config import experiment, run_config
 from entity.flower.strategy import OnRound, RobustStrategy
 from entity.seeding import Seeds
+from entity.setup.assembly import initial_state, open_judge, open_server, recruit
 
 log = logging.getLogger("entity")
 

@@ -19,16 +19,17 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from entity.checkpoint import Snapshot
+from entity.config.schema import ConfigError, dump
 from entity.flower.arrays import ArrayLayout, Malformed
 from entity.flower.exchange import exchange
 from entity.flower.intake import ARRAYS, CONFIG, Intake
 from entity.flower.journal import Journal
-from entity.params import Aggregation, ModelState, Stopwatch, Verdict
-from entity.record import locked
-from entity.schema import ConfigError, dump
+from entity.layout import ModelState
+from entity.record.checkpoint import Snapshot
+from entity.record.directory import locked
 from entity.seeding import Seeds
 from entity.server import Server, admit
+from entity.updates import Aggregation, Stopwatch, Verdict
 
 log = logging.getLogger("entity")
 

@@ -7,11 +7,11 @@ from typing import Literal
 import torch
 from torch import nn
 
+from entity.config.schema import ConfigError, unknown
 from entity.models.classifier import Classifier, head_of
 from entity.models.cnn import cnn, lenet
 from entity.models.critics import Critic, conv3_dis
 from entity.models.dfme_generator import dfme_gen
-from entity.models.foreign import Make, examine, imported
 from entity.models.generators import Generator, conv3_cgen, conv3_gen
 from entity.models.norm import with_group_norm
 from entity.models.resnet import (
@@ -23,9 +23,9 @@ from entity.models.resnet import (
     resnet34,
 )
 from entity.models.supcon import SupConTwin
+from entity.models.user_model import Make, examine, imported
 from entity.models.vgg import vgg11
 from entity.models.vit import vit
-from entity.schema import ConfigError, unknown
 from entity.seeding import global_stream
 
 __all__ = [

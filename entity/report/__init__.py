@@ -2,8 +2,8 @@
 
 from entity.report.folder import write_folder
 from entity.report.page import write_page
-from entity.report.paper import Asked
-from entity.report.plates import missing_extra
+from entity.report.paper_figures import missing_extra
+from entity.report.paper_table import Asked
 from entity.report.runs import RunRecord, read_run
 
 __all__ = ["Asked", "RunRecord", "missing_extra", "read_run", "write_folder", "write_page"]

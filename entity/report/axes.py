@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from entity.config.schema import ConfigError, flatten
+from entity.report.formatting import NONE, setting
 from entity.report.runs import RunRecord
-from entity.report.wording import NONE, setting
-from entity.schema import ConfigError, flatten
-from entity.where import full_name
+from entity.results.filter import full_name
 
 DEFENSE, ATTACK = "defense", "attack"
 """Axes under which a run that has neither stands as `none`."""

@@ -7,9 +7,9 @@ deviation to each side.
 import math
 from collections.abc import Sequence
 
-from entity.report.bands import Point, by_group, over_seeds, series
-from entity.report.figure import Figure, Object, faded, plain
-from entity.report.lineup import Entry, Group
+from entity.report.entries import Entry, Group
+from entity.report.plotly_figure import Figure, Object, faded, plain
+from entity.report.seed_bands import Point, by_group, over_seeds, series
 
 UNIFIED = 6
 """Up to so many groups one hover box compares all of them; beyond, it shows the nearest."""

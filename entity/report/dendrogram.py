@@ -7,9 +7,9 @@ from typing import cast
 from scipy.cluster.hierarchy import dendrogram
 
 from entity.report.artifacts import Tree
-from entity.report.figure import Figure, Object, plain
-from entity.report.lineup import Entry
-from entity.report.wording import counted
+from entity.report.entries import Entry
+from entity.report.formatting import counted
+from entity.report.plotly_figure import Figure, Object, plain
 
 MOST_LABELS = 40
 

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entity.metrics import lifespan
-from entity.report.bands import Point, by_group, over_seeds, series
+from entity.record.json_fields import at
 from entity.report.curves import draw_band, spread
-from entity.report.figure import Figure, Object, plain
-from entity.report.json_fields import at
-from entity.report.lineup import Entry, Group
+from entity.report.entries import Entry, Group
+from entity.report.formatting import NONE, percent
+from entity.report.plotly_figure import Figure, Object, plain
 from entity.report.runs import RunRecord
-from entity.report.wording import NONE, percent
-from entity.tables import Spread
+from entity.report.seed_bands import Point, by_group, over_seeds, series
+from entity.results.tables import Spread
 
 HALF = 0.5
 

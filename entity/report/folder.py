@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from entity.record import write_aside
-from entity.report import paper_text
-from entity.report.lineup import line_up
+from entity.config.schema import ConfigError
+from entity.record.directory import write_aside
+from entity.report import paper_table_text
+from entity.report.entries import line_up
 from entity.report.page import TITLE, render
-from entity.report.paper import METRICS, Asked, PaperTable
+from entity.report.paper_table import METRICS, Asked, PaperTable
 from entity.report.runs import read_run
-from entity.schema import ConfigError
 
 
 def write_folder(
@@ -51,7 +51,7 @@ def write_folder(
     files = {"index.html": render(entries, title, table).encode()}
     files |= {f"tables/{name}": text.encode() for name, text in _tables(table).items()}
     if figures:
-        from entity.report.plates import draw_plates
+        from entity.report.paper_figures import draw_plates
 
         files |= {f"figures/{name}": content for name, content in draw_plates(entries).items()}
     if out.exists() and not out.is_dir():
@@ -70,7 +70,7 @@ def _tables(table: PaperTable) -> dict[str, str]:
     tables = {"results": table} | {metric: table.only(metric) for metric in METRICS}
     texts: dict[str, str] = {}
     for name, each in tables.items():
-        texts[f"{name}.md"] = paper_text.markdown(each)
-        texts[f"{name}.tex"] = paper_text.latex(each, name)
-        texts[f"{name}.csv"] = paper_text.csv(each)
+        texts[f"{name}.md"] = paper_table_text.markdown(each)
+        texts[f"{name}.tex"] = paper_table_text.latex(each, name)
+        texts[f"{name}.csv"] = paper_table_text.csv(each)
     return texts

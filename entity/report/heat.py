@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from entity.record.json_fields import at
 from entity.report.axes import Axis, differing
-from entity.report.figure import Figure, Object, plain
-from entity.report.json_fields import at
-from entity.report.lineup import Entry
+from entity.report.entries import Entry
+from entity.report.formatting import percent
+from entity.report.plotly_figure import Figure, Object, plain
 from entity.report.runs import RunRecord
-from entity.report.wording import percent
-from entity.tables import Spread
+from entity.results.tables import Spread
 
 DPR = "client.attack.DPR"
 MALICIOUS = "federation.number_of_malicious_clients"

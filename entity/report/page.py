@@ -13,18 +13,18 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from entity.report import durability, lead, roc, wording
+from entity.report import durability, formatting, roc, summary
 from entity.report.axes import ATTACK, DEFENSE, Axis, differing
 from entity.report.curves import draw_curves
 from entity.report.dendrogram import draw_trees
-from entity.report.figure import Figure
+from entity.report.entries import Entry, line_up
+from entity.report.generated_images import draw_sheets
 from entity.report.heat import draw_heat, heats
-from entity.report.lineup import Entry, line_up
-from entity.report.paper import Asked, PaperTable, name_of
+from entity.report.paper_table import Asked, PaperTable, name_of
 from entity.report.phases import draw_phases
+from entity.report.plotly_figure import Figure
 from entity.report.runs import read_run
 from entity.report.settings import compare
-from entity.report.tiles import draw_sheets
 from entity.report.verdict_map import draw_verdicts
 
 DETAIL = 200_000
@@ -102,8 +102,8 @@ def render(entries: Sequence[Entry], title: str, table: PaperTable) -> str:
         title=title,
         entries=entries,
         groups=list({entry.group.index: entry.group for entry in entries}.values()),
-        facts=lead.facts(entries),
-        verdict=lead.verdict(entries),
+        facts=summary.facts(entries),
+        verdict=summary.verdict(entries),
         attacks={entry.run.attack for entry in entries},
         axes=[
             axis
@@ -138,7 +138,7 @@ def _template() -> Template:
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     filters = cast("dict[str, object]", environment.filters)
-    written = (wording.percent, wording.duration, wording.memory, wording.counted)
+    written = (formatting.percent, formatting.duration, formatting.memory, formatting.counted)
     filters |= {function.__name__: function for function in (*written, numeric)}
     return environment.from_string(_part("page.html"))
 

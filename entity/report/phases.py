@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from entity.report.bands import by_group
-from entity.report.figure import Figure, Object, plain, shorten
-from entity.report.json_fields import numbers
-from entity.report.lineup import Entry
+from entity.record.json_fields import numbers
+from entity.report.entries import Entry
+from entity.report.formatting import duration, memory
+from entity.report.plotly_figure import Figure, Object, plain, shorten
 from entity.report.runs import RunRecord
-from entity.report.wording import duration, memory
+from entity.report.seed_bands import by_group
 
 FIXED = {"train": "--phase-train", "evaluate": "--phase-evaluate", "other": "--phase-other"}
 FREE = ("--phase-1", "--phase-2", "--phase-3", "--phase-4", "--phase-5", "--phase-6")

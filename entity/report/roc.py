@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from entity.report.bands import by_group
-from entity.report.figure import Figure, Object, plain
-from entity.report.lineup import Entry, Group
+from entity.report.entries import Entry, Group
+from entity.report.formatting import percent
+from entity.report.plotly_figure import Figure, Object, plain
 from entity.report.runs import Round, RunRecord
-from entity.report.wording import percent
+from entity.report.seed_bands import by_group
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from entity.config.schema import ConfigError
+from entity.record.json_fields import at, ids, mapping, number, numbers, text, texts
 from entity.report.artifacts import Images, Tree, all_trees, last_images
-from entity.report.json_fields import at, ids, mapping, number, numbers, text, texts
-from entity.schema import ConfigError
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entity.report.bands import by_group
-from entity.report.lineup import Entry
-from entity.report.wording import NONE, setting
-from entity.schema import flatten
+from entity.config.schema import flatten
+from entity.report.entries import Entry
+from entity.report.formatting import NONE, setting
+from entity.report.seed_bands import by_group
 
 SIDE_BY_SIDE = 6
 """Up to so many groups stand in columns; more in rows, as there are fewer fields than groups."""

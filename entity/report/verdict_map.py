@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from entity.report.figure import Figure, Object, plain
-from entity.report.lineup import Entry
+from entity.report.entries import Entry
+from entity.report.plotly_figure import Figure, Object, plain
 from entity.report.runs import Round, RunRecord
 
 ACCEPTED, REFUSED, CAUGHT, MISSED = range(4)

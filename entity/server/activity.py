@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from entity.params import ClientId
+from entity.updates import ClientId
 
 _FREE = 1e-9
 """Penalties up to this count as none, and limits as reached: tenths do not add up exactly."""

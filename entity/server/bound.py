@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import ClassVar, Literal, NamedTuple, TypeVar
 
-from entity.schema import ConfigError, Whole
+from entity.config.schema import ConfigError, Whole
 from entity.server.contract import Needs, Server, Setting
 
 

@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from entity.loops import CPU, Recipe
-from entity.params import Aggregation, ClientId, ModelState, ParamSpec, Updates, Verdict, blocks
-from entity.schema import ConfigError
+from entity.config.schema import ConfigError
+from entity.layout import ModelState, ParamSpec, blocks
 from entity.seeding import Seeds, global_stream
+from entity.training import CPU, Recipe
+from entity.updates import Aggregation, ClientId, Updates, Verdict
 
 log = logging.getLogger("entity")
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entity.params import ClientId
 from entity.server.contract import rows_by_id
+from entity.updates import ClientId
 
 _DIGITS = 12
 """Decimals of a distance that count: the rest is rounding, and must not break ties."""

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entity.params import Aggregation, Updates, Verdict, blocks
+from entity.layout import blocks
 from entity.server.contract import Server
+from entity.updates import Aggregation, Updates, Verdict
 
 
 def finite_rows(updates: Updates) -> list[bool]:

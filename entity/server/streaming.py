@@ -11,16 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from entity.params import (
-    Aggregation,
-    ClientId,
-    ModelState,
-    Stopwatch,
-    Updates,
-    Verdict,
-    blocks,
-)
+from entity.layout import ModelState, blocks
 from entity.server.contract import Server
+from entity.updates import Aggregation, ClientId, Stopwatch, Updates, Verdict
 
 
 class _Arrival(NamedTuple):

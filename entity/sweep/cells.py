@@ -1,19 +1,18 @@
 """From a grid to experiments: every cell resolved, checked and named before anything runs."""
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from entity import resolve, store
-from entity.config import ExperimentConfig
-from entity.demo import shipped
+from entity.config.fields import ExperimentConfig
+from entity.config.schema import ConfigError, flatten
+from entity.config.shipped import find_config
 from entity.experiment import settled
-from entity.schema import ConfigError, flatten, suggest
-from entity.store import Run
+from entity.results import store
+from entity.results.store import Run
+from entity.setup import resolve
 from entity.sweep.grid import CONFIG, SEED, Axis, Grid
 
 _ALONE = {"settings.engine": "inline", "settings.num_threads": "1"}
@@ -132,30 +131,6 @@ class _Bases:
         if name not in self.read:
             self.read[name] = resolve.read(find_config(name, self.grid.path.parent), CONFIG)
         return self.read[name]
-
-
-def find_config(name: str, beside: Path) -> Path:
-    """Find a configuration: a file beside the grid, one from here, or a shipped one.
-
-    Raises
-    ------
-    ConfigError
-        If there is none of that name.
-    """
-    for path in (beside / name, Path(name), shipped(name)):
-        if os.path.isfile(path):  # unlike Path.is_file, false for a name too long
-            return path
-    raise ConfigError(
-        f"config {name}: is neither a file nor a shipped configuration.{suggest(name, _shipped())}"
-    )
-
-
-@cache
-def _shipped() -> list[str]:
-    root = shipped("any").parent
-    return sorted(
-        path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.json")
-    )
 
 
 def _runs_by_identity(out: Path) -> dict[str, Run]:

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from statistics import fmean
 
-from entity.config import ExperimentConfig
-from entity.report.json_fields import number
-from entity.store import Run
+from entity.config.fields import ExperimentConfig
+from entity.record.json_fields import number
+from entity.results.store import Run
 
 Kind = tuple[object, ...]
 """What runs have in common that take about as long: data set, model, and more."""

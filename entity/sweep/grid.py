@@ -17,8 +17,9 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
-from entity import resolve, schema
-from entity.schema import ConfigError, Whole, join, show, unknown
+from entity.config import schema
+from entity.config.schema import ConfigError, Whole, join, show, unknown
+from entity.setup import resolve
 
 MOST = 100_000
 """Cells that a grid may have before exclusions; more are a slip of the pen."""

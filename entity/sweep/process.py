@@ -10,8 +10,8 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
-from entity import resolve
-from entity.store import ERROR
+from entity.results.store import ERROR
+from entity.setup import resolve
 from entity.sweep.cells import Cell
 
 OUTPUT = "output.log"

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from entity import store
-from entity.store import ERROR
+from entity.results import store
+from entity.results.store import ERROR
 from entity.sweep.cells import Cell
 from entity.sweep.place import Attempt, Place
 from entity.sweep.worker import REFUSED

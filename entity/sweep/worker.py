@@ -18,10 +18,11 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any
 
-from entity import experiment, resolve
-from entity.allocator import keep_pages
-from entity.record import write_json
-from entity.schema import ConfigError
+from entity import experiment
+from entity.config.schema import ConfigError
+from entity.engine.allocator import keep_pages
+from entity.record.directory import write_json
+from entity.setup import resolve
 
 FAILED, REFUSED, STOPPED = 1, 2, 130
 """Exit codes: an exception, a ConfigError (which another try would not mend), a signal."""

@@ -6,6 +6,6 @@ one warning; the run does not wait for it, shares no memory with it, and goes on
 """
 
 from entity.trackers.contract import Session, Tracker
-from entity.trackers.outside import TRACKERS, Trackers, require
+from entity.trackers.handle import TRACKERS, Trackers, require
 
 __all__ = ["TRACKERS", "Session", "Tracker", "Trackers", "require"]

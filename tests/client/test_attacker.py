@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from entity.attacks.badnets import BadNets
 from entity.client import Attacker, Broadcast, Client
 from entity.client.attacker import NoArgs
-from entity.client.badnets import BadNets
-from entity.engine.workbench import single_threaded
-from entity.params import ModelState
+from entity.engine.local_training import single_threaded
+from entity.layout import ModelState
 
 WINDOW = {
     "participation_strategy": "after_convergence",

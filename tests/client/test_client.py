@@ -7,15 +7,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from entity.client import ATTACKS, Broadcast, Client, Habits, LocalData, Roster
+from entity.attacks import ATTACKS
+from entity.client import Broadcast, Client, Habits, LocalData
 from entity.dataset import Images, Shares, normalise
+from entity.defenses import Undefended, UndefendedArgs
 from entity.engine import Inline
-from entity.loops import Recipe
+from entity.layout import ParamSpec
 from entity.models import Classifier
-from entity.params import ParamSpec
-from entity.resolve import experiment
 from entity.seeding import Seeds, global_stream
-from entity.server import Averaging, Resources, Undefended, UndefendedArgs
+from entity.server import Averaging, Resources
+from entity.setup.resolve import experiment
+from entity.setup.roster import Roster
+from entity.training import Recipe
 
 SIZES = (4, 9, 17)
 

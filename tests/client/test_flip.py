@@ -11,11 +11,11 @@ from entity.client import Broadcast, Client, Habits, LocalData
 from entity.client.flip import ANY, FlipClient, Notes, choose_pair, grown
 from entity.client.trigger_inversion import Triggers
 from entity.dataset import normalise
-from entity.engine.workbench import single_threaded
-from entity.loops import Recipe, fit, logits, shuffled
-from entity.params import ModelState, ParamSpec
+from entity.defenses.flip import FlipArgs
+from entity.engine.local_training import single_threaded
+from entity.layout import ModelState, ParamSpec
 from entity.seeding import Seeds, global_stream
-from entity.server.flip import FlipArgs
+from entity.training import Recipe, fit, logits, shuffled
 
 CLASSES, SIZE = 3, 10
 SOURCE, TARGET = 0, 2

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from entity.client.trigger_inversion import Triggers, adapt, invert, random_start
-from entity.engine.workbench import single_threaded
-from entity.loops import Recipe, fit, logits, shuffled
+from entity.engine.local_training import single_threaded
 from entity.seeding import global_stream
+from entity.training import Recipe, fit, logits, shuffled
 
 CLASSES, SIZE = 4, 12
 SOURCE, TARGET = 0, 3

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torchvision.datasets.cifar
 
+from entity.config.schema import ConfigError
 from entity.dataset import DATASETS, load
 from entity.dataset.cifar100 import CLASSES
-from entity.schema import ConfigError
 from entity.seeding import Seeds
 
 SEEDS = Seeds(71)

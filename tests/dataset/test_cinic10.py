@@ -6,9 +6,9 @@ import torch
 import torchvision.datasets.utils
 from PIL import Image
 
+from entity.config.schema import ConfigError
 from entity.dataset import DATASETS
 from entity.dataset.cinic10 import FILES
-from entity.schema import ConfigError
 from entity.seeding import Seeds
 
 SEEDS = Seeds(71)

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from entity.config.schema import ConfigError
 from entity.dataset import DATASETS
 from entity.dataset.mnist import NAMES
-from entity.schema import ConfigError
 from entity.seeding import Seeds
 
 SEEDS = Seeds(71)

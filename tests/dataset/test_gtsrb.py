@@ -5,9 +5,9 @@ import pytest
 import torchvision.datasets
 from PIL import Image
 
+from entity.config.schema import ConfigError
 from entity.dataset import DATASETS
 from entity.dataset.gtsrb import CLASSES, MOVED, OF
-from entity.schema import ConfigError
 from entity.seeding import Seeds
 
 SEEDS = Seeds(71)

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torchvision.datasets
 
+from entity.config.schema import ConfigError
 from entity.dataset import DATASETS, load
 from entity.dataset.emnist import CLASSES, NAMES
 from entity.dataset.idx import read_idx
 from entity.dataset.mnist import NAMES as MNIST_NAMES
-from entity.schema import ConfigError
 from entity.seeding import Seeds
 
 SEEDS = Seeds(71)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from entity.config.schema import ConfigError
 from entity.dataset import find, load
 from entity.dataset.imagefolder import image_folders
-from entity.schema import ConfigError
 from entity.seeding import Seeds
 
 SEEDS = Seeds(71)

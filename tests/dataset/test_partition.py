@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entity import schema
-from entity.config import ClientConfig
+from entity.config import schema
+from entity.config.fields import ClientConfig
+from entity.config.schema import ConfigError
 from entity.dataset import Shares, partition
 from entity.dataset.partition import (
     MAX_DRAWS,
@@ -21,7 +22,6 @@ from entity.dataset.partition import (
     quantity,
     shards,
 )
-from entity.schema import ConfigError
 from entity.seeding import Seeds
 
 SEEDS = Seeds(71)

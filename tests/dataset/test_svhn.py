@@ -5,8 +5,8 @@ import pytest
 import scipy.io
 import torchvision.datasets.svhn
 
+from entity.config.schema import ConfigError
 from entity.dataset import DATASETS
-from entity.schema import ConfigError
 from entity.seeding import Seeds
 
 SEEDS = Seeds(71)

@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from entity.distill import Ensemble, Labelled, MazeArgs, distill, maze
-from entity.engine.workbench import single_threaded
-from entity.loops import Recipe, accuracy, fit, logits
+from entity.engine.local_training import single_threaded
 from entity.models import CRITICS, GENERATORS
 from entity.seeding import global_stream
+from entity.training import Recipe, accuracy, fit, logits
 
 SIZE, CLASSES = 12, 3
 

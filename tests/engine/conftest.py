@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from entity import resolve
-from entity.client import ATTACKS, Roster
-from entity.dataset import POISONS, Images, Shares
+from entity.attacks import ATTACKS
+from entity.dataset import Images, Shares
 from entity.dataset.augment import Augmentation
+from entity.poisons import POISONS
+from entity.setup import resolve
+from entity.setup.roster import Roster
 
 MakeRoster = Callable[..., Roster]
 SIZES = (7, 30, 16, 9, 24)

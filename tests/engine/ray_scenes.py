@@ -13,7 +13,7 @@ from entity.client import Broadcast
 from entity.engine import Inline, RayActors
 from entity.engine.ray_cluster import join
 from entity.experiment import run
-from entity.params import ModelState
+from entity.layout import ModelState
 
 TINY_DROP = {
     "type": "drop",

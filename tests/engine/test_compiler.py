@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from entity.client import Broadcast, Client
+from entity.config.schema import ConfigError
 from entity.engine import Inline, open_engine
 from entity.engine.compiler import compile_model
-from entity.schema import ConfigError
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")

@@ -5,7 +5,7 @@ import torch
 
 from entity.client import Broadcast, Client
 from entity.engine import ENGINES, Inline, choose_engine, open_engine, worker_count
-from entity.params import ModelState
+from entity.layout import ModelState
 
 
 def start(roster):

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from entity.client import Broadcast
+from entity.defenses import Undefended, UndefendedArgs
 from entity.engine import Inline, Pool
-from entity.params import ModelState
-from entity.server import Averaging, Resources, Undefended, UndefendedArgs, admit
+from entity.layout import ModelState
+from entity.server import Averaging, Resources, admit
 
 
 @pytest.fixture(scope="module")

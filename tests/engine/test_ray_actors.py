@@ -17,14 +17,14 @@ import pytest
 import torch
 from PIL import Image
 
-from entity.assembly import recruit
-from entity.checkpoint import Checkpoints
+from entity.config.schema import ConfigError
 from entity.dataset import cache
 from entity.engine import check_engine
-from entity.engine.parcel import Parcel
+from entity.engine.transfer import Parcel
 from entity.experiment import run
-from entity.schema import ConfigError
+from entity.record.checkpoint import Checkpoints
 from entity.seeding import Seeds
+from entity.setup.assembly import recruit
 
 
 @pytest.mark.deployment

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from entity.assembly import recruit
 from entity.client import Broadcast, Client
 from entity.engine import Inline, Vectorized, choose_engine
 from entity.engine.stacked import fit_stacked
 from entity.engine.vectorized import obstacle
 from entity.experiment import run
-from entity.loops import Recipe, fit
 from entity.models import build
 from entity.seeding import Seeds
+from entity.setup.assembly import recruit
+from entity.training import Recipe, fit
 
 TOLERANCE = 1e-4
 SKEWED = {"client.IID": False, "client.dirichlet_alpha": 1.0, "client.min_samples": 5}
@@ -148,7 +148,7 @@ def test_what_an_attacker_makes_of_its_model_is_sent(experiment):
 
 
 def test_a_whole_run_and_its_engine_is_part_of_what_it_is(experiment):
-    from entity.resolve import identity
+    from entity.setup.resolve import identity
 
     one = run(experiment())
     config = experiment({"settings.engine": "vectorized"})

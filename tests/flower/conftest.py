@@ -22,13 +22,14 @@ from flwr.app import ArrayRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
+from entity.config.schema import load
+from entity.defenses import SERVERS
 from entity.flower.arrays import ArrayLayout
-from entity.loops import Recipe
+from entity.layout import ModelState, ParamSpec
 from entity.models import Classifier
-from entity.params import ModelState, ParamSpec
-from entity.schema import load
 from entity.seeding import Seeds, global_stream
-from entity.server import SERVERS, Averaging, CleanData, Resources, Server
+from entity.server import Averaging, CleanData, Resources, Server
+from entity.training import Recipe
 
 TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
 

@@ -9,12 +9,12 @@ pytest.importorskip("flwr.serverapp")
 from flwr.app import Context, Error, Message, RecordDict
 
 from entity import experiment as loop
-from entity import resolve
+from entity.config.schema import ConfigError
 from entity.flower.client_app import answer
 from entity.flower.faults import FAULTS
 from entity.flower.run_config import experiment as experiment_of
 from entity.flower.server_app import serve
-from entity.schema import ConfigError
+from entity.setup import resolve
 
 OPTIONS = {"fields": "", "timeout": 0.01, "min-nodes": 0, "min-survivors": 2, "state": ""}
 

@@ -14,9 +14,9 @@ from torch import nn
 pytest.importorskip("flwr.serverapp")
 from flwr.app import Array, ArrayRecord
 
+from entity.config.schema import ConfigError
 from entity.flower.arrays import ArrayLayout, Malformed, to_arrays
-from entity.params import ParamSpec
-from entity.schema import ConfigError
+from entity.layout import ParamSpec
 
 
 def npy(values) -> bytes:

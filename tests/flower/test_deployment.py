@@ -14,9 +14,9 @@ import torch
 pytest.importorskip("flwr.serverapp")
 
 from entity import experiment as loop
-from entity.checkpoint import Checkpoints
-from entity.params import ModelState
-from entity.scaffold import write_app
+from entity.cli.scaffold import write_app
+from entity.layout import ModelState
+from entity.record.checkpoint import Checkpoints
 from entity.seeding import Seeds
 
 pytestmark = pytest.mark.deployment

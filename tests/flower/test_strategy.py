@@ -11,13 +11,14 @@ pytest.importorskip("flwr.serverapp")
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.app import Message as FlowerMessage
 
+from entity.config.schema import ConfigError
+from entity.defenses import SERVERS
 from entity.federation import select
 from entity.flower import RobustStrategy
 from entity.flower.strategy import choose
-from entity.params import Updates
-from entity.schema import ConfigError
 from entity.seeding import Seeds
-from entity.server import SERVERS, admit
+from entity.server import admit
+from entity.updates import Updates
 
 NODES = (2**63 + 11, 17, 5, 2**60, 40)
 """Node ids as Flower draws them: 64 bits, in no order."""

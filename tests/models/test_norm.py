@@ -2,11 +2,11 @@ import pytest
 import torch
 from torch import nn
 
-from entity.assembly import open_server, recruit
 from entity.experiment import run
 from entity.models import build
 from entity.models.norm import groups_of, with_group_norm
 from entity.seeding import Seeds
+from entity.setup.assembly import open_server, recruit
 
 
 @pytest.mark.parametrize(

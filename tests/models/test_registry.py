@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from entity.config.schema import ConfigError
+from entity.layout import ParamSpec
 from entity.models import ALIASES, CRITICS, GENERATORS, MODELS, build, find
 from entity.models.resnet import BasicBlock
-from entity.params import ParamSpec
-from entity.schema import ConfigError
 
 
 def rng(seed=0):

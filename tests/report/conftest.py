@@ -11,8 +11,8 @@ import torch
 from safetensors.numpy import save_file
 from scipy.cluster.hierarchy import linkage
 
-from entity import resolve
-from entity.record import Record, tail_statistics, total_seconds
+from entity.record.directory import Record, tail_statistics, total_seconds
+from entity.setup import resolve
 
 MakeRun = Callable[..., Path]
 

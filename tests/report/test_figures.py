@@ -10,11 +10,11 @@ from entity.report import read_run
 from entity.report.artifacts import Images
 from entity.report.curves import draw_curves
 from entity.report.dendrogram import draw_tree
-from entity.report.lead import verdict
-from entity.report.lineup import line_up
+from entity.report.entries import line_up
+from entity.report.generated_images import BUDGET, draw_sheet, draw_sheets
 from entity.report.phases import draw_phases, seconds_by_phase
 from entity.report.settings import compare
-from entity.report.tiles import BUDGET, draw_sheet, draw_sheets
+from entity.report.summary import verdict
 from entity.report.verdict_map import draw_verdicts
 
 

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from entity.cli import main
-from entity.report import plates, write_folder
-from entity.schema import ConfigError
+from entity.config.schema import ConfigError
+from entity.report import paper_figures, write_folder
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_a_report_of_the_same_runs_has_the_same_bytes(runs, tmp_path):
 def test_without_matplotlib_all_the_rest_is_written_and_one_sentence_says_so(
     runs, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(plates, "find_spec", lambda name: None)
+    monkeypatch.setattr(paper_figures, "find_spec", lambda name: None)
     out = tmp_path / "report"
     assert main(["report", *map(str, runs), "--out", str(out)]) == 0
     assert len(names(out)) == 1 + 9
@@ -59,7 +59,7 @@ def test_without_matplotlib_all_the_rest_is_written_and_one_sentence_says_so(
     assert main(["report", *map(str, runs), "--out", str(out), "--no-figures"]) == 0
     assert capsys.readouterr().err == ""
     with pytest.raises(ConfigError, match="matplotlib, which is not installed"):
-        plates.draw_plates([])
+        paper_figures.draw_plates([])
 
 
 def test_a_single_run_a_partial_one_and_one_that_never_began_make_a_folder(make_recorded, tmp_path):

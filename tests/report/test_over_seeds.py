@@ -3,11 +3,11 @@ import pytest
 
 from entity.metrics import lifespan
 from entity.report import read_run
-from entity.report.bands import over_seeds, series
 from entity.report.curves import draw_curves
 from entity.report.durability import after_stop, draw_durability, durabilities
+from entity.report.entries import line_up
 from entity.report.heat import draw_heat, heats
-from entity.report.lineup import line_up
+from entity.report.seed_bands import over_seeds, series
 
 
 def entries_of(paths):

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from entity.config.schema import ConfigError
 from entity.report import Asked, read_run
-from entity.report.lineup import line_up
-from entity.report.paper_text import csv as to_csv
-from entity.report.paper_text import latex, markdown
+from entity.report.entries import line_up
+from entity.report.paper_table_text import csv as to_csv
+from entity.report.paper_table_text import latex, markdown
 from entity.report.significance import holm, paired_p
-from entity.schema import ConfigError
 
 ASR = {
     ("krum", "badnets"): (0.50, 0.60, 0.70),

@@ -5,7 +5,7 @@ import pytest
 from sklearn import metrics
 
 from entity.report import read_run
-from entity.report.lineup import line_up
+from entity.report.entries import line_up
 from entity.report.roc import draw_rocs, ordered_pairs, roc_of, roc_points, rocs, suspicious_end
 
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from entity.config.schema import ConfigError
 from entity.report import read_run
-from entity.schema import ConfigError
 
 
 def test_a_whole_run_is_read_back_as_it_was_written(make_run):

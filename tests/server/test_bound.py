@@ -1,11 +1,11 @@
 import pytest
 
-from entity.schema import ConfigError, load
+from entity.config.schema import ConfigError, load
+from entity.defenses.bulyan import Bulyan, BulyanArgs
+from entity.defenses.krum import Krum, KrumArgs, MultiKrum, MultiKrumArgs
+from entity.defenses.trimmed_mean import TrimmedMean, TrimmedMeanArgs
 from entity.server.bound import BoundArgs, Condition
-from entity.server.bulyan import Bulyan, BulyanArgs
 from entity.server.contract import Setting
-from entity.server.krum import Krum, KrumArgs, MultiKrum, MultiKrumArgs
-from entity.server.trimmed_mean import TrimmedMean, TrimmedMeanArgs
 
 
 def setting(n, malicious=0, federation=0):

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from entity.params import ParamSpec
-from entity.server import Needs, Undefended, UndefendedArgs
+from entity.defenses import Undefended, UndefendedArgs
+from entity.layout import ParamSpec
+from entity.server import Needs
 from entity.server.contract import CleanData, combine, convex, step, verdicts
 
 MEAN, VARIANCE, COUNTER = slice(0, 3), slice(3, 6), slice(6, 7)

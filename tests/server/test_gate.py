@@ -4,8 +4,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from entity.params import BLOCK, Aggregation
-from entity.server import Droplet, DropletArgs, Undefended, UndefendedArgs, admit
+from entity.defenses import Droplet, DropletArgs, Undefended, UndefendedArgs
+from entity.layout import BLOCK
+from entity.server import admit
+from entity.updates import Aggregation
 
 
 class Spy(Undefended):

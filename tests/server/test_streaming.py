@@ -8,14 +8,16 @@ import torch
 from torch import nn
 
 import entity.experiment as loop
-from entity import catalogue, resolve
-from entity.client import ATTACKS
+from entity.attacks import ATTACKS
+from entity.cli import catalogue
+from entity.config.schema import ConfigError
+from entity.defenses import SERVERS
+from entity.defenses.crfl import Crfl, CrflArgs
+from entity.defenses.norm_clipping import NormClipping, NormClippingArgs
+from entity.defenses.undefended import Undefended, UndefendedArgs
 from entity.experiment import run
-from entity.schema import ConfigError
-from entity.server import SERVERS, Stream, admit
-from entity.server.crfl import Crfl, CrflArgs
-from entity.server.norm_clipping import NormClipping, NormClippingArgs
-from entity.server.undefended import Undefended, UndefendedArgs
+from entity.server import Stream, admit
+from entity.setup import resolve
 
 SIZES = [5, 50, 20, 1, 7, 30, 11]
 SERVERS_THAT_STREAM = {

@@ -9,7 +9,7 @@ import pytest
 import ray
 
 from entity import experiment
-from entity.schema import ConfigError
+from entity.config.schema import ConfigError
 from entity.sweep.cells import expand
 from entity.sweep.grid import parse
 from entity.sweep.on_ray import Cluster

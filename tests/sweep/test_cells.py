@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entity import resolve
-from entity.record import write_json
-from entity.schema import ConfigError
+from entity.config.schema import ConfigError
+from entity.record.directory import write_json
+from entity.setup import resolve
 from entity.sweep import cells
 from entity.sweep.cells import expand, find_config
 from entity.sweep.grid import parse

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entity import resolve
-from entity.schema import flatten
-from entity.store import Run
+from entity.config.schema import flatten
+from entity.results.store import Run
+from entity.setup import resolve
 from entity.sweep.estimate import Pace, clock, makespan
 
 

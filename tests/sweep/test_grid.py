@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from entity.schema import ConfigError
+from entity.config.schema import ConfigError
 from entity.sweep import grid
 from entity.sweep.grid import MOST, label_of, parse, read
 

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from entity import resolve
-from entity.record import write_json
+from entity.record.directory import write_json
+from entity.setup import resolve
 from entity.sweep import process, runner
 from entity.sweep.cells import expand
 from entity.sweep.grid import parse

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from entity import experiment, resolve
-from entity.resume import recorded
+from entity import experiment
+from entity.setup import resolve
+from entity.setup.resume import recorded
 
 SHORT = {"client.ADR": 0.05, "federation.rounds": 3, "settings.checkpoint_every": 1}
 

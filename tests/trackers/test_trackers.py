@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from entity import experiment, resolve, trackers
+from entity import experiment, trackers
 from entity.cli import main
-from entity.record import write_json
-from entity.resume import recorded
-from entity.schema import ConfigError
-from entity.trackers import outside
+from entity.config.schema import ConfigError
+from entity.record.directory import write_json
+from entity.setup import resolve
+from entity.setup.resume import recorded
+from entity.trackers import handle
 
 SHORT = {"client.ADR": 0.05, "federation.rounds": 3, "settings.trackers": ["tensorboard"]}
 
@@ -22,9 +23,9 @@ def odd(monkeypatch):
 
     def use(name, patience=60.0):
         monkeypatch.syspath_prepend(str(Path(__file__).parent))
-        monkeypatch.setitem(outside.TRACKERS, "tensorboard", f"odd_trackers:{name}")
-        monkeypatch.setattr(outside, "PATIENCE", patience)
-        monkeypatch.setattr(outside.importlib.util, "find_spec", lambda name: logging.__spec__)
+        monkeypatch.setitem(handle.TRACKERS, "tensorboard", f"odd_trackers:{name}")
+        monkeypatch.setattr(handle, "PATIENCE", patience)
+        monkeypatch.setattr(handle.importlib.util, "find_spec", lambda name: logging.__spec__)
 
     return use
 
@@ -102,10 +103,10 @@ def test_a_tracker_of_a_run_that_was_killed_ends_with_it(odd, tmp_path):
     odd("Notes")
     write_json(tmp_path / "config.json", {"dataset": "d", "model": "m", "name": "n"})
     (tmp_path / "rounds.jsonl").touch()
-    tracker = outside._start("tensorboard", tmp_path)
+    tracker = handle._start("tensorboard", tmp_path)
     tracker.process.stdin.close()  # all that the system does for a process that is killed
     assert tracker.process.wait(60) == 1  # no summary to read of
-    assert "rounds" in outside._last_line(tracker.words)
+    assert "rounds" in handle._last_line(tracker.words)
 
 
 @pytest.mark.parametrize("patience", [1])
@@ -115,7 +116,7 @@ def test_a_tracker_that_nobody_waits_for_any_more_does_not_stay(odd, tmp_path, p
     line = {"round": 1, "mta": 1, "asr": 0, "metrics": {}, "n_selected": 1, "n_malicious": 0}
     line |= {"refused": [], "malicious": [], "seconds": {}, "diagnostics": {}}
     (tmp_path / "rounds.jsonl").write_text(json.dumps(line) + "\n")
-    tracker = outside._start("tensorboard", tmp_path)
+    tracker = handle._start("tensorboard", tmp_path)
     tracker.process.stdin.close()
     assert tracker.process.wait(60) != 0
 
@@ -124,7 +125,7 @@ def test_a_missing_package_is_one_sentence_before_anything_is_written(
     tables, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(outside.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(handle.importlib.util, "find_spec", lambda name: None)
     write_json(Path("c.json"), tables(SHORT))
     assert main(["run", "--config", "c.json", "--out", "r", "--trackers", "wandb", "mlflow"]) == 2
     assert capsys.readouterr().err == (
@@ -136,7 +137,7 @@ def test_a_missing_package_is_one_sentence_before_anything_is_written(
 
 def test_a_folder_called_wandb_is_not_the_package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(outside.TRACKERS, "of_nobody", "x:Y")
+    monkeypatch.setitem(handle.TRACKERS, "of_nobody", "x:Y")
     (tmp_path / "of_nobody").mkdir()
     with pytest.raises(ConfigError, match="of_nobody: its package is not installed"):
         trackers.require(["of_nobody"], tmp_path)

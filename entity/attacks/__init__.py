@@ -1,0 +1,28 @@
+"""Attacks: how malicious clients train and what they send. One paper a file."""
+
+from entity.attacks.alie import Alie
+from entity.attacks.badnets import BadNets
+from entity.attacks.chameleon import Chameleon
+from entity.attacks.constrain_and_scale import ConstrainAndScale
+from entity.attacks.ipm import Ipm
+from entity.attacks.min_max import MinMax
+from entity.attacks.model_replacement import ModelReplacement
+from entity.attacks.neurotoxin import Neurotoxin
+from entity.attacks.pgd import Pgd
+from entity.attacks.sign_flip import SignFlip
+from entity.client import Attacker
+
+__all__ = ["ATTACKS"]
+
+ATTACKS: dict[str, type[Attacker]] = {
+    "badnets": BadNets,
+    "neurotoxin": Neurotoxin,
+    "chameleon": Chameleon,
+    "model_replacement": ModelReplacement,
+    "constrain_and_scale": ConstrainAndScale,
+    "pgd": Pgd,
+    "sign_flip": SignFlip,
+    "alie": Alie,
+    "min_max": MinMax,
+    "ipm": Ipm,
+}

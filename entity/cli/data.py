@@ -1,0 +1,194 @@
+"""`drop data list | fetch | verify | where`: what data is here, and whether it is whole."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from entity.config.fields import SettingsConfig
+from entity.config.schema import ConfigError
+from entity.dataset import DATASETS, Images, Source, differs, find
+from entity.dataset.cache import caches, places
+from entity.dataset.imagefolder import PREFIX, image_folders
+from entity.seeding import Seeds
+
+
+def add_data_commands(commands: Any, out: Console) -> Any:
+    """Add `drop data` with its commands, which print to `out`; return where more can be added."""
+    data = commands.add_parser("data", help="the data sets and their files", allow_abbrev=False)
+    kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, go: Callable[[Namespace, Console], int]) -> ArgumentParser:
+        parser = kinds.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False)
+        parser.add_argument("--data_root", help="data folder (default: DROP_DATA, or ./data)")
+        parser.set_defaults(go=lambda options, rest: go(options, out))
+        return parser
+
+    add("list", "the data sets, and which of them are here", _list)
+    fetch = add("fetch", "download a data set", _fetch)
+    verify = add("verify", "read all files of a data set anew and check them", _verify)
+    for parser in (fetch, verify):
+        parser.add_argument("name", metavar="NAME", help=f"data set, or {PREFIX}NAME")
+    verify.add_argument("--image_size", type=int, help=f"of an {PREFIX}NAME")
+    verify.add_argument("--image_channels", type=int, choices=(1, 3), help="likewise")
+    add("where", "the data folder, and the caches of what has been decoded", _where)
+    return kinds
+
+
+def data_root(option: str | None) -> tuple[Path, str]:
+    """Return the data folder and why it is that one: an option, the environment or neither."""
+    if option:
+        return Path(option), "--data_root says so"
+    if named := os.environ.get("DROP_DATA"):
+        return Path(named), "the environment variable DROP_DATA says so"
+    return Path(SettingsConfig().datasets_path), "the default; --data_root or DROP_DATA change it"
+
+
+def _list(options: Namespace, out: Console) -> int:
+    root, _ = data_root(options.data_root)
+    heading = f"data sets; folders are in {root}"
+    out.print(heading, markup=False, highlight=False, soft_wrap=True)
+    table = _table("name", "classes", "images", "shape", "state", "folder")
+    for name, source in DATASETS.items():
+        state, folder, counts = _state(source, root)
+        table.add_row(name, str(source.num_classes), counts, _shape(source), state, folder)
+    out.print(table)
+    if own := [name for name in image_folders(root) if not _is_known(name)]:
+        out.print("image folders")
+        table = _table("name", "classes", "images", "shape", "state")
+        for name in own:
+            table.add_row(PREFIX + name, *_image_folder(PREFIX + name, root))
+        out.print(table)
+    return 0
+
+
+def _state(source: Source, root: Path) -> tuple[str, str, str]:
+    """Return whether a data set is here, its folder below the root, and how many images it has."""
+    published = _numbers(*source.counts) if source.counts else ""
+    if source.files is None:
+        return "built in", "", published
+    found = source.files.locate(root)
+    if found is None:
+        return "missing", source.files.folders[0], published
+    folder, stamps = found
+    where = os.path.relpath(folder, root)
+    if (images := source.files.cached(root, stamps)) is None:
+        return "here", where, published
+    return "cached", where, _numbers(*map(len, images))
+
+
+def _image_folder(name: str, root: Path) -> tuple[str, str, str, str]:
+    try:
+        source = find(name, root)
+    except ConfigError:  # it is not known what it is to be used with
+        return "", "", "", "here"
+    state, _, counts = _state(source, root)
+    return str(source.num_classes), counts, _shape(source), state
+
+
+def _is_known(folder: str) -> bool:
+    return any(source.files and folder in source.files.folders for source in DATASETS.values())
+
+
+def _fetch(options: Namespace, out: Console) -> int:
+    root, _ = data_root(options.data_root)
+    source = find(options.name, root)
+    say = partial(out.print, markup=False, highlight=False, soft_wrap=True)
+    files = source.files
+    if files is None:
+        say(f"{source.name} comes with the installation.")
+        return 0
+    found = files.locate(root)
+    if found is not None:
+        say(f"{files.title} is in {found[0]} already.")
+        return 0
+    download = files.fetch or files.download
+    found = files.obtain(root, download) if download else None
+    if found is None:
+        raise files.missing(root)
+    train, test = files.read(root)
+    say(f"{files.title} is in {found[0]}: {_numbers(len(train), len(test))} images.")
+    return 0
+
+
+def _verify(options: Namespace, out: Console) -> int:
+    root, _ = data_root(options.data_root)
+    source = find(options.name, root, options.image_size, options.image_channels)
+    spoilt = False
+    if source.files is None:
+        train, test = source.read(root, Seeds(SettingsConfig().seed))
+    else:
+        (train, test), spoilt = source.files.verify(root)
+    heading = f"{source.name}: {_shape(source)}"
+    out.print(heading, markup=False, highlight=False, soft_wrap=True)
+    table = _table("class", "training", "test")
+    counts = [torch.bincount(part.y, minlength=source.num_classes) for part in (train, test)]
+    for name, *numbers in zip(
+        source.class_names, *(count.tolist() for count in counts), strict=True
+    ):
+        table.add_row(name, *(f"{number:,}" for number in numbers))
+    table.add_section()
+    table.add_row("all", f"{len(train):,}", f"{len(test):,}")
+    out.print(table)
+    out.print("sha256 of the pixels")
+    for name, part in (("training", train), ("test", test)):
+        out.print(f"{name:9}{part.sha256()}", highlight=False, soft_wrap=True)
+    if spoilt:
+        out.print("The cache was damaged, and has been made anew.")
+    _check(source, train, test, counts)
+    out.print("All is as it should be.")
+    return 0
+
+
+def _check(source: Source, train: Images, test: Images, counts: list[torch.Tensor]) -> None:
+    """Refuse a data set that is not the published one, or lacks a class."""
+    for part, count in zip(("training", "test"), counts, strict=True):
+        if (count == 0).any():
+            name = source.class_names[int(count.argmin())]
+            raise ConfigError(f"{source.name}: no {part} image is of class {name}.")
+    if source.counts not in (None, (len(train), len(test))):
+        raise ConfigError(f"{differs(source, (len(train), len(test)))}.")
+
+
+def _where(options: Namespace, out: Console) -> int:
+    root, why = data_root(options.data_root)
+    say = partial(out.print, markup=False, highlight=False, soft_wrap=True)
+    say(f"data folder  {root.absolute()}{'' if root.is_dir() else ' (not there)'}")
+    say(f"why          {why}")
+    for number, place in enumerate(places(root)):
+        say(f"{'' if number else 'caches':12} {place.absolute()}")
+    found = caches(root)
+    if found:
+        table = _table("cache", "MB")
+        for folder, size in found:
+            table.add_row(folder.name, f"{size / 1e6:,.1f}")
+        table.add_section()
+        table.add_row("all", f"{sum(size for _, size in found) / 1e6:,.1f}")
+        out.print(table)
+    return 0
+
+
+_RIGHT = ("classes", "images", "training", "test", "MB")
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in headings:
+        right = heading in _RIGHT
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _shape(source: Source) -> str:
+    return f"{source.channels}x{source.size}x{source.size}"
+
+
+def _numbers(train: int, test: int) -> str:
+    return f"{train:,}+{test:,}"

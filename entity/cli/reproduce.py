@@ -1,0 +1,128 @@
+"""The command `drop reproduce`: a named study, and which of its cells came out as expected."""
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as Screen
+
+from entity import __version__
+from entity.cli.sweep import RUNS, add_sweep_options, cells_of, finished_runs, show_plan, sweep
+from entity.config.schema import ConfigError
+from entity.record.directory import write_aside
+from entity.sweep import study
+from entity.sweep.cells import Cell, expand
+from entity.sweep.estimate import Pace
+from entity.sweep.study import Outcome, Study
+
+out = Console()
+
+_STYLES = {"reached": "green", "missed": "bold red", "unfinished": "yellow", "no figure": "dim"}
+
+
+def add_reproduce_command(commands: Any) -> None:
+    """Add `drop reproduce`."""
+    parser = commands.add_parser(
+        "reproduce",
+        help="run a named study and check what comes out",
+        description="Run a named study, and say which of its cells came out as expected. Without "
+        "a name, list the studies.",
+        epilog="Exit code 0 if every cell reached what is expected, 1 if one did not. Stop it at "
+        "any time; the same command goes on with it.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("name", nargs="?", help=", ".join(study.names()))
+    add_sweep_options(parser, "NAME")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
+    parser.set_defaults(go=_reproduce)
+
+
+def _reproduce(options: argparse.Namespace, rest: list[str]) -> int:
+    if options.name is None:
+        out.print(_listing())
+        out.print(
+            "Hours are judged by finished runs in runs/ where there are any, else as said here:"
+        )
+        for each in map(study.find, study.names()):
+            out.print(f"{each.name}: {each.takes}", markup=False, highlight=False)
+        return 0
+    chosen = study.find(options.name)
+    if options.markdown is not None and not options.markdown.parent.is_dir():
+        raise ConfigError(f"--markdown {options.markdown}: there is no folder for it.")
+    folder = options.out or RUNS / chosen.name
+    cells = cells_of(chosen.grid, folder, options)
+    if options.dry_run:
+        show_plan(chosen.name, cells, folder, options)
+        return 0
+    failures = sweep(chosen.name, cells, folder, options)
+    outcomes = study.judge(chosen, cells_of(chosen.grid, folder, options))
+    out.print(_screen(chosen, outcomes))
+    for line in study.said(chosen, outcomes):
+        out.print(line, markup=False, highlight=False)
+    if options.markdown is not None:
+        _write(study.to_markdown(chosen, outcomes, _command(options)), options.markdown)
+    poor = any(outcome.verdict in ("missed", "unfinished") for outcome in outcomes)
+    return 1 if failures or poor else 0
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = ["drop", "reproduce", options.name]
+    if options.where:
+        words += ["--where", *options.where]
+    return f"{shlex.join(words)}` of drop-fl `{__version__}"
+
+
+def _write(text: str, path: Path) -> None:
+    try:
+        write_aside(path, text.encode())
+    except OSError as error:
+        raise ConfigError(f"--markdown {path}: cannot be written ({error.strerror}).") from error
+    out.print(f"Written to {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
+    """Return the table for 80 columns."""
+    table = study.verdicts(chosen, outcomes)
+    screen = Screen(
+        title=chosen.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
+        pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    for column in table.columns:
+        screen.add_column(column.heading, justify="right" if column.right else "left")
+    for cells, outcome in zip(table.texts(), outcomes, strict=True):
+        screen.add_row(*cells[:-1], f"[{_STYLES[outcome.verdict]}]{cells[-1]}[/]")
+    return screen
+
+
+def _listing() -> Screen:
+    screen = Screen(box=SIMPLE_HEAD, pad_edge=False)
+    screen.add_column("study")
+    screen.add_column("what it shows")
+    for heading in ("runs", "done", "hours"):
+        screen.add_column(heading, justify="right")
+    for each in map(study.find, study.names()):
+        folder = RUNS / each.name
+        try:
+            cells = expand(each.grid, folder)
+        except ConfigError:  # its data is not here, as `drop reproduce NAME` will say
+            runs, done, hours = sum(1 for _ in each.grid.assignments()), "-", each.hours
+        else:
+            runs, done = len(cells), str(sum(cell.state == "finished" for cell in cells))
+            hours = _hours(cells, folder, each.hours)
+        shown = "-" if hours is None else f"{hours:.1f}"
+        screen.add_row(each.name, each.title, str(runs), done, shown)
+    return screen
+
+
+def _hours(cells: Sequence[Cell], folder: Path, otherwise: float | None) -> float | None:
+    """Estimate all runs of a study, one job a core of two, by finished ones if they suffice."""
+    pace = Pace()
+    for run in finished_runs(folder):
+        pace.add(run)
+    seconds = [pace.seconds(cell.config) for cell in cells]
+    known = [each for each in seconds if each is not None]
+    return sum(known) / 2 / 3600 if len(known) == len(seconds) else otherwise

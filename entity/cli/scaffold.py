@@ -1,0 +1,145 @@
+"""`drop deploy init`: the files of a Flower app that trains and defends one experiment."""
+
+import json
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from entity.config.fields import ExperimentConfig
+from entity.config.schema import ConfigError
+from entity.setup.resolve import to_json
+
+_PYPROJECT = Template("""\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "$name"
+version = "1.0.0"
+description = "$dataset, defended by $defense"
+license = "MIT"
+dependencies = ["drop-fl[flower]"]
+
+[tool.hatch.build.targets.wheel]
+packages = ["."]
+
+[tool.flwr.app]
+publisher = "local"
+
+[tool.flwr.app.components]
+serverapp = "federation.server_app:app"
+clientapp = "federation.client_app:app"
+
+[tool.flwr.app.config]
+# Fields of federation/experiment.json that are to be different: "NAME=VALUE NAME=VALUE".
+fields = ""
+# Seconds to wait for the replies of a round; who is later is refused.
+timeout = 600.0
+# A round begins once so many nodes are connected; 0 waits for federation.round_size.
+min-nodes = 0
+# With fewer well-formed replies the global model stays as it is.
+min-survivors = 2
+# Believe the numbers of samples that nodes report.
+trust-sample-counts = false
+# Folder on the server that a restarted run goes on from; "" keeps nothing.
+state = ""
+""")
+
+_APP = Template('''\
+"""The $side of the federation; the experiment is the file beside this one."""
+
+from pathlib import Path
+
+from entity.flower.${side}_app import ${side}_app
+
+app = ${side}_app(Path(__file__).with_name("experiment.json"))
+''')
+
+_README = Template("""\
+# $name
+
+A Flower app made by `drop deploy init`: $size nodes, data set $dataset, model $model, defense
+$defense$attack.
+
+Every machine needs `pip install 'drop-fl[flower]'` and the data set, in the folder that the
+environment variable DROP_DATA names. Start one SuperLink and a SuperNode for each client, all on
+loopback here:
+
+```
+flower-superlink --insecure --host 127.0.0.1 --port 9300 --disable-runtime-dependency-installation
+flower-supernode --insecure --superlink 127.0.0.1:9300 --host 127.0.0.1 --port 9400 \\
+    --node-config "partition-id=0 num-partitions=$size"        # then 9401 with partition-id=1, ...
+```
+
+Name that SuperLink in `~/.flwr/config.toml`, and run:
+
+```
+[superlink.here]
+address = "127.0.0.1:9300"
+insecure = true
+```
+
+```
+flwr run . here --stream
+flwr run . here --stream --run-config 'fields="rounds=10 DPR=0.25" state="/var/lib/federation"'
+```
+
+The log names every node that was refused and why; with `state` set, so does `rounds.jsonl` in that
+folder. Without node authentication a node that starts again has a new id and a clean slate:
+docs/DEPLOY.md of the project says how to give nodes keys.
+""")
+
+
+def write_app(folder: Path, config: ExperimentConfig) -> list[Path]:
+    """Write a Flower app for an experiment.
+
+    Parameters
+    ----------
+    folder
+        Where; made if need be.
+    config
+        The experiment, as `resolve.experiment` returns it.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    ConfigError
+        If the folder holds anything, or cannot be written.
+    """
+    files = _files(folder.resolve().name, config)
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(f"{folder}: is not empty; choose a new folder.")
+        for path, text in files.items():
+            place = folder / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be written ({error.strerror}).") from error
+    return [folder / path for path in files]
+
+
+def _files(folder: str, config: ExperimentConfig) -> dict[str, str]:
+    attack = config.client.attack
+    words: dict[str, Any] = {
+        "name": "".join(c if c.isalnum() and c.isascii() else "-" for c in folder).strip("-")
+        or "federation",
+        "size": config.federation.size,
+        "dataset": config.dataset,
+        "model": config.model,
+        "defense": config.server.defense.type,
+        "attack": "" if attack is None else f", a drill with the attack {attack.type}",
+    }
+    return {
+        "pyproject.toml": _PYPROJECT.substitute(words),
+        "README.md": _README.substitute(words),
+        "federation/__init__.py": '"""A federation with a defense."""\n',
+        "federation/server_app.py": _APP.substitute(side="server"),
+        "federation/client_app.py": _APP.substitute(side="client"),
+        "federation/experiment.json": json.dumps(to_json(config), indent=2) + "\n",
+    }

@@ -1,0 +1,237 @@
+"""The schema of an experiment.
+
+The tables and names are those of the original DROP code, so a configuration written for it loads
+here. What belongs to one attack or one defense alone lives beside its algorithm (`client/`,
+`server/`) and is read by `resolve.py`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from entity.config.schema import Count, Fraction, NonNegative, Positive, Range, Whole
+
+
+@dataclass(frozen=True)
+class AttackConfig:
+    """What the malicious clients do. Fields of one attack alone stand beside these in JSON."""
+
+    type: str
+    """Attack: how malicious clients train and what they send; see `drop list attacks`."""
+    target_class: Whole
+    """Class that triggered images should be sent to."""
+    DPR: Fraction = 0.5
+    """Data poisoning ratio: share of a malicious client's victim-class samples that is poisoned.
+
+    With `victim_class` null, the share of all its samples that are not of the target class.
+    """
+    victim_class: Whole | None = None
+    """Class whose triggered images are attacked; null attacks all but the target class."""
+    poison: str = "pixel"
+    """Data poison: what is done to the poisoned samples; combines freely with `type`."""
+    trigger_pattern: str | tuple[tuple[int, ...], ...] = "4pixel"
+    """1pixel, 4pixel, an image file, or a list of pixels [row, col] or [row, col, value...]."""
+    trigger_position: Literal["top_left", "top_right", "bottom_left", "bottom_right"] = "top_left"
+    """Corner that a named pattern sits in."""
+    non_iid_equal_distribution: bool = False
+    """Pool the malicious clients' poisoned samples and share them out evenly among them."""
+    participation_strategy: Literal["consistent", "after_convergence"] = "consistent"
+    """Poison in every round, or only inside the window of the next two fields."""
+    poisoning_start_round: Count | None = None
+    """First round that is poisoned (after_convergence)."""
+    poisoning_end_round: Count | None = None
+    """First round that is no longer poisoned; null never stops (after_convergence)."""
+    args: Any = None
+    """The hyper-parameters of this attack, typed by the attack."""
+    poison_args: Any = None
+    """The hyper-parameters of this data poison, typed by it."""
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """How every client holds its data and trains."""
+
+    num_epochs: Count
+    """Local epochs in a round."""
+    lr: Positive
+    """Learning rate of local SGD."""
+    batch_size: Count
+    """Samples in a local batch."""
+    IID: bool = True
+    """Share the training data out evenly by class; otherwise by `partition`."""
+    partition: Literal[
+        "dirichlet_class", "dirichlet_client", "drop_noniid", "shards", "quantity"
+    ] = "dirichlet_class"
+    """How to split when not IID: each class over the clients (drop_noniid: as the original does,
+    from equally much of every class); each client over the classes; shards of the samples sorted
+    by class; or all classes alike and only the sizes skewed.
+
+    Equal alphas of these conventions are not comparable.
+    """
+    dirichlet_alpha: Annotated[float, Range(0, 1e9, above=True)] = 1.0
+    """Concentration of the Dirichlet splits (all but shards); smaller is more skewed."""
+    shards_per_client: Count = 2
+    """Shards that a client gets (shards): the number of classes it holds, more or less."""
+    min_samples: Count = 10
+    """Fewest samples a client may get; a Dirichlet split is drawn anew until it holds."""
+    momentum: Fraction = 0.9
+    """Momentum of local SGD."""
+    weight_decay: NonNegative = 0.005
+    """Weight decay of local SGD."""
+    batchwise_poison: bool = False
+    """Put poisoned samples into every batch instead of wherever the shuffle puts them."""
+    ADR: Fraction = 1.0
+    """Share of the training data that is used at all."""
+    transform: bool = True
+    """Augment local batches as the data set prescribes; poisoned samples are left as they are."""
+    amp_enabled: bool = False
+    """Train in bfloat16 where the device gains from it."""
+    amp_enabled_only_for_clean: bool = False
+    """With amp_enabled, keep malicious clients in full precision."""
+    attack: AttackConfig | None = None
+    """The attack; null for a federation without one."""
+
+
+@dataclass(frozen=True)
+class DefenseConfig:
+    """The rule that turns updates into the next global model."""
+
+    type: str = "undefended"
+    """Defense; see `drop list defenses`. `maze` is the original's name of `drop`."""
+    defense_args: Any = None
+    """The hyper-parameters of this defense, typed by the defense."""
+    pretrain: bool = False
+    """Train the first global model on the server's clean data before round 1."""
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """The server around the defense."""
+
+    server_lr: Positive = 1.0
+    """Step from the old global model towards the aggregate; 1 takes the aggregate."""
+    weighting: Literal["uniform", "samples"] = "uniform"
+    """Weigh accepted clients alike, or by their registered numbers of samples."""
+    bn_policy: Literal["weighted", "keep", "recalibrate", "original"] = "weighted"
+    """BatchNorm statistics: averaged with the clients' weights; left as they were; re-estimated
+    on the server's clean data; or averaged as plain floats with the counters (original's code)."""
+    low_confidence_threshold: Fraction | None = None
+    """Reject test predictions with at most this confidence in the conditional metrics."""
+    held_out: Whole | None = None
+    """Clean samples the server holds, in no client's data, the same for every defense.
+
+    Null takes the data set's own number.
+    """
+    gpu_poor: bool = False
+    """Keep models on the CPU while they are not in use."""
+    defense: DefenseConfig = field(default_factory=DefenseConfig)
+    """The defense; null is undefended."""
+
+
+@dataclass(frozen=True)
+class FederationConfig:
+    """Who takes part."""
+
+    size: Count
+    """N, clients in the federation."""
+    number_of_malicious_clients: Whole = 0
+    """How many of them are malicious."""
+    round_size: Count = 10
+    """n, clients selected for a round."""
+    rounds: Count = 100
+    """Number of rounds."""
+    malicious_client_strategy: Literal["random", "enforced"] = "random"
+    """Select uniformly, or with the federation's exact share of malicious clients each round."""
+
+
+@dataclass(frozen=True)
+class SettingsConfig:
+    """How to run it.
+
+    The seed and the number of threads change a result; so do the vectorized engine, `compile` and
+    `streaming`, in its last bits. Nothing else here does.
+    """
+
+    seed: Whole = 42
+    """Seed of every random number in the experiment."""
+    cuda: int | Literal["mps"] = 0
+    """Number of the CUDA device, or mps for Apple's; the CPU is used where there is none, or for
+    -1."""
+    engine: Literal["auto", "inline", "pool", "ray", "vectorized"] = "auto"
+    """Where clients train: in this process, in worker processes, in Ray's actors, or stacked on
+    one device; auto picks between the first two."""
+    ray_address: str | None = None
+    """Ray cluster to train on, as auto (the one of this machine) or host:port; null starts Ray on
+    this machine for the run."""
+    compile: bool = False
+    """Compile the clients' model with torch.compile. The first step takes long; it pays for large
+    models on a GPU."""
+    streaming: bool = False
+    """Aggregate each model as it comes instead of holding all models of a round, for defenses that
+    can (`drop list defenses`)."""
+    workers: Whole = 0
+    """Worker processes of the pool, or actors of Ray; 0 takes one for each core."""
+    num_threads: Annotated[int, Range(0, 1024)] = 0
+    """Threads of the server's own computations; 0 takes one for each core, and is then recorded."""
+    datasets_path: str = "data"
+    """Folder that holds the data sets.
+
+    The environment variable DROP_DATA goes before it, and `--data_root` before both.
+    """
+    eval_every: Count = 1
+    """Evaluate every this many rounds, and in the last one."""
+    checkpoint_every: Whole = 10
+    """Rounds between checkpoints, from which `drop run --resume` goes on; with 0 there is one
+    only when a run ends or is interrupted."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Trackers that are told of every round, from the record; each needs the extra of its name."""
+    verbose: bool = True
+    """Show progress."""
+    flush_print: bool = True
+    """Kept from the original: output is always flushed."""
+    parallel_client_training: bool = False
+    """Kept from the original: true asks for the pool engine."""
+    num_parallel_max: Count = 16
+    """Most worker processes or actors that are started, and clients that are stacked."""
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """One experiment."""
+
+    dataset: str
+    """Data set; see `drop list datasets`. `imagefolder:NAME` is a folder of your own images."""
+    model: str
+    """Classifier; see `drop list models`."""
+    client: ClientConfig
+    federation: FederationConfig
+    image_size: Count | None = None
+    """Height and width of an imagefolder's images, which are stretched to it; null takes their
+    own. Other data sets have theirs."""
+    image_channels: Literal[1, 3] | None = None
+    """1 makes an imagefolder's images grey, 3 RGB; null takes what the first image has."""
+    norm: Literal["batch", "group"] = "batch"
+    """Normalisation of the model's convolutions; group has GroupNorm for every BatchNorm2d."""
+    server: ServerConfig = field(default_factory=ServerConfig)
+    settings: SettingsConfig = field(default_factory=SettingsConfig)
+    name: str | None = None
+    """Name of the run and its folder; null builds one from data set, defense, attack and seed."""
+
+
+RUNTIME_SETTINGS = (
+    "cuda",
+    "engine",
+    "ray_address",
+    "workers",
+    "datasets_path",
+    "checkpoint_every",
+    "trackers",
+    "verbose",
+    "flush_print",
+    "parallel_client_training",
+    "num_parallel_max",
+)
+"""Settings that say how to run an experiment, not which: left out of its identity."""
+
+APPROXIMATE: dict[str, object] = {"engine": "vectorized", "compile": True, "streaming": True}
+"""Settings that change a result in its last bits, at these values alone: only then are they a
+part of an experiment's identity."""

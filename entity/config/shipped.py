@@ -1,0 +1,38 @@
+"""Configurations that come with the package, by name: `mnist5k/drop`."""
+
+import os
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from entity.config.schema import ConfigError, suggest
+
+
+def shipped(name: str) -> Path:
+    """Return a configuration of the package, such as `mnist5k/drop`."""
+    return Path(str(files("entity") / "configs" / f"{name}.json"))
+
+
+def find_config(name: str, beside: Path) -> Path:
+    """Find a configuration: a file beside the grid, one from here, or a shipped one.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
+    for path in (beside / name, Path(name), shipped(name)):
+        if os.path.isfile(path):  # unlike Path.is_file, false for a name too long
+            return path
+    raise ConfigError(
+        f"config {name}: is neither a file nor a shipped configuration.{suggest(name, names())}"
+    )
+
+
+@cache
+def names() -> list[str]:
+    """Return the names of all shipped configurations."""
+    root = shipped("any").parent
+    return sorted(
+        path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.json")
+    )

@@ -1,0 +1,238 @@
+"""DeepSight: clusters of models that look alike inside, judged by how concentrated they are.
+
+Rieger et al., "DeepSight: Mitigating Backdoor Attacks in Federated Learning Through Deep Model
+Inspection", NDSS 2022, arXiv 2201.00763. A model trained for few classes moves few rows of the
+output layer: its number of threshold exceedings TE is low, and at half of the median or below it
+is suspicious. Clients are clustered by the cosines of their output biases, by their normalised
+update energies (NEUP) and by their division differences (DDif: how the probabilities on random
+images changed), and by how often these agree. A cluster is accepted if fewer than a share tau of
+it is suspicious; what is accepted is clipped to the median norm of all updates and averaged.
+
+Where we leave the paper, and why:
+
+- a client in no final cluster is judged alone, by its own label (papers and codes disagree);
+- in the clusterings that are combined, two clients without a cluster do not count as together;
+- an update that leaves the output layer alone has an even energy: it is concentrated on nothing;
+- without an output bias the weights' rows take its place in the cosines.
+
+DDif divides probabilities; ports that divide raw logits get signs and poles. Another accepts a
+cluster if few of its members are *benign*.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from entity.config.schema import Count, Fraction, Range
+from entity.defenses.norm_clipping import clip_factors
+from entity.models import head_of
+from entity.server.contract import Needs, Server, Setting, require_clusterable, verdicts
+from entity.server.density import cosine_distances, density_labels
+from entity.training import logits
+from entity.updates import Aggregation, ClientId, Stopwatch, Updates
+
+
+@dataclass(frozen=True)
+class DeepSightArgs:
+    """Settings of DeepSight; defaults are the paper's unless said."""
+
+    num_seeds: Count = 3
+    """Sets of random images."""
+    num_samples: Count = 20000
+    """Random images in a set; every model of a round answers all of them."""
+    tau: Fraction = 1 / 3
+    """Share of suspicious members from which on a cluster is refused."""
+    threshold_factor: Fraction = 0.01
+    """Share of the highest energy that exceeds, unless one in the number of classes is more."""
+    min_cluster_size: Annotated[int, Range(2)] = 5
+    """Smallest cluster (the clustering library's default, as in public ports)."""
+    min_samples: Count = 3
+    """Neighbours that make a client's surroundings dense (public ports)."""
+    batch_size: Count = 500
+    """Random images in a batch."""
+
+
+class DeepSight(Server[DeepSightArgs]):
+    """Filtering by the inside of the models, then clipping."""
+
+    summary = "DeepSight: clusters by output layer and answers to noise, refused if concentrated"
+    paper = "Rieger et al. 2022, arXiv 2201.00763"
+    hyperparameters = DeepSightArgs
+
+    @classmethod
+    def needs(cls, args: DeepSightArgs) -> Needs:
+        """Ask for single updates, most of them honest."""
+        return Needs(individual_updates=True, honest_majority=True)
+
+    @classmethod
+    def check(cls, args: DeepSightArgs, setting: Setting) -> None:
+        """Refuse rounds too small to cluster."""
+        require_clusterable("deepsight", setting)
+
+    def aggregate(self, updates: Updates) -> Aggregation:
+        """Average the clipped updates of the accepted clients; without any the model stays."""
+        watch = Stopwatch()
+        with watch("energies"):
+            weights, biases = self._output_layer(updates)
+            energies = normalised_energies(weights, biases)
+            exceedings = threshold_exceedings(energies, self.args.threshold_factor)
+            suspicious = exceedings <= exceedings.quantile(0.5) / 2
+        with watch("noise"):
+            answers = [self._division_differences(updates, i) for i in range(self.args.num_seeds)]
+        with watch("cluster"):
+            direction = weights.flatten(1) if biases is None else biases
+            labels = self._cluster(direction @ direction.T, energies, answers, updates.client_ids)
+        accepted, reasons = judge(labels, suspicious.tolist(), self.args.tau)
+        shares = self.shares(updates, torch.tensor(accepted))
+        bound = float(updates.norms.quantile(0.5))
+        factors = clip_factors(updates.norms, bound)
+        with watch("average"):
+            state = self.average_scaled(updates, shares, factors)
+        return Aggregation(
+            *state,
+            verdicts(
+                updates, accepted, shares * factors, scores=exceedings.tolist(), reasons=reasons
+            ),
+            {
+                "clip_norm": bound,
+                "suspicious": float(suspicious.sum()),
+                "clusters": float(max(labels) + 1),
+            },
+            watch.seconds,
+        )
+
+    def _output_layer(self, updates: Updates) -> tuple[Tensor, Tensor | None]:
+        """Return the updates of its weights (n, K, H) and biases (n, K), float64."""
+        name, head = head_of(self.resources.module(updates.global_state))
+
+        def deltas(part: str) -> Tensor:
+            slot = updates.spec.slot(f"{name}.{part}")
+            return slot.of(updates.weights).double() - slot.of(updates.global_weights).double()
+
+        return deltas("weight"), None if head.bias is None else deltas("bias")  # pyright: ignore[reportUnnecessaryComparison]
+
+    def _division_differences(self, updates: Updates, number: int) -> Tensor:
+        """Return the mean ratios (n, K) of local to global probabilities on one set of noise."""
+        resources = self.resources
+        spec = resources.spec
+        model = resources.module(updates.global_state)
+
+        def probabilities() -> Iterator[Tensor]:
+            for x in self._noise(number):
+                yield logits(model, x.to(resources.device)).double().softmax(1).cpu()
+
+        before = list(probabilities())
+        rows: list[Tensor] = []
+        for row in range(len(updates)):
+            spec.load(model, updates.state(row))
+            ratios = [
+                after / start.clamp_min(1e-12)
+                for after, start in zip(probabilities(), before, strict=True)
+            ]
+            rows.append(torch.cat(ratios).mean(0))
+        # A client whose logits overflow must not take the others' distances with it.
+        return torch.stack(rows).nan_to_num(0.0)
+
+    def _noise(self, number: int) -> Iterator[Tensor]:
+        """Yield batches of random images in [-1, 1], the same ones whenever asked."""
+        rng = self.resources.seeds.generator(f"deepsight noise {number}")
+        channels, size = self.resources.image
+        left = self.args.num_samples
+        while left > 0:
+            count = min(left, self.args.batch_size)
+            yield torch.rand(count, channels, size, size, generator=rng) * 2 - 1
+            left -= count
+
+    def _cluster(
+        self, gram: Tensor, energies: Tensor, answers: list[Tensor], ids: tuple[ClientId, ...]
+    ) -> list[int]:
+        size, samples = self.args.min_cluster_size, self.args.min_samples
+
+        def apart(distances: Tensor) -> Tensor:
+            return separation(
+                density_labels(
+                    distances, ids, size, min_samples=samples, allow_single_cluster=False
+                )
+            )
+
+        by_answers = torch.stack([apart(torch.cdist(part, part)) for part in answers]).mean(0)
+        by_energies = apart(torch.cdist(energies, energies))
+        mean = (apart(cosine_distances(gram)) + by_energies + by_answers) / 3
+        return density_labels(mean, ids, size, min_samples=samples)
+
+
+def normalised_energies(weights: Tensor, biases: Tensor | None) -> Tensor:
+    """Return the normalised update energies NEUP (n, K).
+
+    e_c = |delta b_c| + sum_h |delta W_ch| for class c, and NEUP_c = e_c^2 / sum_k e_k^2.
+
+    Parameters
+    ----------
+    weights
+        (n, K, H) updates of the output layer's weights.
+    biases
+        (n, K) of its biases.
+    """
+    energy = weights.abs().sum(2)
+    if biases is not None:
+        energy = energy + biases.abs()
+    peak = energy.amax(1, keepdim=True)
+    squares = torch.where(peak > 0, energy / peak, 1) ** 2
+    return squares / squares.sum(1, keepdim=True)
+
+
+def threshold_exceedings(energies: Tensor, factor: float) -> Tensor:
+    """Return for each row of energies (n, K) how many exceed max(factor, 1 / K) of its highest.
+
+    Examples
+    --------
+    >>> neup = torch.tensor([[9.0, 1.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0]]) / 12
+    >>> threshold_exceedings(neup, 0.01)
+    tensor([1., 4.], dtype=torch.float64)
+    """
+    limit = max(factor, 1 / energies.shape[1]) * energies.amax(1, keepdim=True)
+    return (energies > limit).sum(1).double()
+
+
+def separation(labels: list[int]) -> Tensor:
+    """Return 0 for pairs of rows in one cluster and 1 for others (n, n); label -1 is no cluster.
+
+    Examples
+    --------
+    >>> separation([0, -1, 0])
+    tensor([[0., 1., 0.],
+            [1., 0., 1.],
+            [0., 1., 0.]], dtype=torch.float64)
+    """
+    own = torch.tensor(labels)
+    together = (own[:, None] == own[None]) & (own[:, None] >= 0)
+    return 1.0 - (together | torch.eye(len(own), dtype=torch.bool)).double()
+
+
+def judge(
+    labels: list[int], suspicious: list[bool], tau: float
+) -> tuple[list[bool], dict[int, str]]:
+    """Accept clusters with less than a share `tau` of suspicious members, and loners by label.
+
+    Returns
+    -------
+    tuple
+        Whether each row is accepted, and the reasons of those that are not.
+
+    Examples
+    --------
+    >>> judge([0, 0, 0, 0, -1], [True, False, False, False, True], 1 / 3)
+    ([True, True, True, True, False], {4: 'concentrated output layer'})
+    """
+    accepted: list[bool] = []
+    reasons: dict[int, str] = {}
+    for row, label in enumerate(labels):
+        members = [suspicious[i] for i, own in enumerate(labels) if own == label]
+        alone = label < 0
+        accepted.append(not suspicious[row] if alone else sum(members) / len(members) < tau)
+        if not accepted[-1]:
+            reasons[row] = "concentrated output layer" if alone else "in a suspicious cluster"
+    return accepted, reasons

@@ -1,0 +1,56 @@
+"""What one worker needs to train clients one after another: a model, and the clients' memory."""
+
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from entity.client import Broadcast
+from entity.engine.compiler import compile_model
+from entity.layout import ModelState
+from entity.seeding import global_stream
+from entity.setup.roster import Roster
+
+
+class Workbench:
+    """Trains one client at a time in the calling process, with one thread."""
+
+    def __init__(self, roster: Roster) -> None:
+        self.roster = roster
+        self.model = roster.new_model()
+        if roster.config.settings.compile:
+            compile_model(self.model)
+
+    def train(
+        self, broadcast: Broadcast, client_id: int, out: ModelState, memory: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Train a client, write its model into `out`, and return what it wants to remember."""
+        spec = self.roster.spec
+        with single_threaded():
+            client = self.roster.client(client_id)
+            client.load_state_dict(memory)
+            spec.load(self.model, broadcast.state)
+            stream = self.roster.seeds.generator(
+                "global stream", round=broadcast.round, client=client_id
+            )
+            with global_stream(stream):  # dropout draws from it
+                client.fit(self.model, broadcast)
+            spec.flatten_into(self.model, out)
+        return client.state_dict()
+
+
+_threads = threading.Lock()
+
+
+@contextmanager
+def single_threaded() -> Generator[None]:
+    """Run a block with one thread: sums over 1 and over 2 threads differ in their last bits."""
+    with _threads:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

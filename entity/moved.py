@@ -1,0 +1,78 @@
+"""Where names of earlier versions are now, for scripts and Flower apps that were written then.
+
+`entity.loops`, `entity.params` and the others of `MODULES` can still be imported, and packages that
+lost a name still have it. Nothing in the package itself uses this.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_loader
+from types import ModuleType
+from typing import Any
+
+MODULES: dict[str, tuple[str, ...]] = {
+    "entity.assembly": ("entity.setup.assembly",),
+    "entity.checkpoint": ("entity.record.checkpoint",),
+    "entity.loops": ("entity.training",),
+    "entity.params": ("entity.updates", "entity.layout"),
+    "entity.resolve": ("entity.setup.resolve",),
+    "entity.resume": ("entity.setup.resume",),
+    "entity.schema": ("entity.config.schema",),
+    "entity.store": ("entity.results.store",),
+    "entity.dataset.backdoorable": ("entity.original",),
+}
+"""Modules that are gone, and those that have their names now."""
+
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "entity.client": ("entity.attacks", "entity.setup.roster"),
+    "entity.config": ("entity.config.fields",),
+    "entity.dataset": (
+        "entity.original",
+        "entity.poisons",
+        "entity.client.poison",
+        "entity.client.poisoning",
+        "entity.client.triggers",
+    ),
+    "entity.record": ("entity.record.directory",),
+    "entity.server": ("entity.defenses",),
+}
+"""Packages that are still there, and the modules that took names from them."""
+
+
+def names_of(package: str) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package that lost names."""
+
+    def find(name: str) -> Any:
+        if not name.startswith("__"):
+            for home in PACKAGES[package]:
+                if name in vars(module := importlib.import_module(home)):
+                    return vars(module)[name]
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find
+
+
+class Moved(MetaPathFinder, Loader):
+    """Finder and loader of the modules that are gone; asked only where no other finds one."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Return how to load one of `MODULES`; None for any other."""
+        return spec_from_loader(name, self) if name in MODULES else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        """Leave the making of a module to Python."""
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Fill a module with the names of those that have them now."""
+        for home in MODULES[module.__name__]:
+            found = vars(importlib.import_module(home))
+            module.__dict__.update({k: v for k, v in found.items() if not k.startswith("__")})
+
+
+def install() -> None:
+    """Let the modules that are gone be imported."""
+    sys.meta_path.append(Moved())

@@ -1,0 +1,22 @@
+"""Data poisons: what is done to poisoned samples, one file each."""
+
+from entity.client.poison import Poison
+from entity.poisons.a3fl import A3fl
+from entity.poisons.blended import Blended
+from entity.poisons.dba import Dba
+from entity.poisons.edge_case import EdgeCase
+from entity.poisons.iba import Iba
+from entity.poisons.label_flip import LabelFlip
+from entity.poisons.pixel import Pixel
+
+__all__ = ["POISONS"]
+
+POISONS: dict[str, type[Poison]] = {
+    "pixel": Pixel,
+    "dba": Dba,
+    "blended": Blended,
+    "label_flip": LabelFlip,
+    "edge_case": EdgeCase,
+    "a3fl": A3fl,
+    "iba": Iba,
+}

@@ -1,0 +1,152 @@
+"""IBA: an invisible perturbation of the whole image, made by a network.
+
+Nguyen et al., "IBA: Towards Irreversible Backdoor Attacks in Federated Learning", NeurIPS 2023
+(from memory). T(x) = clip(x + ε G(x)) with a generator G whose answers lie in [-1, 1]. First the
+colluders train honestly and improve G against the global model until it fools that by itself;
+then they poison with T, ε shrinking from round to round to a floor at which it is tested, and
+refresh G every other poisoned round.
+
+Where we leave the paper, and why:
+
+- it weighs clean and poisoned loss by half each; here the share of poisoned samples is `DPR`'s
+  business and the loss that of the attack's type;
+- its PGD, gradient mask and model replacement are attack types, which combine with this poison
+  (`pgd`, `neurotoxin`, `model_replacement`);
+- G is one small convolutional network; the paper's is a U-Net, on MNIST an autoencoder;
+- perturbations are rounded to pixels, as whatever is sent to a deployed model is.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from entity.client.poison import AdaptivePoison, Memory
+from entity.config.fields import AttackConfig
+from entity.config.schema import Count, Fraction, Positive
+from entity.dataset.images import Images, normalise, to_pixels
+from entity.layout import ModelState, ParamSpec
+from entity.seeding import global_stream
+from entity.training import shuffled
+
+_WIDTH = 16
+
+
+@dataclass(frozen=True)
+class IbaArgs:
+    """Hyper-parameters of IBA."""
+
+    iba_epsilon: Positive = 0.3
+    """ε of training in the first poisoned round, as a share of the range of pixels."""
+    iba_epsilon_test: Positive = 0.06
+    """Floor of ε, and what the attack is judged with."""
+    iba_decay: Fraction = 0.02
+    """Share by which ε shrinks from one poisoned round to the next."""
+    iba_local_asr: Fraction = 0.7
+    """Local attack success of T on the global model at which poisoning begins."""
+    iba_epochs: Count = 5
+    """Passes over a colluder's data in which G is improved."""
+    iba_lr: Positive = 0.01
+    """Learning rate of G, by Adam."""
+    iba_batch_size: Count = 64
+    """Images in a batch."""
+
+
+class Iba(AdaptivePoison):
+    """Perturb by the colluders' generator and relabel."""
+
+    summary = "IBA: an invisible perturbation by a generator that the colluders train"
+    paper = "Nguyen et al., NeurIPS 2023"
+    hyperparameters = IbaArgs
+
+    def __init__(self, attack: AttackConfig, args: IbaArgs, channels: int, size: int) -> None:
+        super().__init__(attack, args, channels, size)
+        with global_stream(torch.Generator().manual_seed(2023)):
+            self.network = perturber(channels)
+        self._spec = ParamSpec.of(self.network)
+        self.begun = 0
+        """Poisoned rounds so far; 0 while G is not good enough."""
+
+    @property
+    def epsilon(self) -> float:
+        """ε of the current round's training."""
+        args = self.args
+        shrunk = args.iba_epsilon * (1 - args.iba_decay) ** max(0, self.begun - 1)
+        return max(args.iba_epsilon_test, shrunk)
+
+    def recall(self, memory: Memory) -> None:
+        """Take the generator of the rounds before."""
+        if "weights" in memory:
+            self._spec.load(self.network, ModelState(memory["weights"], memory["buffers"]))
+            self.begun = int(memory["begun"])
+
+    def poison(self, chosen: Images, rank: int, generator: torch.Generator) -> Images:
+        """Perturb and relabel; leave the samples as they are while G is not good enough."""
+        if not self.begun:
+            return chosen
+        return self.relabelled(self.perturbed(chosen.x, self.epsilon))
+
+    def test_set(self, test: Images) -> Images:
+        """Perturb all eligible test images, by the smallest ε."""
+        return self.relabelled(self.perturbed(self.eligible(test).x, self.args.iba_epsilon_test))
+
+    @torch.no_grad()
+    def perturbed(self, pixels: Tensor, epsilon: float) -> Tensor:
+        """Return T(x) of uint8 pixels (N, C, H, W)."""
+        network = self.network.eval()
+        parts = [
+            to_pixels(transform(network, normalise(part), epsilon)) for part in pixels.split(500)
+        ]
+        return torch.cat(parts) if parts else pixels.clone()
+
+    def adapt(self, model: nn.Module, images: Images, round: int, rng: torch.Generator) -> Memory:
+        """Improve G against the global model, and begin to poison once it is good enough."""
+        device = next(model.parameters()).device
+        pixels = self.eligible(images).x
+        x = normalise(pixels).to(device)
+        model.eval()
+        if len(x) and self.begun % 2 == 0:
+            self._improve(model, x, rng)
+        if self.begun:
+            self.begun += 1
+        elif len(x) and self._success(model, pixels) >= self.args.iba_local_asr:
+            self.begun = 1
+        state = self._spec.flatten(self.network)
+        return {
+            "weights": state.weights,
+            "buffers": state.buffers,
+            "begun": torch.tensor(self.begun),
+        }
+
+    def _improve(self, model: nn.Module, x: Tensor, rng: torch.Generator) -> None:
+        args: IbaArgs = self.args
+        network = self.network.to(x.device).train()
+        adam = torch.optim.Adam(network.parameters(), lr=args.iba_lr, fused=True)
+        for rows in shuffled(len(x), args.iba_batch_size, args.iba_epochs, rng):
+            wanted = torch.full((len(rows),), self.attack.target_class, device=x.device)
+            loss = F.cross_entropy(model(transform(network, x[rows], self.epsilon)), wanted)
+            slopes = torch.autograd.grad(loss, list(network.parameters()))
+            for parameter, slope in zip(network.parameters(), slopes, strict=True):
+                parameter.grad = slope
+            adam.step()
+        self.network = network.cpu()
+
+    @torch.no_grad()
+    def _success(self, model: nn.Module, pixels: Tensor) -> float:
+        device = next(model.parameters()).device
+        answers = model(normalise(self.perturbed(pixels, self.epsilon)).to(device))
+        return int((answers.argmax(1) == self.attack.target_class).sum()) / len(pixels)
+
+
+def perturber(channels: int) -> nn.Module:
+    """Build G: images (b, C, H, W) in [-1, 1] to perturbations of the same shape and range."""
+    layers: list[nn.Module] = [nn.Conv2d(channels, _WIDTH, 3, padding=1), nn.ReLU()]
+    for _ in range(2):
+        layers += [nn.Conv2d(_WIDTH, _WIDTH, 3, padding=1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Conv2d(_WIDTH, channels, 3, padding=1), nn.Tanh())
+
+
+def transform(network: nn.Module, x: Tensor, epsilon: float) -> Tensor:
+    """Return clip(x + 2 ε G(x)) for images in [-1, 1], whose range of pixels is 2 wide."""
+    return (x + 2 * epsilon * network(x)).clamp(-1, 1)

@@ -1,0 +1,185 @@
+"""The runs side by side: each with a label of its own, a colour, and its outcome in numbers."""
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from entity.record.json_fields import mapping, number
+from entity.report.axes import Axis, differing
+from entity.report.runs import RunRecord
+
+COLOURS = 8
+"""`--run-1` to `--run-8` of the style sheet; a second pass through them changes the dash."""
+
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+LAST = 10
+"""Evaluated rounds, at the end of a run, that a mean is taken over."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to; None is what it does not say."""
+
+    mta: float | None
+    """Mean main-task accuracy over the last ten evaluated rounds."""
+    asr: float | None
+    """Mean attack success rate over the last ten evaluated rounds."""
+    asr_max: float | None
+    refused: int
+    judged: int
+    """Updates that the defense was asked about, over all rounds."""
+    tpr: float | None
+    """Share of the poisoned updates that were refused."""
+    fpr: float | None
+    """Share of the honest updates that were refused."""
+    seconds: float | None
+    memory_mb: float | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ by their seed alone: one colour, one button above the curves."""
+
+    index: int
+    label: str
+    runs: tuple[int, ...]
+    """Places of its runs in the line-up."""
+
+    @property
+    def colour(self) -> str:
+        """Return the CSS variable of its curves."""
+        return f"--run-{self.index % COLOURS + 1}"
+
+    @property
+    def dash(self) -> str:
+        """Return the dash of its curves, in plotly's words."""
+        return DASHES[self.index // COLOURS % len(DASHES)]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run in the page."""
+
+    index: int
+    label: str
+    run: RunRecord
+    outcome: Outcome
+    group: Group
+
+    @property
+    def state(self) -> str:
+        """Say what is missing of the run, "" if it is whole."""
+        if self.run.complete:
+            return ""
+        planned = self.run.planned_rounds
+        done = len(self.run.rounds)
+        return f"partial: {done} of {planned} rounds" if planned else f"partial: {done} rounds"
+
+
+def line_up(runs: Sequence[RunRecord]) -> list[Entry]:
+    """Give every run a label that no other has."""
+    labels = _labels(runs)
+    group_of = {place: group for group in _groups(runs, labels) for place in group.runs}
+    return [
+        Entry(place, label, run, outcome(run), group_of[place])
+        for place, (label, run) in enumerate(zip(labels, runs, strict=True))
+    ]
+
+
+def _groups(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Group]:
+    """Put together what differs by settings alone: the seed, and how it was run."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for place, run in enumerate(runs):
+        apart = {**run.config, "settings": None, "name": None}
+        members[json.dumps(apart, sort_keys=True)].append(place)
+    axes = differing(runs)
+    return [
+        Group(index, _group_label([runs[each] for each in places], labels, places, axes), places)
+        for index, places in enumerate(map(tuple, members.values()))
+    ]
+
+
+def _group_label(
+    runs: Sequence[RunRecord], labels: Sequence[str], places: Sequence[int], axes: Sequence[Axis]
+) -> str:
+    """Name a single run by its label, and several by what they have in common."""
+    if len(runs) == 1:
+        return labels[places[0]]
+    return ", ".join(axis.label(axis.written(runs[0])) for axis in axes) or runs[0].defense
+
+
+def outcome(run: RunRecord) -> Outcome:
+    """Take the summary's figures; work out from the rounds what it lacks."""
+    mta, asr = (mapping(run.summary.get(key)) for key in ("mta", "asr"))
+    detection = mapping(run.summary.get("detection"))
+    seconds = mapping(run.summary.get("seconds"))
+    asrs = [each.asr for each in run.rounds if each.asr is not None][-LAST:]
+    mtas = [each.mta for each in run.rounds if each.mta is not None][-LAST:]
+    poisoned = sum(len(each.malicious) for each in run.rounds)
+    missed = sum(each.missed for each in run.rounds)
+    judged = sum(len(each.selected) for each in run.rounds)
+    refused = sum(len(each.refused) for each in run.rounds)
+    false_alarms = refused - (poisoned - missed)
+    spent = sum(sum(each.seconds.values()) for each in run.rounds)
+    return Outcome(
+        mta=_first(number(mta, "last10"), _ratio(sum(mtas), len(mtas))),
+        asr=_first(number(asr, "last10"), _ratio(sum(asrs), len(asrs))),
+        asr_max=_first(number(asr, "max_last10"), max(asrs, default=None)),
+        refused=refused,
+        judged=judged,
+        tpr=_first(number(detection, "tpr"), _ratio(poisoned - missed, poisoned)),
+        fpr=_first(number(detection, "fpr"), _ratio(false_alarms, judged - poisoned)),
+        seconds=_first(number(seconds, "total"), spent or None),
+        memory_mb=number(run.summary, "peak_memory_mb"),
+    )
+
+
+def without_common_start(names: Sequence[str]) -> list[str]:
+    """Leave out the words that all names begin with, so that what tells them apart is read first.
+
+    Examples
+    --------
+    >>> without_common_start(["mnist-stealthy-drop", "mnist-stealthy-droplet"])
+    ['drop', 'droplet']
+    >>> without_common_start(["drop", "drop"])
+    ['drop', 'drop']
+    """
+    words = [re.split(r"(?<=[-_/. ])", name) for name in names]
+    if len(set(names)) < 2:
+        return list(names)
+    start = 0
+    while all(len(one) > start + 1 and one[start] == words[0][start] for one in words):
+        start += 1
+    return ["".join(one[start:]) for one in words]
+
+
+def _first(said: float | None, computed: float | None) -> float | None:
+    return computed if said is None else said
+
+
+def _ratio(part: float, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _labels(runs: Sequence[RunRecord]) -> list[str]:
+    """Tell runs of one name apart by what differs: fields, seed, or else a number."""
+    labels = without_common_start([run.name for run in runs])
+    ways: list[list[str]] = [[run.setting("server.defense.type") for run in runs]]
+    ways += [[axis.label(axis.written(run)) for run in runs] for axis in differing(runs)]
+    ways += [[f"seed {seed}" if (seed := run.setting("settings.seed")) else "" for run in runs]]
+    for words in ways:
+        alike: dict[str, set[str]] = defaultdict(set)
+        for label, word in zip(labels, words, strict=True):
+            alike[label].add(word)
+        labels = [
+            f"{label}, {word}" if len(alike[label]) > 1 and word else label
+            for label, word in zip(labels, words, strict=True)
+        ]
+    seen, used = Counter(labels), Counter[str]()
+    for index, label in enumerate(labels):
+        if seen[label] > 1:
+            used[label] += 1
+            labels[index] = f"{label} ({used[label]})"
+    return labels

@@ -1,0 +1,330 @@
+"""The table of a paper: MTA and ASR by two sets of fields, mean ± spread over seeds.
+
+A cell holds the finished runs that differ by their seed alone. In every column the best mean is
+bold, and rows that differ from it significantly are marked, by the test of `significance.py`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, groupby
+from typing import Literal
+
+from entity.config.schema import ConfigError
+from entity.report.axes import DEFENSE, Axis, differing, named
+from entity.report.entries import Entry
+from entity.report.runs import RunRecord
+from entity.report.significance import FEWEST, LEVEL, holm, paired_p
+from entity.results.tables import Spread
+
+Metric = Literal["mta", "asr"]
+METRICS: tuple[Metric, ...] = ("mta", "asr")
+TITLES: Mapping[Metric, str] = {"mta": "MTA", "asr": "ASR"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Fields down the side and across the top of a table."""
+
+    rows: tuple[Axis, ...]
+    columns: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of the table and what stands behind it."""
+
+    seeds: Mapping[str, float]
+    """The value of each seed, a share of one."""
+    best: bool
+    """Whether its mean reads like the best of its column."""
+    p: float | None
+    """Holm-adjusted p of its difference from the reference; None where none was tested."""
+
+    @property
+    def spread(self) -> Spread:
+        """Mean and sample standard deviation over the seeds."""
+        spread = Spread.of(list(self.seeds.values()))
+        assert spread is not None
+        return spread
+
+    @property
+    def numbers(self) -> tuple[str, str]:
+        """Mean and standard deviation in percent as a table shows them, "" for no deviation."""
+        mean, sd = self.spread.mean, self.spread.sd
+        return _read(mean), "" if sd is None else _read(sd)
+
+    @property
+    def marked(self) -> bool:
+        """Whether it differs significantly from the reference."""
+        return self.p is not None and self.p < LEVEL
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: a value of every field across the top, and the metric."""
+
+    values: tuple[str, ...]
+    metric: Metric
+
+    def labels(self, layout: "Layout") -> list[str]:
+        """Write its values so that they explain themselves."""
+        return [axis.label(value) for axis, value in zip(layout.columns, self.values, strict=True)]
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """Cells by row and column; None where no finished run belongs."""
+
+    layout: Layout
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    """The values of the fields down the side."""
+    cells: tuple[tuple[Cell | None, ...], ...]
+    against: str | None
+    """The row that all others are compared with; None is the best of each column."""
+    left_out: int
+    """Runs that are not finished or were never evaluated."""
+
+    @property
+    def seeds(self) -> tuple[int, int]:
+        """Fewest and most seeds of a cell; (0, 0) without cells."""
+        counts = [len(cell.seeds) for row in self.cells for cell in row if cell]
+        return min(counts, default=0), max(counts, default=0)
+
+    @property
+    def tested(self) -> bool:
+        """Whether any two rows could be compared."""
+        return any(cell is not None and cell.p is not None for row in self.cells for cell in row)
+
+    def spans(self) -> list[list[tuple[str, int]]]:
+        """Return a line of headings for each field across the top: (words, columns they span)."""
+        lines: list[list[tuple[str, int]]] = []
+        for level, axis in enumerate(self.layout.columns, start=1):
+            starts = [column.values[:level] for column in self.columns]
+            lines.append(
+                [(axis.label(each[-1]), len(list(same))) for each, same in groupby(starts)]
+            )
+        return lines
+
+    def only(self, metric: Metric) -> "PaperTable":
+        """Return the columns of one metric."""
+        kept = [place for place, column in enumerate(self.columns) if column.metric == metric]
+        return PaperTable(
+            self.layout,
+            tuple(self.columns[place] for place in kept),
+            self.rows,
+            tuple(tuple(row[place] for place in kept) for row in self.cells),
+            self.against,
+            self.left_out,
+        )
+
+    def note(self) -> str:
+        """Say what a number is, what is bold, and what was tested, in plain ASCII."""
+        low, high = self.seeds
+        if not high:
+            return "No run is finished." if self.left_out else "There are no runs."
+        counted = f"n = {low}" if low == high else f"n = {low} to {high}"
+        parts = [
+            f"Percent, of the last ten evaluated rounds; mean and sample standard deviation "
+            f"(divisor n - 1) over seeds, {counted}."
+            if high > 1
+            else "Percent, mean of the last ten evaluated rounds; one seed, so there is no spread."
+        ]
+        if len(self.rows) > 1:
+            parts.append("Bold: highest MTA, lowest ASR of a column.")
+            parts.append(self._test())
+        if self.left_out:
+            runs = "run is" if self.left_out == 1 else "runs are"
+            parts.append(f"{self.left_out} unfinished {runs} left out.")
+        return " ".join(part for part in parts if part)
+
+    def _test(self) -> str:
+        if not self.tested:
+            return f"No test was made: it takes {FEWEST} shared seeds."
+        other, family = (
+            ("the bold one", "all pairs of a column")
+            if self.against is None
+            else (f"{self.against}", "the comparisons of a column")
+        )
+        return (
+            f"A dagger marks what differs from {other}: two-sided paired t-test over shared seeds, "
+            f"p < {LEVEL:g} after Holm's correction for {family}."
+        )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the table of a report should look like; see `lay_out` and `tabulate`."""
+
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    against: str | None = None
+
+    def table(self, entries: Sequence[Entry]) -> PaperTable:
+        """Make the table of these runs."""
+        return tabulate(entries, lay_out(entries, self.rows, self.columns), self.against)
+
+
+def lay_out(
+    entries: Sequence[Entry], rows: Sequence[str] = (), columns: Sequence[str] = ()
+) -> Layout:
+    """Choose the fields of a table.
+
+    Without any names, all that tells the runs apart: what belongs to the defense down the side,
+    the rest across the top. Of names for one side alone, the other takes the rest.
+
+    Raises
+    ------
+    ConfigError
+        For a name that is no field, a field on both sides, and where runs of one cell would differ
+        by more than their seed.
+    """
+    runs = [entry.run for entry in entries if entry.run.complete]
+    if not runs:
+        return Layout((Axis(DEFENSE, DEFENSE),), ())
+    down, across = named(rows, runs, "--rows"), named(columns, runs, "--columns")
+    both = [axis.path for axis in down if axis in across]
+    if both:
+        raise ConfigError(f"--columns: {both[0]} is among the --rows already.")
+    needed = differing(runs)
+    free = [axis for axis in needed if axis not in (*down, *across)]
+    if not down and not across:
+        down = [axis for axis in free if axis.of_the_server]
+        across = [axis for axis in free if not axis.of_the_server]
+        if not down:
+            down, across = across[:1] or [Axis(DEFENSE, DEFENSE)], across[1:]
+    elif not across:
+        across = _needed(runs, down, free)
+    elif not down:
+        down = _needed(runs, across, free) or [Axis(DEFENSE, DEFENSE)]
+    missing = _needed(runs, [*down, *across], free)
+    if missing:
+        raise ConfigError(
+            f"--rows and --columns: runs of one cell differ in {missing[0].path}, too; name it in "
+            "one of them, or report runs of one of its values."
+        )
+    return Layout(tuple(down), tuple(across))
+
+
+def _needed(runs: Sequence[RunRecord], chosen: Sequence[Axis], free: Sequence[Axis]) -> list[Axis]:
+    """Return those of the free fields that still tell runs apart beside the chosen ones."""
+    kept = list(chosen)
+    found: list[Axis] = []
+    for axis in free:
+        keys = {tuple(each.written(run) for each in kept) for run in runs}
+        if len({tuple(each.written(run) for each in (*kept, axis)) for run in runs}) > len(keys):
+            found.append(axis)
+            kept.append(axis)
+    return found
+
+
+def tabulate(entries: Sequence[Entry], layout: Layout, against: str | None = None) -> PaperTable:
+    """Fill the table.
+
+    Parameters
+    ----------
+    entries
+        Runs; those that are not finished are left out and counted.
+    layout
+        Its fields.
+    against
+        The row, by its words, that the others are compared with. None compares with the best of
+        each column, and corrects for all pairs of it, as the best was picked by the same numbers.
+
+    Raises
+    ------
+    ConfigError
+        If no row is called `against`.
+    """
+    whole = [entry for entry in entries if entry.run.complete]
+    rows = _order(whole, layout.rows)
+    tops = _order(whole, layout.columns)
+    columns = tuple(Column(top, metric) for top in tops for metric in METRICS)
+    names = [name_of(row, layout) for row in rows]
+    if against is not None and against not in names:
+        raise ConfigError(f'--against: no row is called "{against}"; rows are {"; ".join(names)}.')
+    found: dict[tuple[tuple[str, ...], Column], dict[str, float]] = {}
+    for entry in whole:
+        row, top = _words(entry, layout.rows), _words(entry, layout.columns)
+        for metric in METRICS:
+            value = getattr(entry.outcome, metric)
+            if value is not None:
+                seed = entry.run.setting("settings.seed")
+                found.setdefault((row, Column(top, metric)), {})[seed] = value
+    by_column = [
+        _judge([found.get((row, column)) for row in rows], column.metric, _place(names, against))
+        for column in columns
+    ]
+    cells = tuple(zip(*by_column, strict=True)) if columns else ()
+    return PaperTable(layout, columns, tuple(rows), cells, against, len(entries) - len(whole))
+
+
+def name_of(row: Sequence[str], layout: Layout) -> str:
+    """Write a row's values in one: `drop, K 5`.
+
+    Examples
+    --------
+    >>> name_of(("drop", "5"), Layout((Axis("defense", "defense"), Axis("server.K", "K")), ()))
+    'drop, K 5'
+    """
+    return ", ".join(axis.label(value) for axis, value in zip(layout.rows, row, strict=True))
+
+
+def _place(names: Sequence[str], against: str | None) -> int | None:
+    return None if against is None else names.index(against)
+
+
+def _words(entry: Entry, axes: Sequence[Axis]) -> tuple[str, ...]:
+    return tuple(axis.written(entry.run) for axis in axes)
+
+
+def _order(entries: Sequence[Entry], axes: Sequence[Axis]) -> list[tuple[str, ...]]:
+    """List the values that occur: words as they come, numbers by size."""
+    first: dict[str, int] = {}
+    keys: dict[tuple[str, ...], tuple[tuple[float, int], ...]] = {}
+    for entry in entries:
+        key: list[tuple[float, int]] = []
+        for axis in axes:
+            value, word = axis.value(entry.run), axis.written(entry.run)
+            size = float(value) if isinstance(value, int | float) else 0.0
+            key.append((size, first.setdefault(word, len(first))))
+        keys.setdefault(_words(entry, axes), tuple(key))
+    return sorted(keys, key=keys.__getitem__)
+
+
+def _judge(
+    column: Sequence[Mapping[str, float] | None], metric: Metric, reference: int | None
+) -> list[Cell | None]:
+    """Find the best of a column and compare."""
+    means = {place: sum(seeds.values()) / len(seeds) for place, seeds in enumerate(column) if seeds}
+    if not means:
+        return [None] * len(column)
+    better = max if metric == "mta" else min
+    best = better(means, key=means.__getitem__)
+    pairs = [
+        (one, two)
+        for one, two in combinations(means, 2)
+        if reference is None or reference in (one, two)
+    ]
+    p_values = {
+        pair: p
+        for pair in pairs
+        if (p := paired_p(column[pair[0]] or {}, column[pair[1]] or {})) is not None
+    }
+    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    other = best if reference is None else reference
+    return [
+        Cell(
+            seeds,
+            best=len(means) > 1 and _read(means[place]) == _read(means[best]),
+            p=adjusted.get((min(place, other), max(place, other))),
+        )
+        if seeds
+        else None
+        for place, seeds in enumerate(column)
+    ]
+
+
+def _read(mean: float) -> str:
+    """Write a mean as the table shows it: what reads alike is bold alike."""
+    return f"{100 * mean:.1f}"

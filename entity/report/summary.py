@@ -1,0 +1,83 @@
+"""The page's opening: what was run, in a strip of facts, and what came out, in a sentence."""
+
+from collections.abc import Callable, Sequence
+from statistics import fmean
+
+from entity.record.json_fields import at
+from entity.report.entries import Entry
+from entity.report.formatting import NBSP, counted, percent
+from entity.report.runs import RunRecord
+from entity.report.seed_bands import by_group
+
+
+def facts(entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """Name the settings that a reader asks for first, with all their values."""
+    wanted: list[tuple[str, Callable[[RunRecord], str]]] = [
+        ("data set", lambda run: run.setting("dataset")),
+        ("model", lambda run: run.setting("model")),
+        ("attack", lambda run: run.attack),
+        ("poisoned data", _data_poisoning_rate),
+        ("classes", _classes),
+        ("clients", _clients),
+        ("rounds", lambda run: run.setting("federation.rounds")),
+        ("seed", lambda run: run.setting("settings.seed")),
+    ]
+    found: list[tuple[str, str]] = []
+    for name, read in wanted:
+        values = list(dict.fromkeys(value for entry in entries if (value := read(entry.run))))
+        if values:
+            more = f" and {len(values) - 4} more" if len(values) > 4 else ""
+            found.append((name, ", ".join(values[:4]) + more))
+    return found
+
+
+def verdict(entries: Sequence[Entry]) -> str:
+    """Say what kept the attack out best and at what accuracy; "" if none was evaluated.
+
+    Runs that differ by their seed alone are judged by their mean.
+    """
+    seeds = len(by_group(entries)) < len(entries)
+    judged: list[tuple[float, float, str]] = []
+    for group in by_group(entries):
+        both = [
+            (entry.outcome.asr, entry.outcome.mta)
+            for entry in group
+            if entry.outcome.asr is not None and entry.outcome.mta is not None
+        ]
+        if both:
+            asr, mta = (fmean(values) for values in zip(*both, strict=True))
+            judged.append((asr, mta, group[0].group.label))
+    if not judged:
+        return ""
+    asr, mta, best = min(judged, key=lambda each: each[0])
+    if len(judged) == 1:
+        return (
+            f"{best} ends with an attack success rate of {percent(asr)} "
+            f"and a main-task accuracy of {percent(mta)}."
+        )
+    worst_asr, worst_mta, worst = max(judged, key=lambda each: each[0])
+    return (
+        f"{best} has the lowest attack success rate of the "
+        f"{counted(len(judged), 'configuration' if seeds else 'run')}, "
+        f"{percent(asr)}, with a main-task accuracy of {percent(mta)}; {worst} has the "
+        f"highest, {percent(worst_asr)}, with {percent(worst_mta)}."
+    )
+
+
+def _data_poisoning_rate(run: RunRecord) -> str:
+    rate = at(run.config, "client.attack.DPR")
+    return f"{100 * rate:g}{NBSP}%" if isinstance(rate, int | float) else ""
+
+
+def _classes(run: RunRecord) -> str:
+    victim, target = (run.setting(f"client.attack.{one}_class") for one in ("victim", "target"))
+    return f"{victim} → {target}" if victim and target else ""
+
+
+def _clients(run: RunRecord) -> str:
+    size = run.setting("federation.size")
+    malicious = run.setting("federation.number_of_malicious_clients")
+    a_round = run.setting("federation.round_size")
+    parts = [size, f"{malicious} malicious" if malicious else ""]
+    parts += [f"{a_round} a round" if a_round != size else ""]
+    return ", ".join(part for part in parts if part)

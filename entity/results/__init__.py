@@ -1,0 +1,1 @@
+"""Finished and running experiments as a table: collecting, filtering, exporting, watching."""

@@ -1,0 +1,112 @@
+"""Results in DuckDB, for `drop results --sql` and for Parquet: the extra `store`.
+
+DuckDB and not Polars, since a question to a table of runs is SQL, which DuckDB is whole for, and
+since it writes Parquet by itself where Polars' SQL is a part of its own expressions. Everything
+else that `drop results` does needs neither.
+"""
+
+import importlib
+import os
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from entity.config.schema import ConfigError
+from entity.results.tables import Column, Table
+
+
+def query(table: Table, sql: str) -> Table:
+    """Ask the table, which SQL knows as `runs`.
+
+    Raises
+    ------
+    ConfigError
+        If DuckDB is not installed, or cannot answer.
+    """
+    duckdb = _duckdb("--sql")
+    with duckdb.connect(":memory:") as connection:
+        try:
+            _fill(connection, table)
+            answer = connection.execute(sql)
+            columns = tuple(Column(str(item[0])) for item in answer.description or ())
+            rows = answer.fetchall() if columns else []
+        except duckdb.Error as error:
+            raise ConfigError(f"--sql: {' '.join(str(error).split())}") from error
+    return Table(columns, tuple(tuple(map(_simple, row)) for row in rows))
+
+
+def write_parquet(table: Table, path: Path) -> None:
+    """Write a table aside and rename it into place.
+
+    Raises
+    ------
+    ConfigError
+        If DuckDB is not installed, or the file cannot be written.
+    """
+    duckdb = _duckdb("--format parquet")
+    aside = path.with_name(path.name + ".part")
+    with duckdb.connect(":memory:") as connection:
+        target = str(aside).replace("'", "''")
+        try:
+            _fill(connection, table)
+            connection.execute(f"COPY runs TO '{target}' (FORMAT PARQUET)")
+            os.replace(aside, path)
+        except (duckdb.Error, OSError) as error:
+            aside.unlink(missing_ok=True)
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"--out {path}: cannot be written ({reason}).") from error
+
+
+def _duckdb(option: str) -> Any:
+    try:
+        return importlib.import_module("duckdb")
+    except ImportError as error:
+        raise ConfigError(
+            f"{option}: needs DuckDB, which is not installed; `pip install 'drop-fl[store]'` "
+            "brings it."
+        ) from error
+
+
+def _simple(cell: Any) -> Any:
+    return float(cell) if isinstance(cell, Decimal) else cell
+
+
+def _fill(connection: Any, table: Table) -> None:
+    names, rows = table.plain()
+    kinds = [_kind([row[place] for row in rows]) for place in range(len(names))]
+    columns = [f"{name} {kind}" for name, kind in zip(_quoted(names), kinds, strict=True)]
+    connection.execute(f"CREATE TABLE runs ({', '.join(columns)})")
+    fitting = [
+        [_fitting(cell, kind) for cell, kind in zip(row, kinds, strict=True)] for row in rows
+    ]
+    if fitting:  # DuckDB refuses an empty list
+        places = ", ".join("?" * len(names))
+        connection.executemany(f"INSERT INTO runs VALUES ({places})", fitting)
+
+
+def _kind(cells: list[Any]) -> str:
+    """Return the narrowest of DuckDB's types that holds a column; a number where it is empty."""
+    found = {type(cell) for cell in cells if cell is not None}
+    options = (("DOUBLE", set[type]()), ("BOOLEAN", {bool}), ("BIGINT", {int}))
+    for kind, types in (*options, ("DOUBLE", {int, float})):
+        if found <= types:
+            return kind
+    return "VARCHAR"
+
+
+def _fitting(cell: Any, kind: str) -> Any:
+    if cell is None or kind != "VARCHAR":
+        return cell
+    return str(cell).lower() if isinstance(cell, bool) else str(cell)
+
+
+def _quoted(names: list[str]) -> list[str]:
+    """Quote names, and tell apart those that differ by case alone, which DuckDB does not."""
+    used: set[str] = set()
+    quoted: list[str] = []
+    for name in names:
+        while name.lower() in used:
+            name += "_"
+        used.add(name.lower())
+        quoted.append('"' + name.replace('"', '""') + '"')
+    return quoted

@@ -1,0 +1,147 @@
+"""Conditions on runs, as `--where` takes them: `defense=drop,median and DPR<0.3`.
+
+A condition is NAME OP VALUE with one of = != < <= > >=; commas part values of which any will do.
+`and` binds tighter than `or`. Names may leave out their first tables where that stays unambiguous,
+as on the command line of `drop run`.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import ge, gt, le, lt
+from typing import Any
+
+from entity.config.schema import ConfigError, suggest
+
+Row = Mapping[str, Any]
+
+_CONDITION = re.compile(r"\s*([^\s=!<>]+)\s*(<=|>=|!=|==|=|<|>)(.*)", re.DOTALL)
+_ORDERS: dict[str, Callable[[float, float], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One comparison."""
+
+    name: str
+    operator: str
+    values: tuple[str, ...]
+
+    def holds(self, value: Any) -> bool:
+        """Compare; a run that lacks the field has the value null, which has no order."""
+        if self.operator in _ORDERS:
+            number = _number(value)
+            return number is not None and _ORDERS[self.operator](number, float(self.values[0]))
+        equal = any(_same(value, text) for text in self.values)
+        return equal == (self.operator == "=")
+
+
+@dataclass(frozen=True)
+class Where:
+    """Conditions of which all of one alternative, at least, must hold; none at all is no test."""
+
+    alternatives: tuple[tuple[Condition, ...], ...] = ((),)
+
+    def select(self, rows: Sequence[Row]) -> list[bool]:
+        """Say of each row whether it is meant.
+
+        Raises
+        ------
+        ConfigError
+            For a name that no row has, or that may mean several fields.
+        """
+        keys = list(dict.fromkeys(key for row in rows for key in row))
+        conditions = [condition for each in self.alternatives for condition in each]
+        full = {one.name: full_name(one.name, keys, "--where") for one in conditions if rows}
+        return [
+            any(
+                all(one.holds(row.get(full[one.name])) for one in each)
+                for each in self.alternatives
+            )
+            for row in rows
+        ]
+
+
+def parse(words: Sequence[str]) -> Where:
+    """Read conditions; those of several words must all hold.
+
+    Raises
+    ------
+    ConfigError
+        For what is no condition, or an order with something that is no number.
+
+    Examples
+    --------
+    >>> where = parse(["defense=drop,median", "DPR<0.3 or attack=none"])
+    >>> where.select([{"defense": "drop", "DPR": 0.1, "attack": "dba"}])
+    [True]
+    """
+    alternatives: list[tuple[Condition, ...]] = [()]
+    for word in words:
+        options = [
+            tuple(_condition(part) for part in re.split(r"\s+and\s+", option))
+            for option in re.split(r"\s+or\s+", word)
+        ]
+        alternatives = [before + option for before in alternatives for option in options]
+    return Where(tuple(alternatives))
+
+
+def _condition(text: str) -> Condition:
+    found = _CONDITION.fullmatch(text)
+    if found is None:
+        raise ConfigError(
+            f"--where {json.dumps(text)}: is no condition; write NAME=VALUE, or one of "
+            "!= < <= > >= for the =."
+        )
+    name, operator, value = found.groups()
+    values = tuple(part.strip().strip("'\"") for part in value.split(","))
+    if operator in _ORDERS and (len(values) != 1 or _number(values[0]) is None):
+        raise ConfigError(f"--where {json.dumps(text)}: {operator} needs a number to compare with.")
+    return Condition(name, "=" if operator == "==" else operator, values)
+
+
+def full_name(name: str, keys: Sequence[str], option: str) -> str:
+    """Complete a name that leaves out its first tables.
+
+    Raises
+    ------
+    ConfigError
+        If none of the keys is meant, or several are.
+
+    Examples
+    --------
+    >>> full_name("lr", ["seed", "client.lr"], "--by")
+    'client.lr'
+    """
+    near = [key for key in keys if key.endswith("." + name)]
+    if name in keys:
+        return name
+    if not near:
+        hint = suggest(name, [*keys, *(key.rsplit(".", 1)[-1] for key in keys)])
+        raise ConfigError(f"{option}: {name} is a field of none of the runs.{hint}")
+    if len(near) > 1:
+        raise ConfigError(f"{option}: {name} is ambiguous: write {' or '.join(sorted(near))}.")
+    return near[0]
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if math.isnan(number) else number
+
+
+def _same(value: Any, text: str) -> bool:
+    if value is None or isinstance(value, bool):
+        return (
+            text.lower() in {None: ("null", "none", ""), True: ("true",), False: ("false",)}[value]
+        )
+    number = _number(text)
+    if number is not None and _number(value) == number:
+        return True
+    return text == (value if isinstance(value, str) else json.dumps(value, default=str))

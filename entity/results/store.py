@@ -1,0 +1,228 @@
+"""All runs of a folder as one table, a row a run: what they came to, and where they differ.
+
+Nothing is kept beside the run directories, so the table is never out of date. Reading is patient:
+a run that was cut short, or whose files are damaged, is a row that says so.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from entity.config.fields import RUNTIME_SETTINGS
+from entity.config.schema import ConfigError, flatten
+from entity.record.json_fields import at, mapping, number, text
+from entity.results.filter import Where, full_name
+from entity.results.tables import Column, Spread, Table
+from entity.setup import resolve
+
+ERROR = "error.txt"
+"""File of a run directory in which a sweep leaves why the run failed."""
+
+MEASURED = (
+    Column("mta", "%", title="MTA"),
+    Column("asr", "%", title="ASR"),
+    Column("asr_max", "%", title="ASR max"),
+    Column("tpr", "%", title="TPR"),
+    Column("fpr", "%", title="FPR"),
+    Column("seconds", "s"),
+)
+"""Means over the last ten evaluated rounds, the highest ASR of those, share of the attackers' and
+of the honest updates refused, seconds of all rounds."""
+
+_FIRST = ("name", "defense", "attack", "seed")
+_LAST = ("state", "hash", "path")
+_NOT_COMPARED = {
+    *("name", "server.defense.type", "client.attack.type", "settings.seed"),
+    *(f"settings.{name}" for name in RUNTIME_SETTINGS),
+}
+_TRACES = {"rounds.jsonl", "summary.json", ERROR}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory in one line."""
+
+    path: Path
+    facts: Mapping[str, object]
+    """What every run has: the fixed columns of the table."""
+    fields: Mapping[str, object]
+    """Its whole configuration, by dotted path."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ran to its end."""
+        return self.facts["state"] == "finished"
+
+    @property
+    def row(self) -> dict[str, object]:
+        """Return facts and fields under their names."""
+        return {**self.fields, **self.facts}
+
+
+def collect(folders: Sequence[Path]) -> list[Run]:
+    """Read all runs in and below these folders, by path; a run in two of them counts once.
+
+    Raises
+    ------
+    ConfigError
+        If one of them is no folder.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: is no folder of runs.")
+        for place, below, files in os.walk(folder):
+            below.sort()
+            if "config.json" in files and not _TRACES.isdisjoint(files):
+                found.setdefault(Path(place).resolve(), Path(place))
+                below.clear()
+    return [read_row(path) for path in found.values()]
+
+
+def read_row(path: Path) -> Run:
+    """Read one run directory, whatever state it is in."""
+    config, summary = _object(path / "config.json"), _object(path / "summary.json")
+    mta, asr = mapping(summary.get("mta")), mapping(summary.get("asr"))
+    detection, seconds = mapping(summary.get("detection")), mapping(summary.get("seconds"))
+    facts: dict[str, object] = {
+        "name": text(summary, "name") or text(config, "name") or path.resolve().name,
+        "defense": at(config, "server.defense.type") or text(summary, "defense") or None,
+        "attack": at(config, "client.attack.type") or text(summary, "attack") or "none",
+        "seed": at(config, "settings.seed"),
+        "mta": number(mta, "last10"),
+        "asr": number(asr, "last10"),
+        "asr_max": number(asr, "max_last10"),
+        "tpr": number(detection, "tpr"),
+        "fpr": number(detection, "fpr"),
+        "seconds": number(seconds, "total"),
+        "state": _state(path, config, summary),
+        "hash": text(summary, "config_hash") or (resolve.fingerprint(config) if config else None),
+        "path": str(path),
+    }
+    return Run(path, facts, dict(flatten(config)))
+
+
+def select(runs: Sequence[Run], where: Where) -> list[Run]:
+    """Return the runs that meet the conditions.
+
+    Raises
+    ------
+    ConfigError
+        For a condition on what no run has.
+    """
+    chosen = where.select([run.row for run in runs])
+    return [run for run, meant in zip(runs, chosen, strict=True) if meant]
+
+
+def table(runs: Sequence[Run]) -> Table:
+    """Put the runs below each other, with the fields of their configurations that differ."""
+    differing = _differing(runs)
+    short = _short_names(runs, differing)
+    columns = [*map(Column, _FIRST), *(Column(short[path]) for path in differing), *MEASURED]
+    columns += map(Column, _LAST)
+    rows = [
+        tuple(
+            [run.facts[name] for name in _FIRST]
+            + [run.fields.get(path) for path in differing]
+            + [run.facts[column.name] for column in MEASURED]
+            + [run.facts[name] for name in _LAST]
+        )
+        for run in runs
+    ]
+    return Table(tuple(columns), tuple(rows))
+
+
+def grouped(runs: Sequence[Run], by: Sequence[str]) -> Table:
+    """Sum up the finished runs that agree in `by`: mean and standard deviation, and how many.
+
+    Raises
+    ------
+    ConfigError
+        For a name in `by` that no run has.
+    """
+    groups = _groups(runs, by)
+    columns = [*map(Column, by), Column("n")]
+    columns += [replace(column, spread=True) for column in MEASURED]
+    rows = [
+        (
+            *(_of(members[0], name) for name in _full(runs, by)),
+            len(members),
+            *(Spread.of(_known(members, column.name)) for column in MEASURED),
+        )
+        for members in groups
+    ]
+    return Table(tuple(columns), tuple(rows))
+
+
+def pooled(runs: Sequence[Run], by: Sequence[str]) -> list[str]:
+    """Return the fields, seed aside, in which runs differ that `grouped` puts into one row."""
+    found: dict[str, None] = {}
+    for members in _groups(runs, by):
+        found.update(dict.fromkeys(_differing(members)))
+        for name in ("defense", "attack"):
+            if len({str(run.facts[name]) for run in members}) > 1:
+                found[name] = None
+    return list(found)
+
+
+def _groups(runs: Sequence[Run], by: Sequence[str]) -> list[list[Run]]:
+    names = _full(runs, by)
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.finished:
+            key = json.dumps([_of(run, name) for name in names], default=str)
+            groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def _full(runs: Sequence[Run], by: Sequence[str]) -> list[str]:
+    keys = list(dict.fromkeys(key for run in runs for key in run.row))
+    return [full_name(name, keys, "--by") for name in by] if runs else list(by)
+
+
+def _of(run: Run, name: str) -> object:
+    return run.row.get(name)
+
+
+def _known(runs: Sequence[Run], name: str) -> list[float]:
+    return [value for run in runs if isinstance(value := run.facts[name], float)]
+
+
+def _differing(runs: Sequence[Run]) -> list[str]:
+    """Return the fields in which runs that have them differ, in the order of the schema.
+
+    A field that only some runs have, all with one value, says no more than the type of defense or
+    attack that brings it.
+    """
+    seen: dict[str, set[str]] = {}
+    for run in runs:
+        for path, value in run.fields.items():
+            seen.setdefault(path, set()).add(json.dumps(value))
+    return [path for path, values in seen.items() if len(values) > 1 and path not in _NOT_COMPARED]
+
+
+def _short_names(runs: Sequence[Run], paths: Sequence[str]) -> dict[str, str]:
+    """Name columns by the last part of their path where no other field is called so."""
+    every = {path for run in runs for path in run.fields} | {*_FIRST, *_LAST}
+    every |= {column.name for column in MEASURED}
+    last = [path.rsplit(".", 1)[-1].lower() for path in every]
+    return {
+        path: short if last.count((short := path.rsplit(".", 1)[-1]).lower()) == 1 else path
+        for path in paths
+    }
+
+
+def _state(path: Path, config: Mapping[str, object], summary: Mapping[str, object]) -> str:
+    state = text(summary, "state")
+    if state != "finished" and (path / ERROR).exists():
+        return "failed"
+    return state or ("started" if config else "unreadable")
+
+
+def _object(path: Path) -> dict[str, object]:
+    try:
+        return mapping(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return {}

@@ -1,0 +1,196 @@
+"""What the record of a run shows while another process writes it: how far it is, and how it goes.
+
+Read from files alone, so that it works from another terminal, another session, or another machine
+that shares the folder.
+"""
+
+import fcntl
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from entity.config.schema import ConfigError
+from entity.record.directory import read_summary
+from entity.record.follow import Tail
+from entity.record.json_fields import at, ids, mapping, number, numbers
+from entity.results.store import ERROR
+
+State = Literal["running", "finished", "interrupted", "failed", "killed"]
+
+_MAIN = ("train", "aggregate", "evaluate")
+_RECENT = 10
+"""Rounds that the time of those to come is judged by."""
+
+
+@dataclass
+class Watched:
+    """A run as far as its record has been read.
+
+    Parameters
+    ----------
+    folder
+        The run directory.
+
+    Raises
+    ------
+    ConfigError
+        If there is no run in it.
+    """
+
+    folder: Path
+    config: dict[str, object] = field(init=False)
+    lines: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    state: State = "running"
+    reason: str = ""
+    """Why it failed."""
+    last: float = field(default_factory=time.time)
+    """When the last round was written, or else the config."""
+
+    def __post_init__(self) -> None:
+        path = self.folder / "config.json"
+        if not path.is_file():
+            known = [one.parent.name for one in sorted(self.folder.glob("*/config.json"))[:5]]
+            here = f" Runs in it: {', '.join(known)}." if known else ""
+            raise ConfigError(f"{self.folder}: holds no run, as it has no config.json.{here}")
+        try:
+            self.config = mapping(json.loads(path.read_bytes()))
+        except (OSError, ValueError, RecursionError) as error:
+            raise ConfigError(f"{path}: cannot be read.") from error
+        self._tail = Tail(self.folder)
+
+    def look(self) -> list[Mapping[str, Any]]:
+        """Read on, and return the rounds that are new."""
+        # The state first: what is written after that belongs to a run that still goes on.
+        self.state, self.reason = self._state()
+        new: list[Mapping[str, Any]] = list(self._tail)
+        self.lines += new
+        for path in (self.folder / "rounds.jsonl", self.folder / "config.json"):
+            if path.exists():
+                self.last = path.stat().st_mtime
+                break
+        return new
+
+    @property
+    def rounds(self) -> int:
+        """Return how many rounds there will be."""
+        value = at(self.config, "federation.rounds")
+        return value if isinstance(value, int) else self.done
+
+    @property
+    def done(self) -> int:
+        """Return the number of the last round."""
+        return int(self.lines[-1]["round"]) if self.lines else 0
+
+    @property
+    def title(self) -> str:
+        """Return what the run is, in a line."""
+        attack = at(self.config, "client.attack.type") or "no attack"
+        defense = at(self.config, "server.defense.type") or "undefended"
+        return (
+            f"{self.config.get('name') or self.folder.name}: {self.config.get('dataset')}, "
+            f"{self.config.get('model')}, {defense} against {attack}"
+        )
+
+    @property
+    def left(self) -> float | None:
+        """Return the seconds until the end, None where no round can tell."""
+        if self.state != "running" or not self.lines:
+            return None
+        each = fmean(seconds_of(line) for line in self.lines[-_RECENT:])
+        # A round that takes longer than those before it is not over yet, whatever the mean says.
+        begun = min(max(0.0, time.time() - self.last), each)
+        return max(0.0, each * (self.rounds - self.done) - begun)
+
+    def _state(self) -> tuple[State, str]:
+        said = read_summary(self.folder).get("state")
+        if said == "finished":
+            return "finished", ""
+        alive = _held(self.folder / ".lock")
+        if alive is None:
+            alive = said != "interrupted"  # no locks here; take the run's word
+        if alive:
+            return "running", ""
+        try:
+            words = (self.folder / ERROR).read_text("utf-8", errors="replace").split("\n")
+        except OSError:
+            return ("interrupted" if said == "interrupted" else "killed"), ""
+        return "failed", next((one.strip() for one in reversed(words) if one.strip()), "")
+
+
+def _held(path: Path) -> bool | None:
+    """Say whether a process is at work on a run; None where that cannot be known.
+
+    Asking takes the lock for a moment, in which a run that is just being started would be refused.
+    """
+    try:
+        with path.open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    return False
+
+
+def seconds_of(line: Mapping[str, Any]) -> float:
+    """Return how long a round took."""
+    seconds = numbers(line, "seconds")
+    return sum(seconds.get(name, 0.0) for name in _MAIN)
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: list[float | None], width: int) -> str:
+    """Draw shares from 0 to 1 as one line of bars; the mean of neighbours if there are too many.
+
+    Examples
+    --------
+    >>> sparkline([0.0, 0.5, None, 1.0], 8), sparkline([0.0, 0.0, 1.0, 1.0], 2)
+    ('▁▅ █', '▁█')
+    """
+    if len(values) > width:
+        edges = [i * len(values) // width for i in range(width + 1)]
+        parts = [values[a:b] for a, b in pairwise(edges)]
+        values = [_mean(part) for part in parts]
+    return "".join(" " if value is None else _bar(value) for value in values)
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def _bar(value: float) -> str:
+    return _BARS[min(len(_BARS) - 1, max(0, int(value * len(_BARS))))]
+
+
+def shares(lines: list[Mapping[str, Any]], name: str) -> list[float | None]:
+    """Return a metric of every round, None where it was not evaluated."""
+    return [number(line, name) for line in lines]
+
+
+def refused_of(line: Mapping[str, Any], most: int) -> str:
+    """Return the refused clients, those that did attack with a star, as far as there is room.
+
+    Examples
+    --------
+    >>> refused_of({"refused": [3, 14, 15], "malicious": [14]}, 20)
+    '3: 3 14* 15'
+    >>> refused_of({"refused": [3, 14, 15], "malicious": [14]}, 9)
+    '3: 3 ...'
+    """
+    refused, malicious = ids(line, "refused"), set(ids(line, "malicious"))
+    names = [f"{client}{'*' if client in malicious else ''}" for client in refused]
+    text = f"{len(names)}: {' '.join(names)}" if names else "0"
+    while len(text) > most and names:
+        names.pop()
+        text = f"{len(refused)}: {' '.join([*names, '...'])}"
+    return text

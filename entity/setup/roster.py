@@ -1,0 +1,205 @@
+"""Everybody in the federation, built one at a time when their turn comes."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from entity.client.attacker import Attacker, Plan
+from entity.client.client import Broadcast, Client, Habits
+from entity.client.data import LocalData
+from entity.client.poison import AdaptivePoison, Poison
+from entity.client.poisoning import Holding, pool_evenly
+from entity.config.fields import ExperimentConfig
+from entity.dataset import Augmentation, Images, Selection, Shares
+from entity.federation import poisons_in
+from entity.layout import ParamSpec
+from entity.models import build, examine
+from entity.seeding import Seeds
+from entity.training import CPU, Recipe
+from entity.updates import Updates
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Who the clients are. Cheap to send to worker processes: the images are shared memory.
+
+    Memory holds the training images once and an index for each sample; a client exists only
+    while it trains.
+    """
+
+    config: ExperimentConfig
+    images: Images | Selection
+    """Training images of the whole federation."""
+    shares: Shares
+    malicious: frozenset[int]
+    attacker: type[Attacker] | None
+    poison: Poison | None
+    augmentation: Augmentation | None
+    classes: int
+    benign: type[Client] = Client
+    """Class of the benign clients; defenses on the clients' side bring their own."""
+    device: torch.device = CPU
+
+    @cached_property
+    def seeds(self) -> Seeds:
+        """The experiment's source of randomness."""
+        return Seeds(self.config.settings.seed)
+
+    @cached_property
+    def spec(self) -> ParamSpec:
+        """Layout of the model; the first that is built, so it is also tried out.
+
+        Raises
+        ------
+        ConfigError
+            If it is a user's own and no classifier of these images.
+        """
+        model = self.new_model()
+        if ":" in self.config.model:
+            channels, size, _ = self.images.shape
+            examine(self.config.model, model, channels, size, self.classes)
+        return ParamSpec.of(model)
+
+    def fresh_model(self, generator: torch.Generator) -> nn.Module:
+        """Return a classifier with initial weights from `generator`, on the CPU."""
+        channels, size, _ = self.images.shape
+        config = self.config
+        return build(config.model, channels, size, self.classes, generator, config.norm)
+
+    def new_model(self) -> nn.Module:
+        """Return the classifier with the experiment's initial weights, on the clients' device."""
+        return self.fresh_model(self.seeds.generator("model")).to(self.device)
+
+    @property
+    def recipe(self) -> Recipe:
+        """How clients train."""
+        client = self.config.client
+        return Recipe(
+            client.lr,
+            client.momentum,
+            client.weight_decay,
+            client.batch_size,
+            client.num_epochs,
+            client.amp_enabled,
+        )
+
+    def num_samples(self, client_ids: tuple[int, ...]) -> Tensor:
+        """Return the registered sizes (n,) of some clients' data."""
+        sizes = self.shares.sizes[list(client_ids)]
+        for row, client in enumerate(client_ids):
+            if client in self._pooled:
+                sizes[row] = len(self._pooled[client].samples)
+        return sizes
+
+    def client(self, id: int) -> Client:
+        """Build one client with its data."""
+        part = self.images.subset(self.samples(id))
+        data = LocalData(part.x, part.y, torch.zeros(len(part), dtype=torch.bool))
+        attack = self.config.client.attack
+        if id not in self.malicious or self.attacker is None or attack is None:
+            return self.benign(id, data, self._habits(malicious=False))
+        assert self.poison is not None
+        plan = Plan(attack, self.poison, self._ranks[id], self.targets(id))
+        return self.attacker(id, data, self._habits(malicious=True), plan)
+
+    @cached_property
+    def _ranks(self) -> dict[int, int]:
+        return {client: rank for rank, client in enumerate(sorted(self.malicious))}
+
+    def samples(self, id: int) -> Tensor:
+        """Return the indices of a client's images among those of the federation."""
+        return self._pooled[id].samples if id in self._pooled else self.shares[id]
+
+    def targets(self, id: int) -> Tensor:
+        """Return the rows of a malicious client's data that it poisons."""
+        return self._pooled[id].targets if id in self._pooled else self._chosen(id)
+
+    def _chosen(self, id: int) -> Tensor:
+        assert self.poison is not None
+        labels = self.images.y[self.shares[id]]
+        return self.poison.choose(labels, self.seeds.generator("poison", client=id))
+
+    @cached_property
+    def _pooled(self) -> dict[int, Holding]:
+        """What malicious clients hold once they have shared out their poisoned samples evenly."""
+        attack = self.config.client.attack
+        if attack is None or not attack.non_iid_equal_distribution:
+            return {}
+        ids = sorted(self.malicious)
+        pool = pool_evenly(
+            [self.shares[client] for client in ids],
+            [self._chosen(client) for client in ids],
+            self.seeds.generator("pool of poison"),
+        )
+        return dict(zip(ids, pool, strict=True))
+
+    def poisoning(self, client_ids: tuple[int, ...], round: int) -> frozenset[int]:
+        """Return those of some clients that really poison in a round."""
+        attack = self.config.client.attack
+        if attack is None or not poisons_in(attack, round):
+            return frozenset()
+        return frozenset(filter(self.is_harmful, self.malicious.intersection(client_ids)))
+
+    def is_harmful(self, id: int) -> bool:
+        """Whether a malicious client has anything to attack with."""
+        assert self.attacker is not None
+        return not self.attacker.needs_samples or len(self.targets(id)) > 0
+
+    def updates(
+        self, broadcast: Broadcast, client_ids: tuple[int, ...], weights: Tensor, buffers: Tensor
+    ) -> Updates:
+        """Return the round's updates, whose models an engine has put into rows (>= n) in order."""
+        n = len(client_ids)
+        return Updates(
+            broadcast.round,
+            client_ids,
+            weights[:n],
+            buffers[:n],
+            self.num_samples(client_ids),
+            *broadcast.state,
+            spec=self.spec,
+        )
+
+    def conspire(self, updates: Updates, poisoning: frozenset[int]) -> Updates:
+        """Let the poisoning clients of a round agree on what they send; return what was sent."""
+        attack = self.config.client.attack
+        rows = [row for row, client in enumerate(updates.client_ids) if client in poisoning]
+        if self.attacker is None or attack is None or not rows:
+            return updates
+        self.attacker.conspire(attack.args, updates, rows, self.seeds)
+        return replace(updates)  # forgets distances that the attackers may have asked for
+
+    def adapt(self, broadcast: Broadcast, poisoning: frozenset[int]) -> Broadcast:
+        """Let the colluders of a round improve an adaptive poison; return the broadcast with it.
+
+        They learn on the data of the one with the lowest id.
+        """
+        if not isinstance(self.poison, AdaptivePoison) or not poisoning:
+            return broadcast
+        self.poison.recall(broadcast.trigger)
+        model = self.new_model()
+        self.spec.load(model, broadcast.state)
+        learnt = self.poison.adapt(
+            model,
+            self.images.subset(self.samples(min(poisoning))),
+            broadcast.round,
+            self.seeds.generator("adaptive poison", round=broadcast.round),
+        )
+        return replace(broadcast, trigger=learnt)
+
+    def _habits(self, malicious: bool) -> Habits:
+        client = self.config.client
+        recipe = self.recipe
+        if malicious and client.amp_enabled_only_for_clean:
+            recipe = Recipe(**{**vars(recipe), "bfloat16": False})
+        return Habits(
+            recipe,
+            self.augmentation if client.transform else None,
+            self.seeds,
+            self.spec,
+            self.device,
+            client.batchwise_poison,
+            self.config.server.defense.defense_args,
+        )

@@ -1,0 +1,300 @@
+"""The named studies of `drop reproduce`: grids that say what should come out, and the verdict.
+
+A study is a grid file of `entity/studies/` whose key `study` holds its title, how long it takes,
+where its expectations come from, and the expectations: ranges of MTA and ASR in percent for the
+cells that a partial assignment names, as `exclude` names cells. What is judged is the mean over
+the seeds of what a run's table shows, the mean of its last ten evaluated rounds.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from entity.config import schema
+from entity.config.schema import ConfigError, NonNegative, Range, suggest, unknown
+from entity.results import tables
+from entity.results.tables import Column, Spread, Table
+from entity.sweep.cells import Cell
+from entity.sweep.grid import SEED, Grid, matches, pattern, read
+
+UNKNOWN = "no published figure known here"
+"""What is said of a cell of which nothing is expected."""
+
+Verdict = Literal["reached", "missed", "unfinished", "no figure"]
+Percent = Annotated[float, Range(0, 100)]
+
+
+@dataclass(frozen=True)
+class _Expected:
+    cells: dict[Any, Any]
+    mta: tuple[Percent, ...] | None = None
+    asr: tuple[Percent, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The key `study` of the file."""
+
+    title: str
+    takes: str
+    """How long, where, and whether that was measured."""
+    hours: NonNegative | None = None
+    source: str = UNKNOWN
+    """Where the expectations come from."""
+    rows: tuple[str, ...] | None = None
+    """Axes that tell the rows of the table apart, where the others follow from them."""
+    expect: tuple[_Expected, ...] = ()
+
+
+@dataclass(frozen=True)
+class Band:
+    """A range of shares, its ends included."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        """Return it in percent, without an end that every share meets.
+
+        Examples
+        --------
+        >>> str(Band(0.95, 1.0)), str(Band(0.0, 0.05)), str(Band(0.5, 0.6))
+        ('≥ 95', '≤ 5', '50 to 60')
+        """
+        if self.high == 1:
+            return f"≥ {100 * self.low:g}"
+        return (
+            f"≤ {100 * self.high:g}"
+            if self.low == 0
+            else f"{100 * self.low:g} to {100 * self.high:g}"
+        )
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What should come out of some cells."""
+
+    cells: Mapping[str, tuple[str, ...]]
+    mta: Band | None
+    asr: Band | None
+
+
+@dataclass(frozen=True)
+class Study:
+    """A named grid and what is expected of it."""
+
+    name: str
+    title: str
+    takes: str
+    hours: float | None
+    """An estimate for all of its runs, for when no finished run can tell."""
+    source: str
+    grid: Grid
+    expectations: tuple[Expectation, ...]
+    axes: tuple[str, ...]
+    """Those that tell the rows of its table apart."""
+
+    def expectation(self, cell: Mapping[str, str]) -> Expectation | None:
+        """Return what is expected of a cell, by its labels."""
+        return next((each for each in self.expectations if matches(cell, each.cells)), None)
+
+
+def names() -> list[str]:
+    """Return the shipped studies, the smallest first."""
+    found = [Path(each.name).stem for each in _folder().iterdir() if each.name.endswith(".yaml")]
+    order = ("quick", "laptop")
+    return sorted(found, key=lambda name: (order.index(name) if name in order else 9, name))
+
+
+def find(name: str) -> Study:
+    """Return a shipped study.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
+    if name not in (known := names()):
+        hint = suggest(name, known) or f" There are {', '.join(known)}."
+        raise ConfigError(f"study {name}: is unknown.{hint}")
+    return load(Path(str(_folder() / f"{name}.yaml")))
+
+
+def _folder() -> Any:
+    return files("entity") / "studies"
+
+
+def load(path: Path) -> Study:
+    """Read a study from a grid file.
+
+    Raises
+    ------
+    ConfigError
+        One sentence with the file, the key, and what is allowed.
+    """
+    grid = read(path)
+    try:
+        if grid.study is None:
+            raise ConfigError("study is missing: it says what is expected of the grid.")
+        table = schema.load(_Table, grid.study, "study")
+        return Study(
+            path.stem,
+            table.title,
+            table.takes,
+            table.hours,
+            table.source,
+            grid,
+            _expectations(table.expect, grid),
+            _rows(table.rows, grid),
+        )
+    except ConfigError as error:
+        raise ConfigError(f"grid {path}: {error}") from error
+
+
+def _expectations(entries: Iterable[_Expected], grid: Grid) -> tuple[Expectation, ...]:
+    where = "study.expect"
+    found = tuple(
+        Expectation(
+            pattern(each.cells, grid.axes, f"{where}.cells"),
+            _band(each.mta, f"{where}.mta"),
+            _band(each.asr, f"{where}.asr"),
+        )
+        for each in entries
+    )
+    for cell in grid.assignments():
+        if sum(matches(cell, each.cells) for each in found) > 1:
+            said = ", ".join(f"{name}={label}" for name, label in cell.items())
+            raise ConfigError(f"{where}: cell {said} is named more than once.")
+    return found
+
+
+def _rows(names: Sequence[str] | None, grid: Grid) -> tuple[str, ...]:
+    varied = [axis.name for axis in grid.axes if axis.name != SEED and len(axis.values) > 1]
+    for name in names or ():
+        if name not in varied:
+            raise ConfigError(f"study.rows: axis {unknown(name, name, varied)}")
+    return tuple(names or varied)
+
+
+def _band(ends: tuple[float, ...] | None, where: str) -> Band | None:
+    if ends is None:
+        return None
+    if len(ends) != 2 or ends[0] > ends[1]:
+        raise ConfigError(
+            f"{where} = {schema.show(list(ends))}: allowed is [lowest, highest] in percent."
+        )
+    return Band(ends[0] / 100, ends[1] / 100)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a cell came to over its seeds, and what was expected of it."""
+
+    labels: tuple[str, ...]
+    runs: int
+    finished: int
+    mta: Spread | None
+    asr: Spread | None
+    expected: Expectation | None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Judge the means; the mean of half of the seeds is none."""
+        if self.finished < self.runs:
+            return "unfinished"
+        if self.expected is None:
+            return "no figure"
+        met = (
+            spread is not None and spread.mean in band
+            for spread, band in ((self.mta, self.expected.mta), (self.asr, self.expected.asr))
+            if band is not None
+        )
+        return "reached" if all(met) else "missed"
+
+
+def judge(study: Study, cells: Sequence[Cell]) -> list[Outcome]:
+    """Sum up runs over their seeds, a row for each other assignment."""
+    rows: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        rows.setdefault(tuple(cell.labels[name] for name in study.axes), []).append(cell)
+    return [
+        Outcome(
+            labels,
+            len(row),
+            sum(cell.state == "finished" for cell in row),
+            _spread(row, "mta"),
+            _spread(row, "asr"),
+            study.expectation(row[0].labels),
+        )
+        for labels, row in rows.items()
+    ]
+
+
+def _spread(cells: Sequence[Cell], name: str) -> Spread | None:
+    values = [
+        value
+        for cell in cells
+        if cell.done is not None and cell.done.finished
+        if isinstance(value := cell.done.facts[name], float) and math.isfinite(value)
+    ]
+    return Spread.of(values)
+
+
+def verdicts(study: Study, outcomes: Sequence[Outcome]) -> Table:
+    """Return the table of a study, a row a cell."""
+    columns = [*map(Column, study.axes), Column("n")]
+    for metric in ("MTA", "ASR"):
+        columns += [Column(metric, "%", spread=True), Column("expected")]
+    rows = [
+        (
+            *outcome.labels,
+            outcome.finished,
+            outcome.mta,
+            _expected(outcome.expected and outcome.expected.mta),
+            outcome.asr,
+            _expected(outcome.expected and outcome.expected.asr),
+            outcome.verdict,
+        )
+        for outcome in outcomes
+    ]
+    return Table((*columns, Column("verdict")), tuple(rows))
+
+
+def _expected(band: Band | None) -> str | None:
+    return None if band is None else str(band)
+
+
+def said(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
+    """Return what stands below the table: how to read it, and how many cells did as expected."""
+    lines = [
+        "Mean ± standard deviation over the seeds; a run's MTA and ASR are means of its last 10 "
+        "rounds."
+    ]
+    counts = Counter(outcome.verdict for outcome in outcomes)
+    judged = counts["reached"] + counts["missed"]
+    if judged:
+        lines.append(
+            f"{counts['reached']} of {judged} cells reached what is expected ({study.source})."
+        )
+    if counts["no figure"]:
+        lines.append(f"No figure in {counts['no figure']} of {len(outcomes)} cells: {UNKNOWN}.")
+    if counts["unfinished"]:
+        lines.append(
+            f"Unfinished are {counts['unfinished']} of {len(outcomes)} cells; the same command "
+            "goes on with them."
+        )
+    return lines
+
+
+def to_markdown(study: Study, outcomes: Sequence[Outcome], command: str) -> str:
+    """Return the table as a section of a page, with the command that made it."""
+    table = tables.to_markdown(verdicts(study, outcomes))
+    below = " ".join([*said(study, outcomes), f"`{command}`."])
+    return f"## {study.title}\n\n{table}\n{below}\n"

@@ -1,0 +1,173 @@
+"""The messages of a round: what clients send and what servers answer.
+
+Sizes used throughout: n clients in the round, P trainable parameters, B buffer entries
+(BatchNorm statistics and counters).
+"""
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from entity.layout import ModelState, ParamSpec, blocks
+
+ClientId = int | str
+"""Identity of a client across rounds: int in the simulator, Flower's node id as str."""
+
+_CANCELLED = 1e-9
+"""Share of |a|^2 + |b|^2 below which rounding has eaten most of |a|^2 + |b|^2 - 2ab."""
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What a server receives in one round: the selected clients' models as one matrix."""
+
+    round: int
+    """Number of the round, from 1."""
+    client_ids: tuple[ClientId, ...]
+    weights: Tensor
+    """(n, P) float32: the clients' parameters after local training."""
+    buffers: Tensor
+    """(n, B) float32."""
+    num_samples: Tensor
+    """(n,) registered sizes of the clients' data."""
+    global_weights: Tensor
+    """(P,) what they started from."""
+    global_buffers: Tensor
+    """(B,)."""
+    spec: ParamSpec
+    """Names and shapes behind the P columns."""
+
+    def __len__(self) -> int:
+        return len(self.client_ids)
+
+    @property
+    def global_state(self) -> ModelState:
+        """The model that the clients started from."""
+        return ModelState(self.global_weights, self.global_buffers)
+
+    def state(self, row: int) -> ModelState:
+        """One client's model."""
+        return ModelState(self.weights[row], self.buffers[row])
+
+    def select(self, rows: Sequence[int]) -> "Updates":
+        """Return the updates of some clients, in the given order."""
+        if list(rows) == list(range(len(self))):
+            return self
+        index = torch.as_tensor(rows, dtype=torch.long)
+        return replace(
+            self,
+            client_ids=tuple(self.client_ids[row] for row in rows),
+            weights=self.weights[index],
+            buffers=self.buffers[index],
+            num_samples=self.num_samples[index],
+        )
+
+    @cached_property
+    def deltas(self) -> Tensor:
+        """(n, P) weights minus global weights; a second matrix, so only for who needs the rows."""
+        return self.weights - self.global_weights
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """(n, n) float64: inner products of the deltas, in blocks, without building the deltas."""
+        gram = torch.zeros(len(self), len(self), dtype=torch.float64)
+        for columns in blocks(self.weights.shape[1]):
+            block = self.weights[:, columns].to(torch.float64, copy=True)
+            block.sub_(self.global_weights[columns].double())
+            gram.addmm_(block, block.T)
+        return gram
+
+    @cached_property
+    def norms(self) -> Tensor:
+        """(n,) float64: Euclidean norms of the deltas."""
+        return self.gram.diagonal().clamp_min(0).sqrt()
+
+    @cached_property
+    def distances(self) -> Tensor:
+        """(n, n) float64: Euclidean distances between the clients' weights."""
+        squares = self.gram.diagonal()
+        sums = squares[:, None] + squares[None, :]
+        squared = (sums - 2 * self.gram).clamp_min(0).fill_diagonal_(0)
+        for i, j in (squared < _CANCELLED * sums).triu(1).nonzero().tolist():
+            squared[i, j] = squared[j, i] = _squared_distance(self.weights[i], self.weights[j])
+        return squared.sqrt()
+
+    @cached_property
+    def cosines(self) -> Tensor:
+        """(n, n) float64: cosine similarities of the deltas; 0 where a delta is zero."""
+        scale = torch.where(self.norms > 0, 1 / self.norms, 0)
+        return (self.gram * scale[:, None] * scale[None, :]).clamp(-1, 1)
+
+
+def _squared_distance(a: Tensor, b: Tensor) -> Tensor:
+    total = torch.zeros((), dtype=torch.float64)
+    for part in blocks(len(a)):
+        total += (a[part].double() - b[part].double()).square().sum()
+    return total
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a server thought of one client in one round."""
+
+    client: ClientId
+    accepted: bool
+    weight: float = 0.0
+    """Share of this client in the aggregate; NaN where the rule has no such share."""
+    score: float | None = None
+    """The quantity the rule judged by, on its own scale."""
+    reason: str = ""
+    """Why the client was refused; empty for accepted ones."""
+
+
+def _no_tensors() -> Mapping[str, Tensor]:
+    return {}
+
+
+def _no_numbers() -> Mapping[str, float]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Aggregation:
+    """A server's answer to a round."""
+
+    weights: Tensor
+    """(P,) the next global model."""
+    buffers: Tensor
+    """(B,)."""
+    verdicts: tuple[Verdict, ...]
+    """One for each client, in the order of the updates."""
+    diagnostics: Mapping[str, float] = field(default_factory=_no_numbers)
+    """Scalars worth plotting."""
+    seconds: Mapping[str, float] = field(default_factory=_no_numbers)
+    """Cost by phase."""
+    artifacts: Mapping[str, Tensor] = field(default_factory=_no_tensors)
+    """Pictures and trees worth keeping: `generated` (k, C, H, W) uint8, `linkage` (n-1, 4)."""
+
+    @property
+    def state(self) -> ModelState:
+        """The next global model."""
+        return ModelState(self.weights, self.buffers)
+
+
+class Stopwatch:
+    """Seconds by phase: `with watch("cluster"): ...` adds to `watch.seconds["cluster"]`."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.seconds: dict[str, float] = {}
+        self._clock = clock
+
+    @contextmanager
+    def __call__(self, phase: str) -> Generator[None]:
+        """Time a block and add it to its phase, also when the block raises."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + self._clock() - start

@@ -1,0 +1,90 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from entity.cli import progress
+from entity.cli.progress import Display, percent
+
+
+def line(number, **values):
+    return {"round": number, "mta": 0.5, "asr": None, "refused": [], **values}
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: now[0])
+    return now
+
+
+def plain():
+    return Console(file=io.StringIO(), width=40)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "  0.0%"), (0.123, " 12.3%"), (1.0, "100.0%"), (None, "     -"), (0.99951, "100.0%")],
+)
+def test_shares_have_one_width(share, text):
+    assert percent(share) == text
+
+
+def test_away_from_a_terminal_every_round_is_one_plain_line(clock):
+    console = plain()
+    with Display(console, "drop", 4) as show:
+        clock[0] += 10
+        show(line(1, mta=0.876, asr=0.05, refused=[3, 4]))
+        clock[0] += 10
+        show(line(2))
+    lines = console.file.getvalue().splitlines()
+    assert lines == [  # longer than the console is wide, and not wrapped
+        "drop    1/4  MTA  87.6%  ASR   5.0%  refused  2  left 00:30",
+        "drop    2/4  MTA  50.0%  ASR      -  refused  0  left 00:20",
+    ]
+
+
+def test_the_last_round_says_how_long_it_took_and_long_runs_have_hours(clock):
+    console = plain()
+    with Display(console, "x", 100) as show:
+        clock[0] += 120
+        show(line(1))
+        clock[0] += 80
+        show(line(100))
+    first, last = console.file.getvalue().splitlines()
+    assert first.endswith("left 3:18:00")
+    assert last.endswith("took 200 s")
+
+
+def test_markup_in_a_title_is_shown_as_it_is(clock):
+    console = plain()
+    with Display(console, "[bold]odd[/]", 1) as show:
+        show(line(1))
+    assert console.file.getvalue().startswith("[bold]odd[/]    1/1")
+
+
+def test_quiet_says_nothing():
+    for terminal in (False, True):
+        console = Console(file=io.StringIO(), force_terminal=terminal)
+        with Display(console, "x", 1, quiet=True) as show:
+            show(line(1))
+        assert console.file.getvalue() == ""
+
+
+def test_on_a_terminal_there_is_one_bar_that_stays(clock):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with Display(console, "drop", 2) as show:
+        show(line(1))
+        show(line(2, mta=0.9))
+    shown = console.file.getvalue()
+    assert "2/2  MTA  90.0%" in shown
+    assert "\x1b[" in shown  # it is drawn over, not line by line
+    assert not Console(file=io.StringIO()).is_terminal
+
+
+def test_the_bar_is_put_away_when_the_run_fails():
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with pytest.raises(KeyboardInterrupt), Display(console, "x", 2) as show:
+        raise KeyboardInterrupt
+    assert show.bar.finished is False
+    assert not show.bar.live.is_started

@@ -1,0 +1,318 @@
+"""`drop reproduce`: studies are grids with expectations, and the verdict is about the means."""
+
+import json
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from entity.cli import main, reproduce, sweep
+from entity.config.schema import ConfigError
+from entity.experiment import settled
+from entity.record.directory import write_json
+from entity.results.store import read_row
+from entity.setup import resolve
+from entity.sweep import study
+from entity.sweep.cells import expand
+from entity.sweep.runner import Failure
+from entity.sweep.study import Band, find, judge, load, verdicts
+
+SAYS = {
+    "title": "A tiny study",
+    "takes": "no time",
+    "source": "made up",
+    "expect": [
+        {"cells": {"defense": "undefended"}, "mta": [90, 100], "asr": [80, 100]},
+        {"cells": {"defense": ["median"]}, "asr": [0, 5]},
+    ],
+}
+AXES = {
+    "defense": {
+        "undefended": {"server.defense.type": "undefended"},
+        "median": {"server.defense.type": "median"},
+        "krum": {"server.defense.type": "krum"},
+    }
+}
+
+
+@pytest.fixture
+def tiny(tmp_path, tables, monkeypatch):
+    """A folder of studies with one in it; returns a way to change it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "_folder", lambda: tmp_path / "studies")
+    (tmp_path / "studies").mkdir()
+    base = tables({"federation.size": 8, "federation.round_size": 6})
+
+    def write(**keys):
+        data = {"study": SAYS, "base": base, "axes": AXES, "seeds": [1, 2], **keys}
+        path = tmp_path / "studies/tiny.yaml"
+        path.write_text(yaml.safe_dump(data, sort_keys=False))
+        return path
+
+    write()
+    return write
+
+
+@pytest.fixture
+def results(monkeypatch):
+    """Let runs come to given (MTA, ASR) by defense, in seed 1 and 2, instead of training."""
+    given = {
+        "undefended": [(0.95, 0.7), (0.97, 0.94)],
+        "median": [(0.96, 0.0), (0.96, 0.1)],
+        "krum": [(0.5, 0.5), (0.6, 0.5)],
+    }
+    asked = []
+
+    def run_cells(cells, place, watch, *, retry):
+        failures = []
+        for cell in cells:
+            asked.append(cell.name)
+            found = given[cell.config.server.defense.type][cell.config.settings.seed - 1]
+            if found is None:
+                failures.append(Failure(cell, "odd"))
+                continue
+            cell.folder.mkdir(parents=True)
+            write_json(cell.folder / "config.json", resolve.to_json(cell.config))
+            summary = {
+                "state": "finished",
+                "config_hash": cell.identity,
+                "mta": {"last10": found[0]},
+                "asr": {"last10": found[1]},
+                "seconds": {"total": 1.0},
+            }
+            write_json(cell.folder / "summary.json", summary)
+            watch.finished(replace(cell, done=read_row(cell.folder)))
+        return failures
+
+    monkeypatch.setattr(sweep, "run_cells", run_cells)
+    return given, asked
+
+
+def test_means_over_seeds_are_judged_and_the_exit_code_says_whether_all_is_well(
+    tiny, results, capsys
+):
+    given, asked = results
+    assert main(["reproduce", "tiny", "--markdown", "t.md"]) == 0
+    shown = capsys.readouterr().out
+    version = reproduce.__version__
+    # One seed of each is outside of its range; the means (82 %, 5 %) are inside.
+    assert Path("t.md").read_text().splitlines() == [
+        "## A tiny study",
+        "",
+        "| defense | n | MTA % | expected | ASR % | expected | verdict |",
+        "| --- | --- | ---: | --- | ---: | --- | --- |",
+        "| undefended | 2 | 96.0 ± 1.4 | ≥ 90 | 82.0 ± 17.0 | ≥ 80 | reached |",
+        "| median | 2 | 96.0 ± 0.0 | - | 5.0 ± 7.1 | ≤ 5 | reached |",
+        "| krum | 2 | 55.0 ± 7.1 | - | 50.0 ± 0.0 | - | no figure |",
+        "",
+        "Mean ± standard deviation over the seeds; a run's MTA and ASR are means of its last 10 "
+        "rounds. 2 of 2 cells reached what is expected (made up). No figure in 1 of 3 cells: "
+        f"no published figure known here. `drop reproduce tiny` of drop-fl `{version}`.",
+    ]
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "2 of 2 cells reached what is expected" in shown
+    assert len(asked) == 6
+    given["median"] = None  # nothing is run again
+    assert main(["reproduce", "tiny"]) == 0
+    assert len(asked) == 6
+
+
+@pytest.mark.parametrize(
+    ("defense", "seeds", "verdict"),
+    [
+        ("undefended", [(0.89, 0.9), (0.9, 0.9)], "missed"),
+        ("undefended", [(0.95, 0.7), (0.95, 0.89)], "missed"),
+        ("undefended", [(0.95, None), (0.95, None)], "missed"),
+        ("median", [(0.1, 0.05), (0.1, 0.06)], "missed"),
+        ("median", [(0.9, 0.0), None], "unfinished"),
+        ("krum", [None, (0.9, 0.0)], "unfinished"),
+    ],
+)
+def test_what_is_missed_or_unfinished_is_said_and_is_exit_code_1(
+    tiny, results, capsys, defense, seeds, verdict
+):
+    results[0][defense] = seeds
+    assert main(["reproduce", "tiny"]) == 1
+    row = next(x for x in capsys.readouterr().out.splitlines() if x.strip().startswith(defense))
+    assert row.split()[-1] == verdict
+
+
+def test_a_part_is_judged_as_a_part(tiny, results, capsys):
+    given, asked = results
+    given["krum"] = [None, None]
+    assert main(["reproduce", "tiny", "--where", "defense=median", "seed=2"]) == 1  # 10 % > 5 %
+    assert asked == ["median-seed2"]
+    assert main(["reproduce", "tiny", "--where", "defense=median,undefended"]) == 0
+    assert main(["reproduce", "tiny", "--where", "defense=bulyan"]) == 2
+    assert "holds for none of the 6 runs" in capsys.readouterr().err
+
+
+def test_a_dry_run_runs_nothing(tiny, results, capsys):
+    assert main(["reproduce", "tiny", "--dry-run"]) == 0
+    assert "tiny: 6 runs: 6 new" in capsys.readouterr().out
+    assert results[1] == []
+    assert not Path("runs").exists()
+
+
+def test_a_real_study_runs_its_cells_and_resumes(tiny, capsys):
+    tiny(
+        axes={"defense": {"undefended": {"ADR": 0.05}}},
+        study={**SAYS, "expect": [{"cells": {"defense": "undefended"}, "mta": [0, 100]}]},
+    )
+    assert main(["reproduce", "tiny", "--jobs", "2", "--out", "r"]) == 0
+    first = capsys.readouterr()
+    assert "1 of 1 cells reached what is expected" in first.out
+    finals = [json.loads(p.read_text())["mta"]["last10"] for p in Path("r").glob("*/summary.json")]
+    assert len(finals) == 2
+    assert f"{50 * sum(finals):.1f} ±" in first.out
+    assert main(["reproduce", "tiny", "--out", "r"]) == 0
+    again = capsys.readouterr()
+    assert "tiny: 2 runs: 2 finished" in again.err
+    assert again.out == first.out
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        (None, "study is missing"),
+        ({"title": "x"}, "study.takes is missing"),
+        ({**SAYS, "hour": 1}, "study.hour is unknown"),
+        ({**SAYS, "hours": -1}, "study.hours = -1"),
+        ({**SAYS, "rows": ["defence"]}, "study.rows: axis defence is unknown"),
+        ({**SAYS, "expect": [{"cells": {}, "mta": [0, 1]}]}, "{} would mean every cell"),
+        ({**SAYS, "expect": [{"cells": {"x": 1}}]}, "study.expect.cells: axis x is unknown"),
+        (
+            {**SAYS, "expect": [{"cells": {"defense": "mediam"}}]},
+            "study.expect.cells.defense = mediam is unknown",
+        ),
+        ({**SAYS, "expect": [{"cells": {"seed": 1}, "mta": [5, 4]}]}, "study.expect.mta = [5.0"),
+        ({**SAYS, "expect": [{"cells": {"seed": 1}, "asr": [1]}]}, "[lowest, highest]"),
+        ({**SAYS, "expect": [{"cells": {"seed": 1}, "asr": [0, 101]}]}, "101"),
+        (
+            {**SAYS, "expect": [*SAYS["expect"], {"cells": {"seed": 2}}]},
+            "cell seed=2, defense=undefended is named more than once",
+        ),
+    ],
+)
+def test_what_is_no_study_is_one_sentence(tiny, capsys, says, words):
+    path = tiny(study=says)
+    with pytest.raises(ConfigError) as refusal:
+        load(path)
+    assert words in str(refusal.value)
+    assert str(refusal.value).startswith(f"grid {path}: ")
+    assert main(["reproduce", "tiny"]) == 2
+
+
+def test_unknown_studies_and_files_that_cannot_be_written(tiny, capsys):
+    assert main(["reproduce", "tinny"]) == 2
+    assert capsys.readouterr().err == "drop: study tinny: is unknown. Did you mean tiny?\n"
+    assert main(["reproduce", "tiny", "--markdown", "none/t.md"]) == 2
+    assert "none/t.md: there is no folder for it." in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
+def test_the_list_has_every_shipped_study_in_80_columns(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(reproduce.out, "_width", 80, raising=False)
+    assert main(["reproduce"]) == 0
+    shown = capsys.readouterr().out
+    assert study.names() == ["quick", "laptop", "paper-cifar10", "paper-cinic10", "paper-emnist"]
+    for name, runs in (("quick", 18), ("laptop", 12), ("paper-emnist", 30)):
+        (row,) = [x for x in shown.splitlines() if x.strip().startswith(f"{name} ")]
+        assert str(runs) in row.split()
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "emnist", "cinic10"])
+def test_paper_studies_are_the_shipped_configs_and_claim_no_figure(dataset, tmp_path):
+    chosen = find(f"paper-{dataset}")
+    cells = expand(chosen.grid, tmp_path)
+    for cell in cells:
+        defense = cell.labels["defense"]
+        path = Path(study.__file__).parents[1] / "configs" / dataset / f"{defense}.json"
+        fields = [("seed", str(cell.config.settings.seed)), ("engine", "inline")]
+        shipped = resolve.experiment(resolve.read(path), [*fields, ("num_threads", "1")])
+        assert cell.identity == resolve.identity(settled(shipped))
+    assert {outcome.verdict for outcome in judge(chosen, cells)} == {"unfinished"}
+    assert not chosen.expectations
+    assert all(row[-3] is None for row in verdicts(chosen, judge(chosen, cells)).rows)
+
+
+def test_the_laptop_study_is_that_of_the_benchmarks(tmp_path, monkeypatch):
+    monkeypatch.setenv("DROP_DATA", str(tmp_path))
+    images = pytest.importorskip("PIL.Image")
+    for index, (part, name) in enumerate(product(("train", "test"), map(str, range(10)))):
+        folder = tmp_path / "cifar10-folder" / part / f"class{name}"
+        folder.mkdir(parents=True)
+        images.new("RGB", (32, 32), (index, 0, 0)).save(folder / "0.png")
+    monkeypatch.syspath_prepend(str(Path(study.__file__).parents[2] / "benchmarks"))
+    studies = pytest.importorskip("studies")
+    expected = {
+        resolve.identity(
+            settled(
+                resolve.experiment(
+                    resolve.read(studies.CONFIGS / f"{cell.config}.json"),
+                    [*cell.overrides, ("seed", str(seed)), ("num_threads", "1")],
+                )
+            )
+        )
+        for name in ("mnist", "cifar10")
+        for cell in studies.STUDIES[name].cells
+        for seed in studies.STUDIES[name].seeds
+    }
+    sys.modules.pop("studies", None)
+    assert {cell.identity for cell in expand(find("laptop").grid, tmp_path)} == expected
+
+
+def test_the_mnist_half_of_the_laptop_study_needs_no_cifar10(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", "laptop", "--dry-run"]) == 2
+    assert "cifar10-folder" in capsys.readouterr().err
+    assert main(["reproduce", "laptop", "--dry-run", "--where", "data=mnist"]) == 0
+    assert "laptop: 6 runs: 6 new" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("value", "inside"), [(0.5, True), (0.6, True), (0.55, True), (0.49, False), (0.61, False)]
+)
+def test_the_ends_of_a_range_belong_to_it(value, inside):
+    assert (value in Band(0.5, 0.6)) is inside
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 99)
+    | st.floats(allow_nan=True)
+    | st.text("ab0 é\n"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=2), inner),
+    max_leaves=5,
+)
+_KEYS = st.sampled_from(["title", "takes", "hours", "source", "rows", "expect", "odd"])
+_CELLS = st.dictionaries(st.sampled_from(["defense", "seed", "x"]), _JSON, max_size=2)
+_EXPECTED = st.dictionaries(st.sampled_from(["cells", "mta", "asr"]), _JSON | _CELLS)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    base=st.sampled_from([{}, SAYS]),
+    says=st.dictionaries(_KEYS, _JSON | st.lists(_EXPECTED, max_size=2)) | _JSON,
+)
+def test_nothing_that_stands_under_study_gives_a_traceback(tmp_path_factory, base, says):
+    if isinstance(says, dict):
+        says = {**base, **says}
+    path = tmp_path_factory.mktemp("fuzz") / "fuzz.json"
+    path.write_text(json.dumps({"study": says, "axes": AXES, "seeds": [1, 2]}))
+    try:
+        found = load(path)
+    except ConfigError as error:
+        refusal = str(error)
+    else:
+        refusal = ""
+        assert (found.axes, found.title) == (("defense",), says["title"])
+    assert "\n" not in refusal

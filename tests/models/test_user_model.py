@@ -1,0 +1,138 @@
+"""A user's own `module:function` as the model of an experiment."""
+
+import pytest
+import torch
+from torch import nn
+
+from entity.config.schema import ConfigError
+from entity.experiment import run
+from entity.models import MODELS, build, find
+from entity.models.user_model import examine
+from entity.seeding import Seeds
+from entity.setup.assembly import recruit
+from entity.setup.roster import Roster
+
+
+def linear(channels, size, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size**2, classes))
+
+
+def tried(name, channels=1, size=8, classes=3):
+    """Build and examine a model, as an experiment does; return the refusal's one sentence."""
+
+    def attempt():
+        model = build(name, channels, size, classes, torch.Generator())
+        examine(name, model, channels, size, classes)
+
+    with pytest.raises(ConfigError) as refusal:
+        attempt()
+    text = str(refusal.value)
+    assert text.startswith(f'model = "{name}": ')
+    assert text.endswith(".")
+    assert "\n" not in text
+    return text
+
+
+def test_it_is_found_by_module_and_function():
+    entry = find("entity.models.cnn:lenet")
+    assert entry.make(1, 28, 10)(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+    for name in ("no_such_module:net", "entity.models.cnn:net", "entity.models.cnn:"):
+        with pytest.raises(ConfigError, match=f'model = "{name}": cannot be imported'):
+            find(name)
+
+
+def test_what_cannot_be_called_is_refused_before_any_data_is_read():
+    with pytest.raises(ConfigError, match=r'^model = "math:pi": is no function of \(channels, '):
+        find("math:pi")
+
+
+def test_code_that_does_not_even_import_is_a_refusal(tmp_path, monkeypatch):
+    (tmp_path / "broken_net.py").write_text("def net(:\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=r"cannot be imported \(SyntaxError: "):
+        find("broken_net:net")
+
+
+def test_a_function_of_something_else_is_refused(own):
+    assert tried("math:sqrt").endswith(
+        "the call with (channels, size, classes) = (1, 8, 3) failed "
+        "(TypeError: math.sqrt() takes exactly one argument (3 given))."
+    )
+    assert tried(own(lambda c, s, k: c * s * k)).endswith(
+        "must return a torch.nn.Module, not a int."
+    )
+    assert "has no parameters to train" in tried(own(lambda c, s, k: nn.Flatten()))
+
+
+@pytest.mark.parametrize(
+    ("layers", "reason"),
+    [
+        ([nn.Linear(7, 3)], "fails on images of shape (2, 1, 8, 8) (RuntimeError: "),
+        ([nn.Conv2d(1, 1, 1)], "but returns float32 of shape (2, 1, 8, 8)"),
+        ([nn.Flatten(), nn.Linear(64, 4)], "but returns float32 of shape (2, 4)"),
+        ([nn.Flatten(), nn.Linear(64, 3), nn.Softmax(0), nn.Flatten(0)], "of shape (6,)"),
+    ],
+)
+def test_a_module_that_makes_no_logits_of_images_is_refused(own, layers, reason):
+    assert reason in tried(own(lambda c, s, k: nn.Sequential(*layers)))
+
+
+class Answer(nn.Module):
+    def __init__(self, answer):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.answer = answer
+
+    def forward(self, x):
+        return self.answer(x)
+
+
+def test_answers_of_another_type_are_refused(own):
+    classes = own(lambda c, s, k: Answer(lambda x: torch.zeros(2, 3, dtype=torch.int64)))
+    assert "to logits of shape (2, 3), but returns int64 of shape (2, 3)" in tried(classes)
+    both = own(lambda c, s, k: Answer(lambda x: (x, x)))
+    assert "but returns a tuple" in tried(both)
+    long = own(lambda c, s, k: Answer(lambda x: 1 / 0 if x is None else {}["x" * 999 + "\n"]))
+    assert len(tried(long)) < 250
+
+
+def test_a_good_model_is_left_as_it_was(own):
+    name = own(lambda c, s, k: nn.Sequential(linear(c, s, k), nn.BatchNorm1d(k), nn.Dropout()))
+    model = build(name, 1, 8, 3, torch.Generator())
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    examine(name, model, 1, 8, 3)
+    assert model.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_an_experiment_refuses_it_and_leaves_nothing_behind(own, experiment, tmp_path):
+    for name in ("math:sqrt", own(lambda c, s, k: linear(c, s, k + 1))):
+        with pytest.raises(ConfigError, match=f'^model = "{name}": '):
+            run(experiment({"model": name}), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_an_experiment_with_it_is_that_of_the_same_model_in_the_registry(experiment):
+    models = [
+        recruit(experiment({"model": name}), Seeds(1))[1].new_model().state_dict()
+        for name in ("cnn", "entity.models.cnn:cnn")
+    ]
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+
+
+@pytest.mark.parametrize(("name", "times"), [("cnn", 0), ("own:net", 1)])
+def test_it_is_tried_once_and_a_model_of_the_registry_never(
+    own, experiment, monkeypatch, name, times
+):
+    own(linear)
+    seen = []
+    monkeypatch.setattr("entity.setup.roster.examine", lambda *given: seen.append(given))
+    roster = recruit(experiment({"model": name}), Seeds(1))[1]
+    assert isinstance(roster, Roster)
+    for _ in range(2):
+        assert roster.spec.num_parameters > 0
+        roster.new_model()
+    assert [(given[0], *given[2:]) for given in seen] == [("own:net", 1, 28, 10)] * times
+    assert not any(":" in registered for registered in MODELS)

@@ -1,0 +1,110 @@
+"""Conditions: what they choose, and that any text is one or is refused in a sentence."""
+
+import contextlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entity.config.schema import ConfigError
+from entity.results.filter import full_name, parse
+
+ROWS = [
+    {"defense": "drop", "client.attack.DPR": 0.1, "K": 5, "client.lr": 0.1, "seed": 1, "on": True},
+    {
+        "defense": "drop",
+        "client.attack.DPR": 0.5,
+        "K": 10,
+        "client.lr": 0.1,
+        "seed": 2,
+        "on": False,
+    },
+    {"defense": "median", "client.attack.DPR": 0.5, "client.lr": 0.01, "seed": 1, "asr": None},
+    {"defense": "krum", "client.lr": 0.01, "server.lr": 1, "seed": 3, "note": "a b", "asr": 0.0},
+]
+
+
+def chosen(*words):
+    return [place for place, meant in enumerate(parse(words).select(ROWS)) if meant]
+
+
+@pytest.mark.parametrize(
+    ("words", "places"),
+    [
+        ([], [0, 1, 2, 3]),
+        (["defense=drop"], [0, 1]),
+        (["defense==drop"], [0, 1]),
+        (["defense=drop,krum"], [0, 1, 3]),
+        (["defense!=drop"], [2, 3]),
+        (["defense!=drop,krum"], [2]),
+        (["DPR=0.5"], [1, 2]),
+        (["DPR=.50"], [1, 2]),
+        (["attack.DPR<0.5"], [0]),
+        (["DPR<=0.5"], [0, 1, 2]),
+        (["DPR>0.1"], [1, 2]),
+        (["DPR>=1e-1"], [0, 1, 2]),
+        (["client.attack.DPR = 0.1"], [0]),
+        (["seed=1", "defense=drop"], [0]),
+        (["seed=1 and defense=drop"], [0]),
+        (["seed=3 or defense=drop and DPR=0.1"], [0, 3]),
+        (["seed=1 or seed=2", "defense=drop or defense=krum"], [0, 1]),
+        (["K=null"], [2, 3]),  # a field that a run lacks
+        (["K!=none"], [0, 1]),
+        (["K<100"], [0, 1]),
+        (["on=true"], [0]),
+        (["on=False"], [1]),
+        (["on>0"], []),  # true is no number
+        (["asr=0"], [3]),
+        (["note='a b'"], [3]),
+        (["note=a b"], [3]),
+        (["seed=9"], []),
+        (["seed=1 and"], []),  # no condition follows, so it belongs to the value
+    ],
+)
+def test_conditions_choose_rows(words, places):
+    assert chosen(*words) == places
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("defence=drop", "--where: defence is a field of none of the runs. Did you mean defense?"),
+        ("lr=0.1", "--where: lr is ambiguous: write client.lr or server.lr."),
+        ("drop", '--where "drop": is no condition; write NAME=VALUE'),
+        ("=3", '--where "=3": is no condition'),
+        ("", '--where "": is no condition'),
+        ("K<many", '--where "K<many": < needs a number to compare with.'),
+        ("K>=1,2", ">= needs a number to compare with."),
+        ("K<nan", "< needs a number to compare with."),
+    ],
+)
+def test_what_is_no_condition_is_refused_in_a_sentence(word, said):
+    with pytest.raises(ConfigError) as refusal:
+        chosen(word)
+    assert said in str(refusal.value)
+    assert str(refusal.value).endswith((".", "?"))
+
+
+def test_no_rows_are_asked_nothing():
+    assert parse(["anything=1"]).select([]) == []
+
+
+def test_a_whole_name_goes_before_the_end_of_another():
+    assert full_name("lr", ["client.lr", "lr"], "--by") == "lr"
+
+
+@given(
+    st.lists(st.text(max_size=12) | st.sampled_from(["K=1 or ", "K<1 and K>0", "K="]), max_size=3)
+)
+def test_any_text_is_a_condition_or_a_config_error(words):
+    with contextlib.suppress(ConfigError):
+        assert len(parse(words).select(ROWS)) == len(ROWS)
+
+
+@given(st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none())
+def test_a_value_equals_its_own_text(value):
+    text = repr(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    text = text or json.dumps(value)
+    assert parse([f"x={text}"]).select([{"x": value}]) == [True]
+    assert parse([f"x!={text}"]).select([{"x": value}]) == [False]

@@ -1,0 +1,726 @@
+"""From files and overrides to experiments: what loads, what is refused, what a name means.
+
+`UPDATE_FLAGS=1 pytest tests/setup/test_resolve.py` rewrites the frozen lists of flags and defaults.
+"""
+
+import dataclasses
+import json
+import os
+from copy import deepcopy
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from entity.attacks import ATTACKS
+from entity.config.fields import RUNTIME_SETTINGS
+from entity.config.schema import ConfigError
+from entity.defenses import SERVERS
+from entity.poisons import POISONS
+from entity.setup import resolve
+
+SHIPPED = sorted(Path(str(files("entity") / "configs")).rglob("*.json"))
+DROP = json.loads((Path(str(files("entity"))) / "configs/mnist5k/drop.json").read_text())
+FLAGS = Path(__file__).with_name("public_flags.txt")
+DEFAULTS = Path(__file__).with_name("defaults.txt")
+ARGS = "server.defense.defense_args"
+
+
+def changed(path, value, data=None):
+    data = deepcopy(DROP if data is None else data)
+    *parents, last = path.split(".")
+    table = data
+    for parent in parents:
+        table = table[parent]
+    table[last] = value
+    return data
+
+
+def refusal_of(data, *overrides):
+    with pytest.raises(ConfigError) as refusal:
+        resolve.experiment(data, overrides)
+    text = str(refusal.value)
+    assert "\n" not in text
+    assert text.endswith((".", "?"))
+    return text
+
+
+# --- the public flags
+
+
+def test_the_public_flags_are_those_of_the_frozen_list():
+    paths = [field.path for field in resolve.fields_of("drop", "badnets", "pixel")]
+    assert len(paths) == len(set(paths))
+    if os.environ.get("UPDATE_FLAGS"):
+        FLAGS.write_text("".join(f"{path}\n" for path in sorted(paths)))
+    frozen = FLAGS.read_text().split()
+    assert sorted(paths) == frozen, (
+        "users' command lines and files name these fields; if the change is meant, run "
+        "UPDATE_FLAGS=1 pytest tests/setup/test_resolve.py and say so in CHANGELOG.md"
+    )
+
+
+def test_every_flag_has_a_word_of_help():
+    for name in SERVERS:
+        for field in resolve.fields_of(name, "badnets", "pixel"):
+            assert field.doc, f"{name}: {field.path}"
+
+
+def test_fields_of_unknown_types_are_refused():
+    assert resolve.fields_of("maze", "badnets", "pixel") == resolve.fields_of(
+        "drop", "badnets", "pixel"
+    )
+    for names in [("dropp", "badnets", "pixel"), ("drop", "x", "pixel"), ("drop", "badnets", "x")]:
+        with pytest.raises(ConfigError, match=r"is unknown\."):
+            resolve.fields_of(*names)
+
+
+# --- overrides
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "path", "value"),
+    [
+        ("DPR", "0.25", "client.attack.DPR", 0.25),
+        ("client.attack.DPR", ".25", "client.attack.DPR", 0.25),
+        ("attack.DPR", "1", "client.attack.DPR", 1.0),
+        ("cuda", "0", "settings.cuda", 0),
+        ("cuda", "-1", "settings.cuda", -1),
+        ("seed", "71", "settings.seed", 71),
+        ("rounds", "3", "federation.rounds", 3),
+        ("lr", "0.5", "client.lr", 0.5),
+        ("client.batch_size", "8", "client.batch_size", 8),
+        ("defense_args.batch_size", "32", f"{ARGS}.batch_size", 32),
+        ("K", "-1", f"{ARGS}.K", -1),
+        ("dataset", "mnist", "dataset", "mnist"),
+        ("name", "7", "name", "7"),
+        ("transform", None, "client.transform", True),
+        ("victim_class", "null", "client.attack.victim_class", None),
+        (
+            "trigger_pattern",
+            "[[0, 0], [1, 1, 9]]",
+            "client.attack.trigger_pattern",
+            ((0, 0), (1, 1, 9)),
+        ),
+    ],
+)
+def test_a_field_is_overridden_by_its_name(name, text, path, value):
+    found = resolve.experiment(DROP, [(name, text)])
+    for part in path.split("."):
+        found = getattr(found, part)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_a_unique_name_needs_no_dots_and_any_other_says_what_to_write():
+    paths = [field.path for field in resolve.fields_of("drop", "badnets", "pixel")]
+    for name in {path.rsplit(".", 1)[-1] for path in paths}:
+        owners = sorted(path for path in paths if path.rsplit(".", 1)[-1] == name)
+        try:
+            resolve.experiment(DROP, [(name, None)])  # "needs a value", or true
+        except ConfigError as refusal:
+            text = str(refusal)
+        else:
+            text = ""
+        if len(owners) > 1:
+            expected = " or ".join(f"--{owner}" for owner in owners)
+            assert text == f"--{name} is ambiguous: write {expected}."
+        else:
+            assert "ambiguous" not in text
+
+
+def test_batch_size_is_ambiguous_with_drop_only():
+    text = refusal_of(DROP, ("batch_size", "8"))
+    assert text == (
+        "--batch_size is ambiguous: write --client.batch_size or "
+        "--server.defense.defense_args.batch_size."
+    )
+    lean = resolve.experiment(changed("server.defense", None), [("batch_size", "8")])
+    assert lean.client.batch_size == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "start"),
+    [
+        ("dpr", "1", "--dpr is unknown. Did you mean DPR?"),
+        ("roundz", "1", "--roundz is unknown. Did you mean rounds?"),
+        ("qqqq", "1", "--qqqq is unknown. `drop fields` lists them all."),
+        ("client.roundz", "1", "--client.roundz is unknown."),
+        ("DPR", None, "--DPR needs a value: a number from 0 to 1."),
+        ("DPR", "7", "client.attack.DPR = 7: allowed is a number from 0 to 1."),
+        ("seed", "9" * 5000, 'settings.seed = "9999'),
+        ("attack", "badnets", 'client.attack = "badnets": '),
+    ],
+)
+def test_wrong_overrides(name, text, start):
+    assert refusal_of(DROP, (name, text)).startswith(start)
+
+
+def test_the_attack_is_taken_away_by_null_and_only_a_whole_one_comes_back():
+    for text in ("null", "none", "None"):
+        assert resolve.experiment(DROP, [("client.attack", text)]).client.attack is None
+    assert resolve.experiment(DROP, [("client.attack.type", "none")]).client.attack is None
+    lost = refusal_of(DROP, ("client.attack", "null"), ("DPR", "0.5"))
+    assert lost.startswith("client.attack.type is missing")
+    bare = changed("client.attack", None)
+    back = resolve.experiment(bare, [("client.attack.type", "badnets"), ("target_class", "3")])
+    assert (back.client.attack.type, back.client.attack.target_class) == ("badnets", 3)
+
+
+def test_another_attack_drops_the_fields_of_the_one_before(tables):
+    data = tables({"client.attack.type": "neurotoxin", "client.attack.neurotoxin_top_k": 0.2})
+    assert resolve.experiment(data).client.attack.args.neurotoxin_top_k == 0.2
+    plain = resolve.experiment(data, [("client.attack.type", "badnets"), ("DPR", "0.25")])
+    assert plain.client.attack.type == "badnets"
+    assert plain.client.attack.DPR == 0.25
+
+
+def test_another_defense_keeps_only_the_settings_that_it_has_too():
+    data = changed(f"{ARGS}.penalty", 2.5)
+    droplet = resolve.experiment(data, [("server.defense.type", "droplet")])
+    assert droplet.server.defense.type == "droplet"
+    assert droplet.server.defense.defense_args.penalty == 2.5
+    own = {field.name for field in dataclasses.fields(droplet.server.defense.defense_args)}
+    assert "K" not in own
+    plain = resolve.experiment(data, [("server.defense.type", "undefended")])
+    assert plain.server.defense.type == "undefended"
+    named = resolve.experiment(data, [("server.defense.type", "none")])
+    assert named == plain
+
+
+def test_the_type_is_read_before_the_settings_that_depend_on_it():
+    bare = changed("server.defense", None)
+    overrides = [("penalty", "3"), ("server.defense.type", "MAZE"), ("K", "7")]
+    defense = resolve.experiment(bare, overrides).server.defense
+    assert (defense.type, defense.defense_args.penalty, defense.defense_args.K) == ("drop", 3.0, 7)
+    assert refusal_of(DROP, ("server.defense.type", "droplet"), ("K", "7")).startswith("--K is")
+
+
+def test_the_last_of_two_overrides_wins_and_the_given_tables_stay_as_they_are():
+    before = deepcopy(DROP)
+    assert resolve.experiment(DROP, [("lr", "0.5"), ("client.lr", "0.2")]).client.lr == 0.2
+    assert before == DROP
+
+
+# --- configurations written for the original code
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(path.parents[2])))
+def test_every_shipped_configuration_loads(path):
+    config = resolve.experiment(resolve.read(path))
+    assert path.stem in (config.server.defense.type, "undefended")
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in SHIPPED}), ids=lambda f: f.name)
+def test_shipped_configurations_of_a_folder_differ_in_their_defense_alone(folder):
+    """The original's give DROP other poisoning rates and round counts than its baselines."""
+    found = [resolve.experiment(resolve.read(path)) for path in SHIPPED if path.parent == folder]
+    assert len(found) > 1
+    assert not any(config.server.defense.pretrain for config in found)
+    none = found[0].server.defense
+    shared = [
+        dataclasses.replace(config, server=dataclasses.replace(config.server, defense=none))
+        for config in found
+    ]
+    assert all(config == shared[0] for config in shared)
+
+
+def test_the_names_and_nulls_of_original_files_load(tables):
+    data = tables(
+        {
+            "client.attack": {
+                "type": "badnets",
+                "DPR": 0.125,
+                "target_class": 7,
+                "victim_class": 0,
+                "trigger_pattern": "4pixel",
+                "trigger_position": "top_left",
+                "participation_strategy": "consistent",
+                "poisoning_start_round": None,
+                "poisoning_end_round": None,
+                "norm_threshold": None,  # another attack's fields, which the original leaves null
+                "gradmask_ratio": None,
+                "args": None,
+            },
+            "federation.size": 10,
+            "server.defense": {
+                "type": "Maze",
+                "defense_args": {"K": 5, "budget": 5e6, "num_seed": 40, "batch_size": 64},
+            },
+        }
+    )
+    config = resolve.experiment(data)
+    assert config.server.defense.type == "drop"
+    assert config.server.defense.defense_args.budget == 5_000_000
+    assert config.client.attack.DPR == 0.125
+
+
+def test_null_is_no_defense_and_no_attack(tables):
+    for none in (None, {"type": "none"}, {"type": "undefended", "defense_args": None}):
+        config = resolve.experiment(tables({"server.defense": none}))
+        assert config.server.defense.type == "undefended"
+    for none in (None, {"type": None}, {"type": "None"}):
+        assert resolve.experiment(tables({"client.attack": none})).client.attack is None
+    lean = tables()
+    del lean["server"], lean["settings"], lean["client"]["attack"]
+    config = resolve.experiment(lean)
+    assert (config.server.defense.type, config.client.attack) == ("undefended", None)
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("clinet", {}, "clinet is unknown. Did you mean client?"),
+        ("client.learning_rate", 1, "client.learning_rate is unknown."),
+        ("client.attack.dpr", 1, "client.attack.dpr is unknown. Did you mean DPR?"),
+        ("client.attack.args", {}, "client.attack.args is unknown."),
+        ("server.defence", {}, "server.defence is unknown. Did you mean defense?"),
+        (f"{ARGS}.pnalty", 1, f"{ARGS}.pnalty is unknown. Did you mean penalty?"),
+        (ARGS, [], f"{ARGS} = []: expected a table of fields."),
+        (ARGS, 0, f"{ARGS} = 0: expected a table of fields."),
+        ("settings.sed", 1, "settings.sed is unknown. Did you mean seed?"),
+        ("dataset", "mnist5", 'dataset = "mnist5" is unknown. Did you mean mnist5k?'),
+        ("dataset", "zzz", 'dataset = "zzz" is unknown. Allowed: mnist5k, '),
+        ("model", "resnet81", "model resnet81 is unknown. Did you mean resnet"),
+        ("model", "no.such.module:net", 'model = "no.such.module:net": cannot be imported'),
+        ("server.defense.type", "dropp", 'server.defense.type = "dropp" is unknown. Did you mean '),
+        ("server.defense", "drop", 'server.defense = "drop": expected a table of fields.'),
+        ("client.attack.type", "badnet", 'client.attack.type = "badnet" is unknown. Did you mean '),
+        ("client.attack.poison", "pixle", 'client.attack.poison = "pixle" is unknown. Did you mea'),
+        ("client.attack", {"tpye": "badnets"}, "client.attack.tpye is unknown. Did you mean type?"),
+        ("client.attack", {"target_class": 1}, "client.attack.type is missing"),
+        ("client.attack", "badnets", 'client.attack = "badnets": expected a table of fields.'),
+        ("client", None, "client = null: expected a table of fields."),
+        ("settings.engine", "pol", 'settings.engine = "pol": allowed is one of auto, '),
+        ("client.attack.victim_class", 7, "client.attack.victim_class = 7: is also the target"),
+        ("client.attack.target_class", 10, "client.attack.target_class = 10: mnist5k has the cl"),
+        ("client.attack.victim_class", 10, "client.attack.victim_class = 10: mnist5k has the cl"),
+        ("federation.round_size", 11, "federation.round_size = 11: is more than federation.size"),
+        (
+            "federation.number_of_malicious_clients",
+            11,
+            "federation.number_of_malicious_clients = 11: is more than federation.size = 10",
+        ),
+        ("client.attack.trigger_pattern", "5pixel", 'client.attack.trigger_pattern = "5pixel"'),
+        ("client.attack.trigger_pattern", [[28, 0]], "client.attack.trigger_pattern = [28, 0]"),
+        ("client.attack.trigger_pattern", [], "client.attack.trigger_pattern = []"),
+        ("client.attack.trigger_pattern", "no.png", 'client.attack.trigger_pattern = "no.png"'),
+        (f"{ARGS}.K", 0, f"{ARGS}.K = 0: allowed is -1 (never) or at least 1."),
+        (f"{ARGS}.K", -2, f"{ARGS}.K = -2: allowed is -1 (never) or at least 1."),
+        (f"{ARGS}.num_seed", 501, f"{ARGS}.num_seed = 501"),
+        (f"{ARGS}.model_gen", "conv4", f"{ARGS}.model_gen "),
+        ("federation.round_size", 2, "federation.round_size = 2: clustering needs at least 3"),
+        ("settings.num_threads", 10**9, "settings.num_threads = 1000000000: allowed is a whole"),
+        ("name", "../elsewhere", 'name = "../elsewhere": names a folder'),
+        ("name", "a\x00b", r'name = "a\u0000b": names a folder'),
+        ("name", "x" * 300, 'name = "xxx'),
+        ("name", "\ud800", r'name = "\ud800": names a folder'),
+    ],
+)
+def test_wrong_configurations_are_refused_in_one_sentence(path, value, sentence):
+    assert refusal_of(changed(path, value)).startswith(sentence)
+
+
+def test_the_window_needs_a_start_before_its_end():
+    window = {"participation_strategy": "after_convergence"}
+    for extra, start in [
+        ({}, "client.attack.poisoning_start_round is missing"),
+        ({"poisoning_end_round": 5}, "client.attack.poisoning_start_round is missing"),
+        (
+            {"poisoning_start_round": 5, "poisoning_end_round": 5},
+            "client.attack.poisoning_end_round = 5: must come after poisoning_start_round = 5",
+        ),
+        (
+            {"poisoning_start_round": 5, "poisoning_end_round": 4},
+            "client.attack.poisoning_end_round = 4: must come after",
+        ),
+    ]:
+        attack = {**DROP["client"]["attack"], **window, **extra}
+        assert refusal_of(changed("client.attack", attack)).startswith(start)
+    attack = {**DROP["client"]["attack"], **window, "poisoning_start_round": 5}
+    assert resolve.experiment(changed("client.attack", attack)).client.attack.type == "badnets"
+
+
+def test_an_enforced_share_must_be_a_whole_number_of_clients():
+    enforced = ("malicious_client_strategy", "enforced")
+    shape = [("size", "10"), ("round_size", "5"), ("number_of_malicious_clients", "3")]
+    text = refusal_of(DROP, enforced, *shape)
+    assert text.startswith("federation.malicious_client_strategy = enforced: ")
+    assert "15/10 is not a whole number" in text
+    whole = [("size", "10"), ("round_size", "5"), ("number_of_malicious_clients", "4")]
+    assert resolve.experiment(DROP, [enforced, *whole]).federation.round_size == 5
+    # Without an attack nobody is malicious, so there is no share to keep.
+    assert resolve.experiment(DROP, [("client.attack", "null"), enforced, *shape])
+
+
+def test_what_needs_clean_data_is_refused_without_any():
+    for policy in [("bn_policy", "recalibrate"), ("pretrain", "true")]:
+        text = refusal_of(changed("server.defense", None), ("held_out", "0"), policy)
+        assert "raise server.held_out" in text
+    assert refusal_of(DROP, ("held_out", "0")).startswith(ARGS)
+
+
+# --- files
+
+
+def test_json_and_yaml_give_the_same_experiment(tmp_path, tables):
+    (tmp_path / "a.json").write_text(json.dumps(tables()))
+    lines = [
+        "dataset: mnist5k",
+        "model: cnn",
+        "client: {num_epochs: 1, lr: 5e-2, batch_size: 32, ADR: 1.e-1, transform: false, attack: ",
+        "  {type: badnets, DPR: 1, victim_class: 0, target_class: 7}}",
+        "server: {held_out: 5E1, defense: null}",
+        "federation: {size: 4, number_of_malicious_clients: 1, round_size: 3, rounds: 2}",
+        "settings: {seed: 1, cuda: -1, engine: inline, num_threads: 1}",
+    ]
+    (tmp_path / "a.yml").write_text("\n".join(lines))
+    one, other = (resolve.experiment(resolve.read(tmp_path / n)) for n in ("a.json", "a.yml"))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.json", b"", "is not JSON (Expecting value at line 1, column 1)"),
+        ("a.json", b'{"a": 1,\n "b" 2}', "is not JSON (Expecting ':' delimiter at line 2, column"),
+        ("a.json", b"{'a': 1}", "is not JSON ("),
+        ("a.json", b"null", "holds null, not a table of fields"),
+        ("a.json", b"[1, 2]", "holds [1, 2], not a table of fields"),
+        ("a.json", b'{"a": ' + b"1" * 5000 + b"}", "is not JSON ("),
+        ("a.json", b"[" * 100_000, "is nested too deeply"),
+        ("a.json", b"\xff\xfe{\x00}\x00", "is not UTF-8 text"),
+        ("a.yaml", b"a: [1,\nb: 2", "is not YAML ("),
+        ("a.yaml", b"a: b: c", "is not YAML (mapping values are not allowed here at line 1, colum"),
+        ("a.yaml", b"", "holds null, not a table of fields"),
+        (
+            "a.yaml",
+            b"a: 1\nb: 2\na: 3",
+            'is not YAML (the key "a" comes twice at line 3, column 1)',
+        ),
+        ("a.yaml", b"a: !!map b", "is not YAML ("),
+        ("a.yaml", b"when: 2020-99-99", "is not YAML (month must be in 1..12)"),
+        ("a.yaml", b"a: !!bool maybe", "is not YAML ("),
+        ("a.yaml", b"a: !!timestamp x", "is not YAML ("),
+        ("a.yaml", b'a: !!int ""', "is not YAML ("),
+        ("a.yaml", b"a: !!python/name:os.system x", "is not YAML ("),
+        ("a.yaml", b"a: \x80", "is not UTF-8 text"),
+        ("a.yaml", b"[" * 1500, "is nested too deeply"),
+    ],
+)
+def test_unreadable_files_are_refused(tmp_path, name, content, reason):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as refusal:
+        resolve.read(path)
+    assert str(refusal.value).startswith(f"--config {path}: {reason}")
+    assert "\n" not in str(refusal.value)
+
+
+def test_missing_files_and_folders_are_refused_with_the_nearest_file(tmp_path):
+    (tmp_path / "droplet.json").write_text("{}")
+    for name, end in [
+        ("dropelt.json", "No such file or directory. Did you mean droplet.json?"),
+        ("qqq.json", "No such file or directory. Files there: droplet.json."),
+        ("no/where.json", "No such file or directory."),
+        (".", "Is a directory."),
+        ("droplet.json/x.json", "Not a directory."),
+        (f"{'x' * 300}/a.json", "File name too long."),
+        (f"{'x' * 300}.json", "File name too long. Files there: droplet.json."),
+    ]:
+        with pytest.raises(ConfigError) as refusal:
+            resolve.read(tmp_path / name)
+        assert str(refusal.value) == f"--config {tmp_path / name}: {end}"
+
+
+def test_the_nearest_file_is_one_of_the_same_kind(tmp_path):
+    for name in ("drop.json", "main.yaml"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(ConfigError, match=r"\. Files there: main\.yaml\.$"):
+        resolve.read(tmp_path / "drop.yaml")
+
+
+def test_a_file_name_with_a_nul_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r'^grid "a\\u0000\.yaml": embedded null byte\.$'):
+        resolve.read(Path("a\0.yaml"), "grid")
+
+
+def test_merged_keys_may_be_overridden(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}")
+    assert resolve.read(path)["b"] == {"x": 1, "y": 3}
+
+
+@pytest.mark.parametrize("depth", [25, 400, 900])
+def test_deep_nesting_is_refused_whoever_gives_it(depth):
+    value = 1
+    for _ in range(depth):
+        value = [value]
+    assert refusal_of(changed("dataset", value)) == (
+        "the config: is nested too deeply; allowed are 20 levels."
+    )
+    refusal_of(DROP, ("trigger_pattern", "[" * depth + "]" * depth))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "dataset: &a [*a]",
+        "client: {attack: &a {type: badnets, x: *a}}",
+        "dataset: {2020-01-01: 3}",
+        "client: {attack: {type: badnets, 5: 3}}",
+        "client: {attack: {type: badnets, null: 3}}",
+        "true: 1",
+        "dataset: 2020-01-01",
+        "dataset: !!binary aGVsbG8=",
+        "dataset: !!set {a, b}",
+        f"settings: {{seed: 0x{'f' * 9000}}}",
+    ],
+)
+def test_what_only_yaml_can_hold_is_refused_too(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(text)
+    refusal_of(resolve.read(tmp_path / "a.yaml"))
+
+
+# --- identity
+
+
+def test_a_configuration_survives_json_and_keeps_its_identity():
+    for path in SHIPPED:
+        config = resolve.experiment(resolve.read(path))
+        text = json.dumps(resolve.to_json(config))
+        again = resolve.experiment(json.loads(text))
+        assert again == config
+        assert resolve.identity(again) == resolve.identity(config)
+        assert resolve.fingerprint(json.loads(text)) == resolve.identity(config)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        ("cuda", "3"),
+        ("engine", "pool"),
+        ("workers", "7"),
+        ("engine", "ray"),
+        ("ray_address", "head:6379"),
+        ("cuda", "mps"),
+        ("datasets_path", "/elsewhere"),
+        ("verbose", "false"),
+        ("flush_print", "false"),
+        ("parallel_client_training", "true"),
+        ("num_parallel_max", "2"),
+        ("name", "another"),
+    ],
+)
+def test_how_an_experiment_runs_is_no_part_of_its_identity(override):
+    base = resolve.identity(resolve.experiment(DROP))
+    assert len(base) == 12
+    assert resolve.identity(resolve.experiment(DROP, [override])) == base
+
+
+def test_everything_else_is_part_of_the_identity():
+    runtime = {f"settings.{name}" for name in RUNTIME_SETTINGS} | {"name"}
+    other = {
+        "dataset": "mnist",
+        "model": "lenet",
+        "norm": "group",
+        "client.partition": "dirichlet_client",
+        "client.attack.participation_strategy": None,  # needs a start
+        "client.attack.trigger_pattern": "1pixel",
+        "client.attack.trigger_position": "top_right",
+        "client.attack.victim_class": "3",
+        "client.attack.target_class": "3",
+        "server.weighting": "samples",
+        "server.bn_policy": "keep",
+        "server.held_out": "499",
+        "server.low_confidence_threshold": "0.4",
+        "federation.round_size": "9",
+        "federation.malicious_client_strategy": "enforced",
+        "settings.streaming": None,  # not with this defense
+    }
+    base = resolve.experiment(DROP)
+    seen = {resolve.identity(base)}
+    for field in resolve.fields_of("drop", "badnets", "pixel"):
+        if not field.path.startswith(("client", "server.", "federation", "settings", "d", "m")):
+            continue
+        if field.path in runtime or field.path.startswith(ARGS) or "." not in field.path:
+            text = other.get(field.path)
+        else:
+            text = other.get(field.path, _another(base, field))
+        if text is None:
+            continue
+        found = resolve.identity(resolve.experiment(DROP, [(field.path, text)]))
+        assert found not in seen, field.path
+        seen.add(found)
+    for name, text in [("K", "3"), ("penalty", "2"), ("lr_clone", "0.2"), ("ensemble", "false")]:
+        found = resolve.identity(resolve.experiment(DROP, [(name, text)]))
+        assert found not in seen, name
+        seen.add(found)
+    assert len(seen) > 30
+
+
+def test_fields_at_their_defaults_are_no_part_of_it_so_that_new_ones_change_nothing():
+    tables = resolve.to_json(resolve.experiment(DROP))
+    before = deepcopy(tables)
+    del before["norm"], before["server"]["bn_policy"]
+    del before["server"]["defense"]["defense_args"]["min_agreement"]
+    del before["client"]["attack"]["participation_strategy"]
+    assert resolve.fingerprint(before) == resolve.fingerprint(tables)
+    tables["norm"] = "group"
+    assert resolve.fingerprint(before) != resolve.fingerprint(tables)
+
+
+def test_a_default_that_changes_comes_with_a_new_era():
+    """A new field is a new line of the file. Where a line changes, `resolve.ERA` must be raised
+    with it, or finished runs with the old default pass for runs with the new one."""
+    base = {"defense": "undefended", "attack": "badnets", "poison": "pixel"}
+    common = _defaults(**base)
+    lines = [f"era = {resolve.ERA}", *sorted(common)]
+    for kind, registry in (("defense", SERVERS), ("attack", ATTACKS), ("poison", POISONS)):
+        for name in registry:
+            own = _defaults(**base | {kind: name}) - common
+            lines += [f"{kind} {name}: {line}" for line in sorted(own)]
+    text = "\n".join(lines) + "\n"
+    if os.environ.get("UPDATE_FLAGS"):
+        DEFAULTS.write_text(text)
+    assert text == DEFAULTS.read_text()
+
+
+def _defaults(**types):
+    return {
+        f"{field.path} = {field.default!r}"
+        for field in resolve.fields_of(**types)
+        if field.default is not dataclasses.MISSING
+        and field.path.removeprefix("settings.") not in RUNTIME_SETTINGS
+    }
+
+
+def _another(config, field):
+    value = config
+    for part in field.path.split("."):
+        value = getattr(value, part)
+    if isinstance(value, bool):
+        return "false" if value else "true"
+    if isinstance(value, int):
+        return str(value + 1)
+    if isinstance(value, float):
+        return str(value / 2)
+    return None
+
+
+def test_a_run_without_a_name_is_named_by_what_it_is():
+    assert resolve.default_name(resolve.experiment(DROP)) == "mnist5k-drop-badnets-seed1"
+    plain = resolve.experiment(DROP, [("client.attack", "null"), ("seed", "5")])
+    assert resolve.default_name(plain) == "mnist5k-drop-no-attack-seed5"
+
+
+# --- anything at all
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 60)
+    | st.integers()
+    | st.sampled_from([10**400, 2**64, "drop", "badnets", "pixel", "mnist", "4pixel", "a.png"])
+    | st.floats()
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=6,
+)
+
+
+def places(table, where=""):
+    for key, value in table.items():
+        path = f"{where}.{key}" if where else key
+        yield path
+        if isinstance(value, dict):
+            yield from places(value, path)
+
+
+PLACES = sorted(places(DROP))
+NAMES = [field.path for field in resolve.fields_of("drop", "badnets", "pixel")]
+
+
+def settle(data, overrides=()):
+    """Resolve what may be nonsense: an experiment that survives JSON, or a ConfigError."""
+    try:
+        config = resolve.experiment(data, overrides)
+    except ConfigError:
+        return
+    text = json.dumps(resolve.to_json(config))
+    assert resolve.experiment(json.loads(text)) == config
+
+
+@given(st.lists(st.tuples(st.sampled_from(PLACES), JSON), min_size=1, max_size=2))
+@settings(max_examples=300, deadline=None)
+def test_any_json_in_any_place_is_an_experiment_or_a_config_error(changes):
+    data = deepcopy(DROP)
+    for path, value in changes:
+        *parents, last = path.split(".")
+        table = data
+        for parent in parents:
+            table = table.get(parent) if isinstance(table, dict) else None
+        if isinstance(table, dict) and not (path == "model" and ":" in str(value)):
+            table[last] = value
+    settle(data)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(NAMES) | st.sampled_from(["K", "lr", "seed", "type"]) | st.text(),
+            st.none() | st.text(max_size=12) | JSON.map(lambda value: json.dumps(value)),
+        ).filter(lambda pair: pair[0] != "model"),
+        min_size=1,
+        max_size=3,
+    )
+)
+@settings(max_examples=150, deadline=None)
+def test_any_override_is_an_experiment_or_a_config_error(overrides):
+    settle(DROP, overrides)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+TEXTS = st.lists(
+    st.sampled_from(
+        [*'{}[]:,"-&*!|>#%@ \n', "a", "dataset", "null", "1e9", "0x", "!!int", "2020-1-1"]
+    )
+).map("".join)
+
+
+@given(
+    st.binary(max_size=40) | TEXTS.map(str.encode) | JSON.map(lambda v: json.dumps(v).encode()),
+    st.sampled_from(["any.json", "any.yaml"]),
+)
+@settings(max_examples=250, deadline=None)
+def test_any_bytes_are_read_or_refused(scratch, content, name):
+    (scratch / name).write_bytes(content)
+    try:
+        data = resolve.read(scratch / name)
+    except ConfigError:
+        return
+    settle(data)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ":x",
+        ".:x",
+        "os.path:join:",
+        "math:",
+        "a\x00b:c",
+    ],
+)
+def test_a_model_of_the_users_own_that_cannot_be_imported(name):
+    assert "cannot be imported" in refusal_of(changed("model", name))
