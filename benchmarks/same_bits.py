@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def runs() -> dict[str, list[list[str]]]:
             "plateau": 0.01,
             "model_gen": "conv3_cgen",
         },
-        "dfme": {"method": "dfme", "model_gen": "dfme_gen"},
+        "dfme": {"stealing_method": "dfme", "model_gen": "dfme_gen"},
         "augment": {"augment": "true", "transform": "true"},
     }
     for name, fields in distillations.items():
@@ -135,8 +136,8 @@ def runs() -> dict[str, list[list[str]]]:
     return found
 
 
-def record(out: Path, checkout: Path, jobs: int) -> None:
-    """Run all experiments of a checkout into `out`, a folder each."""
+def record(out: Path, checkout: Path, jobs: int, only: str) -> None:
+    """Run the experiments of a checkout into `out`, a folder each."""
     environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
 
     def make(name: str, commands: list[list[str]]) -> str:
@@ -158,7 +159,7 @@ def record(out: Path, checkout: Path, jobs: int) -> None:
         (folder / "done").touch()
         return f"{name}: done"
 
-    found = runs()
+    found = {name: words for name, words in runs().items() if fnmatch(name, only)}
     with ThreadPoolExecutor(jobs) as pool:
         for line in pool.map(make, found, found.values()):
             print(line, flush=True)
@@ -179,9 +180,10 @@ def facts(folder: Path) -> dict[str, Any]:
     return found
 
 
-def compare(one: Path, other: Path) -> int:
+def compare(one: Path, other: Path, only: str) -> int:
     """Print what differs between two recorded folders and return how many runs do."""
-    names = sorted({path.parent.name for path in [*one.glob("*/done"), *other.glob("*/done")]})
+    found = {path.parent.name for path in [*one.glob("*/done"), *other.glob("*/done")]}
+    names = sorted(name for name in found if fnmatch(name, only))
     different = 0
     for name in names:
         if not all((folder / name / "done").exists() for folder in (one, other)):
@@ -205,14 +207,16 @@ def main() -> int:
     one.add_argument("out", type=Path)
     one.add_argument("--checkout", type=Path, default=ROOT)
     one.add_argument("--jobs", type=int, default=2)
+    one.add_argument("--only", default="*", help="pattern of names, such as drop-*")
     two = commands.add_parser("compare", help="hold two recorded folders against each other")
     two.add_argument("one", type=Path)
     two.add_argument("other", type=Path)
+    two.add_argument("--only", default="*", help="pattern of names, such as drop-*")
     options = parser.parse_args()
     if options.command == "record":
-        record(options.out.resolve(), options.checkout.resolve(), options.jobs)
+        record(options.out.resolve(), options.checkout.resolve(), options.jobs, options.only)
         return 0
-    return min(1, compare(options.one, options.other))
+    return min(1, compare(options.one, options.other, options.only))
 
 
 if __name__ == "__main__":
