@@ -24,7 +24,7 @@ from pages import PERFORMANCE, commit, hardware, markdown, put_section
 from torch import nn
 
 from entity.config.schema import load
-from entity.defenses import SERVERS
+from entity.defenses import DEFENSES
 from entity.layout import ParamSpec
 from entity.models import Classifier
 from entity.seeding import Seeds, global_stream
@@ -64,8 +64,8 @@ def measure(defense: str, size: str) -> dict[str, float]:
         Recipe(0.1, 0.9, 5e-4, 32, 2),
         clean,
     )
-    server = SERVERS[defense](
-        load(SERVERS[defense].hyperparameters, SETTINGS.get(defense, {})), resources
+    server = DEFENSES[defense](
+        load(DEFENSES[defense].hyperparameters, SETTINGS.get(defense, {})), resources
     )
 
     def call(number: int) -> float:
@@ -113,7 +113,7 @@ def main() -> int:
         return 0
     sizes = list(SIZES)[:1] if options.quick else list(SIZES)
     rows: list[list[str]] = []
-    for defense in SERVERS:
+    for defense in DEFENSES:
         row = [defense]
         for size in sizes:
             done = subprocess.run(

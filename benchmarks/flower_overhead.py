@@ -23,7 +23,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from pages import RESULTS, commit, markdown, put_section
 
 from entity.config.schema import load
-from entity.defenses import SERVERS
+from entity.defenses import DEFENSES
 from entity.flower import RobustStrategy
 from entity.layout import ParamSpec
 from entity.seeding import Seeds
@@ -56,7 +56,7 @@ def robust(defense: str, size: str, **settings: Any) -> RobustStrategy:
         Averaging(),
         Recipe(0.1, 0.9, 5e-4, 32, 2),
     )
-    entry = SERVERS[defense]
+    entry = DEFENSES[defense]
     return RobustStrategy(entry(load(entry.hyperparameters, settings), resources))
 
 

@@ -6,7 +6,7 @@ from itertools import product
 from pathlib import Path
 
 from entity.cli.demo import FAST
-from entity.defenses import SERVERS
+from entity.defenses import DEFENSES
 
 CONFIGS = Path(__file__).parent.parent / "entity" / "configs"
 
@@ -78,7 +78,7 @@ head learns at the clients' rate; found with seed 71, which is in no table."""
 
 
 def _baselines() -> Iterator[Cell]:
-    for defense, attack in product(SERVERS, ATTACKS):
+    for defense, attack in product(DEFENSES, ATTACKS):
         yield Cell((defense, attack), f"mnist5k/{defense}", (("rounds", "25"), *ATTACKS[attack]))
 
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from entity.config.schema import load
-from entity.defenses import SERVERS
+from entity.defenses import DEFENSES
 from entity.server import Needs
 
 DOCS = Path(__file__).parent
@@ -27,7 +27,7 @@ def needs_table() -> str:
         "| honest majority | bound on attackers |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, entry in SERVERS.items():
+    for name, entry in DEFENSES.items():
         needs: Needs = entry.needs(load(entry.hyperparameters, {}))
         granted = (
             needs.clean_data,

@@ -16,12 +16,12 @@ from typing import Any
 import yaml
 
 from entity.attacks import ATTACKS
-from entity.defenses import SERVERS
+from entity.defenses import DEFENSES
 from entity.poisons import POISONS
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "FIDELITY.md"
-REGISTRIES: Mapping[str, Any] = {"defenses": SERVERS, "attacks": ATTACKS, "poisons": POISONS}
+REGISTRIES: Mapping[str, Any] = {"defenses": DEFENSES, "attacks": ATTACKS, "poisons": POISONS}
 TITLES = {
     "defenses": "Defenses",
     "attacks": "Attacks",

@@ -13,7 +13,7 @@ import entity.experiment as loop
 from entity import __version__
 from entity.config.schema import ConfigError
 from entity.dataset import DATASETS
-from entity.defenses import SERVERS, Undefended
+from entity.defenses import DEFENSES, Undefended
 from entity.engine import Inline
 from entity.experiment import run
 from entity.seeding import Seeds
@@ -243,7 +243,7 @@ def test_servers_are_handed_what_they_need_and_nothing_else(experiment, monkeypa
             super().__init__(args, resources)
             seen.append(resources)
 
-    monkeypatch.setitem(SERVERS, "undefended", Spy)
+    monkeypatch.setitem(DEFENSES, "undefended", Spy)
     one_round = {"federation.rounds": 1, "client.ADR": 0.05}
     run(experiment(one_round))
     assert seen[-1].clean is None

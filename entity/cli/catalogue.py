@@ -7,7 +7,7 @@ from entity.attacks import ATTACKS
 from entity.config.schema import ConfigError, unknown
 from entity.dataset import DATASETS
 from entity.dataset.imagefolder import PREFIX, SUMMARY
-from entity.defenses import ALIASES, SERVERS
+from entity.defenses import ALIASES, DEFENSES
 from entity.models import MODELS
 from entity.poisons import POISONS
 
@@ -27,7 +27,7 @@ def _defenses() -> list[Row]:
             "streams": server.streaming,
             "aliases": ", ".join(aliases.get(name, [])),
         }
-        for name, server in SERVERS.items()
+        for name, server in DEFENSES.items()
     ]
 
 

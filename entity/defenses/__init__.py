@@ -28,7 +28,7 @@ from entity.server import Server
 
 __all__ = [
     "ALIASES",
-    "SERVERS",
+    "DEFENSES",
     "Drop",
     "DropArgs",
     "Droplet",
@@ -37,7 +37,7 @@ __all__ = [
     "UndefendedArgs",
 ]
 
-SERVERS: dict[str, type[Server[Any]]] = {
+DEFENSES: dict[str, type[Server[Any]]] = {
     "undefended": Undefended,
     "droplet": Droplet,
     "drop": Drop,
@@ -62,6 +62,9 @@ SERVERS: dict[str, type[Server[Any]]] = {
     "finetuning": Finetuning,
     "random_aggregation": RandomAggregation,
 }
+
+SERVERS = DEFENSES
+"""The registry's name in earlier versions."""
 
 ALIASES = {"maze": "drop", "none": "undefended"}
 """Names that configurations written for the original code use."""

@@ -10,7 +10,7 @@ from entity.attacks import ATTACKS
 from entity.client import HARDENED, Client
 from entity.config.fields import ExperimentConfig
 from entity.dataset import Split, load, normalise, partition, source_of
-from entity.defenses import SERVERS
+from entity.defenses import DEFENSES
 from entity.federation import malicious_clients
 from entity.layout import ModelState
 from entity.metrics import Judge
@@ -69,7 +69,7 @@ def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
 def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Server[Any]:
     """Build the defense and hand it what its threat model grants, and nothing else."""
     defense, server = config.server.defense, config.server
-    entry = SERVERS[defense.type]
+    entry = DEFENSES[defense.type]
     clean = CleanData(normalise(split.server.x), split.server.y)
     needs = entry.needs(defense.defense_args)
     granted = needs.clean_data or server.bn_policy == "recalibrate" or defense.pretrain

@@ -28,7 +28,7 @@ from entity.config.fields import (
 )
 from entity.config.schema import ConfigError, flatten, join, suggest, unknown
 from entity.dataset import Source, source_of
-from entity.defenses import ALIASES, SERVERS
+from entity.defenses import ALIASES, DEFENSES
 from entity.models import find
 from entity.poisons import POISONS
 from entity.server import Setting
@@ -238,7 +238,7 @@ _LIST_FIELDS = " `drop fields` lists them all."
 
 def _forget_foreign_args(defense: dict[str, Any]) -> None:
     """Keep, of another defense's settings, those that the new one has too."""
-    server = SERVERS.get(defense["type"])
+    server = DEFENSES.get(defense["type"])
     args = defense.get("defense_args")
     if server is not None and isinstance(args, dict):
         own = schema.hints(server.hyperparameters)
@@ -269,7 +269,7 @@ def fields(tables: Mapping[str, Any]) -> list[Field]:
     if (poison := POISONS.get(str(attack.get("poison", "pixel")))) is not None:
         _collect(poison.hyperparameters, _ATTACK, found)
     defense = _table(tables, "server", "defense")
-    if (server := SERVERS.get(str(defense.get("type", "undefended")))) is not None:
+    if (server := DEFENSES.get(str(defense.get("type", "undefended")))) is not None:
         _collect(server.hyperparameters, _ARGS, found)
     return found
 
@@ -284,7 +284,7 @@ def fields_of(defense: str, attack: str, poison: str) -> list[Field]:
     """
     defense = ALIASES.get(defense.lower(), defense.lower())
     for registry, name, kind in (
-        (SERVERS, defense, "defense"),
+        (DEFENSES, defense, "defense"),
         (ATTACKS, attack, "attack"),
         (POISONS, poison, "poison"),
     ):
@@ -338,7 +338,7 @@ def _load(tables: dict[str, Any]) -> ExperimentConfig:
     defense = _table(tables, "server", "defense")
     raw_args = defense.pop("defense_args", None) if isinstance(defense, dict) else None
     config = schema.load(ExperimentConfig, tables)
-    server = _known(SERVERS, config.server.defense.type, f"{_DEFENSE}.type")
+    server = _known(DEFENSES, config.server.defense.type, f"{_DEFENSE}.type")
     args = schema.load(server.hyperparameters, {} if raw_args is None else raw_args, _ARGS)
     defense_config = replace(config.server.defense, defense_args=args)
     client = config.client
@@ -421,7 +421,7 @@ def check(config: ExperimentConfig) -> None:
         federation.size,
     )
     defense = config.server.defense
-    SERVERS[defense.type].check(defense.defense_args, setting)
+    DEFENSES[defense.type].check(defense.defense_args, setting)
     if config.settings.streaming:
         _check_streaming(config)
     if config.settings.compile and config.settings.engine == "vectorized":
@@ -439,10 +439,10 @@ def check(config: ExperimentConfig) -> None:
 
 def _check_streaming(config: ExperimentConfig) -> None:
     defense = config.server.defense
-    if not SERVERS[defense.type].streams(defense.defense_args):
+    if not DEFENSES[defense.type].streams(defense.defense_args):
         able = [
             name if entry.streaming == "yes" else f"{name} {entry.streaming}"
-            for name, entry in SERVERS.items()
+            for name, entry in DEFENSES.items()
             if entry.streaming != "no"
         ]
         raise ConfigError(

@@ -6,12 +6,12 @@ from entity.attacks import ATTACKS
 from entity.cli import catalogue
 from entity.config.schema import ConfigError
 from entity.dataset import DATASETS
-from entity.defenses import ALIASES, SERVERS
+from entity.defenses import ALIASES, DEFENSES
 from entity.models import MODELS
 from entity.poisons import POISONS
 
 REGISTRIES = {
-    "defenses": SERVERS,
+    "defenses": DEFENSES,
     "attacks": ATTACKS,
     "poisons": POISONS,
     "datasets": DATASETS,

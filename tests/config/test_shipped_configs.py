@@ -8,7 +8,7 @@ import torch
 
 import entity
 from entity.dataset import DATASETS, Images, Source
-from entity.defenses import SERVERS
+from entity.defenses import DEFENSES
 from entity.seeding import Seeds
 from entity.setup import assembly, resolve
 
@@ -27,7 +27,7 @@ def stand_in(name: str) -> Source:
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_defense_has_a_configuration_for_every_data_set(folder):
-    assert {path.stem for path in (CONFIGS / folder).glob("*.json")} >= set(SERVERS)
+    assert {path.stem for path in (CONFIGS / folder).glob("*.json")} >= set(DEFENSES)
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: str(p.relative_to(CONFIGS).with_suffix("")))
@@ -38,7 +38,7 @@ def test_a_shipped_configuration_builds_its_experiment(path, monkeypatch):
     monkeypatch.setitem(DATASETS, config.dataset, stand_in(config.dataset))
     split, roster = assembly.recruit(config, Seeds(1))
     server = assembly.open_server(config, split, roster)
-    assert isinstance(server, SERVERS[config.server.defense.type])
+    assert isinstance(server, DEFENSES[config.server.defense.type])
     assert len(roster.shares) == config.federation.size
     assert len(roster.malicious) == config.federation.number_of_malicious_clients
     assembly.open_judge(config, split, roster)

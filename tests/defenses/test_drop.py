@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from entity.config import schema
 from entity.config.schema import ConfigError
 from entity.defenses import (
-    SERVERS,
+    DEFENSES,
     Drop,
     DropArgs,
     Droplet,
@@ -934,7 +934,7 @@ def test_defaults_are_the_originals():
         "stealing_method": "maze",
     }
     assert {name: getattr(args, name) for name in given} == given
-    assert SERVERS["drop"] is Drop
+    assert DEFENSES["drop"] is Drop
 
 
 def test_an_unknown_method_of_distillation_is_refused_with_the_known_ones():

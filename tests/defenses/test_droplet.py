@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from entity.config.schema import ConfigError
-from entity.defenses import SERVERS, Droplet, DropletArgs
+from entity.defenses import DEFENSES, Droplet, DropletArgs
 from entity.layout import ParamSpec
 from entity.server import CleanData, Needs, Setting
 from entity.server import admit as pass_gate
@@ -345,7 +345,7 @@ def test_defaults_are_the_originals():
     assert (args.client_cluster_filtering, args.penalty, args.reward) == (True, 1.0, None)
     assert (args.blacklist_threshold, args.reference_model) == (None, False)
     assert args.min_separation is None
-    assert SERVERS["droplet"] is Droplet
+    assert DEFENSES["droplet"] is Droplet
 
 
 def test_a_round_without_a_majority_is_refused_with_the_mend():

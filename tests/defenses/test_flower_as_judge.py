@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from entity.defenses import SERVERS
+from entity.defenses import DEFENSES
 from entity.defenses.krum import Krum, KrumArgs, MultiKrum, MultiKrumArgs
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -45,7 +45,7 @@ def test_multi_krum_averages_the_clients_that_flower_averages(seed, make_updates
 def test_bulyan_is_flowers(seed, make_updates, make_resources):
     updates = make_updates(a_round(seed, 15))
     expected = judge.aggregate_bulyan(as_flower_has_it(updates), 3, judge.aggregate_krum, to_keep=0)
-    entry = SERVERS["bulyan"]
+    entry = DEFENSES["bulyan"]
     answer = entry(entry.hyperparameters(f=3), make_resources(updates)).aggregate(updates)
     np.testing.assert_allclose(answer.weights.numpy(), expected[0], atol=1e-5)
 
@@ -56,7 +56,7 @@ def test_coordinate_rules_are_flowers(name, seed, make_updates, make_resources):
     for n in (10, 11):
         updates = make_updates(a_round(seed, n))
         results = as_flower_has_it(updates)
-        entry = SERVERS[name]
+        entry = DEFENSES[name]
         if name == "median":
             expected, args = judge.aggregate_median(results), entry.hyperparameters()
         else:

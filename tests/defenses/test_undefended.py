@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from entity.defenses import SERVERS, Undefended, UndefendedArgs
+from entity.defenses import DEFENSES, Undefended, UndefendedArgs
 from entity.layout import ParamSpec
 from entity.training import Recipe, fit
 
@@ -102,4 +102,4 @@ def test_full_batch_steps_of_all_clients_are_one_central_step(make_updates, feda
 
 
 def test_it_is_registered_under_its_name():
-    assert SERVERS["undefended"] is Undefended
+    assert DEFENSES["undefended"] is Undefended

@@ -23,7 +23,7 @@ from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
 from entity.config.schema import load
-from entity.defenses import SERVERS
+from entity.defenses import DEFENSES
 from entity.flower.arrays import ArrayLayout
 from entity.layout import ModelState, ParamSpec
 from entity.models import Classifier
@@ -123,7 +123,7 @@ class Federation:
 
     def server(self, name: str = "undefended", /, **args: Any) -> Server[Any]:
         policy = {k: args.pop(k) for k in list(args) if hasattr(Averaging, k)}
-        entry = SERVERS[name]
+        entry = DEFENSES[name]
         resources = self.resources(averaging=Averaging(**policy))
         return entry(load(entry.hyperparameters, args), resources)
 

@@ -12,7 +12,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.app import Message as FlowerMessage
 
 from entity.config.schema import ConfigError
-from entity.defenses import SERVERS
+from entity.defenses import DEFENSES
 from entity.federation import select
 from entity.flower import RobustStrategy
 from entity.flower.strategy import choose
@@ -73,7 +73,7 @@ def state_of(federation, arrays):
     return federation.layout.read(arrays, federation.layout.empty())
 
 
-@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("name", DEFENSES)
 def test_every_server_answers_through_flower_as_it_does_alone(name, federation, make_grid):
     nodes = {node: federation.honest() for node in NODES}
     strategy, _, result = run(federation, make_grid, nodes, server_of(federation, name))
@@ -88,7 +88,7 @@ def test_every_server_answers_through_flower_as_it_does_alone(name, federation, 
         assert (mine.accepted, mine.reason) == (verdict.accepted, verdict.reason)
 
 
-@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("name", DEFENSES)
 @pytest.mark.parametrize("survivors", [1, 2])
 def test_every_server_survives_a_round_that_hardly_anybody_answers(
     name, survivors, federation, make_grid

@@ -11,7 +11,7 @@ import entity.experiment as loop
 from entity.attacks import ATTACKS
 from entity.cli import catalogue
 from entity.config.schema import ConfigError
-from entity.defenses import SERVERS
+from entity.defenses import DEFENSES
 from entity.defenses.crfl import Crfl, CrflArgs
 from entity.defenses.norm_clipping import NormClipping, NormClippingArgs
 from entity.defenses.undefended import Undefended, UndefendedArgs
@@ -20,7 +20,7 @@ from entity.server import Stream, admit
 from entity.setup import resolve
 
 SIZES = [5, 50, 20, 1, 7, 30, 11]
-SERVERS_THAT_STREAM = {
+STREAMING_DEFENSES = {
     "undefended": (Undefended, UndefendedArgs()),
     "clipping": (NormClipping, NormClippingArgs(c=4.0)),
     "weak dp": (NormClipping, NormClippingArgs(c=2.0, sigma=0.1)),
@@ -72,11 +72,11 @@ def copied(updates):
 
 @pytest.mark.parametrize("policy", ["weighted", "keep", "original"])
 @pytest.mark.parametrize("weighting", ["uniform", "samples"])
-@pytest.mark.parametrize("name", SERVERS_THAT_STREAM)
+@pytest.mark.parametrize("name", STREAMING_DEFENSES)
 def test_the_stream_makes_what_the_matrix_makes(
     make_resources, network, crowd, name, weighting, policy
 ):
-    kind, args = SERVERS_THAT_STREAM[name]
+    kind, args = STREAMING_DEFENSES[name]
     for rate in (1.0, 0.5):
         resources = make_resources(network, server_lr=rate, weighting=weighting, bn_policy=policy)
         whole = admit(kind(args, resources), crowd)
@@ -200,7 +200,7 @@ def test_the_list_says_who_can_stream():
         **dict.fromkeys(["undefended", "crfl", "flip", "finetuning"], "yes"),
         "norm_clipping": "with a number as c",
     }
-    for name, server in SERVERS.items():
+    for name, server in DEFENSES.items():
         assert server.streams(server.hyperparameters()) == (listed[name] == "yes")
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from entity.attacks import ATTACKS
 from entity.config.fields import RUNTIME_SETTINGS
 from entity.config.schema import ConfigError
-from entity.defenses import SERVERS
+from entity.defenses import DEFENSES
 from entity.poisons import POISONS
 from entity.setup import resolve
 
@@ -63,7 +63,7 @@ def test_the_public_flags_are_those_of_the_frozen_list():
 
 
 def test_every_flag_has_a_word_of_help():
-    for name in SERVERS:
+    for name in DEFENSES:
         for field in resolve.fields_of(name, "badnets", "pixel"):
             assert field.doc, f"{name}: {field.path}"
 
@@ -581,7 +581,7 @@ def test_a_default_that_changes_comes_with_a_new_era():
     base = {"defense": "undefended", "attack": "badnets", "poison": "pixel"}
     common = _defaults(**base)
     lines = [f"era = {resolve.ERA}", *sorted(common)]
-    for kind, registry in (("defense", SERVERS), ("attack", ATTACKS), ("poison", POISONS)):
+    for kind, registry in (("defense", DEFENSES), ("attack", ATTACKS), ("poison", POISONS)):
         for name in registry:
             own = _defaults(**base | {kind: name}) - common
             lines += [f"{kind} {name}: {line}" for line in sorted(own)]

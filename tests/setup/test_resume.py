@@ -22,7 +22,7 @@ import entity.experiment as loop
 from entity.cli import main
 from entity.cli.demo import shipped
 from entity.config.schema import ConfigError
-from entity.defenses import SERVERS
+from entity.defenses import DEFENSES
 from entity.experiment import run
 from entity.metrics import Detection
 from entity.record import checkpoint
@@ -217,7 +217,7 @@ def made_up(roster, number):
     return Updates(number, ids, state.weights + 0.01 * moves, buffers, size, *state, spec)
 
 
-@pytest.mark.parametrize("defense", SERVERS)
+@pytest.mark.parametrize("defense", DEFENSES)
 def test_every_defense_goes_on_from_its_state_and_leaves_that_alone(defense):
     tables = resolve.read(shipped(f"mnist5k/{defense}"))
     if defense in CHEAP_ARGS:
@@ -334,7 +334,7 @@ def test_interrupted_in_the_middle_of_a_round_it_goes_on_after_the_one_before(
     cheap, whole, tmp_path, monkeypatch
 ):
     """The defense has seen half a round then, and a checkpoint must not know."""
-    aggregate = SERVERS["foolsgold"].aggregate
+    aggregate = DEFENSES["foolsgold"].aggregate
 
     def stopped(self, updates):
         answer = aggregate(self, updates)
@@ -342,7 +342,7 @@ def test_interrupted_in_the_middle_of_a_round_it_goes_on_after_the_one_before(
             raise KeyboardInterrupt
         return answer
 
-    monkeypatch.setattr(SERVERS["foolsgold"], "aggregate", stopped)
+    monkeypatch.setattr(DEFENSES["foolsgold"], "aggregate", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(cheap({**CASES["foolsgold"], "settings.checkpoint_every": 0}), tmp_path)
     monkeypatch.undo()
