@@ -19,7 +19,7 @@ from typing import Any
 
 from entity.config import schema
 from entity.config.schema import ConfigError, Whole, join, show, unknown
-from entity.setup import resolve
+from entity.setup.read import read_file, refuse_depth
 
 MOST = 100_000
 """Cells that a grid may have before exclusions; more are a slip of the pen."""
@@ -115,7 +115,7 @@ def read(path: Path) -> Grid:
     ConfigError
         One sentence with the file, the key, and what is allowed.
     """
-    data = resolve.read(path, "grid")
+    data = read_file(path, "grid")
     try:
         return parse(data, path)
     except ConfigError as error:
@@ -130,7 +130,7 @@ def parse(data: Mapping[str, Any], path: Path) -> Grid:
     ConfigError
         For anything that a grid file must not say.
     """
-    resolve.refuse_depth(data, "the grid")
+    refuse_depth(data, "the grid")
     file = schema.load(_File, data)
     if file.base is not None and not isinstance(file.base, str | dict):
         raise ConfigError(f"base = {show(file.base)}: allowed is a file or a table of fields.")
