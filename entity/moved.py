@@ -18,7 +18,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "entity.checkpoint": ("entity.record.checkpoint",),
     "entity.loops": ("entity.training",),
     "entity.params": ("entity.updates", "entity.layout"),
-    "entity.resolve": ("entity.setup.resolve",),
+    "entity.resolve": ("entity.setup.resolve", "entity.setup.identity"),
     "entity.resume": ("entity.setup.resume",),
     "entity.schema": ("entity.config.schema",),
     "entity.store": ("entity.results.store",),

@@ -20,6 +20,7 @@ from entity.config.schema import ConfigError
 from entity.defenses import DEFENSES
 from entity.poisons import POISONS
 from entity.setup import resolve
+from entity.setup.identity import ERA
 
 SHIPPED = sorted(Path(str(files("entity") / "configs")).rglob("*.json"))
 DROP = json.loads((Path(str(files("entity"))) / "configs/mnist5k/drop.json").read_text())
@@ -488,11 +489,11 @@ def test_fields_at_their_defaults_are_no_part_of_it_so_that_new_ones_change_noth
 
 
 def test_a_default_that_changes_comes_with_a_new_era():
-    """A new field is a new line of the file. Where a line changes, `resolve.ERA` must be raised
+    """A new field is a new line of the file. Where a line changes, `ERA` must be raised
     with it, or finished runs with the old default pass for runs with the new one."""
     base = {"defense": "undefended", "attack": "badnets", "poison": "pixel"}
     common = _defaults(**base)
-    lines = [f"era = {resolve.ERA}", *sorted(common)]
+    lines = [f"era = {ERA}", *sorted(common)]
     for kind, registry in (("defense", DEFENSES), ("attack", ATTACKS), ("poison", POISONS)):
         for name in registry:
             own = _defaults(**base | {kind: name}) - common

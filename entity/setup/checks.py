@@ -1,0 +1,155 @@
+"""Does an experiment make sense: what no single field's type can say."""
+
+import os
+import re
+
+from entity.attacks import ATTACKS
+from entity.config import schema
+from entity.config.fields import AttackConfig, ExperimentConfig, FederationConfig
+from entity.config.schema import ConfigError
+from entity.dataset import Source, source_of
+from entity.defenses import DEFENSES
+from entity.models import find
+from entity.poisons import POISONS
+from entity.server import Setting
+from entity.setup.field_list import ATTACK
+
+
+def check(config: ExperimentConfig) -> None:
+    """Refuse impossible combinations.
+
+    Raises
+    ------
+    ConfigError
+        One sentence that names the field, the value and what to do.
+    """
+    source = source_of(config)
+    find(config.model)
+    _check_name(config.name)
+    _check_federation(config.federation)
+    if config.client.attack is not None:
+        _check_attack(config.client.attack, config.dataset, source)
+        _check_enforced_share(config.federation)
+    _check_server(config, source)
+    if config.settings.streaming:
+        _check_streaming(config)
+    if config.settings.compile and config.settings.engine == "vectorized":
+        raise ConfigError(
+            "settings.compile = true: the vectorized engine stacks models instead; use false."
+        )
+    _check_ray_address(config.settings.ray_address)
+    _check_clean_data(config, source)
+
+
+def _check_federation(federation: FederationConfig) -> None:
+    for name in ("round_size", "number_of_malicious_clients"):
+        number = getattr(federation, name)
+        if number > federation.size:
+            raise ConfigError(
+                f"federation.{name} = {number}: is more than federation.size = "
+                f"{federation.size}; lower it."
+            )
+
+
+def _check_server(config: ExperimentConfig, source: Source) -> None:
+    federation = config.federation
+    setting = Setting(
+        federation.round_size,
+        _held_out(config, source),
+        (source.channels, source.size),
+        federation.number_of_malicious_clients if config.client.attack else 0,
+        federation.size,
+    )
+    defense = config.server.defense
+    DEFENSES[defense.type].check(defense.defense_args, setting)
+
+
+def _check_clean_data(config: ExperimentConfig, source: Source) -> None:
+    for asked, field in (
+        (config.server.bn_policy == "recalibrate", "server.bn_policy = recalibrate"),
+        (config.server.defense.pretrain, "server.defense.pretrain = true"),
+    ):
+        if asked and _held_out(config, source) < 2:
+            raise ConfigError(f"{field}: needs clean server data; raise server.held_out.")
+
+
+def _held_out(config: ExperimentConfig, source: Source) -> int:
+    return source.held_out if config.server.held_out is None else config.server.held_out
+
+
+def _check_streaming(config: ExperimentConfig) -> None:
+    defense = config.server.defense
+    if not DEFENSES[defense.type].streams(defense.defense_args):
+        able = [
+            name if entry.streaming == "yes" else f"{name} {entry.streaming}"
+            for name, entry in DEFENSES.items()
+            if entry.streaming != "no"
+        ]
+        raise ConfigError(
+            f"settings.streaming = true: {defense.type} with these settings needs all updates of "
+            f"a round at once; those that do not are {', '.join(able)}."
+        )
+    attack = config.client.attack
+    if attack and ATTACKS[attack.type].conspires():
+        raise ConfigError(
+            f"settings.streaming = true: the attackers of {attack.type} look at the round's "
+            "updates together, which are then never all there; use false."
+        )
+
+
+def _check_ray_address(address: str | None) -> None:
+    if address not in (None, "auto") and not re.fullmatch(r"[^\s/]+:\d{1,5}", address or ""):
+        raise ConfigError(
+            f"settings.ray_address = {schema.show(address)}: allowed is auto, HOST:PORT or null."
+        )
+
+
+def _check_name(name: str | None) -> None:
+    plain = name is None or (name.isprintable() and not name.startswith(".") and "/" not in name)
+    if not plain or len(os.fsencode(name or "")) > 200:
+        raise ConfigError(
+            f"name = {schema.show(name)}: names a folder; allowed are up to 200 printable "
+            "characters without a slash, the first of them no dot."
+        )
+
+
+def _check_attack(attack: AttackConfig, dataset: str, source: Source) -> None:
+    for name in ("target_class", "victim_class"):
+        value = getattr(attack, name)
+        if value is not None and value >= source.num_classes:
+            raise ConfigError(
+                f"{ATTACK}.{name} = {value}: {dataset} has the classes 0 to "
+                f"{source.num_classes - 1}."
+            )
+    if attack.victim_class == attack.target_class:
+        raise ConfigError(
+            f"{ATTACK}.victim_class = {attack.victim_class}: is also the target class; choose "
+            "another, or null for all classes but the target."
+        )
+    POISONS[attack.poison](attack, attack.poison_args, source.channels, source.size)
+    _check_window(attack)
+
+
+def _check_window(attack: AttackConfig) -> None:
+    start, end = attack.poisoning_start_round, attack.poisoning_end_round
+    if attack.participation_strategy == "after_convergence":
+        if start is None:
+            raise ConfigError(
+                f"{ATTACK}.poisoning_start_round is missing: after_convergence needs the first "
+                "round to poison."
+            )
+        if end is not None and end <= start:
+            raise ConfigError(
+                f"{ATTACK}.poisoning_end_round = {end}: must come after "
+                f"poisoning_start_round = {start}."
+            )
+
+
+def _check_enforced_share(federation: FederationConfig) -> None:
+    share = federation.round_size * federation.number_of_malicious_clients
+    if federation.malicious_client_strategy == "enforced" and share % federation.size:
+        raise ConfigError(
+            "federation.malicious_client_strategy = enforced: round_size x "
+            f"number_of_malicious_clients / size = {share}/{federation.size} is not a whole "
+            "number of clients; change one of the three, or use random."
+        )

@@ -1,0 +1,124 @@
+"""The fields that an experiment has, which depend on its attack, data poison and defense."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from entity.attacks import ATTACKS
+from entity.config import schema
+from entity.config.fields import ExperimentConfig
+from entity.config.schema import ConfigError, join, suggest
+from entity.defenses import ALIASES, DEFENSES
+from entity.poisons import POISONS
+
+ATTACK = "client.attack"
+"""Path of the attack's table."""
+DEFENSE = "server.defense"
+"""Path of the defense's table."""
+ARGS = "server.defense.defense_args"
+"""Path of the settings of one defense."""
+
+
+class Field(NamedTuple):
+    """One field of the schema, as the command line knows it."""
+
+    path: str
+    kind: Any
+    doc: str
+    default: Any
+    """`dataclasses.MISSING` where the field is required."""
+
+
+def fields(tables: Mapping[str, Any]) -> list[Field]:
+    """Return every field that an experiment of these types has, in the order of the schema."""
+    listed = _fields_below(ExperimentConfig, "")
+    attack = table_at(tables, "client", "attack")
+    if (entry := ATTACKS.get(str(attack.get("type")))) is not None:
+        listed += _fields_below(entry.hyperparameters, ATTACK)
+    if (poison := POISONS.get(str(attack.get("poison", "pixel")))) is not None:
+        listed += _fields_below(poison.hyperparameters, ATTACK)
+    defense = table_at(tables, "server", "defense")
+    if (server := DEFENSES.get(str(defense.get("type", "undefended")))) is not None:
+        listed += _fields_below(server.hyperparameters, ARGS)
+    return listed
+
+
+def fields_of(defense: str, attack: str, poison: str) -> list[Field]:
+    """Return the fields of an experiment with these types.
+
+    Parameters
+    ----------
+    defense, attack, poison
+        Names in the registries; an old name of a defense will do.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such defense, attack or poison.
+    """
+    defense = ALIASES.get(defense.lower(), defense.lower())
+    for registry, name, kind in (
+        (DEFENSES, defense, "defense"),
+        (ATTACKS, attack, "attack"),
+        (POISONS, poison, "poison"),
+    ):
+        registered(registry, name, f"--{kind}")
+    chosen = {"type": attack, "poison": poison}
+    return fields({"client": {"attack": chosen}, "server": {"defense": {"type": defense}}})
+
+
+def registered(registry: Mapping[str, Any], name: object, where: str) -> Any:
+    """Return an entry of a registry.
+
+    Parameters
+    ----------
+    registry
+        Attacks, data poisons or defenses by name.
+    name
+        The name that the user gave.
+    where
+        Path of the field that holds it, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such entry; names the nearest one.
+    """
+    if isinstance(name, str) and name in registry:
+        return registry[name]
+    hint = suggest(str(name), registry) or f" Allowed: {', '.join(registry)}."
+    raise ConfigError(f"{where} = {schema.show(name)} is unknown.{hint}")
+
+
+def table_at(tables: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
+    """Return a nested table; an empty one where there is none."""
+    value: Any = tables
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value if isinstance(value, Mapping) else {}
+
+
+def _fields_below(cls: type, where: str) -> list[Field]:
+    docs = schema.docs(cls)
+    kinds = schema.hints(cls)
+    listed: list[Field] = []
+    for item in dataclasses.fields(cls):
+        path = join(where, item.name)
+        if path in (f"{ATTACK}.args", f"{ATTACK}.poison_args", ARGS):
+            continue  # their own fields stand in their place
+        kind = kinds[item.name]
+        nested = _nested(kind)
+        if path == ATTACK:  # `--client.attack null` is the one override of a whole table
+            kind = None | str
+        if nested is None or path == ATTACK:
+            listed.append(Field(path, kind, docs.get(item.name, ""), item.default))
+        if nested is not None:
+            listed += _fields_below(nested, path)
+    return listed
+
+
+def _nested(kind: Any) -> type | None:
+    for option in (kind, *schema.get_args(kind)):
+        if dataclasses.is_dataclass(option) and isinstance(option, type):
+            return option
+    return None

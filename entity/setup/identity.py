@@ -1,0 +1,65 @@
+"""Which experiment a configuration is: its JSON, its hash and its name."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from entity.config import schema
+from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, ExperimentConfig
+from entity.config.schema import flatten
+from entity.setup.field_list import fields
+
+ERA = 1
+"""A part of every identity, which is made of what differs from the defaults: to be raised when the
+default of a field changes, so that runs from before are not taken for runs with the new one."""
+
+
+def to_json(config: ExperimentConfig) -> dict[str, Any]:
+    """Return nested tables that `resolve.experiment` would build the same experiment from."""
+    tables = schema.dump(config)
+    attack = tables["client"]["attack"]
+    if attack is not None:
+        for name in ("args", "poison_args"):
+            attack.update(attack.pop(name) or {})
+    return tables
+
+
+def identity(config: ExperimentConfig) -> str:
+    """Return the hash (12 hex digits) of everything in a config that can change a result."""
+    return fingerprint(to_json(config))
+
+
+def fingerprint(tables: Mapping[str, Any]) -> str:
+    """Return the identity of the experiment whose `to_json` these tables are, unchecked.
+
+    It is made of the fields that differ from their defaults: one that a later version adds, with
+    a default that changes nothing, leaves the identities of finished runs as they were.
+    """
+    defaults = {field.path: field.default for field in fields(tables)}
+    kept: dict[str, Any] = {"era": ERA}
+    for path, value in flatten(tables):
+        if _changes_results(path, value) and value != defaults.get(path, dataclasses.MISSING):
+            kept[path] = value
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _changes_results(path: str, value: object) -> bool:
+    if path == "name":
+        return False
+    name = path.removeprefix("settings.")
+    if name == path:
+        return True
+    return value == APPROXIMATE[name] if name in APPROXIMATE else name not in RUNTIME_SETTINGS
+
+
+def default_name(config: ExperimentConfig) -> str:
+    """Return a name for a run: data set, defense, attack and seed."""
+    attack = config.client.attack.type if config.client.attack else "no-attack"
+    defense = config.server.defense.type
+    # An image folder's name may be a path.
+    dataset = Path(config.dataset.removeprefix("imagefolder:")).name or "imagefolder"
+    return f"{dataset}-{defense}-{attack}-seed{config.settings.seed}"

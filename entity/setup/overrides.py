@@ -1,0 +1,105 @@
+"""Fields that are given by name, on the command line or in a program, over a file's tables."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from entity.attacks import ATTACKS
+from entity.config import schema
+from entity.config.schema import ConfigError, join, suggest
+from entity.defenses import ALIASES, DEFENSES
+from entity.poisons import POISONS
+from entity.setup.field_list import ATTACK, DEFENSE, Field, fields
+
+
+def override(tables: dict[str, Any], given: Iterable[tuple[str, str | None]]) -> None:
+    """Write fields into nested tables, in place.
+
+    Parameters
+    ----------
+    tables
+        An experiment's tables.
+    given
+        (name, text) pairs in order, as `resolve.experiment` takes them. Types come first: they
+        decide which other fields there are.
+
+    Raises
+    ------
+    ConfigError
+        If a name is unknown or ambiguous, or a value not allowed.
+    """
+    for name, text in sorted(given, key=_types_first):
+        _override_one(tables, name, text)
+
+
+def field_named(name: str, known: Mapping[str, Field]) -> Field:
+    """Return the field that a name means; it may leave out its first tables.
+
+    Parameters
+    ----------
+    name
+        A field's name without dashes, such as `DPR`, `attack.DPR` or `client.attack.DPR`.
+    known
+        Every field by its path.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown or ambiguous.
+    """
+    matches = [path for path in known if path == name or path.endswith("." + name)]
+    if not matches:
+        short = {path.rsplit(".", 1)[-1] for path in known} | set(known)
+        hint = suggest(name, short) or " `drop fields` lists them all."
+        raise ConfigError(f"--{name} is unknown.{hint}")
+    if len(matches) > 1 and name not in matches:
+        options = " or ".join(f"--{path}" for path in sorted(matches))
+        raise ConfigError(f"--{name} is ambiguous: write {options}.")
+    return known[name if name in matches else matches[0]]
+
+
+def _types_first(given: tuple[str, str | None]) -> int:
+    return 0 if given[0].split(".")[-1] in ("type", "attack", "defense", "poison") else 1
+
+
+def _override_one(tables: dict[str, Any], name: str, text: str | None) -> None:
+    field = field_named(name, {field.path: field for field in fields(tables)})
+    if text is None:
+        if field.kind is not bool:
+            raise ConfigError(f"--{name} needs a value: {schema.describe(field.kind)}.")
+        text = "true"
+    value = schema.parse_text(field.kind, text, field.path)
+    *parents, last = field.path.split(".")
+    table = tables
+    for parent in parents:
+        if not isinstance(table.get(parent), dict):
+            table[parent] = {}
+        table = table[parent]
+    table[last] = schema.dump(value)
+    if field.path == f"{DEFENSE}.type":
+        table[last] = ALIASES.get(str(value).lower(), str(value).lower())
+        _forget_foreign_args(table)
+    elif field.path in (f"{ATTACK}.type", f"{ATTACK}.poison"):
+        _forget_foreign_attack_fields(table)
+
+
+def _forget_foreign_args(defense: dict[str, Any]) -> None:
+    """Keep, of another defense's settings, those that the new one has too."""
+    server = DEFENSES.get(defense["type"])
+    args = defense.get("defense_args")
+    if server is not None and isinstance(args, dict):
+        own = schema.hints(server.hyperparameters)
+        defense["defense_args"] = {key: value for key, value in args.items() if key in own}
+
+
+def _forget_foreign_attack_fields(attack: dict[str, Any]) -> None:
+    """Drop the fields of attacks and data poisons that are no longer chosen."""
+    every = {
+        name
+        for registry in (ATTACKS, POISONS)
+        for entry in registry.values()
+        for name in schema.hints(entry.hyperparameters)
+    }
+    own = {field.path for field in fields({"client": {"attack": attack}})}
+    for key in every & set(attack):
+        if join(ATTACK, key) not in own:
+            del attack[key]
