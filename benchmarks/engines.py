@@ -19,8 +19,8 @@ from statistics import median
 from pages import PERFORMANCE, commit, hardware, markdown, put_section
 from subprocesses import answer_alone, can_be_alone
 
-from entity.cli.demo import shipped
 from entity.client import Broadcast
+from entity.config.shipped import shipped
 from entity.engine import cores, open_engine
 from entity.experiment import settled
 from entity.seeding import Seeds

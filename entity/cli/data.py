@@ -1,17 +1,17 @@
-"""`drop data list | fetch | verify | where`: what data is here, and whether it is whole."""
+"""The commands `drop data list | fetch | verify | where | preview`: what data is here."""
 
 import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
+from entity.cli import console
+from entity.cli.options import configured
 from entity.config.fields import SettingsConfig
 from entity.config.schema import ConfigError
 from entity.dataset import DATASETS, Images, Source, differs, find
@@ -20,15 +20,15 @@ from entity.dataset.imagefolder import PREFIX, image_folders
 from entity.seeding import Seeds
 
 
-def add_data_commands(commands: Any, out: Console) -> Any:
-    """Add `drop data` with its commands, which print to `out`; return where more can be added."""
+def add_data_command(commands: Any) -> None:
+    """Add `drop data` with its commands."""
     data = commands.add_parser("data", help="the data sets and their files", allow_abbrev=False)
     kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
 
-    def add(name: str, text: str, go: Callable[[Namespace, Console], int]) -> ArgumentParser:
+    def add(name: str, text: str, go: Callable[[Namespace], int]) -> ArgumentParser:
         parser = kinds.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False)
         parser.add_argument("--data_root", help="data folder (default: DROP_DATA, or ./data)")
-        parser.set_defaults(go=lambda options, rest: go(options, out))
+        parser.set_defaults(go=lambda options, rest: go(options))
         return parser
 
     add("list", "the data sets, and which of them are here", _list)
@@ -39,7 +39,17 @@ def add_data_commands(commands: Any, out: Console) -> Any:
     verify.add_argument("--image_size", type=int, help=f"of an {PREFIX}NAME")
     verify.add_argument("--image_channels", type=int, choices=(1, 3), help="likewise")
     add("where", "the data folder, and the caches of what has been decoded", _where)
-    return kinds
+
+    split = kinds.add_parser(
+        "preview",
+        help="who would hold what",
+        description="Show which client would hold how much of which class.",
+        epilog="Any field of the configuration is an option, too, as of drop run.",
+        allow_abbrev=False,
+    )
+    split.add_argument("--config", type=Path, required=True, help="JSON or YAML file")
+    split.add_argument("--data_root", help="data folder, another name of --datasets_path")
+    split.set_defaults(go=_preview, takes_fields=True)
 
 
 def data_root(option: str | None) -> tuple[Path, str]:
@@ -51,21 +61,20 @@ def data_root(option: str | None) -> tuple[Path, str]:
     return Path(SettingsConfig().datasets_path), "the default; --data_root or DROP_DATA change it"
 
 
-def _list(options: Namespace, out: Console) -> int:
+def _list(options: Namespace) -> int:
     root, _ = data_root(options.data_root)
-    heading = f"data sets; folders are in {root}"
-    out.print(heading, markup=False, highlight=False, soft_wrap=True)
+    console.say(f"data sets; folders are in {root}")
     table = _table("name", "classes", "images", "shape", "state", "folder")
     for name, source in DATASETS.items():
         state, folder, counts = _state(source, root)
         table.add_row(name, str(source.num_classes), counts, _shape(source), state, folder)
-    out.print(table)
+    console.out.print(table)
     if own := [name for name in image_folders(root) if not _is_known(name)]:
-        out.print("image folders")
+        console.say("image folders")
         table = _table("name", "classes", "images", "shape", "state")
         for name in own:
             table.add_row(PREFIX + name, *_image_folder(PREFIX + name, root))
-        out.print(table)
+        console.out.print(table)
     return 0
 
 
@@ -97,28 +106,27 @@ def _is_known(folder: str) -> bool:
     return any(source.files and folder in source.files.folders for source in DATASETS.values())
 
 
-def _fetch(options: Namespace, out: Console) -> int:
+def _fetch(options: Namespace) -> int:
     root, _ = data_root(options.data_root)
     source = find(options.name, root)
-    say = partial(out.print, markup=False, highlight=False, soft_wrap=True)
     files = source.files
     if files is None:
-        say(f"{source.name} comes with the installation.")
+        console.say(f"{source.name} comes with the installation.")
         return 0
     found = files.locate(root)
     if found is not None:
-        say(f"{files.title} is in {found[0]} already.")
+        console.say(f"{files.title} is in {found[0]} already.")
         return 0
     download = files.fetch or files.download
     found = files.obtain(root, download) if download else None
     if found is None:
         raise files.missing(root)
     train, test = files.read(root)
-    say(f"{files.title} is in {found[0]}: {_numbers(len(train), len(test))} images.")
+    console.say(f"{files.title} is in {found[0]}: {_numbers(len(train), len(test))} images.")
     return 0
 
 
-def _verify(options: Namespace, out: Console) -> int:
+def _verify(options: Namespace) -> int:
     root, _ = data_root(options.data_root)
     source = find(options.name, root, options.image_size, options.image_channels)
     spoilt = False
@@ -126,8 +134,7 @@ def _verify(options: Namespace, out: Console) -> int:
         train, test = source.read(root, Seeds(SettingsConfig().seed))
     else:
         (train, test), spoilt = source.files.verify(root)
-    heading = f"{source.name}: {_shape(source)}"
-    out.print(heading, markup=False, highlight=False, soft_wrap=True)
+    console.say(f"{source.name}: {_shape(source)}")
     table = _table("class", "training", "test")
     counts = [torch.bincount(part.y, minlength=source.num_classes) for part in (train, test)]
     for name, *numbers in zip(
@@ -136,14 +143,14 @@ def _verify(options: Namespace, out: Console) -> int:
         table.add_row(name, *(f"{number:,}" for number in numbers))
     table.add_section()
     table.add_row("all", f"{len(train):,}", f"{len(test):,}")
-    out.print(table)
-    out.print("sha256 of the pixels")
+    console.out.print(table)
+    console.say("sha256 of the pixels")
     for name, part in (("training", train), ("test", test)):
-        out.print(f"{name:9}{part.sha256()}", highlight=False, soft_wrap=True)
+        console.say(f"{name:9}{part.sha256()}")
     if spoilt:
-        out.print("The cache was damaged, and has been made anew.")
+        console.say("The cache was damaged, and has been made anew.")
     _check(source, train, test, counts)
-    out.print("All is as it should be.")
+    console.say("All is as it should be.")
     return 0
 
 
@@ -157,13 +164,12 @@ def _check(source: Source, train: Images, test: Images, counts: list[torch.Tenso
         raise ConfigError(f"{differs(source, (len(train), len(test)))}.")
 
 
-def _where(options: Namespace, out: Console) -> int:
+def _where(options: Namespace) -> int:
     root, why = data_root(options.data_root)
-    say = partial(out.print, markup=False, highlight=False, soft_wrap=True)
-    say(f"data folder  {root.absolute()}{'' if root.is_dir() else ' (not there)'}")
-    say(f"why          {why}")
+    console.say(f"data folder  {root.absolute()}{'' if root.is_dir() else ' (not there)'}")
+    console.say(f"why          {why}")
     for number, place in enumerate(places(root)):
-        say(f"{'' if number else 'caches':12} {place.absolute()}")
+        console.say(f"{'' if number else 'caches':12} {place.absolute()}")
     found = caches(root)
     if found:
         table = _table("cache", "MB")
@@ -171,7 +177,14 @@ def _where(options: Namespace, out: Console) -> int:
             table.add_row(folder.name, f"{size / 1e6:,.1f}")
         table.add_section()
         table.add_row("all", f"{sum(size for _, size in found) / 1e6:,.1f}")
-        out.print(table)
+        console.out.print(table)
+    return 0
+
+
+def _preview(options: Namespace, rest: list[str]) -> int:
+    from entity.cli.preview import preview
+
+    console.out.print(preview(configured(options, rest)))
     return 0
 
 

@@ -1,10 +1,14 @@
-"""`drop demo`: one attacked federation three times, without a defense, with DROPlet, with DROP."""
+"""The command `drop demo`: one attacked federation without a defense, with DROPlet, with DROP."""
 
-from collections.abc import Callable, Mapping
+import argparse
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from entity.cli import console
+from entity.cli.run import run_shown, summaries
+from entity.config.fields import ExperimentConfig
 from entity.config.shipped import shipped
 from entity.experiment import Result
 from entity.report import write_page
@@ -26,11 +30,37 @@ FAST = (
 GUARD = ("min_agreement", "0.5")
 """Keeps the average where a student has collapsed."""
 
-Watch = Callable[[str, int], Callable[[Mapping[str, Any]], None]]
-"""(title, rounds) -> what is called with every finished round."""
+
+def add_demo_command(commands: Any) -> None:
+    """Add `drop demo`."""
+    parser = commands.add_parser(
+        "demo", help="see DROP against its undefended twin, in three minutes", allow_abbrev=False
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the demo")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.set_defaults(go=_demo)
 
 
-def run_demo(out: Path, one: Callable[[str, Any, Path], Result]) -> tuple[list[Result], Path]:
+def _demo(options: argparse.Namespace, rest: list[str]) -> int:
+    if not options.quiet:
+        console.err.print(
+            "Ten clients learn digits; four of them teach the model to read a 0 with four white "
+            "pixels as a 7. Once without a defense, once with DROPlet, once with DROP.",
+            highlight=False,
+        )
+
+    def one(defense: str, config: ExperimentConfig, folder: Path) -> Result:
+        return run_shown(config, folder, f"{defense:10}", quiet=options.quiet, overwrite=True)
+
+    results, page = run_demo(options.out, one)
+    console.out.print(summaries(results, [result.config.name or "" for result in results]))
+    console.say(f"Report: {page}")
+    return 0
+
+
+def run_demo(
+    out: Path, one: Callable[[str, ExperimentConfig, Path], Result]
+) -> tuple[list[Result], Path]:
     """Run the three experiments and write their report.
 
     Parameters
@@ -54,6 +84,3 @@ def run_demo(out: Path, one: Callable[[str, Any, Path], Result]) -> tuple[list[R
         [out / defense for defense in DEFENSES], out / "report.html", title="DROP demo"
     )
     return results, page
-
-
-__all__ = ["DEFENSES", "FAST", "run_demo"]

@@ -5,12 +5,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from entity.cli import console
 from entity.report import Asked, missing_extra, write_folder, write_page
-
-out = Console()
-err = Console(stderr=True)
 
 _PAGES = (".html", ".htm")
 
@@ -59,7 +55,7 @@ def _report(options: argparse.Namespace, rest: list[str]) -> int:
     asked = Asked(options.rows, options.columns, options.against)
     if options.out.suffix.lower() in _PAGES:
         page = write_page(options.runs, options.out, asked=asked)
-        _print(f"Report: {page}")
+        console.say(f"Report: {page}")
         return 0
     for chatty in ("fontTools", "matplotlib"):  # tells every glyph of every PDF
         logging.getLogger(chatty).setLevel(logging.WARNING)
@@ -67,17 +63,13 @@ def _report(options: argparse.Namespace, rest: list[str]) -> int:
     written = write_folder(
         options.runs, options.out, asked, figures=options.figures and not lacking
     )
-    _print(f"Report: {written[0]}")
+    console.say(f"Report: {written[0]}")
     tables, figures = (
         sum(path.parent.name == part for path in written) for part in ("tables", "figures")
     )
-    _print(f"{tables} files in {options.out / 'tables'}")
+    console.say(f"{tables} files in {options.out / 'tables'}")
     if figures:
-        _print(f"{figures} files in {options.out / 'figures'}")
+        console.say(f"{figures} files in {options.out / 'figures'}")
     if lacking:
-        err.print(f"drop: {lacking}", markup=False, highlight=False, soft_wrap=True)
+        console.warn(lacking)
     return 0
-
-
-def _print(line: str) -> None:
-    out.print(line, markup=False, highlight=False, soft_wrap=True)

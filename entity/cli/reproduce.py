@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table as Screen
 
 from entity import __version__
+from entity.cli import console
 from entity.cli.sweep import RUNS, add_sweep_options, cells_of, finished_runs, show_plan, sweep
 from entity.config.schema import ConfigError
 from entity.record.directory import write_aside
@@ -18,8 +18,6 @@ from entity.sweep import study
 from entity.sweep.cells import Cell, expand
 from entity.sweep.estimate import Pace
 from entity.sweep.study import Outcome, Study
-
-out = Console()
 
 _STYLES = {"reached": "green", "missed": "bold red", "unfinished": "yellow", "no figure": "dim"}
 
@@ -43,12 +41,12 @@ def add_reproduce_command(commands: Any) -> None:
 
 def _reproduce(options: argparse.Namespace, rest: list[str]) -> int:
     if options.name is None:
-        out.print(_listing())
-        out.print(
+        console.out.print(_listing())
+        console.paragraph(
             "Hours are judged by finished runs in runs/ where there are any, else as said here:"
         )
         for each in map(study.find, study.names()):
-            out.print(f"{each.name}: {each.takes}", markup=False, highlight=False)
+            console.paragraph(f"{each.name}: {each.takes}")
         return 0
     chosen = study.find(options.name)
     if options.markdown is not None and not options.markdown.parent.is_dir():
@@ -60,9 +58,9 @@ def _reproduce(options: argparse.Namespace, rest: list[str]) -> int:
         return 0
     failures = sweep(chosen.name, cells, folder, options)
     outcomes = study.judge(chosen, cells_of(chosen.grid, folder, options))
-    out.print(_screen(chosen, outcomes))
+    console.out.print(_screen(chosen, outcomes))
     for line in study.said(chosen, outcomes):
-        out.print(line, markup=False, highlight=False)
+        console.paragraph(line)
     if options.markdown is not None:
         _write(study.to_markdown(chosen, outcomes, _command(options)), options.markdown)
     poor = any(outcome.verdict in ("missed", "unfinished") for outcome in outcomes)
@@ -81,7 +79,7 @@ def _write(text: str, path: Path) -> None:
         write_aside(path, text.encode())
     except OSError as error:
         raise ConfigError(f"--markdown {path}: cannot be written ({error.strerror}).") from error
-    out.print(f"Written to {path}", markup=False, highlight=False, soft_wrap=True)
+    console.say(f"Written to {path}")
 
 
 def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from entity.cli import console
 from entity.cli.progress import percent
 from entity.record.directory import tail_statistics
 from entity.record.json_fields import number
 from entity.results.watch import Watched, refused_of, seconds_of, shares, sparkline
 from entity.sweep.estimate import clock
-
-out = Console()
 
 _SHOWN = 8
 """Rounds in the table."""
@@ -61,33 +60,33 @@ def _seconds(text: str) -> float:
 
 def _watch(options: argparse.Namespace, rest: list[str]) -> int:
     run = Watched(options.run)
-    if out.is_terminal:
+    if console.out.is_terminal:
         _show(run, options)
     else:
         _print_lines(run, options)
-    out.print(_ending(run), soft_wrap=True)
+    console.out.print(_ending(run), soft_wrap=True)
     return 0 if run.state in ("finished", "running") else 1
 
 
 def _show(run: Watched, options: argparse.Namespace) -> None:
     run.look()
     if options.once:
-        out.print(_screen(run, out.width))
+        console.out.print(_screen(run, console.out.width))
         return
-    with Live(_screen(run, out.width), console=out, auto_refresh=False) as live:
+    with Live(_screen(run, console.out.width), console=console.out, auto_refresh=False) as live:
         while run.state == "running":
             time.sleep(options.every)
             run.look()
-            live.update(_screen(run, out.width), refresh=True)
+            live.update(_screen(run, console.out.width), refresh=True)
 
 
 def _print_lines(run: Watched, options: argparse.Namespace) -> None:
-    out.print(Text(run.title), soft_wrap=True)
+    console.out.print(Text(run.title), soft_wrap=True)
     while True:
         new = run.look()
         for line in new[-1:] if options.once else new:
             left = run.left if line is new[-1] else None
-            out.print(Text(_plain(run, line, left)), soft_wrap=True)
+            console.out.print(Text(_plain(run, line, left)), soft_wrap=True)
         if options.once or run.state != "running":
             return
         time.sleep(options.every)

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from entity import __version__
-from entity.cli import app, main
-from entity.cli.app import overrides
-from entity.config.schema import ConfigError
+from entity import __version__, experiment
+from entity.cli import app, main, run
 from entity.experiment import Result
 from entity.setup import resolve
 
@@ -47,7 +45,7 @@ def pretend(monkeypatch):
         }
         return Result(config, folder, [], summary, None)
 
-    monkeypatch.setattr(app, "run", remember)
+    monkeypatch.setattr(run, "run", remember)
     return asked
 
 
@@ -230,33 +228,9 @@ def test_ctrl_c_is_exit_code_130_and_no_traceback(config, capsys, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(app, "run", stop)
+    monkeypatch.setattr(run, "run", stop)
     assert main(["run", "--config", config]) == 130
     assert capsys.readouterr().err == "drop: stopped; the finished rounds are kept.\n"
-
-
-# --- reading options
-
-
-@pytest.mark.parametrize(
-    ("words", "pairs"),
-    [
-        ([], []),
-        (["--a", "1", "--b=2", "--c"], [("a", "1"), ("b", "2"), ("c", None)]),
-        (["--a", "-1", "--b", "-1e-3"], [("a", "-1"), ("b", "-1e-3")]),
-        (["--a=", "--b=x=y"], [("a", ""), ("b", "x=y")]),
-        (["--a", "--", "--b", "1"], [("a", "--"), ("b", "1")]),
-        (["--client.lr", "0.1"], [("client.lr", "0.1")]),
-    ],
-)
-def test_words_become_names_and_values(words, pairs):
-    assert overrides(words) == pairs
-
-
-@pytest.mark.parametrize("words", [["x"], ["--a", "1", "x"], ["--a=1", "x"], ["-a", "1"]])
-def test_words_that_belong_to_no_option(words):
-    with pytest.raises(ConfigError, match="belongs to no option"):
-        overrides(words)
 
 
 # --- the other commands
@@ -396,7 +370,7 @@ def test_ctrl_c_with_workers_is_exit_code_130_with_no_traceback_and_nobody_left(
     again = resolve.experiment(
         told(tmp_path / "run"), [("engine", "inline"), ("rounds", str(min(3, len(lines))))]
     )
-    here = app.run(again).rounds
+    here = experiment.run(again).rounds
     for one, other in zip(here, lines, strict=False):
         assert {k: v for k, v in one.items() if k != "seconds"} == {
             k: v for k, v in other.items() if k != "seconds"

@@ -3,8 +3,9 @@ import json
 import pytest
 
 from entity.cli import demo
-from entity.cli.demo import DEFENSES, run_demo, shipped
+from entity.cli.demo import DEFENSES, run_demo
 from entity.config.schema import ConfigError
+from entity.config.shipped import shipped
 from entity.experiment import run
 from entity.setup import resolve
 from entity.sweep import study
@@ -74,6 +75,6 @@ def test_the_quick_study_distils_as_the_demo_does(tmp_path):
     cells = expand(study.find("quick").grid, tmp_path)
     of_drop = [cell.config.server.defense for cell in cells if cell.labels["defense"] == "drop"]
     told = [*demo.FAST, demo.GUARD]
-    config = resolve.experiment(resolve.read(demo.shipped("mnist5k/drop")), told)
+    config = resolve.experiment(resolve.read(shipped("mnist5k/drop")), told)
     assert of_drop
     assert all(defense == config.server.defense for defense in of_drop)

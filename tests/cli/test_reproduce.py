@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entity.cli import main, reproduce, sweep
+from entity.cli import console, main, reproduce, sweep
 from entity.config.schema import ConfigError
 from entity.experiment import settled
 from entity.record.directory import write_json
@@ -218,7 +218,7 @@ def test_unknown_studies_and_files_that_cannot_be_written(tiny, capsys):
 
 def test_the_list_has_every_shipped_study_in_80_columns(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(reproduce.out, "_width", 80, raising=False)
+    monkeypatch.setattr(console.out, "_width", 80, raising=False)
     assert main(["reproduce"]) == 0
     shown = capsys.readouterr().out
     assert study.names() == ["quick", "laptop", "paper-cifar10", "paper-cinic10", "paper-emnist"]

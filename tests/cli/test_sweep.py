@@ -1,17 +1,12 @@
-"""`drop sweep` and `drop results` as a user meets them; no experiment is run here."""
+"""`drop sweep` as a user meets it; no experiment is run here."""
 
-import csv
-import io
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from entity.cli import main, sweep
-from entity.record.directory import write_json
-from entity.results.store import read_row
 from entity.setup import resolve
 from entity.sweep.cells import expand
 from entity.sweep.grid import read
@@ -19,38 +14,7 @@ from entity.sweep.runner import Failure
 
 
 @pytest.fixture
-def grid(tmp_path, tables, monkeypatch):
-    """A grid of four cells beside which `runs/` would appear."""
-    monkeypatch.chdir(tmp_path)
-    data = {"base": tables(), "axes": {"lr": [0.1, 0.2]}, "seeds": [1, 2]}
-    Path("tiny.yaml").write_text(yaml.safe_dump(data, sort_keys=False))
-    return "tiny.yaml"
-
-
-def finish(cell, state="finished", mta=0.5, seconds=3600.0):
-    cell.folder.mkdir(parents=True, exist_ok=True)
-    write_json(cell.folder / "config.json", resolve.to_json(cell.config))
-    (cell.folder / "rounds.jsonl").write_text("")
-    summary = {
-        "name": cell.name,
-        "state": state,
-        "config_hash": cell.identity,
-        "mta": {"last10": mta},
-        "seconds": {"total": seconds},
-    }
-    write_json(cell.folder / "summary.json", summary)
-    if state == "failed":
-        (cell.folder / "error.txt").write_text("Traceback\nValueError: odd [bold]reason[/]\n")
-    return replace(cell, done=read_row(cell.folder))
-
-
-@pytest.fixture
-def cells(grid):
-    return expand(read(Path(grid)), Path("runs/tiny"))
-
-
-@pytest.fixture
-def pretend(monkeypatch):
+def pretend(monkeypatch, finish):
     """Sweeps that are asked for; runs named in `failing` fail and the others are finished."""
     asked, failing = [], set()
 
@@ -90,7 +54,9 @@ def test_failures_are_listed_at_the_end_with_exit_code_1(grid, pretend, capsys):
     assert last.startswith("3 of 4 runs are finished")
 
 
-def test_what_failed_before_is_tried_again_unless_told_otherwise(grid, cells, pretend, capsys):
+def test_what_failed_before_is_tried_again_unless_told_otherwise(
+    grid, cells, pretend, capsys, finish
+):
     asked, _ = pretend
     finish(cells[0], "failed")
     assert main(["sweep", grid, "--no-retry"]) == 1
@@ -124,7 +90,7 @@ def test_a_dry_run_runs_nothing_and_writes_nothing(grid, pretend, capsys):
     assert not Path("runs").exists()
 
 
-def test_a_dry_run_judges_time_by_runs_of_the_same_data_set_and_model(grid, cells, capsys):
+def test_a_dry_run_judges_time_by_runs_of_the_same_data_set_and_model(grid, cells, capsys, finish):
     finish(cells[0], seconds=3600.0)
     finish(cells[1], "interrupted", seconds=1.0)
     assert main(["sweep", grid, "--dry-run", "--jobs", "2"]) == 0
@@ -138,7 +104,7 @@ def test_a_dry_run_judges_time_by_runs_of_the_same_data_set_and_model(grid, cell
     assert capsys.readouterr().out.splitlines()[-1] == "nothing to do"
 
 
-def test_a_dry_run_says_for_what_it_cannot_know(grid, cells, capsys):
+def test_a_dry_run_says_for_what_it_cannot_know(grid, cells, capsys, finish):
     finish(cells[0], seconds=60.0)
     data = yaml.safe_load(Path(grid).read_text())
     data["axes"] = {"model": ["cnn", "lenet"]}
@@ -157,11 +123,6 @@ def test_a_dry_run_says_for_what_it_cannot_know(grid, cells, capsys):
         (["sweep", "tiny.yaml", "--lr", "3"], "--lr is not an option of drop sweep."),
         (["sweep", "tiny.yaml", "--where", "lr"], "is no condition"),
         (["sweep", "tiny.yaml", "--out", "tiny.yaml/x"], "--out tiny.yaml/x: cannot be written"),
-        (["results", "nowhere"], "nowhere: is no folder of runs."),
-        (["results", ".", "--format", "parquet"], "--format parquet: needs a file, --out FILE."),
-        (["results", ".", "--sql", "SELECT 1", "--by", "seed"], "--sql and --by: choose one"),
-        (["results", ".", "--by", ","], "--by: names no column."),
-        (["results", ".", "--out", "no/where.csv"], "--out no/where.csv: cannot be written"),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(grid, pretend, capsys, words, said):
@@ -189,103 +150,6 @@ def test_a_bad_cell_is_named_before_anything_runs(grid, pretend, capsys):
     assert "grid tiny.yaml: cell seed=1, DPR=7, lr=0.1: client.attack.DPR = 7" in shown
     assert "(Cells that are refused: 4.)" in shown
     assert pretend[0] == []
-
-
-# --- drop results
-
-
-def test_results_are_one_plain_line_a_run_where_there_is_no_terminal(cells, capsys):
-    for place, cell in enumerate(cells):
-        finish(cell, mta=place / 4)
-    assert main(["results"]) == 0
-    head, *lines = capsys.readouterr().out.splitlines()
-    assert head.split()[:7] == ["name", "defense", "attack", "seed", "lr", "MTA", "%"]
-    assert len(lines) == 4
-    assert lines[0].split()[:6] == ["lr0.1-seed1", "undefended", "badnets", "1", "0.1", "0.0"]
-
-
-def test_results_by_columns_are_means_over_the_rest(cells, capsys):
-    for cell, mta in zip(cells, (0.5, 0.6, 0.7, 0.8), strict=True):
-        finish(cell, mta=mta)
-    assert main(["results", "runs/tiny", "--by", "lr", "--format", "md"]) == 0
-    shown = capsys.readouterr()
-    assert "| 0.1 | 2 | 60.0 ± 14.1 |" in shown.out
-    assert shown.err == ""
-    assert main(["results", "runs/tiny", "--by", "defense", "--format", "latex"]) == 0
-    shown = capsys.readouterr()
-    assert r"undefended & 4 & 65.0 $\pm$ 12.9 &" in shown.out
-    assert "rows pool runs that differ in client.lr" in shown.err
-    finish(cells[0], "interrupted")
-    assert main(["results", "runs/tiny", "--by", "lr", "--format", "csv"]) == 0
-    shown = capsys.readouterr()
-    assert "1 of 4 runs are not finished and are left out" in shown.err
-    lines = {line["lr"]: line for line in csv.DictReader(io.StringIO(shown.out))}
-    assert {lr: (line["n"], line["mta_mean"]) for lr, line in lines.items()} == {
-        "0.1": ("1", "0.7"),
-        "0.2": ("2", "0.7"),
-    }
-    assert lines["0.1"]["mta_sd"] == ""
-    assert float(lines["0.2"]["mta_sd"]) == pytest.approx(0.02**0.5)
-
-
-@pytest.mark.parametrize(
-    ("name", "start"),
-    [
-        ("a.csv", "name,defense,"),
-        ("a.md", "| name | defense |"),
-        ("a.tex", r"\begin{tabular}"),
-        ("a.txt", "name  "),
-        ("a", "name  "),
-    ],
-)
-def test_the_name_of_the_file_says_the_format(cells, capsys, name, start):
-    finish(cells[0])
-    assert main(["results", "--out", name]) == 0
-    assert Path(name).read_text().startswith(start)
-    assert f"Written to {name}" in capsys.readouterr().out
-
-
-def test_results_of_nothing_say_so(tmp_path, grid, capsys):
-    (tmp_path / "runs").mkdir()
-    assert main(["results"]) == 0
-    shown = capsys.readouterr()
-    assert "no runs in runs" in shown.err
-    assert shown.out.startswith("name")
-    assert main(["results", "--by", "defense", "--format", "md"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 2
-
-
-def test_conditions_that_hold_for_nothing_say_so(cells, capsys):
-    finish(cells[0])
-    assert main(["results", "--where", "mta>0.9"]) == 0
-    assert "no runs in runs, of which --where holds for none of 1" in capsys.readouterr().err
-
-
-def test_a_terminal_shows_a_table_without_what_is_for_programs(cells, capsys, monkeypatch):
-    finish(cells[0])
-    for width, seen in ((80, False), (160, True)):
-        monkeypatch.setattr(
-            sweep, "out", sweep.Console(force_terminal=True, width=width, no_color=True)
-        )
-        assert main(["results"]) == 0
-        shown = capsys.readouterr().out
-        assert "50.0" in shown
-        assert "undefend" in shown
-        assert (cells[0].name in shown) is seen
-        assert cells[0].identity not in shown
-
-
-def test_sql_and_parquet(cells, capsys):
-    pytest.importorskip("duckdb")
-    for cell in cells:
-        finish(cell)
-    query = "SELECT lr, count(*) AS n FROM runs GROUP BY lr ORDER BY lr"
-    assert main(["results", "--sql", query, "--format", "csv"]) == 0
-    assert capsys.readouterr().out == "lr,n\n0.1,2\n0.2,2\n"
-    assert main(["results", "--sql", query, "--out", "x.parquet"]) == 0
-    assert Path("x.parquet").read_bytes()[:4] == b"PAR1"
-    assert main(["results", "--sql", "SELEC"]) == 2
-    assert "drop: --sql: " in capsys.readouterr().err
 
 
 def test_the_readme_s_grid_is_one(tmp_path):

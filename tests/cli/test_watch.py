@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from entity.cli import main, watch
+from entity.cli import console, main
 from entity.record.directory import write_json
 from entity.record.follow import Tail
 from entity.results.watch import Watched, refused_of, sparkline
@@ -61,7 +61,7 @@ def run(tmp_path):
 @pytest.fixture
 def terminal(monkeypatch):
     screen = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
-    monkeypatch.setattr(watch, "out", screen)
+    monkeypatch.setattr(console, "out", screen)
     return screen.file
 
 

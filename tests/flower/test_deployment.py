@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("flwr.serverapp")
 
 from entity import experiment as loop
-from entity.cli.scaffold import write_app
+from entity.cli.deploy import write_app
 from entity.layout import ModelState
 from entity.record.checkpoint import Checkpoints
 from entity.seeding import Seeds

@@ -9,7 +9,7 @@ from torch import nn
 
 import entity.experiment as loop
 from entity.attacks import ATTACKS
-from entity.cli import catalogue
+from entity.cli.list import rows
 from entity.config.schema import ConfigError
 from entity.defenses import DEFENSES
 from entity.defenses.crfl import Crfl, CrflArgs
@@ -194,7 +194,7 @@ def test_memory_does_not_grow_with_the_round(experiment, monkeypatch):
 
 
 def test_the_list_says_who_can_stream():
-    listed = {row["name"]: row["streams"] for row in catalogue.rows("defenses")}
+    listed = {row["name"]: row["streams"] for row in rows("defenses")}
     able = {name: how for name, how in listed.items() if how != "no"}
     assert able == {
         **dict.fromkeys(["undefended", "crfl", "flip", "finetuning"], "yes"),

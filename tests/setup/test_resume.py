@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 
 import entity.experiment as loop
 from entity.cli import main
-from entity.cli.demo import shipped
 from entity.config.schema import ConfigError
+from entity.config.shipped import shipped
 from entity.defenses import DEFENSES
 from entity.experiment import run
 from entity.metrics import Detection
@@ -702,7 +702,7 @@ def test_sigterm_is_handled_during_a_command_only(monkeypatch):
         time.sleep(5)
         return 0
 
-    monkeypatch.setattr("entity.cli.app._list", look)
+    monkeypatch.setattr("entity.cli.list._list", look)
     assert main(["list"]) == 143
     assert during[0] is not before
     assert signal.getsignal(signal.SIGTERM) is before

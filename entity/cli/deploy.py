@@ -1,12 +1,16 @@
-"""`drop deploy init`: the files of a Flower app that trains and defends one experiment."""
+"""The command `drop deploy init`: a Flower app that trains and defends one experiment."""
 
+import argparse
 import json
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from entity.cli import console
+from entity.cli.options import configured
 from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError
+from entity.config.shipped import shipped
 from entity.setup.resolve import to_json
 
 _PYPROJECT = Template("""\
@@ -89,6 +93,36 @@ The log names every node that was refused and why; with `state` set, so does `ro
 folder. Without node authentication a node that starts again has a new id and a clean slate:
 docs/DEPLOY.md of the project says how to give nodes keys.
 """)
+
+
+def add_deploy_command(commands: Any) -> None:
+    """Add `drop deploy`."""
+    deploy = commands.add_parser(
+        "deploy", help="take a defense to a real federation", allow_abbrev=False
+    )
+    init = deploy.add_subparsers(dest="what", required=True, metavar="COMMAND").add_parser(
+        "init",
+        help="write a ready Flower app",
+        description="Write a Flower app that trains and defends an experiment: see its README.md.",
+        epilog="Any field of the configuration is an option, too, as of drop run.",
+        allow_abbrev=False,
+    )
+    init.add_argument("folder", type=Path, metavar="DIR", help="folder to write, new or empty")
+    init.add_argument(
+        "--config",
+        type=Path,
+        default=shipped("mnist5k/droplet"),
+        help="JSON or YAML file (default: the demo's federation with DROPlet)",
+    )
+    init.add_argument("--data_root", help="data folder, another name of --datasets_path")
+    init.set_defaults(go=_deploy, takes_fields=True)
+
+
+def _deploy(options: argparse.Namespace, rest: list[str]) -> int:
+    config = configured(options, rest)
+    for path in write_app(options.folder, config):
+        console.say(str(path))
+    return 0
 
 
 def write_app(folder: Path, config: ExperimentConfig) -> list[Path]:

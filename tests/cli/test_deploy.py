@@ -6,7 +6,7 @@ import tomllib
 import pytest
 
 from entity.cli import main
-from entity.cli.scaffold import write_app
+from entity.cli.deploy import write_app
 from entity.config.schema import ConfigError
 from entity.setup import resolve
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from entity.attacks import ATTACKS
-from entity.cli import catalogue
+from entity.cli.list import CATALOGUE, rows
 from entity.config.schema import ConfigError
 from entity.dataset import DATASETS
 from entity.defenses import ALIASES, DEFENSES
@@ -21,30 +21,30 @@ REGISTRIES = {
 
 @pytest.mark.parametrize("kind", REGISTRIES)
 def test_everything_that_can_be_chosen_is_listed_in_order_with_a_line_of_what_it_is(kind):
-    rows = catalogue.rows(kind)
+    listed = rows(kind)
     beside = ["imagefolder:NAME"] if kind == "datasets" else []
-    assert [row["name"] for row in rows] == [*REGISTRIES[kind], *beside]
-    for row in rows:
+    assert [row["name"] for row in listed] == [*REGISTRIES[kind], *beside]
+    for row in listed:
         assert 10 < len(row["summary"]) < 120, row
         assert "\n" not in row["summary"]
         assert all(isinstance(value, str) for value in row.values())
-    assert json.loads(json.dumps(rows)) == rows
+    assert json.loads(json.dumps(listed)) == listed
 
 
 def test_every_kind_is_in_the_catalogue():
-    assert list(catalogue.CATALOGUE) == list(REGISTRIES)
+    assert list(CATALOGUE) == list(REGISTRIES)
 
 
 def test_a_defense_says_what_its_threat_model_grants_and_its_other_names():
-    rows = {row["name"]: row for row in catalogue.rows("defenses")}
-    assert rows["undefended"]["needs"] == "nothing"
-    assert "client identity" in rows["drop"]["needs"]
-    assert "clean data" in rows["drop"]["needs"]
-    assert rows["drop"]["aliases"] == "maze"
-    listed = {alias for row in rows.values() for alias in row["aliases"].split(", ") if alias}
+    defenses = {row["name"]: row for row in rows("defenses")}
+    assert defenses["undefended"]["needs"] == "nothing"
+    assert "client identity" in defenses["drop"]["needs"]
+    assert "clean data" in defenses["drop"]["needs"]
+    assert defenses["drop"]["aliases"] == "maze"
+    listed = {alias for row in defenses.values() for alias in row["aliases"].split(", ") if alias}
     assert listed == set(ALIASES)
 
 
 def test_an_unknown_kind_is_refused_with_the_nearest():
     with pytest.raises(ConfigError, match=r"^drop list defences is unknown\. Did you mean defen"):
-        catalogue.rows("defences")
+        rows("defences")

@@ -1,0 +1,36 @@
+"""The command `drop fields`: every field of a configuration."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+from rich.padding import Padding
+from rich.text import Text
+
+from entity.cli import console
+from entity.config import schema
+from entity.setup import resolve
+
+
+def add_fields_command(commands: Any) -> None:
+    """Add `drop fields`."""
+    parser = commands.add_parser(
+        "fields", help="every field of a configuration", allow_abbrev=False
+    )
+    parser.add_argument("--defense", default="drop", help="whose defense_args to show")
+    parser.add_argument("--attack", default="badnets", help="whose attack fields to show")
+    parser.add_argument("--poison", default="pixel", help="whose poison fields to show")
+    parser.set_defaults(go=_fields)
+
+
+def _fields(options: argparse.Namespace, rest: list[str]) -> int:
+    for field in resolve.fields_of(options.defense, options.attack, options.poison):
+        default = field.default
+        shown = "" if default is dataclasses.MISSING else f" [{schema.show(default)}]"
+        console.out.print(
+            f"[bold]{field.path}[/]: {schema.describe(field.kind)}", end="", highlight=False
+        )
+        console.out.print(shown, markup=False, highlight=False)
+        if field.doc:
+            console.out.print(Padding(Text(" ".join(field.doc.split())), (0, 0, 0, 4)))
+    return 0

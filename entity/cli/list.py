@@ -1,0 +1,109 @@
+"""The command `drop list`: every registry as rows of name, summary, paper and needs."""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from entity.attacks import ATTACKS
+from entity.cli import console
+from entity.config.schema import ConfigError, unknown
+from entity.dataset import DATASETS
+from entity.dataset.imagefolder import PREFIX, SUMMARY
+from entity.defenses import ALIASES, DEFENSES
+from entity.models import MODELS
+from entity.poisons import POISONS
+
+Row = dict[str, str]
+
+
+def _defenses() -> list[Row]:
+    aliases: dict[str, list[str]] = {}
+    for alias, name in ALIASES.items():
+        aliases.setdefault(name, []).append(alias)
+    return [
+        {
+            "name": name,
+            "summary": server.summary,
+            "paper": server.paper,
+            "needs": str(server.needs(server.hyperparameters())),
+            "streams": server.streaming,
+            "aliases": ", ".join(aliases.get(name, [])),
+        }
+        for name, server in DEFENSES.items()
+    ]
+
+
+def _entries(registry: dict[str, Any]) -> Callable[[], list[Row]]:
+    return lambda: [
+        {"name": name, "summary": entry.summary, "paper": entry.paper}
+        for name, entry in registry.items()
+    ]
+
+
+def _datasets() -> list[Row]:
+    own = {"name": f"{PREFIX}NAME", "summary": SUMMARY, "paper": ""}
+    return [*_entries(DATASETS)(), own]
+
+
+CATALOGUE: dict[str, Callable[[], list[Row]]] = {
+    "defenses": _defenses,
+    "attacks": _entries(ATTACKS),
+    "poisons": _entries(POISONS),
+    "datasets": _datasets,
+    "models": _entries(MODELS),
+}
+
+
+def rows(kind: str) -> list[Row]:
+    """Return one registry, in its order.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such registry.
+    """
+    if kind not in CATALOGUE:
+        raise ConfigError(unknown(f"drop list {kind}", kind, CATALOGUE))
+    return CATALOGUE[kind]()
+
+
+def add_list_command(commands: Any) -> None:
+    """Add `drop list`."""
+    parser = commands.add_parser("list", help="what there is to choose from", allow_abbrev=False)
+    parser.add_argument("kind", nargs="?", help=", ".join(CATALOGUE))
+    parser.add_argument("--json", action="store_true", help="print as JSON")
+    parser.set_defaults(go=_list)
+
+
+def _list(options: argparse.Namespace, rest: list[str]) -> int:
+    kinds = [options.kind] if options.kind else [*CATALOGUE]
+    registries = {kind: rows(kind) for kind in kinds}
+    if options.json:
+        print(json.dumps(registries[options.kind] if options.kind else registries, indent=2))
+        return 0
+    for kind, entries in registries.items():
+        console.out.print(_listing(kind, entries))
+    return 0
+
+
+def _listing(kind: str, rows: list[Row]) -> Table:
+    """Return a registry as a table; on a narrow terminal the paper stands below the summary."""
+    narrow, needs = console.out.width < 110, kind == "defenses"
+    table = Table(
+        title=kind, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
+    table.add_column("name", no_wrap=True)
+    for heading in ("what it is", *(() if narrow else ("paper",)), *(("needs",) if needs else ())):
+        table.add_column(heading)
+    if needs:
+        table.add_column("streams", max_width=8)
+    for row in rows:
+        about = [Text(row["summary"]), Text(row["paper"], style="dim")]
+        cells = [Text("\n").join(part for part in about if part)] if narrow else about
+        table.add_row(row["name"], *cells, *([row["needs"], row["streams"]] if needs else []))
+    return table

@@ -1,0 +1,134 @@
+"""The command `drop results`: all runs of a folder as one table."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table as Screen
+
+from entity.cli import console
+from entity.cli.sweep import RUNS, add_where
+from entity.config.schema import ConfigError
+from entity.record.directory import write_aside
+from entity.results import duckdb_export, filter, store, tables
+from entity.results.store import Run
+from entity.results.tables import Table
+
+_WRITERS: dict[str, Callable[[Table], str]] = {
+    "csv": tables.to_csv,
+    "md": tables.to_markdown,
+    "latex": tables.to_latex,
+}
+_FOR_PROGRAMS = ("hash", "path")
+_SUFFIXES = {".csv": "csv", ".md": "md", ".tex": "latex", ".parquet": "parquet"}
+
+
+def add_results_command(commands: Any) -> None:
+    """Add `drop results`."""
+    parser = commands.add_parser(
+        "results",
+        help="all runs of a folder as one table",
+        description="Show all runs in and below some folders as one table.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", type=Path, nargs="*", default=[RUNS], help="default: runs")
+    add_where(parser, "only runs of which this holds, such as attack=dba or 'mta>=0.9'")
+    parser.add_argument("--by", help="columns, with commas between: mean ± sd over all other runs")
+    parser.add_argument("--sql", help="ask the table, which is called runs (extra `store`)")
+    formats = ("table", *_WRITERS, "parquet")
+    parser.add_argument(
+        "--format", choices=formats, help="default: by the name of --out, else table"
+    )
+    parser.add_argument("--out", type=Path, help="file to write")
+    parser.set_defaults(go=_results)
+
+
+def _results(options: argparse.Namespace, rest: list[str]) -> int:
+    kind = options.format or _format_of(options.out)
+    if kind == "parquet" and options.out is None:
+        raise ConfigError("--format parquet: needs a file, --out FILE.")
+    if options.sql and options.by:
+        raise ConfigError("--sql and --by: choose one; SQL groups by itself.")
+    found = store.collect(options.runs)
+    runs = store.select(found, filter.parse(options.where))
+    if not runs:
+        among = " ".join(map(str, options.runs))
+        holds = f", of which --where holds for none of {len(found)}" if found else ""
+        console.warn(f"no runs in {among}{holds}")
+    _write(_table_of(runs, options), kind, options.out)
+    return 0
+
+
+def _table_of(runs: Sequence[Run], options: argparse.Namespace) -> Table:
+    if options.sql:
+        return duckdb_export.query(store.table(runs), options.sql)
+    if not options.by:
+        return store.table(runs)
+    by = [name.strip() for name in options.by.split(",") if name.strip()]
+    if not by:
+        raise ConfigError("--by: names no column.")
+    unfinished = sum(not run.finished for run in runs)
+    if unfinished:
+        console.warn(f"{unfinished} of {len(runs)} runs are not finished and are left out")
+    if pooled := store.pooled(runs, by):
+        console.warn(f"rows pool runs that differ in {', '.join(pooled)}; --by can tell them apart")
+    return store.grouped(runs, by)
+
+
+def _format_of(path: Path | None) -> str:
+    return "table" if path is None else _SUFFIXES.get(path.suffix.lower(), "table")
+
+
+def _write(table: Table, kind: str, path: Path | None) -> None:
+    if kind == "parquet":
+        assert path is not None
+        duckdb_export.write_parquet(table, path)
+    elif kind != "table":
+        text = _WRITERS[kind](table)
+        if path is None:
+            print(text, end="")
+        else:
+            _save(text, path)
+    elif path is not None:
+        _save(_text(table), path)
+    elif console.out.is_terminal:
+        console.out.print(_screen(table))
+    else:
+        print(_text(table), end="")
+    if path is not None:
+        console.say(f"Written to {path}")
+
+
+def _save(text: str, path: Path) -> None:
+    try:
+        write_aside(path, text.encode())
+    except OSError as error:
+        raise ConfigError(f"--out {path}: cannot be written ({error.strerror}).") from error
+
+
+def _screen(table: Table) -> Screen:
+    """Return what fits a terminal: figures are never folded, and some texts are left out."""
+    screen = Screen(box=SIMPLE_HEAD, pad_edge=False)
+    left_out = _FOR_PROGRAMS if console.out.width >= 110 else ("name", *_FOR_PROGRAMS)
+    shown = [place for place, each in enumerate(table.columns) if each.name not in left_out]
+    texts = table.texts()
+    for column, cells in ((table.columns[i], [line[i] for line in texts]) for i in shown):
+        widest = max(map(len, [*cells, ""]))
+        screen.add_column(
+            column.heading,
+            justify="right" if column.right else "left",
+            overflow="fold",
+            min_width=widest if column.right else min(8, widest),
+        )
+    for line in texts:
+        screen.add_row(*(line[place] for place in shown))
+    return screen
+
+
+def _text(table: Table) -> str:
+    lines = [table.headings, *table.texts()]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    padded = ("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
+    return "".join(f"{line.rstrip()}\n" for line in padded)

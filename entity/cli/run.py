@@ -1,0 +1,136 @@
+"""The command `drop run`: one experiment."""
+
+import argparse
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from entity.cli import console
+from entity.cli.options import configured, given
+from entity.cli.progress import Display, percent
+from entity.config import schema
+from entity.config.fields import ExperimentConfig
+from entity.config.schema import ConfigError
+from entity.experiment import Result, run
+from entity.setup import resolve
+from entity.setup.resume import recorded
+from entity.trackers import TRACKERS
+
+
+def add_run_command(commands: Any) -> None:
+    """Add `drop run`."""
+    parser = commands.add_parser(
+        "run",
+        help="run one experiment",
+        description="Run one experiment from a configuration file.",
+        epilog="Any field of the configuration is an option, too: --DPR 0.25 --rounds 40 "
+        "--client.lr 0.1 --client.attack null. `drop fields` lists them.",
+        allow_abbrev=False,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--config", type=Path, help="JSON or YAML file")
+    what.add_argument(
+        "--resume", type=Path, metavar="RUN", help="run directory of a stopped run to go on with"
+    )
+    parser.add_argument("--out", type=Path, help="run directory (default: runs/NAME)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
+    parser.add_argument("--data_root", help="data folder, another name of --datasets_path")
+    parser.add_argument(
+        "--trackers", nargs="+", metavar="TRACKER", help=f"tell {', '.join(TRACKERS)} of it, too"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.set_defaults(go=_run, takes_fields=True)
+
+
+def _run(options: argparse.Namespace, rest: list[str]) -> int:
+    if options.resume is None:
+        config = configured(options, rest)
+        name = config.name or resolve.default_name(config)
+        folder = options.out or _free(Path("runs") / name)
+        how = {"overwrite": options.overwrite}
+    else:
+        folder, how = options.resume, {"resume": True}
+        if options.out or options.overwrite:
+            raise ConfigError(f"--resume {folder}: takes neither --out nor --overwrite.")
+        config = recorded(folder, given(options, rest))
+    quiet = options.quiet or not config.settings.verbose
+    try:
+        result = run_shown(config, folder, config.server.defense.type, quiet=quiet, **how)
+    except KeyboardInterrupt:
+        if (folder / "config.json").exists():
+            console.note(f"To go on: drop run --resume {shlex.quote(str(folder))}")
+        raise
+    if options.json:
+        print(json.dumps(schema.dump(_finite(result.summary)), indent=2))
+    else:
+        console.out.print(summaries([result], [config.server.defense.type]))
+        console.say(f"Written to {folder}")
+    return 0
+
+
+def _free(folder: Path) -> Path:
+    """Return the folder, or with a number behind it where it is taken."""
+    number = 2
+    free = folder
+    while free.exists():
+        free = folder.with_name(f"{folder.name}-{number}")
+        number += 1
+    return free
+
+
+def run_shown(
+    config: ExperimentConfig, folder: Path, title: str, *, quiet: bool, **how: bool
+) -> Result:
+    """Run an experiment and show its rounds on standard error.
+
+    Parameters
+    ----------
+    config
+        A checked config.
+    folder
+        Run directory.
+    title
+        What stands before every round.
+    quiet
+        Show nothing.
+    how
+        `overwrite` or `resume`, as `experiment.run` takes them.
+    """
+    with Display(console.err, title, config.federation.rounds, quiet=quiet) as display:
+        return run(config, folder, on_round=display, **how)
+
+
+def summaries(results: Sequence[Result], names: Sequence[str]) -> Table:
+    """Return what some runs came to, a row for each."""
+    table = Table(
+        title="Mean of the last 10 rounds", title_justify="left", title_style="", box=SIMPLE_HEAD
+    )
+    table.add_column("run", overflow="fold")
+    for heading in ("MTA", "ASR", "refused", "of attackers", "of honest", "seconds"):
+        table.add_column(heading, justify="right")
+    for name, result in zip(names, results, strict=True):
+        summary = result.summary
+        detection = _finite(summary["detection"])
+        table.add_row(
+            name,
+            percent(summary["mta"]["last10"]),
+            percent(summary["asr"]["last10"]),
+            str(summary["refusals"]),
+            percent(detection["tpr"]),
+            percent(detection["fpr"]),
+            f"{summary['seconds']['total']:.1f}",
+        )
+    return table
+
+
+def _finite(value: Any) -> Any:
+    """Return a summary with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and value != value else value

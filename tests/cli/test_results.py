@@ -1,0 +1,121 @@
+"""`drop results` as a user meets it; no experiment is run here."""
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from entity.cli import console, main
+
+
+def test_results_are_one_plain_line_a_run_where_there_is_no_terminal(cells, capsys, finish):
+    for place, cell in enumerate(cells):
+        finish(cell, mta=place / 4)
+    assert main(["results"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split()[:7] == ["name", "defense", "attack", "seed", "lr", "MTA", "%"]
+    assert len(lines) == 4
+    assert lines[0].split()[:6] == ["lr0.1-seed1", "undefended", "badnets", "1", "0.1", "0.0"]
+
+
+def test_results_by_columns_are_means_over_the_rest(cells, capsys, finish):
+    for cell, mta in zip(cells, (0.5, 0.6, 0.7, 0.8), strict=True):
+        finish(cell, mta=mta)
+    assert main(["results", "runs/tiny", "--by", "lr", "--format", "md"]) == 0
+    shown = capsys.readouterr()
+    assert "| 0.1 | 2 | 60.0 ± 14.1 |" in shown.out
+    assert shown.err == ""
+    assert main(["results", "runs/tiny", "--by", "defense", "--format", "latex"]) == 0
+    shown = capsys.readouterr()
+    assert r"undefended & 4 & 65.0 $\pm$ 12.9 &" in shown.out
+    assert "rows pool runs that differ in client.lr" in shown.err
+    finish(cells[0], "interrupted")
+    assert main(["results", "runs/tiny", "--by", "lr", "--format", "csv"]) == 0
+    shown = capsys.readouterr()
+    assert "1 of 4 runs are not finished and are left out" in shown.err
+    lines = {line["lr"]: line for line in csv.DictReader(io.StringIO(shown.out))}
+    assert {lr: (line["n"], line["mta_mean"]) for lr, line in lines.items()} == {
+        "0.1": ("1", "0.7"),
+        "0.2": ("2", "0.7"),
+    }
+    assert lines["0.1"]["mta_sd"] == ""
+    assert float(lines["0.2"]["mta_sd"]) == pytest.approx(0.02**0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("a.csv", "name,defense,"),
+        ("a.md", "| name | defense |"),
+        ("a.tex", r"\begin{tabular}"),
+        ("a.txt", "name  "),
+        ("a", "name  "),
+    ],
+)
+def test_the_name_of_the_file_says_the_format(cells, capsys, name, start, finish):
+    finish(cells[0])
+    assert main(["results", "--out", name]) == 0
+    assert Path(name).read_text().startswith(start)
+    assert f"Written to {name}" in capsys.readouterr().out
+
+
+def test_results_of_nothing_say_so(tmp_path, grid, capsys):
+    (tmp_path / "runs").mkdir()
+    assert main(["results"]) == 0
+    shown = capsys.readouterr()
+    assert "no runs in runs" in shown.err
+    assert shown.out.startswith("name")
+    assert main(["results", "--by", "defense", "--format", "md"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_conditions_that_hold_for_nothing_say_so(cells, capsys, finish):
+    finish(cells[0])
+    assert main(["results", "--where", "mta>0.9"]) == 0
+    assert "no runs in runs, of which --where holds for none of 1" in capsys.readouterr().err
+
+
+def test_a_terminal_shows_a_table_without_what_is_for_programs(cells, capsys, monkeypatch, finish):
+    finish(cells[0])
+    for width, seen in ((80, False), (160, True)):
+        monkeypatch.setattr(
+            console, "out", Console(force_terminal=True, width=width, no_color=True)
+        )
+        assert main(["results"]) == 0
+        shown = capsys.readouterr().out
+        assert "50.0" in shown
+        assert "undefend" in shown
+        assert (cells[0].name in shown) is seen
+        assert cells[0].identity not in shown
+
+
+def test_sql_and_parquet(cells, capsys, finish):
+    pytest.importorskip("duckdb")
+    for cell in cells:
+        finish(cell)
+    query = "SELECT lr, count(*) AS n FROM runs GROUP BY lr ORDER BY lr"
+    assert main(["results", "--sql", query, "--format", "csv"]) == 0
+    assert capsys.readouterr().out == "lr,n\n0.1,2\n0.2,2\n"
+    assert main(["results", "--sql", query, "--out", "x.parquet"]) == 0
+    assert Path("x.parquet").read_bytes()[:4] == b"PAR1"
+    assert main(["results", "--sql", "SELEC"]) == 2
+    assert "drop: --sql: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["results", "nowhere"], "nowhere: is no folder of runs."),
+        (["results", ".", "--format", "parquet"], "--format parquet: needs a file, --out FILE."),
+        (["results", ".", "--sql", "SELECT 1", "--by", "seed"], "--sql and --by: choose one"),
+        (["results", ".", "--by", ","], "--by: names no column."),
+        (["results", ".", "--out", "no/where.csv"], "--out no/where.csv: cannot be written"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(grid, capsys, words, said):
+    assert main(words) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
