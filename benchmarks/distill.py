@@ -23,9 +23,9 @@ from pages import PERFORMANCE, commit, hardware, markdown, put_section
 from situations import FEDERATIONS, Situation, prepare
 from torch import nn
 
-from entity.distill import Ensemble, Labelled, MazeArgs, agreement, distill
+from entity.distill import Ensemble, Labelled, MazeArgs, Networks, agreement, distill
 from entity.engine.allocator import keep_pages
-from entity.models import CRITICS, GENERATORS
+from entity.models import CRITICS, GENERATORS, Critic, Generator
 from entity.seeding import Seeds, global_stream
 
 NUM_SEED = 300
@@ -55,7 +55,9 @@ class Outcome:
     agreement: float
 
 
-def networks(situation: Situation, seed: int, clone: bool, args: MazeArgs) -> list[nn.Module]:
+def fresh(
+    situation: Situation, seed: int, clone: bool, args: MazeArgs
+) -> tuple[nn.Module, Generator, Critic]:
     """Return student, generator and critic; the same student whatever the settings."""
     seeds = Seeds(seed)
     roster = situation.roster
@@ -70,7 +72,7 @@ def networks(situation: Situation, seed: int, clone: bool, args: MazeArgs) -> li
             channels, size, args.latent_dim, args.gen_width, roster.classes
         )
         critic = CRITICS["conv3_dis"](channels, size, args.dis_width)
-    return [student, generator, critic]
+    return student, generator, critic
 
 
 def run(name: str, situation: Situation, seed: int, clone: bool, iterations: int) -> Outcome:
@@ -78,7 +80,7 @@ def run(name: str, situation: Situation, seed: int, clone: bool, iterations: int
     args = replace(OURS.get(name, SAME), distill_iters=iterations)
     if name == "fast" and clone:
         args = replace(args, lr_clone=GENTLE)
-    student, generator, critic = networks(situation, seed, clone, args)
+    student, generator, critic = fresh(situation, seed, clone, args)
     teachers = [situation.module(state) for state in situation.teachers]
     clean, labels = situation.clean
     rng = Seeds(seed).generator("benchmark, distillation")
@@ -90,7 +92,8 @@ def run(name: str, situation: Situation, seed: int, clone: bool, iterations: int
         phases = plain_maze.distill(teachers, student, generator, critic, seeds, settings, rng)
     else:
         rest = Labelled(clean[NUM_SEED:], labels[NUM_SEED:])
-        report = distill(ensemble, student, generator, critic, seeds, args, rng, holdout=rest)
+        networks = Networks(ensemble, student, generator, critic)
+        report = distill(networks, seeds, args, rng, holdout=rest)
         phases, done = report.seconds, report.iterations
     seconds = time.process_time() - began
     found = situation.judge(student)

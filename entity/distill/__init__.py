@@ -4,7 +4,9 @@ from entity.distill import dfme
 from entity.distill.agreement import PROBES, agreement
 from entity.distill.ensemble import Ensemble
 from entity.distill.held_out import Labelled
-from entity.distill.maze import Distillation, MazeArgs, distill
+from entity.distill.maze import distill
+from entity.distill.settings import MazeArgs
+from entity.distill.training import Distillation, Networks
 
 __all__ = [
     "PROBES",
@@ -12,6 +14,7 @@ __all__ = [
     "Ensemble",
     "Labelled",
     "MazeArgs",
+    "Networks",
     "agreement",
     "dfme",
     "distill",

@@ -17,26 +17,13 @@ Where we leave the paper, and why (the first two as DROP does):
   server and only where asked for; DROP's always is, by the test set.
 """
 
-import torch
-from torch import Tensor, nn
+from dataclasses import replace
 
-from entity.distill.ensemble import Ensemble
-from entity.distill.held_out import Exam, Labelled
-from entity.distill.losses import disagreement
-from entity.distill.maze import (
-    RECHECK,
-    Distillation,
-    MazeArgs,
-    conclude,
-    descend,
-    lay_out,
-    new_optimiser,
-    new_plateau,
-    new_schedule,
-)
-from entity.models import Generator
-from entity.training import autocast
-from entity.updates import Stopwatch
+import torch
+
+from entity.distill.held_out import Labelled
+from entity.distill.settings import MazeArgs
+from entity.distill.training import RECHECK, Distillation, Networks, Run
 
 
 def iterations(args: MazeArgs) -> int:
@@ -47,26 +34,22 @@ def iterations(args: MazeArgs) -> int:
     >>> iterations(MazeArgs(budget=5e6, batch_size=512))
     9765
     """
-    return args.distill_iters or int(args.budget // args.batch_size)
+    return args.iterations_of(args.batch_size)
 
 
 def distill(
-    ensemble: Ensemble,
-    student: nn.Module,
-    generator: Generator,
+    networks: Networks,
     args: MazeArgs,
     rng: torch.Generator,
     *,
     holdout: Labelled | None = None,
 ) -> Distillation:
-    """Train `student` to answer as `ensemble` does, on the generator's images alone.
+    """Train the student to answer as the teachers do, on the generator's images alone.
 
     Parameters
     ----------
-    ensemble
-        The teachers; must have members.
-    student, generator
-        Trained in place.
+    networks
+        Teachers, student and generator.
     args
         Those that apply: budget or distill_iters, batch_size, iter_gen, iter_clone, lr_clone,
         lr_gen, opt, lr_scheduler, cycles, plateau, early_stopping, frac_recover_acc, log_iter,
@@ -76,62 +59,37 @@ def distill(
     holdout
         What accuracy is measured on, if at all.
     """
-    device = next(student.parameters()).device
-    report = Distillation()
-    watch = Stopwatch()
-    total = iterations(args)
-    learn = new_optimiser(student, args, args.lr_clone)
-    seek = new_optimiser(generator, args, args.lr_gen)
-    used = [learn] * (args.iter_clone > 0) + [seek] * (args.iter_gen > 0)
-    schedules = [new_schedule(optimiser, args, total) for optimiser in used]
-
-    def sample() -> Tensor:
-        return generator(generator.noise(args.batch_size, rng).to(device))
-
-    if args.channels_last:
-        lay_out(ensemble, student, generator)
-    generator.train()  # throughout: images are normalised by their own batch, as published
-    with torch.no_grad():
-        report.removed += len(ensemble.filter_by_bound(sample()))
-    if not ensemble.members:
-        return report
-
-    exam = Exam(
-        holdout,
-        ensemble,
-        student,
-        every=args.log_iter,
-        target=args.frac_recover_acc if args.early_stopping else None,
+    run = Run(
+        networks,
+        replace(args, loss_type="l1", temperature=1.0),
+        rng,
+        iterations=iterations(args),
+        queries=args.batch_size,
+        steps={"student": args.iter_clone, "generator": args.iter_gen},
     )
-    plateau = new_plateau(args, total, ensemble, student, generator, holdout, rng)
-    for report.iterations in range(1, total + 1):
-        with watch("generator"):
-            student.eval()
-            for _ in range(args.iter_gen):
-                x = sample()
-                descend(seek, -disagreement(ensemble(x), student(x), "l1", 1.0))
-            student.train()
+    run.generator.train()  # throughout: images are normalised by their own batch, as published
+    with torch.no_grad():
+        probe = run.sample()
+    if not run.begin(probe, holdout):
+        return run.report
+    for iteration in range(1, run.iterations + 1):
+        improve_generator(run)
         for _ in range(args.iter_clone):
-            with torch.no_grad():
-                with watch("generator"):
-                    x = sample()
-                with watch("teachers"), autocast(device, args.amp_enabled):
-                    answers = ensemble(x).float()
-            with watch("student"):
-                with autocast(device, args.amp_enabled):
-                    own = student(x)
-                descend(learn, disagreement(answers, own.float(), "l1", 1.0))
-        for schedule in schedules:
-            schedule.step()
-        if report.iterations % RECHECK == 0:
-            with torch.no_grad():
-                report.removed += len(ensemble.filter_by_bound(sample()))
-            if not ensemble.members:
-                break
-        with watch("holdout"):
-            queries = report.iterations * args.batch_size
-            if exam.passed(queries) or plateau.reached(report.iterations):
-                break
+            x, answers = run.new_batch()
+            with run.watch("student"):
+                run.learn(x, answers)
+        with torch.no_grad():
+            probe = run.sample() if iteration % RECHECK == 0 else None
+        if run.ends(iteration, probe):
+            break
+    return run.conclude()
 
-    report.agreement = plateau.agreement
-    return conclude(report, ensemble, student, generator, exam, watch, rng)
+
+def improve_generator(run: Run) -> None:
+    """Move the generator to where student and teachers disagree."""
+    with run.watch("generator"):
+        run.student.eval()
+        for _ in range(run.args.iter_gen):
+            x = run.sample()
+            run.descend("generator", -run.disagreement(run.teachers(x), run.student(x)))
+        run.student.train()

@@ -17,8 +17,8 @@ from entity.defenses import (
     DropletArgs,
     Undefended,
     UndefendedArgs,
-    drop,
 )
+from entity.distill import maze
 from entity.engine.local_training import single_threaded
 from entity.layout import ModelState, ParamSpec
 from entity.models import build
@@ -450,7 +450,7 @@ def test_generator_and_critic_of_before_are_mixed_in_too(world, name, field):
                 spec=spec,
             )
             server.aggregate(updates)
-            states.append(server.previous[name].weights.clone())
+            states.append(server.distiller.previous[name].weights.clone())
         return states
 
     first, fresh = played(1.0)
@@ -530,13 +530,13 @@ def test_without_a_critic_it_runs_without_any_clean_data(world):
 def shown(monkeypatch):
     """The clean parts that each distillation is shown: (seeds, holdout)."""
     parts = []
-    inner = drop.distill
+    inner = maze.distill
 
     def spy(*args, holdout=None, **more):
-        parts.append((args[4], holdout))
+        parts.append((args[1], holdout))
         return inner(*args, holdout=holdout, **more)
 
-    monkeypatch.setattr(drop, "distill", spy)
+    monkeypatch.setattr(maze, "distill", spy)
     return parts
 
 
@@ -669,7 +669,7 @@ def test_with_unbounded_teachers_alone_the_averaged_model_is_kept(world, bad):
     assert same_state(answer, averaged)
     assert answer.diagnostics["distill_teachers_removed"] == 6
     assert answer.diagnostics["distilled"] == 0
-    assert server.previous == {}
+    assert server.distiller.previous == {}
     assert "generated" not in answer.artifacts
 
 
@@ -680,21 +680,21 @@ def test_a_student_that_diverged_never_becomes_the_global_model(world):
     averaged = world.server(replace(SMALL, K=-1)).aggregate(updates)
     assert same_state(answer, averaged)
     assert answer.diagnostics["distilled"] == 0
-    assert server.previous == {}
+    assert server.distiller.previous == {}
 
 
 def collapse(monkeypatch):
     """Let every distillation end with a student that says class 0 for everything."""
-    inner = drop.distill
+    inner = maze.distill
 
-    def bad(ensemble, student, *args, **more):
-        report = inner(ensemble, student, *args, **more)
+    def bad(networks, *args, **more):
+        report = inner(networks, *args, **more)
         with torch.no_grad():
-            student[4].weight.zero_()
-            student[4].bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+            networks.student[4].weight.zero_()
+            networks.student[4].bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
         return report
 
-    monkeypatch.setattr(drop, "distill", bad)
+    monkeypatch.setattr(maze, "distill", bad)
 
 
 def round_of_experts(world):
@@ -717,7 +717,7 @@ def test_a_collapsed_student_never_replaces_a_good_model(world, monkeypatch, cap
     assert same_state(answer, averaged)
     assert answer.diagnostics["distilled"] == 0
     assert answer.diagnostics["student_agreement"] == 0
-    assert server.previous == {}  # nor is it mixed into the next student
+    assert server.distiller.previous == {}  # nor is it mixed into the next student
     (said,) = caplog.messages
     for word in ("round 1", "0.0 %", "min_agreement = 0.5", "averaged model is kept"):
         assert word in said

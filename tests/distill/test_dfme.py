@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from entity.distill import Ensemble, Labelled, MazeArgs
-from entity.distill.dfme import distill, iterations
+from entity.distill import Ensemble, Labelled, MazeArgs, Networks, dfme
+from entity.distill.dfme import iterations
 from entity.models.dfme_generator import dfme_gen
 from entity.seeding import global_stream
 
@@ -17,6 +17,10 @@ ARGS = MazeArgs(
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def distill(ensemble, student, maker, args, rng, **more):
+    return dfme.distill(Networks(ensemble, student, maker), args, rng, **more)
 
 
 def linear(seed: int, scale: float = 1.0) -> nn.Module:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from entity.distill import Ensemble, Labelled, MazeArgs, distill, maze
+from entity.distill import Ensemble, Labelled, MazeArgs, Networks, distill, maze, training
 from entity.engine.local_training import single_threaded
 from entity.models import CRITICS, GENERATORS
 from entity.seeding import global_stream
@@ -83,7 +83,8 @@ def run(args=SMALL, *, teachers=None, student=None, critic=None, seeds=SEEDS, se
     if args.alpha_gan > 0 and critic is None:
         critic = critic_of()
     ensemble = Ensemble(teachers, args.teacher_norm, args.teacher_reduce)
-    report = distill(ensemble, student, generator, critic, seeds, args, rng(seed), **more)
+    networks = Networks(ensemble, student, generator, critic)
+    report = distill(networks, seeds, args, rng(seed), **more)
     return student, report, generator
 
 
@@ -190,7 +191,7 @@ def test_an_iteration_is_the_papers_written_out(monkeypatch, loss_type, batch, i
     scripted = [torch.randn(batch, 8, generator=rng(k)) for k in range(40)]
     script = iter(scripted)
     found[1].noise = lambda count, _: next(script)
-    distill(Ensemble(teachers), *found, clean, args, rng())
+    distill(Networks(Ensemble(teachers), *found), clean, args, rng())
     with torch.no_grad():
         for teacher in teachers:
             teacher.requires_grad_(False)
@@ -415,7 +416,7 @@ def test_defaults_are_the_originals():
 )
 def test_learning_rates_follow_the_schedule(monkeypatch, opt, schedule, iterations, rate):
     seen = []
-    descend = maze.descend
+    descend = training.descend
 
     def spy(optimiser, loss):
         seen.append(optimiser)
@@ -423,7 +424,7 @@ def test_learning_rates_follow_the_schedule(monkeypatch, opt, schedule, iteratio
         descend(optimiser, loss)
 
     rates = []
-    monkeypatch.setattr(maze, "descend", spy)
+    monkeypatch.setattr(training, "descend", spy)
     args = MazeArgs(
         distill_iters=iterations,
         batch_size=2,
@@ -593,13 +594,13 @@ def test_the_student_goes_on_training_after_a_look(taught):
 @pytest.mark.parametrize("scheduler", ["cosine", "none"])
 def test_the_rate_falls_to_zero_in_every_cycle(monkeypatch, scheduler):
     rates = []
-    descend = maze.descend
+    descend = training.descend
 
     def spy(optimiser, loss):
         rates.append(optimiser.param_groups[0]["lr"])
         descend(optimiser, loss)
 
-    monkeypatch.setattr(maze, "descend", spy)
+    monkeypatch.setattr(training, "descend", spy)
     args = replace(SMALL, distill_iters=8, iter_gen=0, iter_clone=1, iter_exp=0, lr_clone=0.03)
     run(replace(args, cycles=3, lr_scheduler=scheduler))
     falls = [0.015 * (1 + math.cos(math.pi * (i % 3) / 3)) for i in range(8)]
