@@ -22,6 +22,25 @@ _CANCELLED = 1e-9
 """Share of |a|^2 + |b|^2 below which rounding has eaten most of |a|^2 + |b|^2 - 2ab."""
 
 
+def rows_by_id(client_ids: Sequence[ClientId]) -> list[int]:
+    """Return the rows in the order of their clients' ids, numbers before texts.
+
+    What depends on an order (ties, the seeding of k-means) goes by this one, never by the order
+    in which updates arrived.
+
+    Examples
+    --------
+    >>> rows_by_id([7, "b", 3, "a"])
+    [2, 0, 3, 1]
+    """
+
+    def key(row: int) -> tuple[int, int, str]:
+        client = client_ids[row]
+        return (1, 0, client) if isinstance(client, str) else (0, client, "")
+
+    return sorted(range(len(client_ids)), key=key)
+
+
 @dataclass(frozen=True)
 class Updates:
     """What a server receives in one round: the selected clients' models as one matrix."""
@@ -125,12 +144,39 @@ class Verdict:
     """Why the client was refused; empty for accepted ones."""
 
 
-def _no_tensors() -> Mapping[str, Tensor]:
-    return {}
+def verdicts(
+    updates: Updates,
+    accepted: Sequence[bool],
+    shares: Tensor,
+    *,
+    scores: Sequence[float] | None = None,
+    reasons: Mapping[int, str] | None = None,
+) -> tuple[Verdict, ...]:
+    """Pair every client of the round with what was decided.
 
-
-def _no_numbers() -> Mapping[str, float]:
-    return {}
+    Parameters
+    ----------
+    updates
+        The round of n clients.
+    accepted
+        n truth values.
+    shares
+        (n,) the clients' shares in the aggregate.
+    scores
+        n quantities that the rule judged by.
+    reasons
+        Why a client was refused, by row.
+    """
+    return tuple(
+        Verdict(
+            client,
+            bool(accepted[row]),
+            float(shares[row]),
+            None if scores is None else float(scores[row]),
+            "" if accepted[row] else (reasons or {}).get(row, "refused"),
+        )
+        for row, client in enumerate(updates.client_ids)
+    )
 
 
 @dataclass(frozen=True)
@@ -143,11 +189,11 @@ class Aggregation:
     """(B,)."""
     verdicts: tuple[Verdict, ...]
     """One for each client, in the order of the updates."""
-    diagnostics: Mapping[str, float] = field(default_factory=_no_numbers)
+    diagnostics: Mapping[str, float] = field(default_factory=dict[str, float])
     """Scalars worth plotting."""
-    seconds: Mapping[str, float] = field(default_factory=_no_numbers)
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
     """Cost by phase."""
-    artifacts: Mapping[str, Tensor] = field(default_factory=_no_tensors)
+    artifacts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Pictures and trees worth keeping: `generated` (k, C, H, W) uint8, `linkage` (n-1, 4)."""
 
     @property

@@ -3,21 +3,8 @@ import pytest
 import torch
 from torch import nn
 
-from entity.layout import BLOCK, ModelState, ParamSpec, blocks
-from entity.updates import Stopwatch, Updates
-
-
-def norm_net(seed=0):
-    """A small network with BatchNorm, none of whose tensors is at its initial value."""
-    model = nn.Sequential(
-        nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, 3)
-    )
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for tensor in [*model.parameters(), model[1].running_mean, model[1].running_var]:
-            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.1)
-        model[1].num_batches_tracked.fill_(7 + seed)
-    return model
+from entity.layout import BLOCK, ParamSpec
+from entity.updates import Stopwatch, Updates, verdicts
 
 
 def round_of(weights, origin):
@@ -52,108 +39,6 @@ def wide():
     rng = np.random.default_rng(1)
     origin = rng.normal(size=2 * BLOCK + 17)
     return round_of(origin + 0.01 * rng.normal(size=(5, len(origin))), origin)
-
-
-# Flat vectors
-
-
-@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-def test_a_module_survives_the_way_into_vectors_and_back(memory):
-    source, target = norm_net(0).to(memory_format=memory), norm_net(1).to(memory_format=memory)
-    spec = ParamSpec.of(source)
-    spec.load(target, spec.flatten(source))
-    for (name, a), (_, b) in zip(
-        source.state_dict().items(), target.state_dict().items(), strict=True
-    ):
-        assert torch.equal(a, b), name
-        assert a.dtype == b.dtype
-    x = torch.randn(2, 2, 4, 4)
-    assert torch.equal(source.eval()(x), target.eval()(x))
-
-
-def test_vectors_hold_parameters_in_definition_order_and_buffers_apart():
-    model = norm_net().to(memory_format=torch.channels_last)
-    spec = ParamSpec.of(model)
-    state = spec.flatten(model)
-    norm = model[1]
-    expected = [model[0].weight, norm.weight, norm.bias, model[3].weight, model[3].bias]
-    assert torch.equal(state.weights, torch.cat([p.detach().reshape(-1) for p in expected]))
-    assert state.buffers.tolist() == [*norm.running_mean, *norm.running_var, 7.0]
-    assert (spec.num_parameters, spec.num_buffers) == (72 + 8 + 48 + 3, 9)
-    assert spec.counters.tolist() == [False] * 8 + [True]
-    assert spec.variances.tolist() == [False] * 4 + [True] * 4 + [False]
-    assert state.weights.dtype == state.buffers.dtype == torch.float32
-
-
-def test_vectors_are_copies():
-    model = norm_net()
-    spec = ParamSpec.of(model)
-    state = spec.flatten(model)
-    kept = state.weights.clone(), state.buffers.clone()
-    with torch.no_grad():
-        for tensor in model.state_dict().values():
-            tensor.zero_()
-    assert torch.equal(state.weights, kept[0])
-    assert torch.equal(state.buffers, kept[1])
-
-
-def test_rows_of_a_shared_matrix_are_filled_in_place():
-    model = norm_net()
-    spec = ParamSpec.of(model)
-    weights, buffers = torch.zeros(3, spec.num_parameters), torch.zeros(3, spec.num_buffers)
-    spec.flatten_into(model, ModelState(weights[1], buffers[1]))
-    assert torch.equal(weights[1], spec.flatten(model).weights)
-    assert torch.equal(buffers[1], spec.flatten(model).buffers)
-    assert float(weights[[0, 2]].abs().sum() + buffers[[0, 2]].abs().sum()) == 0
-
-
-def wrapped(name, model):
-    holder = nn.Module()
-    holder.add_module(name, model)
-    return holder
-
-
-@pytest.mark.parametrize(
-    "names", [["module"], ["_orig_mod"], ["_orig_mod", "module"], ["module", "_orig_mod"]]
-)
-def test_a_wrapped_or_compiled_module_has_the_layout_of_the_bare_one(names):
-    model = norm_net()
-    bare = ParamSpec.of(model)
-    outer = model
-    for name in names:
-        outer = wrapped(name, outer)
-    spec = ParamSpec.of(outer)
-    assert spec.parameters == bare.parameters
-    assert spec.buffers == bare.buffers
-    assert torch.equal(spec.variances, bare.variances)
-    assert torch.equal(spec.flatten(outer).weights, bare.flatten(model).weights)
-
-
-def test_a_module_compiled_in_part_has_the_layout_of_the_bare_one():
-    model = norm_net()
-    bare = ParamSpec.of(model)
-    model[1] = wrapped("_orig_mod", model[1])
-    assert ParamSpec.of(model).parameters == bare.parameters
-
-
-def test_a_slot_shows_its_tensor_in_a_vector_and_in_every_row():
-    model = norm_net()
-    spec = ParamSpec.of(model)
-    slot = spec.slot("3.weight")
-    vector = spec.flatten(model).weights
-    assert torch.equal(slot.of(vector), model[3].weight)
-    assert torch.equal(slot.of(vector.repeat(2, 1))[1], model[3].weight)
-    with pytest.raises(KeyError, match="fc"):
-        spec.slot("fc")
-
-
-def test_a_module_without_buffers_has_empty_ones():
-    spec = ParamSpec.of(nn.Linear(2, 1))
-    assert spec.flatten(nn.Linear(2, 1)).buffers.shape == (0,)
-    assert (spec.num_parameters, spec.num_buffers, len(spec.counters)) == (3, 0, 0)
-
-
-# The round's matrix
 
 
 def test_selected_rows_keep_the_given_order():
@@ -217,10 +102,17 @@ def test_the_largest_floats_do_not_overflow():
     assert updates.cosines.isfinite().all()
 
 
-def test_blocks_cover_every_column_once():
-    for size in (0, 1, BLOCK, BLOCK + 1, 3 * BLOCK - 1):
-        columns = [c for part in blocks(size) for c in range(part.start, part.stop)]
-        assert columns == list(range(size))
+def test_verdicts_pair_clients_with_what_was_decided(make_updates):
+    updates = make_updates([1, 2, 3], ids=[9, "b", 4])
+    found = verdicts(
+        updates, [True, False, False], torch.tensor([1.0, 0, 0]), scores=[3, 2, 1], reasons={1: "x"}
+    )
+    assert [(v.client, v.accepted, v.weight, v.score, v.reason) for v in found] == [
+        (9, True, 1.0, 3.0, ""),
+        ("b", False, 0.0, 2.0, "x"),
+        (4, False, 0.0, 1.0, "refused"),
+    ]
+    assert verdicts(updates, [True] * 3, torch.ones(3))[0].score is None
 
 
 def test_a_stopwatch_adds_up_phases_even_when_they_raise():

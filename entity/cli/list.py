@@ -17,6 +17,7 @@ from entity.dataset.imagefolder import PREFIX, SUMMARY
 from entity.defenses import ALIASES, DEFENSES
 from entity.models import MODELS
 from entity.poisons import POISONS
+from entity.server import Server, StreamingServer
 
 Row = dict[str, str]
 
@@ -31,11 +32,17 @@ def _defenses() -> list[Row]:
             "summary": server.summary,
             "paper": server.paper,
             "needs": str(server.needs(server.hyperparameters())),
-            "streams": server.streaming,
+            "streams": _streams(server),
             "aliases": ", ".join(aliases.get(name, [])),
         }
         for name, server in DEFENSES.items()
     ]
+
+
+def _streams(server: type[Server[Any]]) -> str:
+    if not issubclass(server, StreamingServer):
+        return "no"
+    return server.streams_with or "yes"
 
 
 def _entries(registry: dict[str, Any]) -> Callable[[], list[Row]]:

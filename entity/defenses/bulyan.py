@@ -23,8 +23,7 @@ from torch import Tensor
 from entity.defenses.krum import krum_scores, ranked, squared_distances
 from entity.defenses.median import CoordinateServer, middle
 from entity.server.bound import BoundArgs, BoundedServer, Condition
-from entity.server.contract import verdicts
-from entity.updates import Aggregation, ClientId, Stopwatch, Updates
+from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ from torch import Tensor, nn
 
 from entity.config.schema import Count, NonNegative, Positive
 from entity.layout import ModelState
-from entity.server.contract import Resources, Server, verdicts
+from entity.server.contract import Resources
+from entity.server.streaming import StreamingServer
 from entity.training import logits
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 _ROOM = 1.5
 """rho_start = auto: norm of the first global model times this."""
@@ -55,23 +56,17 @@ class CrflArgs:
     """Round whose model is released, and so clipped but not noised: federation.rounds."""
 
 
-class Crfl(Server[CrflArgs]):
+class Crfl(StreamingServer[CrflArgs]):
     """FedAvg with clipped and noised parameters."""
 
     summary = "CRFL: clip and noise the global parameters; certifiable by smoothed votes"
     paper = "Xie et al. 2021, arXiv 2106.08283"
     hyperparameters = CrflArgs
-    streaming = "yes"
 
     def __init__(self, args: CrflArgs, resources: Resources) -> None:
         super().__init__(args, resources)
         self.start = None if args.rho_start == "auto" else args.rho_start
         """rho at round 0, once it is known."""
-
-    @classmethod
-    def streams(cls, args: CrflArgs) -> bool:
-        """Say yes: it sees the mean alone."""
-        return True
 
     def aggregate(self, updates: Updates) -> Aggregation:
         """Average everybody, then clip and noise the parameters."""

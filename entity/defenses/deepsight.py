@@ -29,10 +29,10 @@ from torch import Tensor
 from entity.config.schema import Count, Fraction, Range
 from entity.defenses.norm_clipping import clip_factors
 from entity.models import head_of
-from entity.server.contract import Needs, Server, Setting, require_clusterable, verdicts
-from entity.server.density import cosine_distances, density_labels
+from entity.server.contract import Needs, Server, Setting
+from entity.server.density import cosine_distances, density_labels, require_clusterable
 from entity.training import logits
-from entity.updates import Aggregation, ClientId, Stopwatch, Updates
+from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,10 @@ from entity.config.schema import ConfigError, NonNegative, Positive
 from entity.layout import ModelState
 from entity.seeding import global_stream
 from entity.server.activity import Activity
-from entity.server.contract import Needs, Resources, Server, Setting, rows_by_id, verdicts
+from entity.server.contract import Needs, Resources, Server, Setting
 from entity.server.ward import Split, ward_split, within_variance
 from entity.training import Recipe, fit, shuffled
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.updates import Aggregation, Stopwatch, Updates, rows_by_id, verdicts
 
 
 @dataclass(frozen=True)

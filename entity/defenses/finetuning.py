@@ -13,9 +13,10 @@ import torch
 
 from entity.config.schema import ConfigError, Count, NonNegative, Positive, Range, Whole
 from entity.layout import ModelState
-from entity.server.contract import Needs, Server, Setting, verdicts
+from entity.server.contract import Needs, Setting
+from entity.server.streaming import StreamingServer
 from entity.training import Recipe, fit, shuffled
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,12 @@ class FinetuningArgs:
     """A round that is fine-tuned in any case: federation.rounds for the released model."""
 
 
-class Finetuning(Server[FinetuningArgs]):
+class Finetuning(StreamingServer[FinetuningArgs]):
     """FedAvg, then SGD on the server's clean data."""
 
     summary = "Server fine-tuning: FedAvg, then SGD on the server's clean labelled data"
     paper = "DROP's baseline, 2025, arXiv 2502.07011"
     hyperparameters = FinetuningArgs
-    streaming = "yes"
 
     @classmethod
     def needs(cls, args: FinetuningArgs) -> Needs:
@@ -70,11 +70,6 @@ class Finetuning(Server[FinetuningArgs]):
                 f"{where}.every = 0: never fine-tunes; set final_round to federation.rounds, or "
                 "every to at least 1."
             )
-
-    @classmethod
-    def streams(cls, args: FinetuningArgs) -> bool:
-        """Say yes: it sees the mean alone."""
-        return True
 
     def aggregate(self, updates: Updates) -> Aggregation:
         """Average everybody and, when it is time, fine-tune."""

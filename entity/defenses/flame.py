@@ -24,9 +24,9 @@ from torch import Tensor
 from entity.config.schema import NonNegative
 from entity.defenses.norm_clipping import clip_factors
 from entity.layout import ModelState, blocks
-from entity.server.contract import Needs, Server, Setting, require_clusterable, verdicts
-from entity.server.density import cosine_distances, majority
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.server.contract import Needs, Server, Setting
+from entity.server.density import cosine_distances, majority, require_clusterable
+from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 
 @dataclass(frozen=True)

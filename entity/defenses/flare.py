@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from entity.config.schema import ConfigError, Count, Positive, Range
 from entity.models import head_of
-from entity.server.contract import Needs, Resources, Server, Setting, verdicts
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.server.contract import Needs, Resources, Server, Setting
+from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 _POOL = 2000
 """Activations, of all clients together, that the median distance is taken over."""

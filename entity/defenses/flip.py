@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from entity.config.schema import ConfigError, Count, Fraction, Positive, Whole
 from entity.defenses.undefended import Undefended, UndefendedArgs
-from entity.server.contract import Server, Setting
+from entity.server.contract import Setting
+from entity.server.streaming import StreamingServer
 from entity.updates import Aggregation, Updates
 
 
@@ -58,13 +59,12 @@ class FlipArgs:
     """Chance that a batch's pair of classes is drawn instead of taken by its trigger's growth."""
 
 
-class Flip(Server[FlipArgs]):
+class Flip(StreamingServer[FlipArgs]):
     """The mean of all models, of which the benign ones come hardened."""
 
     summary = "FLIP: benign clients unlearn inverted triggers; the server averages"
     paper = "Zhang et al. 2023, arXiv 2210.12873"
     hyperparameters = FlipArgs
-    streaming = "yes"
 
     @classmethod
     def check(cls, args: FlipArgs, setting: Setting) -> None:
@@ -75,11 +75,6 @@ class Flip(Server[FlipArgs]):
                 "or 3 numbers, for a random start, the warm-up and a known trigger; write "
                 "[600, 600, 200]."
             )
-
-    @classmethod
-    def streams(cls, args: FlipArgs) -> bool:
-        """Say yes: it sees the mean alone."""
-        return True
 
     def aggregate(self, updates: Updates) -> Aggregation:
         """Average everybody."""

@@ -25,18 +25,10 @@ from torch import Tensor
 
 from entity.config.schema import ConfigError, Count
 from entity.layout import ModelState, blocks
-from entity.server.contract import (
-    CleanData,
-    Needs,
-    Resources,
-    Server,
-    Setting,
-    combine,
-    step,
-    verdicts,
-)
+from entity.server.averaging import combine, step
+from entity.server.contract import CleanData, Needs, Resources, Server, Setting
 from entity.training import fit, shuffled
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 
 @dataclass(frozen=True)

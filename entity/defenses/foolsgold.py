@@ -25,8 +25,8 @@ from torch import Tensor
 from entity.config.schema import ConfigError, Positive
 from entity.layout import Slot
 from entity.models import head_of
-from entity.server.contract import Needs, Resources, Server, verdicts
-from entity.updates import Aggregation, ClientId, Stopwatch, Updates
+from entity.server.contract import Needs, Resources, Server
+from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
 
 
 @dataclass(frozen=True)

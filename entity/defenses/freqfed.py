@@ -23,9 +23,9 @@ from scipy.fft import dctn
 from torch import Tensor
 
 from entity.layout import Slot, blocks
-from entity.server.contract import Needs, Server, Setting, require_clusterable, verdicts
-from entity.server.density import cosine_distances, majority
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.server.contract import Needs, Server, Setting
+from entity.server.density import cosine_distances, majority, require_clusterable
+from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 
 @dataclass(frozen=True)

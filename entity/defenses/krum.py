@@ -20,8 +20,8 @@ from torch import Tensor
 
 from entity.config.schema import ConfigError, Count
 from entity.server.bound import BoundArgs, BoundedServer, Condition
-from entity.server.contract import Setting, rows_by_id, verdicts
-from entity.updates import Aggregation, ClientId, Stopwatch, Updates
+from entity.server.contract import Setting
+from entity.updates import Aggregation, ClientId, Stopwatch, Updates, rows_by_id, verdicts
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from entity.layout import ModelState, blocks
-from entity.server.contract import Needs, Server, step, verdicts
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.server.averaging import step
+from entity.server.contract import Needs, Server
+from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 Rule = Callable[[NDArray[Any]], NDArray[Any]]
 """Sorted values (c, n) of c coordinates -> (c,)."""

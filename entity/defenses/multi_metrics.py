@@ -26,8 +26,9 @@ from torch import Tensor
 
 from entity.config.schema import Range
 from entity.layout import blocks
-from entity.server.contract import Needs, Server, Setting, require_clusterable, rows_by_id, verdicts
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.server.contract import Needs, Server, Setting
+from entity.server.density import require_clusterable
+from entity.updates import Aggregation, Stopwatch, Updates, rows_by_id, verdicts
 
 log = logging.getLogger("entity")
 

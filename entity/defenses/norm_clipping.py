@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from entity.config.schema import NonNegative, Positive
-from entity.server.contract import Needs, Server, verdicts
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.server.contract import Needs
+from entity.server.streaming import StreamingServer
+from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,13 @@ def clip_factors(norms: Tensor, c: float) -> Tensor:
     return torch.where(norms > c, c / norms, 1.0)
 
 
-class NormClipping(Server[NormClippingArgs]):
+class NormClipping(StreamingServer[NormClippingArgs]):
     """The mean of updates of bounded norm, with noise if asked for."""
 
     summary = "norm clipping, and weak differential privacy with sigma above 0"
     paper = "Sun et al. 2019, arXiv 1911.07963"
     hyperparameters = NormClippingArgs
-    streaming = "with a number as c"
+    streams_with = "with a number as c"
 
     @classmethod
     def needs(cls, args: NormClippingArgs) -> Needs:

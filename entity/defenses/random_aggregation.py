@@ -19,8 +19,9 @@ from torch import Tensor
 
 from entity.config.schema import ConfigError, Count
 from entity.layout import ModelState
-from entity.server.contract import Needs, Server, Setting, convex, rows_by_id, step, verdicts
-from entity.updates import Aggregation, Stopwatch, Updates, Verdict
+from entity.server.averaging import convex, step
+from entity.server.contract import Needs, Server, Setting
+from entity.updates import Aggregation, Stopwatch, Updates, Verdict, rows_by_id, verdicts
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from entity.config.schema import Count, Positive
-from entity.server.contract import Needs, Server, verdicts
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.server.contract import Needs, Server
+from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from entity.config.schema import Count, Positive
-from entity.server.contract import Needs, Server, Setting, require_clusterable, rows_by_id, verdicts
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.server.contract import Needs, Server, Setting
+from entity.server.density import require_clusterable
+from entity.updates import Aggregation, Stopwatch, Updates, rows_by_id, verdicts
 
 _RESTARTS = 10
 """Random starts of k-means; the best one counts."""

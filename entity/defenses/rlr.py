@@ -17,8 +17,9 @@ from torch import Tensor
 
 from entity.config.schema import ConfigError, Count
 from entity.layout import ModelState, blocks
-from entity.server.contract import Needs, Server, Setting, convex, step, verdicts
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.server.averaging import convex, step
+from entity.server.contract import Needs, Server, Setting
+from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from entity.config.schema import ConfigError, Range
 from entity.defenses.median import CoordinateServer
 from entity.server.bound import BoundArgs, BoundedServer, Condition
-from entity.server.contract import Setting, verdicts
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.server.contract import Setting
+from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from entity.server.contract import Server, verdicts
-from entity.updates import Aggregation, Stopwatch, Updates
+from entity.server.streaming import StreamingServer
+from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,12 @@ class UndefendedArgs:
     """FedAvg has no settings of its own."""
 
 
-class Undefended(Server[UndefendedArgs]):
+class Undefended(StreamingServer[UndefendedArgs]):
     """The mean of the clients' models."""
 
     summary = "FedAvg: the mean of all models, no defense"
     paper = "McMahan et al. 2017, arXiv 1602.05629"
     hyperparameters = UndefendedArgs
-    streaming = "yes"
-
-    @classmethod
-    def streams(cls, args: UndefendedArgs) -> bool:
-        """Say yes: it sees the mean alone."""
-        return True
 
     def aggregate(self, updates: Updates) -> Aggregation:
         """Average everybody."""

@@ -6,9 +6,10 @@ The defenses themselves stand in `defenses/`.
 from typing import TYPE_CHECKING
 
 from entity.moved import names_of
-from entity.server.contract import Averaging, CleanData, Needs, Resources, Server, Setting
+from entity.server.averaging import Averaging
+from entity.server.contract import CleanData, Needs, Resources, Server, Setting
 from entity.server.gate import admit
-from entity.server.streaming import Stream
+from entity.server.streaming import Stream, StreamingServer
 
 __all__ = [
     "Averaging",
@@ -18,6 +19,7 @@ __all__ = [
     "Server",
     "Setting",
     "Stream",
+    "StreamingServer",
     "admit",
 ]
 

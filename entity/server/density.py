@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entity.server.contract import rows_by_id
-from entity.updates import ClientId
+from entity.config.schema import ConfigError
+from entity.server.contract import Setting
+from entity.updates import ClientId, rows_by_id
 
 _DIGITS = 12
 """Decimals of a distance that count: the rest is rounding, and must not break ties."""
@@ -101,3 +102,18 @@ def majority(distances: Tensor, client_ids: Sequence[ClientId]) -> list[int]:
         return everybody
     labels = density_labels(distances, client_ids, n // 2 + 1)
     return [row for row in everybody if labels[row] >= 0] or everybody
+
+
+def require_clusterable(name: str, setting: Setting, least: int = 4) -> None:
+    """Refuse rounds of fewer than `least` clients.
+
+    Raises
+    ------
+    ConfigError
+        If the round is smaller.
+    """
+    if setting.round_size < least:
+        raise ConfigError(
+            f"federation.round_size = {setting.round_size}: {name} needs at least {least} clients "
+            "in a round to tell a majority; raise it."
+        )

@@ -1,19 +1,43 @@
 """Aggregating updates as they come: a round's memory is a few models, however many clients it has.
 
 A defense can stream if it sees no more of a round than the mean of its updates, each of them
-scaled by itself. What arrives is added up in float64, and the server then aggregates the mean as
-it would a round of one client. So weights agree with those of the matrix within float32's
-rounding, not to the bit: the matrix product adds in another order.
+scaled by itself. Updates are added up in float64 as they arrive, and the server then aggregates
+the mean as it would a round of one client. So weights agree with those of the matrix within
+float32's rounding, not to the bit: the matrix product adds in another order.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from entity.layout import ModelState, blocks
-from entity.server.contract import Server
+from entity.server.contract import Args, Server
+from entity.server.gate import NONFINITE, REPEATED, is_finite
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, Verdict
+
+
+class StreamingServer(Server[Args]):
+    """A defense that can take the updates of a round as they come."""
+
+    streams_with: ClassVar[str] = ""
+    """The settings with which it streams, for `drop list`; empty for any."""
+
+    @classmethod
+    def streams(cls, args: Args) -> bool:
+        """Whether it streams with these settings."""
+        return True
+
+    @property
+    def scale(self) -> Callable[[float], float] | None:
+        """The factor for an update of a given norm; None leaves all as they are."""
+        return None
+
+
+def can_stream(defense: type[Server[Any]], args: Any) -> bool:
+    """Whether a defense with these settings can take updates as they come."""
+    return issubclass(defense, StreamingServer) and defense.streams(args)
 
 
 class _Arrival(NamedTuple):
@@ -38,7 +62,9 @@ class Stream:
     """
 
     def __init__(self, server: Server[Any], round: int, start: ModelState) -> None:
-        self.server, self.round, self.start = server, round, start
+        assert isinstance(server, StreamingServer), "setup refuses to stream into any other"
+        self.server: StreamingServer[Any] = server
+        self.round, self.start = round, start
         spec = server.resources.spec
         self._spec = spec
         self._weights = torch.zeros(spec.num_parameters, dtype=torch.float64)
@@ -49,7 +75,17 @@ class Stream:
         self._watch = Stopwatch()
 
     def accept(self, client: ClientId, state: ModelState, num_samples: float) -> None:
-        """Take one client's model, of which nothing is kept, or refuse it as the gate does."""
+        """Take one client's model, of which nothing is kept, or refuse it as the gate does.
+
+        Parameters
+        ----------
+        client
+            Who sends it.
+        state
+            The model; it may be overwritten afterwards.
+        num_samples
+            Registered size of the client's data.
+        """
         with self._watch("accumulate"):
             reason = self._fault(client, state)
             self._seen.add(client)
@@ -61,49 +97,52 @@ class Stream:
 
     def _fault(self, client: ClientId, state: ModelState) -> str:
         if client in self._seen:
-            return "repeated client id"
-        finite = torch.isfinite(state.weights).all() and torch.isfinite(state.buffers).all()
-        return "" if finite else "nonfinite update"
+            return REPEATED
+        return "" if is_finite(state) else NONFINITE
 
     def _add(self, client: ClientId, state: ModelState, samples: float) -> _Arrival:
         by_samples = self.server.resources.averaging.weighting == "samples"
         share = samples if by_samples else 1.0
         scale = self.server.scale
-        norm = None if scale is None else delta_norm(state.weights, self.start.weights)
-        factor = 1.0 if scale is None or norm is None else scale(norm)
+        norm, factor = None, 1.0
+        if scale is not None:
+            norm = delta_norm(state.weights, self.start.weights)
+            factor = scale(norm)
         for columns in blocks(len(self._weights)):
             delta = state.weights[columns].double() - self.start.weights[columns].double()
             self._weights[columns].add_(delta, alpha=share * factor)
         moved = state.buffers.double() - self.start.buffers.double()
-        gentle = torch.where(self._spec.counters, 1.0, min(1.0, max(0.0, factor)))
-        self._buffers.addcmul_(moved, gentle.double(), value=share)
+        at_most_one = torch.where(self._spec.counters, 1.0, min(1.0, max(0.0, factor)))
+        self._buffers.addcmul_(moved, at_most_one.double(), value=share)
         if share > 0:
             self._highest = torch.maximum(self._highest, state.buffers)
         return _Arrival(client, share, factor, norm)
 
     def finish(self) -> Aggregation:
-        """Aggregate what has come and judge everybody."""
+        """Aggregate what has arrived and judge every client."""
         total = sum(arrival.share for arrival in self._arrivals)
         if total == 0:
             answer = Aggregation(*self.start, verdicts=())
         else:
-            answer = self.server.aggregate(self._as_one(total))
+            answer = self.server.aggregate(self._round_of_the_mean(total))
         refused = sum(bool(arrival.reason) for arrival in self._arrivals)
-        numbers = dict(answer.diagnostics)
+        diagnostics = dict(answer.diagnostics)
         if self.server.scale is not None:
-            numbers["clipped"] = float(sum(0 < each.factor < 1 for each in self._arrivals))
+            diagnostics["clipped"] = float(
+                sum(0 < arrival.factor < 1 for arrival in self._arrivals)
+            )
         if refused:
-            numbers["gate_refused"] = float(refused)
+            diagnostics["gate_refused"] = float(refused)
         return Aggregation(
             *answer.state,
             tuple(_verdict(arrival, total) for arrival in self._arrivals),
-            numbers,
+            diagnostics,
             {**self._watch.seconds, **answer.seconds},
             answer.artifacts,
         )
 
-    def _as_one(self, total: float) -> Updates:
-        """Return the round as that of one client, whose model is the mean."""
+    def _round_of_the_mean(self, total: float) -> Updates:
+        """Return a round of one client, whose model is the mean."""
         weights = (self.start.weights.double() + self._weights / total).float()
         buffers = (self.start.buffers.double() + self._buffers / total).float()
         if self.server.resources.averaging.bn_policy != "original":  # which averages counters

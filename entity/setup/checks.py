@@ -11,7 +11,8 @@ from entity.dataset import Source, source_of
 from entity.defenses import DEFENSES
 from entity.models import find
 from entity.poisons import POISONS
-from entity.server import Setting
+from entity.server import Setting, StreamingServer
+from entity.server.streaming import can_stream
 from entity.setup.field_list import ATTACK
 
 
@@ -79,11 +80,11 @@ def _held_out(config: ExperimentConfig, source: Source) -> int:
 
 def _check_streaming(config: ExperimentConfig) -> None:
     defense = config.server.defense
-    if not DEFENSES[defense.type].streams(defense.defense_args):
+    if not can_stream(DEFENSES[defense.type], defense.defense_args):
         able = [
-            name if entry.streaming == "yes" else f"{name} {entry.streaming}"
+            f"{name} {entry.streams_with}".rstrip()
             for name, entry in DEFENSES.items()
-            if entry.streaming != "no"
+            if issubclass(entry, StreamingServer)
         ]
         raise ConfigError(
             f"settings.streaming = true: {defense.type} with these settings needs all updates of "

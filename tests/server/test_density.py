@@ -7,8 +7,8 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import cdist, squareform
 from sklearn.cluster import HDBSCAN
 
-from entity.server.contract import rows_by_id
 from entity.server.density import cosine_distances, density_labels, majority
+from entity.updates import rows_by_id
 
 
 def directions(seed: int, n: int = 10) -> torch.Tensor:

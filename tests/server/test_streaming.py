@@ -17,6 +17,7 @@ from entity.defenses.norm_clipping import NormClipping, NormClippingArgs
 from entity.defenses.undefended import Undefended, UndefendedArgs
 from entity.experiment import run
 from entity.server import Stream, admit
+from entity.server.streaming import can_stream
 from entity.setup import resolve
 
 SIZES = [5, 50, 20, 1, 7, 30, 11]
@@ -201,7 +202,7 @@ def test_the_list_says_who_can_stream():
         "norm_clipping": "with a number as c",
     }
     for name, server in DEFENSES.items():
-        assert server.streams(server.hyperparameters()) == (listed[name] == "yes")
+        assert can_stream(server, server.hyperparameters()) == (listed[name] == "yes")
 
 
 def test_who_cannot_stream_is_refused_with_those_who_can(experiment):
