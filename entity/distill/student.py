@@ -16,7 +16,8 @@ from entity.distill.training import Distillation, Networks
 from entity.layout import ModelState, ParamSpec
 from entity.models import CRITICS, GENERATORS
 from entity.seeding import global_stream
-from entity.server.contract import CleanData, Resources, step
+from entity.server.averaging import step
+from entity.server.contract import CleanData, Resources
 from entity.training import Recipe, fit, shuffled
 
 log = logging.getLogger("entity")
