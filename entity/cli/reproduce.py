@@ -11,12 +11,19 @@ from rich.table import Table as Screen
 
 from entity import __version__
 from entity.cli import console
-from entity.cli.sweep import RUNS, add_sweep_options, cells_of, finished_runs, show_plan, sweep
+from entity.cli.sweep import (
+    add_sweep_options,
+    chosen_cells,
+    run_shown,
+    show_plan,
+    sweep_options,
+)
 from entity.config.schema import ConfigError
 from entity.record.directory import write_aside
 from entity.sweep import study
 from entity.sweep.cells import Cell, expand
 from entity.sweep.estimate import Pace
+from entity.sweep.plan import RUNS, finished_runs
 from entity.sweep.study import Outcome, Study
 
 _STYLES = {"reached": "green", "missed": "bold red", "unfinished": "yellow", "no figure": "dim"}
@@ -51,18 +58,19 @@ def _reproduce(options: argparse.Namespace, rest: list[str]) -> int:
     chosen = study.find(options.name)
     if options.markdown is not None and not options.markdown.parent.is_dir():
         raise ConfigError(f"--markdown {options.markdown}: there is no folder for it.")
-    folder = options.out or RUNS / chosen.name
-    cells = cells_of(chosen.grid, folder, options)
+    asked = sweep_options(options, RUNS / chosen.name)
+    cells = chosen_cells(chosen.grid, asked)
     if options.dry_run:
-        show_plan(chosen.name, cells, folder, options)
+        show_plan(chosen.name, cells, asked)
         return 0
-    failures = sweep(chosen.name, cells, folder, options)
-    outcomes = study.judge(chosen, cells_of(chosen.grid, folder, options))
+    failures = run_shown(chosen.name, cells, asked)
+    outcomes = study.judge(chosen, chosen_cells(chosen.grid, asked))
     console.out.print(_screen(chosen, outcomes))
     for line in study.said(chosen, outcomes):
         console.paragraph(line)
     if options.markdown is not None:
-        _write(study.to_markdown(chosen, outcomes, _command(options)), options.markdown)
+        made_by = f"`{_command(options)}` of drop-fl `{__version__}`"
+        _write(study.to_markdown(chosen, outcomes, made_by), options.markdown)
     poor = any(outcome.verdict in ("missed", "unfinished") for outcome in outcomes)
     return 1 if failures or poor else 0
 
@@ -71,7 +79,7 @@ def _command(options: argparse.Namespace) -> str:
     words = ["drop", "reproduce", options.name]
     if options.where:
         words += ["--where", *options.where]
-    return f"{shlex.join(words)}` of drop-fl `{__version__}"
+    return shlex.join(words)
 
 
 def _write(text: str, path: Path) -> None:

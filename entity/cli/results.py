@@ -9,12 +9,13 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as Screen
 
 from entity.cli import console
-from entity.cli.sweep import RUNS, add_where
+from entity.cli.sweep import add_where
 from entity.config.schema import ConfigError
 from entity.record.directory import write_aside
 from entity.results import duckdb_export, filter, store, tables
 from entity.results.store import Run
 from entity.results.tables import Table
+from entity.sweep.plan import RUNS
 
 _WRITERS: dict[str, Callable[[Table], str]] = {
     "csv": tables.to_csv,

@@ -4,24 +4,28 @@ import argparse
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from entity.cli import console
 from entity.cli.sweep_display import SweepDisplay
 from entity.config.schema import ConfigError
 from entity.engine import cores
-from entity.results import filter, store
 from entity.results.store import Run
-from entity.sweep.cells import Cell, expand
+from entity.sweep.cells import Cell
 from entity.sweep.estimate import Pace, makespan
 from entity.sweep.grid import Grid, read
-from entity.sweep.on_ray import Cluster
-from entity.sweep.process import Here
-from entity.sweep.runner import Failure, reason, run_cells
+from entity.sweep.plan import (
+    RUNS,
+    NoCellChosen,
+    SweepOptions,
+    choose_cells,
+    finished_runs,
+    given_up,
+    open_place,
+    remaining,
+)
+from entity.sweep.runner import Failure, run_cells
 from entity.trackers import require
-
-RUNS = Path("runs")
-"""Where runs lie if nothing else is said, and where finished ones are looked for to judge time."""
 
 
 def add_sweep_command(commands: Any) -> None:
@@ -68,101 +72,100 @@ def _jobs(text: str) -> int:
     return int(text)
 
 
+def sweep_options(options: argparse.Namespace, folder: Path) -> SweepOptions:
+    """Read what `add_sweep_options` adds, with `folder` where there is no `--out`."""
+    return SweepOptions(
+        folder=options.out or folder,
+        where=tuple(options.where),
+        jobs=options.jobs,
+        ray=options.ray,
+        retry=options.retry,
+    )
+
+
 def _sweep(options: argparse.Namespace, rest: list[str]) -> int:
-    grid = read(options.grid)
-    folder = options.out or RUNS / options.grid.stem
-    cells = cells_of(grid, folder, options)
+    grid, name = read(options.grid), str(options.grid)
+    asked = sweep_options(options, RUNS / options.grid.stem)
+    cells = chosen_cells(grid, asked)
     if options.dry_run:
-        show_plan(str(options.grid), cells, folder, options)
+        show_plan(name, cells, asked)
         return 0
-    failures = sweep(str(options.grid), cells, folder, options)
+    failures = run_shown(name, cells, asked)
     done = len(cells) - len(failures)
-    console.say(f"{done} of {len(cells)} runs are finished; `drop results {folder}` shows them")
+    console.say(
+        f"{done} of {len(cells)} runs are finished; `drop results {asked.folder}` shows them"
+    )
     return 1 if failures else 0
 
 
-def cells_of(grid: Grid, folder: Path, options: argparse.Namespace) -> list[Cell]:
-    """Return the cells that the options choose.
+def chosen_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
+    """Return the cells that `--where` chooses.
 
     Raises
     ------
     ConfigError
-        If a cell is no possible experiment, or none is chosen.
+        If there are none, or one of them is no possible experiment.
     """
-    chosen = filter.parse(options.where)
-    assignments = list(grid.assignments())
-    names = {axis.name for axis in grid.axes}
-    if options.where and all(one.name in names for each in chosen.alternatives for one in each):
-        # Settled without the other cells, whose data need not be here then.
-        meant = chosen.select(assignments)
-        assignments = [cell for cell, one in zip(assignments, meant, strict=True) if one]
-        if not assignments:
-            _refuse_none(options.where, len(meant))
-    return _chosen(expand(grid, folder, assignments), options.where)
+    try:
+        return choose_cells(grid, options)
+    except NoCellChosen as error:
+        raise ConfigError(f"--where {error}") from error
 
 
-def show_plan(name: str, cells: Sequence[Cell], folder: Path, options: argparse.Namespace) -> None:
-    """Print which runs there are, and how long what is left of them will take."""
+def show_plan(name: str, cells: Sequence[Cell], options: SweepOptions) -> None:
+    """Print which runs there are, and how long the remaining ones will take.
+
+    Parameters
+    ----------
+    name
+        Of the grid or the study.
+    cells
+        The chosen cells.
+    options
+        How they would be run.
+    """
     for cell in cells:
         console.say(f"{cell.state:11}  {cell.folder}")
     console.say(f"{name}: {_counted(cells)}")
-    waiting = [cell for cell in cells if _waits(cell, options.retry)]
-    console.say(_duration(waiting, finished_runs(folder), options.jobs or cores()))
+    known = finished_runs(options.folder)
+    console.say(_duration(remaining(cells, options), known, options.jobs or cores()))
 
 
-def sweep(
-    name: str, cells: Sequence[Cell], folder: Path, options: argparse.Namespace
-) -> list[Failure]:
-    """Run what is not finished, and return what failed after having said so.
+def run_shown(name: str, cells: Sequence[Cell], options: SweepOptions) -> list[Failure]:
+    """Run the remaining cells, show how it goes, and print the failures and return them.
+
+    Parameters
+    ----------
+    name
+        Of the grid or the study.
+    cells
+        The chosen cells.
+    options
+        How they are run.
 
     Raises
     ------
     ConfigError
-        If the folder cannot be written, or a tracker's package is missing.
+        If the folder cannot be written, a tracker's package is missing, or there is no cluster.
     """
     console.note(f"{name}: {_counted(cells)}")
     for cell in cells:
         require(cell.config.settings.trackers, cell.folder)
-    _make(folder)
-    waiting = [cell for cell in cells if _waits(cell, options.retry)]
-    finished = sum(cell.state == "finished" for cell in cells)
-    failures: list[Failure] = []
-    if waiting:
-        place = Cluster(options.ray, options.jobs) if options.ray else Here(options.jobs or cores())
-        total = finished + len(waiting)
-        with SweepDisplay(
-            console.err, total, finished, place.jobs, finished_runs(folder)
-        ) as display:
-            failures = run_cells(waiting, place, display, retry=options.retry)
-    if not options.retry:
-        failures += [Failure(cell, reason(cell)) for cell in cells if cell.state == "failed"]
+    _make(options.folder)
+    failures = [*_run(cells, options), *given_up(cells, options)]
     for failure in failures:
         console.say(f"failed: {failure.cell.folder}: {failure.reason}")
     return failures
 
 
-def _chosen(cells: Sequence[Cell], words: Sequence[str]) -> list[Cell]:
-    if not words:
-        return list(cells)
-    meant = filter.parse(words).select([cell.row for cell in cells])
-    chosen = [cell for cell, one in zip(cells, meant, strict=True) if one]
-    if not chosen:
-        _refuse_none(words, len(cells))
-    return chosen
-
-
-def _refuse_none(words: Sequence[str], runs: int) -> NoReturn:
-    raise ConfigError(f"--where {' '.join(words)}: holds for none of the {runs} runs.")
-
-
-def _waits(cell: Cell, retry: bool) -> bool:
-    return cell.state != "finished" and (retry or cell.state != "failed")
-
-
-def finished_runs(folder: Path) -> list[Run]:
-    """Return what time can be judged by."""
-    folders = [each for each in (folder, RUNS) if each.is_dir()]
-    return [run for run in store.collect(folders) if run.finished]
+def _run(cells: Sequence[Cell], options: SweepOptions) -> list[Failure]:
+    waiting = remaining(cells, options)
+    if not waiting:
+        return []
+    finished = sum(cell.state == "finished" for cell in cells)
+    place, known = open_place(options), finished_runs(options.folder)
+    with SweepDisplay(console.err, finished + len(waiting), finished, place.jobs, known) as display:
+        return run_cells(waiting, place, display, retry=options.retry)
 
 
 def _counted(cells: Sequence[Cell]) -> str:

@@ -18,7 +18,7 @@ from entity.sweep.worker import FAILED, REFUSED
 OPTION = "--ray"
 
 
-class Seat:
+class NodeWorker:
     """What an actor of Ray runs: one worker process on its node."""
 
     process: Process | None = None
@@ -52,22 +52,22 @@ class Seat:
 class RayAttempt:
     """One attempt at a cell, somewhere on the cluster."""
 
-    def __init__(self, ray: Any, seat: Any, cell: Cell, *, resume: bool) -> None:
+    def __init__(self, ray: Any, worker: Any, cell: Cell, *, resume: bool) -> None:
         self.cell, self.resume = cell, resume
         self.round = self.rounds_run = 0
         self.seconds = 0.0
-        self.seat = seat
+        self.worker = worker
         self._ray = ray
         # What a run left behind is no part of the message: the node reads its own copy.
-        self.answer = seat.run.remote(replace(cell, done=None), resume)
-        self._asked = seat.progress.remote()
+        self.answer = worker.run.remote(replace(cell, done=None), resume)
+        self._asked = worker.progress.remote()
 
     def look(self) -> None:
         """Take in how far it is, if the last question is answered."""
         if self._ray.wait([self._asked], timeout=0)[0]:
             with suppress(self._ray.exceptions.RayError):  # its end will tell
                 self.round, self.rounds_run, self.seconds = self._ray.get(self._asked)
-                self._asked = self.seat.progress.remote()
+                self._asked = self.worker.progress.remote()
 
     def end(self) -> int:
         """Return the exit code; a lost node is a failure that another one may mend."""
@@ -76,7 +76,7 @@ class RayAttempt:
             code, why = self._ray.get(self.answer)
         except self._ray.exceptions.RayError as error:
             code, why = FAILED, f"its node or process was lost ({type(error).__name__})"
-        self._ray.kill(self.seat)
+        self._ray.kill(self.worker)
         if why:
             with suppress(OSError):  # a full disk
                 (self.cell.folder / ERROR).write_text(f"{self.cell.folder}: {why}\n", "utf-8")
@@ -91,7 +91,7 @@ class Cluster:
     address
         `auto` for the one that this machine belongs to, or HOST:PORT.
     jobs
-        Runs side by side; null for as many as the cluster has cores.
+        Runs side by side; None for as many as the cluster has cores.
 
     Raises
     ------
@@ -107,19 +107,19 @@ class Cluster:
         resources = self._ray.cluster_resources()
         self.jobs = jobs or max(1, int(resources.get("CPU", 1)))
         self._gpus = resources.get("GPU", 0) > 0
-        self._seat = self._ray.remote(Seat)
+        self._worker_class = self._ray.remote(NodeWorker)
 
     def start(self, cell: Cell, *, resume: bool) -> RayAttempt:
-        """Ask for a seat of as many cores as the cell computes with; it waits until one is free."""
+        """Ask for a worker with as many cores as the cell needs; it waits until they are free."""
         cell.folder.mkdir(parents=True, exist_ok=True)
         (cell.folder / OUTPUT).touch()
         settings = cell.config.settings
-        seat = self._seat.options(
+        worker = self._worker_class.options(
             num_cpus=max(1, settings.num_threads, settings.workers),
             num_gpus=int(settings.cuda != "mps" and settings.cuda >= 0 and self._gpus),
             max_concurrency=3,  # while a cell runs, it is asked for its progress and stopped
         ).remote()
-        return RayAttempt(self._ray, seat, cell, resume=resume)
+        return RayAttempt(self._ray, worker, cell, resume=resume)
 
     def over(self, running: Sequence[RayAttempt], seconds: float) -> list[RayAttempt]:
         """Return attempts whose workers have ended or are lost."""
@@ -135,11 +135,11 @@ class Cluster:
         try:
             began = [attempt for attempt in running if attempt.seconds]  # others wait for a core
             for attempt in began:
-                attempt.seat.stop.remote()
+                attempt.worker.stop.remote()
             if answers := [attempt.answer for attempt in began]:
                 self._ray.wait(answers, num_returns=len(answers), timeout=GRACE)
         finally:  # also for a second Ctrl-C, which means at once
             for attempt in running:
-                self._ray.kill(attempt.seat)
+                self._ray.kill(attempt.worker)
             if self._owned:
                 self._ray.shutdown()

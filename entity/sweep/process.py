@@ -117,8 +117,8 @@ class Process:
             return ""
 
 
-class Here:
-    """The machine that we are on, as a place for cells."""
+class ThisMachine:
+    """The machine that the sweep runs on, as a place for cells."""
 
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
@@ -152,7 +152,7 @@ class Here:
 
 def _cause(code: int) -> str:
     if code == -signal.SIGKILL:
-        return "killed by SIGKILL, as the system does when memory runs out: try fewer --jobs"
+        return "killed by SIGKILL, as the system does when memory runs out: try fewer jobs"
     if code < 0:
         return f"killed by {signal.Signals(-code).name}"
     return f"ended with exit code {code}"

@@ -293,8 +293,18 @@ def said(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
     return lines
 
 
-def to_markdown(study: Study, outcomes: Sequence[Outcome], command: str) -> str:
-    """Return the table as a section of a page, with the command that made it."""
+def to_markdown(study: Study, outcomes: Sequence[Outcome], made_by: str) -> str:
+    """Return the table as a section of a Markdown page.
+
+    Parameters
+    ----------
+    study
+        The study.
+    outcomes
+        What its cells came to.
+    made_by
+        Markdown: which command of which version made the table.
+    """
     table = tables.to_markdown(verdicts(study, outcomes))
-    below = " ".join([*said(study, outcomes), f"`{command}`."])
+    below = " ".join([*said(study, outcomes), f"{made_by}."])
     return f"## {study.title}\n\n{table}\n{below}\n"

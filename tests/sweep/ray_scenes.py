@@ -72,7 +72,7 @@ def test_a_run_that_is_killed_is_tried_again(cells):
             attempt.look()
             if attempt.rounds_run and not killed:
                 killed.append(attempt.cell.name)
-                ray.kill(attempt.seat)
+                ray.kill(attempt.worker)
 
     notes = Notes(kill_once)
     assert run_cells(cells([4], **{"federation.rounds": 40}), Cluster("auto", 1), notes) == []
@@ -104,7 +104,7 @@ def test_a_node_that_does_not_see_the_folder_is_told_apart(cells):
     attempt = place.start(cell, resume=False)
     # As on a node without the shared folder: its own copy of the path holds nothing.
     lost = replace(cell, folder=cell.folder / "elsewhere")
-    code, why = ray.get(attempt.seat.run.remote(lost, False))
+    code, why = ray.get(attempt.worker.run.remote(lost, False))
     assert (code, why.split(":")[0]) == (2, "is not there on the node")
     place.stop([attempt])
     shutil.rmtree(cell.folder)

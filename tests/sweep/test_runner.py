@@ -9,7 +9,7 @@ from entity.setup import resolve
 from entity.sweep import process, runner
 from entity.sweep.cells import expand
 from entity.sweep.grid import parse
-from entity.sweep.process import Here
+from entity.sweep.process import ThisMachine
 from entity.sweep.runner import reason, run_cells
 from entity.sweep.worker import FAILED, REFUSED
 
@@ -85,13 +85,13 @@ def sweep(tables, tmp_path, monkeypatch):
         Pretender.alive = Pretender.most = 0
         monkeypatch.setattr(process, "Process", Pretender)
         monkeypatch.setattr(
-            Here,
+            ThisMachine,
             "stop",
             lambda place, left: Pretender.stopped.extend(p.cell.labels["lr"] for p in left),
         )
         grid = parse({"base": begin.base, "axes": {"lr": [int(name) for name in names]}}, tmp_path)
         notes = notes or Notes()
-        failures = run_cells(expand(grid, tmp_path / "out"), Here(jobs), notes, **options)
+        failures = run_cells(expand(grid, tmp_path / "out"), ThisMachine(jobs), notes, **options)
         return failures, notes
 
     begin.base = tables()

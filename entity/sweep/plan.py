@@ -1,0 +1,102 @@
+"""What a sweep has to do: the cells that are chosen, those that are left, and where they run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from entity.config.schema import ConfigError
+from entity.engine import cores
+from entity.results import filter, store
+from entity.results.store import Run
+from entity.sweep.cells import Cell, expand
+from entity.sweep.grid import Grid
+from entity.sweep.on_ray import Cluster
+from entity.sweep.place import Place
+from entity.sweep.process import ThisMachine
+from entity.sweep.runner import Failure, reason
+
+RUNS = Path("runs")
+"""Where runs are by default, and where finished ones are looked for to estimate time."""
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """How a grid is run."""
+
+    folder: Path
+    """Its run directories are in here."""
+    where: tuple[str, ...] = ()
+    """Conditions on cells, all of which must hold; see `entity.results.filter`."""
+    jobs: int | None = None
+    """Runs side by side; None for one on each core, of this machine or of the cluster."""
+    ray: str | None = None
+    """Cluster of Ray to run on: `auto` or HOST:PORT; None for this machine."""
+    retry: bool = True
+    """Try failed runs once more."""
+
+
+class NoCellChosen(ConfigError):
+    """The conditions hold for no cell of the grid."""
+
+
+def choose_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
+    """Return the cells of a grid for which the conditions hold.
+
+    Raises
+    ------
+    NoCellChosen
+        If they hold for none.
+    ConfigError
+        If a condition cannot be read, or a cell is no possible experiment.
+    """
+    if not options.where:
+        return expand(grid, options.folder)
+    conditions = filter.parse(options.where)
+    assignments = list(grid.assignments())
+    axes = {axis.name for axis in grid.axes}
+    if all(one.name in axes for each in conditions.alternatives for one in each):
+        # Settled without the other cells, whose data need not be here then.
+        holds = conditions.select(assignments)
+        _refuse_none(holds, options.where)
+        assignments = [labels for labels, chosen in zip(assignments, holds, strict=True) if chosen]
+    cells = expand(grid, options.folder, assignments)
+    holds = conditions.select([cell.row for cell in cells])
+    _refuse_none(holds, options.where)
+    return [cell for cell, chosen in zip(cells, holds, strict=True) if chosen]
+
+
+def _refuse_none(holds: Sequence[bool], where: Sequence[str]) -> None:
+    if not any(holds):
+        raise NoCellChosen(f"{' '.join(where)}: holds for none of the {len(holds)} runs.")
+
+
+def remaining(cells: Sequence[Cell], options: SweepOptions) -> list[Cell]:
+    """Return the cells that are to be run: those not finished, failed ones only for a retry."""
+    skipped = ("finished",) if options.retry else ("finished", "failed")
+    return [cell for cell in cells if cell.state not in skipped]
+
+
+def given_up(cells: Sequence[Cell], options: SweepOptions) -> list[Failure]:
+    """Return the cells that failed before and are not tried again."""
+    if options.retry:
+        return []
+    return [Failure(cell, reason(cell)) for cell in cells if cell.state == "failed"]
+
+
+def open_place(options: SweepOptions) -> Place:
+    """Return where the cells run.
+
+    Raises
+    ------
+    ConfigError
+        If the cluster cannot be joined.
+    """
+    if options.ray:
+        return Cluster(options.ray, options.jobs)
+    return ThisMachine(options.jobs or cores())
+
+
+def finished_runs(folder: Path) -> list[Run]:
+    """Return the finished runs of a folder and of `RUNS`, by which time can be estimated."""
+    folders = [each for each in (folder, RUNS) if each.is_dir()]
+    return [run for run in store.collect(folders) if run.finished]
