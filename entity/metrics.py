@@ -4,7 +4,7 @@ MTA is top-1 accuracy on the clean test set. ASR is the share of triggered test 
 classified as the target class; images whose true class is the target never count.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -107,43 +107,59 @@ def rejection(answers: Tensor, labels: Tensor, threshold: float, name: str) -> d
 class Detection:
     """Refusals against the truth, pooled over rounds.
 
-    Positive is a client that poisoned in that round, whatever it is in others.
+    Positive is a client that poisoned in that round, whatever it does in others; a positive that
+    was refused is a true positive.
     """
 
-    caught: int = 0
-    missed: int = 0
-    wronged: int = 0
-    cleared: int = 0
+    true_positives: int = 0
+    false_negatives: int = 0
+    false_positives: int = 0
+    true_negatives: int = 0
+
+    @classmethod
+    def of_counters(cls, counters: Mapping[str, int]) -> "Detection":
+        """Read the counters of a checkpoint, by the names of this or of an earlier version."""
+        return cls(**{_EARLIER.get(name, name): count for name, count in counters.items()})
 
     def add(self, verdicts: Iterable[Verdict], poisoned: frozenset[int]) -> None:
         """Count one round."""
         for verdict in verdicts:
             if verdict.client in poisoned:
-                self.caught += not verdict.accepted
-                self.missed += verdict.accepted
+                self.true_positives += not verdict.accepted
+                self.false_negatives += verdict.accepted
             else:
-                self.wronged += not verdict.accepted
-                self.cleared += verdict.accepted
+                self.false_positives += not verdict.accepted
+                self.true_negatives += verdict.accepted
 
     @property
     def tpr(self) -> float:
         """Share of poisoned updates that were refused; NaN where none was poisoned."""
-        return _ratio(self.caught, self.caught + self.missed)
+        return _ratio(self.true_positives, self.true_positives + self.false_negatives)
 
     @property
     def fpr(self) -> float:
-        """Share of clean updates that were refused."""
-        return _ratio(self.wronged, self.wronged + self.cleared)
+        """Share of clean updates that were refused; NaN where all were poisoned."""
+        return _ratio(self.false_positives, self.false_positives + self.true_negatives)
 
     @property
     def precision(self) -> float:
-        """Share of refused updates that were poisoned."""
-        return _ratio(self.caught, self.caught + self.wronged)
+        """Share of refused updates that were poisoned; NaN where none was refused."""
+        return _ratio(self.true_positives, self.true_positives + self.false_positives)
 
     @property
     def f1(self) -> float:
         """Harmonic mean of precision and TPR."""
-        return _ratio(2 * self.caught, 2 * self.caught + self.wronged + self.missed)
+        errors = self.false_positives + self.false_negatives
+        return _ratio(2 * self.true_positives, 2 * self.true_positives + errors)
+
+
+_EARLIER = {
+    "caught": "true_positives",
+    "missed": "false_negatives",
+    "wronged": "false_positives",
+    "cleared": "true_negatives",
+}
+"""Names of the counters in older checkpoints."""
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -36,7 +36,13 @@ PACKAGES: dict[str, tuple[str, ...]] = {
         "entity.client.poisoning",
         "entity.client.triggers",
     ),
-    "entity.record": ("entity.record.directory",),
+    "entity.record": (
+        "entity.record.directory",
+        "entity.record.json_files",
+        "entity.record.lock",
+        "entity.record.rounds",
+        "entity.record.summary",
+    ),
     "entity.server": ("entity.defenses",),
 }
 """Packages that are still there, and the modules that took names from them."""

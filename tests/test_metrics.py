@@ -171,8 +171,8 @@ def test_detection_by_hand_over_two_rounds():
     detection.add(verdicts([True, False, False, False, True]), frozenset({0, 1}))
     # the same clients, outside the window: nobody poisons; refused 0
     detection.add(verdicts([False, True, True, True, True]), frozenset())
-    assert (detection.caught, detection.missed) == (1, 1)
-    assert (detection.wronged, detection.cleared) == (3, 5)
+    assert (detection.true_positives, detection.false_negatives) == (1, 1)
+    assert (detection.false_positives, detection.true_negatives) == (3, 5)
     assert detection.tpr == 1 / 2
     assert detection.fpr == 3 / 8
     assert detection.precision == 1 / 4
@@ -202,10 +202,10 @@ def test_detection_pools_rounds_as_one_confusion_matrix(rounds):
         poisoned = frozenset(client for client, (bad, _) in enumerate(one) if bad)
         detection.add(verdicts([kept for _, kept in one]), poisoned)
     flat = [pair for one in rounds for pair in one]
-    assert detection.caught == flat.count((True, False))
-    assert detection.missed == flat.count((True, True))
-    assert detection.wronged == flat.count((False, False))
-    assert detection.cleared == flat.count((False, True))
+    assert detection.true_positives == flat.count((True, False))
+    assert detection.false_negatives == flat.count((True, True))
+    assert detection.false_positives == flat.count((False, False))
+    assert detection.true_negatives == flat.count((False, True))
 
 
 # --- durability

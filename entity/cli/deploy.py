@@ -11,6 +11,7 @@ from entity.cli.options import configured
 from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError
 from entity.config.shipped import shipped
+from entity.record.atomic import writing
 from entity.setup.resolve import to_json
 
 _PYPROJECT = Template("""\
@@ -146,15 +147,13 @@ def write_app(folder: Path, config: ExperimentConfig) -> list[Path]:
         If the folder holds anything, or cannot be written.
     """
     files = _files(folder.resolve().name, config)
-    try:
+    with writing(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"{folder}: is not empty; choose a new folder.")
         for path, text in files.items():
             place = folder / path
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be written ({error.strerror}).") from error
     return [folder / path for path in files]
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from entity.cli import console
+from entity.cli.refusals import given_by
+from entity.record.atomic import CannotWrite
 from entity.report import Asked, missing_extra, write_folder, write_page
 
 _PAGES = (".html", ".htm")
@@ -60,9 +62,10 @@ def _report(options: argparse.Namespace, rest: list[str]) -> int:
     for chatty in ("fontTools", "matplotlib"):  # tells every glyph of every PDF
         logging.getLogger(chatty).setLevel(logging.WARNING)
     lacking = missing_extra() if options.figures else ""
-    written = write_folder(
-        options.runs, options.out, asked, figures=options.figures and not lacking
-    )
+    with given_by("--out", CannotWrite):
+        written = write_folder(
+            options.runs, options.out, asked, figures=options.figures and not lacking
+        )
     console.say(f"Report: {written[0]}")
     tables, figures = (
         sum(path.parent.name == part for path in written) for part in ("tables", "figures")

@@ -11,6 +11,7 @@ from rich.table import Table as Screen
 
 from entity import __version__
 from entity.cli import console
+from entity.cli.refusals import given_by
 from entity.cli.sweep import (
     add_sweep_options,
     chosen_cells,
@@ -19,7 +20,7 @@ from entity.cli.sweep import (
     sweep_options,
 )
 from entity.config.schema import ConfigError
-from entity.record.directory import write_aside
+from entity.record.atomic import write_atomically, writing
 from entity.sweep import study
 from entity.sweep.cells import Cell, expand
 from entity.sweep.estimate import Pace
@@ -83,10 +84,8 @@ def _command(options: argparse.Namespace) -> str:
 
 
 def _write(text: str, path: Path) -> None:
-    try:
-        write_aside(path, text.encode())
-    except OSError as error:
-        raise ConfigError(f"--markdown {path}: cannot be written ({error.strerror}).") from error
+    with given_by("--markdown"), writing(path):
+        write_atomically(path, text.encode())
     console.say(f"Written to {path}")
 
 

@@ -9,9 +9,10 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as Screen
 
 from entity.cli import console
+from entity.cli.refusals import given_by
 from entity.cli.sweep import add_where
 from entity.config.schema import ConfigError
-from entity.record.directory import write_aside
+from entity.record.atomic import write_atomically, writing
 from entity.results import duckdb_export, filter, store, tables
 from entity.results.store import Run
 from entity.results.tables import Table
@@ -103,10 +104,8 @@ def _write(table: Table, kind: str, path: Path | None) -> None:
 
 
 def _save(text: str, path: Path) -> None:
-    try:
-        write_aside(path, text.encode())
-    except OSError as error:
-        raise ConfigError(f"--out {path}: cannot be written ({error.strerror}).") from error
+    with given_by("--out"), writing(path):
+        write_atomically(path, text.encode())
 
 
 def _screen(table: Table) -> Screen:

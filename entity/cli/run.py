@@ -13,10 +13,11 @@ from rich.table import Table
 from entity.cli import console
 from entity.cli.options import configured, given
 from entity.cli.progress import Display, percent
-from entity.config import schema
+from entity.cli.refusals import run_folder
 from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError
 from entity.experiment import Result, run
+from entity.record.json_files import finite
 from entity.setup import resolve
 from entity.setup.resume import recorded
 from entity.trackers import TRACKERS
@@ -58,7 +59,8 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         folder, how = options.resume, {"resume": True}
         if options.out or options.overwrite:
             raise ConfigError(f"--resume {folder}: takes neither --out nor --overwrite.")
-        config = recorded(folder, given(options, rest))
+        with run_folder(folder, "--resume"):
+            config = recorded(folder, given(options, rest))
     quiet = options.quiet or not config.settings.verbose
     try:
         result = run_shown(config, folder, config.server.defense.type, quiet=quiet, **how)
@@ -67,7 +69,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
             console.note(f"To go on: drop run --resume {shlex.quote(str(folder))}")
         raise
     if options.json:
-        print(json.dumps(schema.dump(_finite(result.summary)), indent=2))
+        print(json.dumps(finite(result.summary), indent=2))
     else:
         console.out.print(summaries([result], [config.server.defense.type]))
         console.say(f"Written to {folder}")
@@ -102,7 +104,11 @@ def run_shown(
     how
         `overwrite` or `resume`, as `experiment.run` takes them.
     """
-    with Display(console.err, title, config.federation.rounds, quiet=quiet) as display:
+    option = "--resume" if how.get("resume") else "--out"
+    with (
+        Display(console.err, title, config.federation.rounds, quiet=quiet) as display,
+        run_folder(folder, option),
+    ):
         return run(config, folder, on_round=display, **how)
 
 
@@ -116,7 +122,7 @@ def summaries(results: Sequence[Result], names: Sequence[str]) -> Table:
         table.add_column(heading, justify="right")
     for name, result in zip(names, results, strict=True):
         summary = result.summary
-        detection = _finite(summary["detection"])
+        detection = finite(summary["detection"])
         table.add_row(
             name,
             percent(summary["mta"]["last10"]),
@@ -127,10 +133,3 @@ def summaries(results: Sequence[Result], names: Sequence[str]) -> Table:
             f"{summary['seconds']['total']:.1f}",
         )
     return table
-
-
-def _finite(value: Any) -> Any:
-    """Return a summary with None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and value != value else value

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from entity.cli import console
+from entity.cli.refusals import given_by
 from entity.cli.sweep_display import SweepDisplay
 from entity.config.schema import ConfigError
 from entity.engine import cores
+from entity.record.atomic import writing
 from entity.results.store import Run
 from entity.sweep.cells import Cell
 from entity.sweep.estimate import Pace, makespan
@@ -208,7 +210,5 @@ def _hours(seconds: float) -> str:
 
 
 def _make(folder: Path) -> None:
-    try:
+    with given_by("--out"), writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out {folder}: cannot be written ({error.strerror}).") from error

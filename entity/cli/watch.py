@@ -15,8 +15,8 @@ from rich.text import Text
 
 from entity.cli import console
 from entity.cli.progress import percent
-from entity.record.directory import tail_statistics
 from entity.record.json_fields import number
+from entity.record.summary import tail_statistics
 from entity.results.watch import Watched, refused_of, seconds_of, shares, sparkline
 from entity.sweep.estimate import clock
 

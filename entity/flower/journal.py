@@ -11,7 +11,8 @@ from typing import Any
 
 from entity.config.schema import ConfigError
 from entity.record.checkpoint import Checkpoints, Snapshot
-from entity.record.directory import Record, whole_lines
+from entity.record.directory import Record
+from entity.record.rounds import whole_lines
 
 
 class Journal:

@@ -26,7 +26,7 @@ from entity.flower.intake import ARRAYS, CONFIG, Intake
 from entity.flower.journal import Journal
 from entity.layout import ModelState
 from entity.record.checkpoint import Snapshot
-from entity.record.directory import locked
+from entity.record.lock import locked
 from entity.seeding import Seeds
 from entity.server import Server, admit
 from entity.updates import Aggregation, Stopwatch, Verdict

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entity.record.json_fields import mapping, number
+from entity.record.summary import last_evaluated
 from entity.report.axes import Axis, differing
 from entity.report.runs import RunRecord
 
@@ -14,8 +15,6 @@ COLOURS = 8
 """`--run-1` to `--run-8` of the style sheet; a second pass through them changes the dash."""
 
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
-LAST = 10
-"""Evaluated rounds, at the end of a run, that a mean is taken over."""
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,8 @@ def outcome(run: RunRecord) -> Outcome:
     mta, asr = (mapping(run.summary.get(key)) for key in ("mta", "asr"))
     detection = mapping(run.summary.get("detection"))
     seconds = mapping(run.summary.get("seconds"))
-    asrs = [each.asr for each in run.rounds if each.asr is not None][-LAST:]
-    mtas = [each.mta for each in run.rounds if each.mta is not None][-LAST:]
+    asrs = last_evaluated(each.asr for each in run.rounds)
+    mtas = last_evaluated(each.mta for each in run.rounds)
     poisoned = sum(len(each.malicious) for each in run.rounds)
     missed = sum(each.missed for each in run.rounds)
     judged = sum(len(each.selected) for each in run.rounds)

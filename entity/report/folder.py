@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from entity.config.schema import ConfigError
-from entity.record.directory import write_aside
+from entity.record.atomic import write_atomically, writing
 from entity.report import paper_table_text
 from entity.report.entries import line_up
 from entity.report.page import TITLE, render
@@ -56,13 +56,11 @@ def write_folder(
         files |= {f"figures/{name}": content for name, content in draw_plates(entries).items()}
     if out.exists() and not out.is_dir():
         raise ConfigError(f"--out {out}: is a file; name a folder, or a page that ends in .html.")
-    try:
+    with writing(out):
         for name, content in files.items():
             path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_aside(path, content)
-    except OSError as error:
-        raise ConfigError(f"--out {out}: cannot be written ({error.strerror}).") from error
+            write_atomically(path, content)
     return [out / name for name in files]
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from entity.config.fields import RUNTIME_SETTINGS
 from entity.config.schema import ConfigError, flatten
+from entity.record.directory import read_summary
 from entity.record.json_fields import at, mapping, number, text
+from entity.record.json_files import read_object
 from entity.results.filter import Where, full_name
 from entity.results.tables import Column, Spread, Table
 from entity.setup import resolve
@@ -83,7 +85,7 @@ def collect(folders: Sequence[Path]) -> list[Run]:
 
 def read_row(path: Path) -> Run:
     """Read one run directory, whatever state it is in."""
-    config, summary = _object(path / "config.json"), _object(path / "summary.json")
+    config, summary = read_object(path / "config.json"), read_summary(path)
     mta, asr = mapping(summary.get("mta")), mapping(summary.get("asr"))
     detection, seconds = mapping(summary.get("detection")), mapping(summary.get("seconds"))
     facts: dict[str, object] = {
@@ -219,10 +221,3 @@ def _state(path: Path, config: Mapping[str, object], summary: Mapping[str, objec
     if state != "finished" and (path / ERROR).exists():
         return "failed"
     return state or ("started" if config else "unreadable")
-
-
-def _object(path: Path) -> dict[str, object]:
-    try:
-        return mapping(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, RecursionError):
-        return {}

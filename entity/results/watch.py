@@ -4,7 +4,6 @@ Read from files alone, so that it works from another terminal, another session, 
 that shares the folder.
 """
 
-import fcntl
 import json
 import time
 from collections.abc import Mapping
@@ -15,14 +14,15 @@ from statistics import fmean
 from typing import Any, Literal
 
 from entity.config.schema import ConfigError
-from entity.record.directory import read_summary
+from entity.record.directory import NoRun, read_summary
 from entity.record.follow import Tail
 from entity.record.json_fields import at, ids, mapping, number, numbers
+from entity.record.lock import is_locked
+from entity.record.summary import MAIN_PHASES
 from entity.results.store import ERROR
 
 State = Literal["running", "finished", "interrupted", "failed", "killed"]
 
-_MAIN = ("train", "aggregate", "evaluate")
 _RECENT = 10
 """Rounds that the time of those to come is judged by."""
 
@@ -56,7 +56,7 @@ class Watched:
         if not path.is_file():
             known = [one.parent.name for one in sorted(self.folder.glob("*/config.json"))[:5]]
             here = f" Runs in it: {', '.join(known)}." if known else ""
-            raise ConfigError(f"{self.folder}: holds no run, as it has no config.json.{here}")
+            raise NoRun(self.folder, here)
         try:
             self.config = mapping(json.loads(path.read_bytes()))
         except (OSError, ValueError, RecursionError) as error:
@@ -110,7 +110,7 @@ class Watched:
         said = read_summary(self.folder).get("state")
         if said == "finished":
             return "finished", ""
-        alive = _held(self.folder / ".lock")
+        alive = is_locked(self.folder)
         if alive is None:
             alive = said != "interrupted"  # no locks here; take the run's word
         if alive:
@@ -122,27 +122,10 @@ class Watched:
         return "failed", next((one.strip() for one in reversed(words) if one.strip()), "")
 
 
-def _held(path: Path) -> bool | None:
-    """Say whether a process is at work on a run; None where that cannot be known.
-
-    Asking takes the lock for a moment, in which a run that is just being started would be refused.
-    """
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return None
-    return False
-
-
 def seconds_of(line: Mapping[str, Any]) -> float:
     """Return how long a round took."""
     seconds = numbers(line, "seconds")
-    return sum(seconds.get(name, 0.0) for name in _MAIN)
+    return sum(seconds.get(name, 0.0) for name in MAIN_PHASES)
 
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -1,13 +1,17 @@
-"""From a checked config to what an experiment is made of: data, clients, defense and judge."""
+"""From a checked config to the parts of an experiment: data, clients, defense and judge."""
 
 import logging
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from entity.attacks import ATTACKS
 from entity.client import HARDENED, Client
+from entity.client.poison import AdaptivePoison, Memory
 from entity.config.fields import ExperimentConfig
 from entity.dataset import Split, load, normalise, partition, source_of
 from entity.defenses import DEFENSES
@@ -23,22 +27,71 @@ from entity.training import fit, shuffled
 log = logging.getLogger("entity")
 
 
+@dataclass(frozen=True)
+class World:
+    """The parts of one experiment."""
+
+    config: ExperimentConfig
+    split: Split
+    roster: Roster
+    server: Server[Any]
+    judge: Judge
+
+    def model(self, state: ModelState) -> nn.Module:
+        """Return a model that holds this state, until the next call."""
+        self.roster.spec.load(self._model, state)
+        return self._model
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        return self.roster.new_model()
+
+    def evaluate(self, state: ModelState, trigger: Memory) -> dict[str, float]:
+        """Judge a global model, and an adaptive poison by the trigger learnt so far.
+
+        Parameters
+        ----------
+        state
+            The global model.
+        trigger
+            `Broadcast.trigger`; empty unless the poison is adaptive.
+        """
+        model = self.model(state)
+        if isinstance(self.roster.poison, AdaptivePoison):
+            self.roster.poison.recall(trigger)
+            self.judge.attack_with(self.roster.poison.test_set(self.split.test))
+        return self.judge(model)
+
+
+def assemble(config: ExperimentConfig) -> World:
+    """Load the data, and build clients, defense and judge.
+
+    Raises
+    ------
+    ConfigError
+        If the data is missing or does not suit the config.
+    """
+    split, roster = recruit(config, Seeds(config.settings.seed))
+    server = open_server(config, split, roster)
+    return World(config, split, roster, server, open_judge(config, split, roster))
+
+
 def device_of(config: ExperimentConfig) -> torch.device:
-    """Return the device that was asked for, else the CPU, with one line that says so."""
-    asked = config.settings.cuda
-    if asked == "mps":
+    """Return the configured device; where it is missing, the CPU, and a line in the log."""
+    device = config.settings.cuda
+    if device == "mps":
         if torch.backends.mps.is_available():
             return torch.device("mps")
         log.info("no MPS device here: using the CPU")
-    elif asked >= 0:
-        if asked < torch.cuda.device_count():
-            return torch.device("cuda", asked)
-        log.info("no CUDA device %d here: using the CPU", asked)
+    elif device >= 0:
+        if device < torch.cuda.device_count():
+            return torch.device("cuda", device)
+        log.info("no CUDA device %d here: using the CPU", device)
     return torch.device("cpu")
 
 
 def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
-    """Load the data, split it, and say who the clients are."""
+    """Load the data, split it between server, test and clients, and draw the malicious clients."""
     source = source_of(config)
     split = load(source, Path(config.settings.datasets_path), seeds, config.server.held_out)
     shares = partition(split.train.y, config.federation.size, config.client, seeds)
@@ -67,7 +120,7 @@ def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
 
 
 def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Server[Any]:
-    """Build the defense and hand it what its threat model grants, and nothing else."""
+    """Build the defense with the resources that its threat model grants, and no others."""
     defense, server = config.server.defense, config.server
     entry = DEFENSES[defense.type]
     clean = CleanData(normalise(split.server.x), split.server.y)
@@ -92,7 +145,7 @@ def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Serve
 
 
 def open_judge(config: ExperimentConfig, split: Split, roster: Roster) -> Judge:
-    """Build the evaluation on test data, which nothing else ever sees."""
+    """Build the judge on the test data, which nothing else ever sees."""
     attacked = None if roster.poison is None else roster.poison.test_set(split.test)
     return Judge(split.test, attacked, config.server.low_confidence_threshold, roster.device)
 

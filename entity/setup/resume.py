@@ -1,18 +1,21 @@
-"""Going on with a run: which one a folder holds, and what may be different from here on."""
+"""Resuming a run: which one a folder holds, and which fields may change."""
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from entity import __version__
 from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, ExperimentConfig
 from entity.config.schema import ConfigError, join, show
+from entity.layout import ModelState
 from entity.record.checkpoint import Checkpoints, Snapshot
-from entity.record.directory import whole_lines
+from entity.record.directory import NoRun, read_summary
+from entity.record.rounds import whole_lines
 from entity.setup import resolve
 
 log = logging.getLogger("entity")
@@ -27,24 +30,30 @@ def recorded(folder: Path, overrides: Sequence[tuple[str, str | None]] = ()) -> 
 
     Raises
     ------
+    NoRun
+        If the folder holds no run.
     ConfigError
-        If the folder holds no run, or a field cannot be overridden.
+        If a field cannot be overridden.
     """
     path = folder / "config.json"
     if not path.is_file():
-        raise ConfigError(f"--resume {folder}: holds no run, as it has no config.json.")
+        raise NoRun(folder)
     before = resolve.experiment(resolve.read(path))
     return _continued(before, resolve.experiment(resolve.read(path), overrides), folder)
 
 
-def continued(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
-    """Return the config that a run goes on with, complete.
+def continued(config: ExperimentConfig, folder: Path | None) -> ExperimentConfig:
+    """Return the config with which a run goes on, completed from the recorded one.
 
     Raises
     ------
+    NoRun
+        If the folder holds no run.
     ConfigError
-        If the folder holds no run, or that of another experiment.
+        If the folder holds a run of another experiment.
     """
+    if folder is None:
+        raise ConfigError("resume: needs the folder of the run.")
     before = recorded(folder)
     threads = config.settings.num_threads or before.settings.num_threads
     settings = replace(config.settings, num_threads=threads)
@@ -70,8 +79,32 @@ def _continued(
     return config
 
 
+class FinishedRun(NamedTuple):
+    """A run that has all its rounds, as its folder holds it."""
+
+    rounds: list[dict[str, Any]]
+    summary: dict[str, Any]
+    state: ModelState | None
+    """The final global model; None without a checkpoint of the last round."""
+
+
+def finished_run(config: ExperimentConfig, folder: Path | None) -> FinishedRun | None:
+    """Return the run that a folder holds if it has all its rounds."""
+    if folder is None:
+        return None
+    rounds = [json.loads(line) for line in whole_lines(folder)]
+    summary = read_summary(folder)
+    if summary.get("state") != "finished" or len(rounds) != config.federation.rounds:
+        return None
+    log.info("%s is finished: it has all of its %d rounds", folder, len(rounds))
+    checkpoint = Checkpoints(folder, {}, 0).last(len(rounds))
+    if checkpoint is None or checkpoint.snapshot.round < len(rounds):
+        return FinishedRun(rounds, summary, None)
+    return FinishedRun(rounds, summary, checkpoint.snapshot.state)
+
+
 def _may_change(path: str, old: object, new: object) -> bool:
-    """Whether a run that goes on may have another value; not where its last bits would change."""
+    """Whether a field may change on resuming; not where the last bits of the result would."""
     name = path.removeprefix("settings.")
     return path in _MAY_CHANGE and APPROXIMATE.get(name, _ABSENT) not in (old, new)
 
@@ -79,17 +112,17 @@ def _may_change(path: str, old: object, new: object) -> bool:
 def _differences(
     old: Mapping[str, Any], new: Mapping[str, Any], where: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
-    """Yield (dotted path, old value, new value) of what is not the same."""
+    """Yield (dotted path, old value, new value) of the fields that differ."""
     for name in dict.fromkeys([*new, *old]):
-        one, other, path = old.get(name, _ABSENT), new.get(name, _ABSENT), join(where, name)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            yield from _differences(one, other, path)
-        elif one != other:
-            yield path, one, other
+        before, now, path = old.get(name, _ABSENT), new.get(name, _ABSENT), join(where, name)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from _differences(before, now, path)
+        elif before != now:
+            yield path, before, now
 
 
 def origin(config: ExperimentConfig, data: str) -> dict[str, Any]:
-    """Return what a checkpoint notes of where it comes from: config, versions, hash of the data."""
+    """Return the origin that a checkpoint records: config, hash of the data, versions."""
     return {
         "config": resolve.to_json(config),
         "data": data,
@@ -97,33 +130,32 @@ def origin(config: ExperimentConfig, data: str) -> dict[str, Any]:
     }
 
 
-def take_up(checkpoints: Checkpoints, folder: Path) -> Snapshot | None:
-    """Return the snapshot that a run goes on from; None if it starts again from round 1.
+def resumed(checkpoints: Checkpoints, folder: Path) -> Snapshot | None:
+    """Return the snapshot from which a run goes on; None if it starts again from round 1.
 
     Raises
     ------
     ConfigError
-        If the config or the data are no longer those that the checkpoint was made with.
+        If the config or the data are no longer those of the checkpoint.
     """
-    lines = len(whole_lines(folder))
-    found = checkpoints.last(lines)
-    if found is None:
+    checkpoint = checkpoints.last(len(whole_lines(folder)))
+    if checkpoint is None:
         log.info("%s holds no checkpoint: starting again from round 1", folder)
         return None
-    snapshot, before = found
+    snapshot, before = checkpoint
     now = checkpoints.origin
     for path, old, new in _differences(before["config"], now["config"]):
         # A field that one side lacks came or went with another version of the code.
-        kept = path == "name" or _may_change(path, old, new)
-        if not kept and _ABSENT not in (old, new):
+        allowed = path == "name" or _may_change(path, old, new)
+        if not allowed and _ABSENT not in (old, new):
             raise ConfigError(
                 f"{folder / 'config.json'}: {path} = {show(new)}, but the run was begun with "
                 f"{show(old)}; put that back."
             )
     if before["data"] != now["data"]:
         raise ConfigError(
-            f"{folder}: the data is not what the run was begun with; give it the old by "
-            "--datasets_path, or begin a new run."
+            f"{folder}: the data is not what the run was begun with; set settings.datasets_path to "
+            "the old data, or begin a new run."
         )
     for name, version in now["versions"].items():
         if before["versions"].get(name) != version:

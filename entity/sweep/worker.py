@@ -21,7 +21,7 @@ from typing import IO, Any
 from entity import experiment
 from entity.config.schema import ConfigError
 from entity.engine.allocator import keep_pages
-from entity.record.directory import write_json
+from entity.record.json_files import write_json
 from entity.setup import resolve
 
 FAILED, REFUSED, STOPPED = 1, 2, 130

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from entity.record.directory import write_json
+from entity.record.json_files import write_json
 from entity.results.store import read_row
 from entity.setup import resolve
 from entity.sweep.cells import expand

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from entity.cli import console, main, reproduce, sweep
 from entity.config.schema import ConfigError
 from entity.experiment import settled
-from entity.record.directory import write_json
+from entity.record.json_files import write_json
 from entity.results.store import read_row
 from entity.setup import resolve
 from entity.sweep import study

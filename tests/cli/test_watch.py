@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from entity.cli import console, main
-from entity.record.directory import write_json
 from entity.record.follow import Tail
+from entity.record.json_files import write_json
 from entity.results.watch import Watched, refused_of, sparkline
 
 CONFIG = {

@@ -14,7 +14,9 @@ from entity.flower.client_app import answer
 from entity.flower.faults import FAULTS
 from entity.flower.run_config import experiment as experiment_of
 from entity.flower.server_app import serve
+from entity.seeding import Seeds
 from entity.setup import resolve
+from entity.setup.assembly import recruit
 
 OPTIONS = {"fields": "", "timeout": 0.01, "min-nodes": 0, "min-survivors": 2, "state": ""}
 
@@ -99,7 +101,7 @@ def test_the_federation_is_the_simulators_to_the_bit(case, federate, experiment)
     result, reports = federate(changes)
     simulated = loop.run(experiment(changes))
     tensors = result.arrays.to_torch_state_dict()
-    _, roster = loop.recruit(simulated.config, loop.Seeds(1))
+    _, roster = recruit(simulated.config, Seeds(1))
     model = roster.new_model()
     roster.spec.load(model, simulated.state)
     for name, tensor in model.state_dict().items():

@@ -18,6 +18,7 @@ from entity.cli.deploy import write_app
 from entity.layout import ModelState
 from entity.record.checkpoint import Checkpoints
 from entity.seeding import Seeds
+from entity.setup.assembly import open_judge, recruit
 
 pytestmark = pytest.mark.deployment
 
@@ -93,17 +94,17 @@ def test_the_federation_of_processes_is_the_simulators(name, rounds, plain, expe
     assert [line["accepted"] for line in lines] == [r["accepted"] for r in simulated.rounds]
     found = Checkpoints(plain / f"{name}-state", {}, 0).last(rounds)
     close(found.snapshot.state, simulated.state)
-    split, roster = loop.recruit(simulated.config, Seeds(3))
+    split, roster = recruit(simulated.config, Seeds(3))
     model = roster.new_model()
     roster.spec.load(model, found.snapshot.state)
-    scores = loop.open_judge(simulated.config, split, roster)(model)
+    scores = open_judge(simulated.config, split, roster)(model)
     last = simulated.rounds[-1]
     assert scores["mta"] == pytest.approx(last["mta"], abs=0.005)
     assert scores["asr"] == pytest.approx(last["asr"], abs=0.02)
 
 
 def test_the_attacker_is_refused_and_named(plain, experiment):
-    _, roster = loop.recruit(experiment(EXPERIMENT), Seeds(3))
+    _, roster = recruit(experiment(EXPERIMENT), Seeds(3))
     (attacker,) = roster.malicious
     nodes = json.loads((plain / "nodes.json").read_text())
     identity = next(node for node, client in nodes.items() if client == attacker)

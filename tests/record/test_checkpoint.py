@@ -16,7 +16,8 @@ from safetensors.torch import load, load_file, save
 
 from entity.layout import ModelState
 from entity.record import checkpoint
-from entity.record.checkpoint import Checkpoints, Snapshot, pack, unpack
+from entity.record.checkpoint import Checkpoints, Snapshot
+from entity.record.packing import pack, unpack
 
 ORIGIN = {"config": {"client": {"lr": 0.1}}, "data": "abc"}
 
@@ -36,7 +37,7 @@ def snapshot(round=1, **changes):
         },
         clients={4: {"seen": torch.tensor(round), "mask": torch.tensor([True, False])}},
         trigger={"pattern": torch.full((1, 2, 2), 0.5)},
-        detection={"caught": round, "missed": 0},
+        detection={"true_positives": round, "false_negatives": 0},
     )
     return replace(whole, **changes)
 

@@ -1,20 +1,16 @@
 import json
 import math
 import os
+import re
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from entity.config.schema import ConfigError
 from entity.record import directory as record_module
-from entity.record.directory import (
-    Record,
-    peak_memory_mb,
-    tail_statistics,
-    total_seconds,
-    write_json,
-)
+from entity.record.atomic import CannotWrite
+from entity.record.directory import Record, RunExists
+from entity.record.json_files import write_json
 
 
 def line(number, **values):
@@ -53,7 +49,7 @@ def test_what_json_has_no_word_for_becomes_null_everywhere(tmp_path):
 def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_was(tmp_path):
     Record(tmp_path, {"seed": 1}).append(line(1), {})
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ConfigError, match=r"already holds a run; .* --overwrite\.$"):
+    with pytest.raises(RunExists, match=r": already holds a run; .* or resume or overwrite"):
         Record(tmp_path, {"seed": 2})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -81,7 +77,7 @@ def test_a_folder_with_other_things_is_used(tmp_path):
 def test_a_place_that_cannot_be_a_folder_is_a_config_error(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "run", tmp_path / ("x" * 300)):
-        with pytest.raises(ConfigError, match=r"^--out .*: cannot be written \("):
+        with pytest.raises(CannotWrite, match=rf"^{re.escape(str(folder))}: cannot be written \("):
             Record(folder, {})
 
 
@@ -114,27 +110,3 @@ def test_whole_files_are_written_aside_so_that_a_crash_keeps_the_old_one(tmp_pat
     with pytest.raises(KeyboardInterrupt):
         write_json(path, {"state": "finished", "long": "x" * 10_000})
     assert json.loads(path.read_text()) == {"state": "running"}
-
-
-def test_statistics_of_the_last_rounds_by_hand():
-    rounds = [{"asr": value} for value in [1.0, 0.9, *[0.1 * n for n in range(10)]]]
-    found = tail_statistics(rounds, "asr")
-    assert found["final"] == pytest.approx(0.9)
-    assert found["last10"] == pytest.approx(0.45)
-    assert found["max_last10"] == pytest.approx(0.9)  # not the 1.0 of before
-    gaps = [{"asr": None}, {"asr": 0.2}, {"asr": None}, {"asr": 0.4}]
-    assert tail_statistics(gaps, "asr") == pytest.approx(
-        {"final": 0.4, "last10": 0.3, "max_last10": 0.4}
-    )
-    empty = {"final": None, "last10": None, "max_last10": None}
-    assert tail_statistics([], "asr") == tail_statistics([{"asr": None}], "asr") == empty
-
-
-def test_seconds_add_up_by_phase():
-    rounds = [{"seconds": {"train": 1.5, "evaluate": 0.25}}, {"seconds": {"train": 2.0}}]
-    assert total_seconds(rounds) == {"train": 3.5, "evaluate": 0.25}
-
-
-def test_peak_memory_is_in_megabytes():
-    assert 50 < peak_memory_mb() < 1e6
-    assert 0 <= peak_memory_mb(of_workers=True) < 1e6

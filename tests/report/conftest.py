@@ -11,7 +11,8 @@ import torch
 from safetensors.numpy import save_file
 from scipy.cluster.hierarchy import linkage
 
-from entity.record.directory import Record, tail_statistics, total_seconds
+from entity.record.directory import Record
+from entity.record.summary import tail_statistics, total_seconds
 from entity.setup import resolve
 
 MakeRun = Callable[..., Path]

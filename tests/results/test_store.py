@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from entity import experiment
 from entity.config.schema import ConfigError
-from entity.record.directory import write_json
+from entity.record.json_files import write_json
 from entity.results import duckdb_export, store
 from entity.results.filter import parse
 from entity.results.store import collect, grouped, pooled, select, table

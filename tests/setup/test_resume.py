@@ -1,5 +1,6 @@
 """A run that was stopped, however that was, ends with the numbers of one that never was."""
 
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -26,11 +27,12 @@ from entity.defenses import DEFENSES
 from entity.experiment import run
 from entity.metrics import Detection
 from entity.record import checkpoint
-from entity.record.checkpoint import pack, unpack
+from entity.record.directory import RunExists
+from entity.record.packing import pack, unpack
 from entity.seeding import Seeds
-from entity.setup import resolve, resume
-from entity.setup.assembly import open_server, recruit
-from entity.setup.resume import recorded
+from entity.setup import journal, resolve, resume
+from entity.setup.assembly import assemble, open_server, recruit
+from entity.setup.resume import recorded, resumed
 from entity.updates import Updates
 
 CHEAP = {
@@ -185,13 +187,7 @@ def test_each_part_of_a_checkpoint_matters(cheap, whole, tmp_path, monkeypatch, 
     expected = whole(case)
     with pytest.raises(KeyboardInterrupt):
         run(cheap(CASES[case]), tmp_path, on_round=stop_after(3))
-    take_up = loop.open_record
-
-    def forgetful(*args):
-        record, checkpoints, kept = take_up(*args)
-        return record, checkpoints, replace(kept, **part)
-
-    monkeypatch.setattr(loop, "open_record", forgetful)
+    monkeypatch.setattr(journal, "resumed", lambda *args: replace(resumed(*args), **part))
     result = run(recorded(tmp_path), tmp_path, resume=True)
     if "detection" in part:
         assert result.summary["refusals"] < expected.summary["refusals"]
@@ -497,14 +493,12 @@ def test_a_config_that_was_edited_behind_the_runs_back_is_noticed(left):
 
 
 def test_other_data_is_refused(left, monkeypatch):
-    recruit = loop.recruit
+    def changed(config):
+        world = assemble(config)
+        world.split.test.x[5, 0, 3, 3] ^= 1  # one grey level of one pixel
+        return world
 
-    def changed(config, seeds):
-        split, roster = recruit(config, seeds)
-        split.test.x[5, 0, 3, 3] ^= 1  # one grey level of one pixel
-        return split, roster
-
-    monkeypatch.setattr(loop, "recruit", changed)
+    monkeypatch.setattr(loop, "assemble", changed)
     before = (left / "rounds.jsonl").read_bytes()
     with pytest.raises(ConfigError, match=r"the data is not what the run was begun with"):
         run(recorded(left), left, resume=True)
@@ -539,7 +533,7 @@ def test_a_field_that_a_later_version_brought_is_no_difference(left, whole, monk
 def test_a_finished_run_says_so_and_is_left_alone(whole, tmp_path, capsys, caplog, monkeypatch):
     folder = Path(shutil.copytree(whole().folder, tmp_path / "run"))
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    monkeypatch.setattr(loop, "recruit", None)  # not even the data is read
+    monkeypatch.setattr(loop, "assemble", None)  # not even the data is read
     with caplog.at_level(logging.INFO, "entity"):
         assert main(["run", "--resume", str(folder), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads((folder / "summary.json").read_text())
@@ -599,7 +593,7 @@ def test_a_run_goes_on_in_its_own_folder(left, capsys, words):
 
 def test_a_new_run_in_place_of_an_old_one_takes_nothing_over(cheap, whole, left):
     changes = {"settings.seed": 2, "federation.rounds": 1, "settings.checkpoint_every": 0}
-    with pytest.raises(ConfigError, match=r"go on with it by --resume"):
+    with pytest.raises(RunExists, match=r": already holds a run; .* or resume or overwrite"):
         run(cheap(changes), left)
     run(cheap(changes), left, overwrite=True)
     names = {path.name for path in left.rglob("*")}
@@ -708,5 +702,31 @@ def test_sigterm_is_handled_during_a_command_only(monkeypatch):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_checkpoint_with_the_earlier_names_of_the_counters_is_resumed(left, whole):
+    """As the code before wrote it, checksum and all."""
+    path = left / "checkpoint" / "round_0004.json"
+    content = json.loads(path.read_bytes())["content"]
+    ((table, counters),) = [
+        (entry, entry[1]["table"])
+        for entry in content["snapshot"]["table"]
+        if entry[0] == "detection"
+    ]
+    earlier = {
+        "true_positives": "caught",
+        "false_negatives": "missed",
+        "false_positives": "wronged",
+        "true_negatives": "cleared",
+    }
+    assert [name for name, _ in counters] == list(earlier)
+    assert sum(count for _, count in counters) == 4 * 4  # four rounds of four clients
+    table[1]["table"] = [[earlier[name], count] for name, count in counters]
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    path.write_text(json.dumps({"sha256": digest, "content": content}))
+    told = []
+    run(recorded(left), left, on_round=told.append, resume=True)
+    assert told[0]["round"] == 5
+    assert_same(left, whole().folder)
+
+
 def test_the_counters_of_a_detection_are_all_kept():
-    assert set(loop.asdict(Detection(1, 2, 3, 4)).values()) == {1, 2, 3, 4}
+    assert set(journal.asdict(Detection(1, 2, 3, 4)).values()) == {1, 2, 3, 4}

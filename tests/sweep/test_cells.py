@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entity.config.schema import ConfigError
-from entity.record.directory import write_json
+from entity.record.json_files import write_json
 from entity.setup import resolve
 from entity.sweep import cells
 from entity.sweep.cells import expand, find_config

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from entity.record.directory import write_json
+from entity.record.json_files import write_json
 from entity.setup import resolve
 from entity.sweep import process, runner
 from entity.sweep.cells import expand

@@ -9,7 +9,7 @@ import pytest
 from entity import experiment, trackers
 from entity.cli import main
 from entity.config.schema import ConfigError
-from entity.record.directory import write_json
+from entity.record.json_files import write_json
 from entity.setup import resolve
 from entity.setup.resume import recorded
 from entity.trackers import handle

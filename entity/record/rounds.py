@@ -1,0 +1,63 @@
+"""A finished round, and its line of `rounds.jsonl`."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entity.updates import Aggregation
+
+
+@dataclass(frozen=True)
+class Round:
+    """What happened in one round."""
+
+    number: int
+    selected: tuple[int, ...]
+    """Clients that trained, in increasing order."""
+    poisoned: frozenset[int]
+    """Those of them that poisoned in this round."""
+    answer: Aggregation
+    scores: Mapping[str, float]
+    """What the judge measured; empty where the round was not evaluated."""
+    seconds: Mapping[str, float]
+    """Time by phase: `train`, `aggregate` and, where it was evaluated, `evaluate`."""
+
+    def line(self) -> dict[str, Any]:
+        """Return the round's line of `rounds.jsonl`."""
+        scores, verdicts = self.scores, self.answer.verdicts
+        phases = {f"aggregate_{phase}": value for phase, value in self.answer.seconds.items()}
+        return {
+            "round": self.number,
+            "mta": scores.get("mta", math.nan),
+            "asr": scores.get("asr", math.nan),
+            "metrics": {name: scores[name] for name in scores if name not in ("mta", "asr")},
+            "n_selected": len(self.selected),
+            "n_malicious": len(self.poisoned),
+            "selected": list(self.selected),
+            "malicious": sorted(self.poisoned),
+            "accepted": [verdict.client for verdict in verdicts if verdict.accepted],
+            "refused": [verdict.client for verdict in verdicts if not verdict.accepted],
+            "reasons": {verdict.client: verdict.reason for verdict in verdicts if verdict.reason},
+            "weights": {verdict.client: verdict.weight for verdict in verdicts},
+            "scores": {v.client: v.score for v in verdicts if v.score is not None},
+            "seconds": {name: round(s, 4) for name, s in {**self.seconds, **phases}.items()},
+            "diagnostics": dict(self.answer.diagnostics),
+        }
+
+
+def whole_lines(folder: Path) -> list[bytes]:
+    """Return the lines of a run's `rounds.jsonl` up to the first that is damaged or missing."""
+    path = folder / "rounds.jsonl"
+    whole: list[bytes] = []
+    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
+        try:
+            number = json.loads(line)["round"]
+        except (ValueError, LookupError, TypeError):
+            break
+        if number != len(whole) + 1 or not line.endswith(b"\n"):
+            break
+        whole.append(line)
+    return whole

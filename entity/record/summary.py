@@ -1,0 +1,111 @@
+"""`summary.json`: a run in numbers."""
+
+import resource
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from entity import __version__
+from entity.config.fields import ExperimentConfig
+from entity.metrics import Detection
+
+LAST = 10
+"""Evaluated rounds, at the end of a run, that a mean is taken over."""
+
+MAIN_PHASES = ("train", "aggregate", "evaluate")
+"""Phases that make up a round; the others are parts of these."""
+
+
+def summarise(
+    config: ExperimentConfig,
+    config_hash: str,
+    rounds: Sequence[Mapping[str, Any]],
+    detection: Detection,
+    *,
+    state: str,
+    before: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the summary of a run.
+
+    Parameters
+    ----------
+    config, config_hash
+        The run's configuration and its identity.
+    rounds
+        Lines of `rounds.jsonl`, None for NaN.
+    detection
+        Refusals of all these rounds, counted.
+    state
+        `running`, `interrupted` or `finished`.
+    before
+        The summary that the run had when it was resumed; empty for a new one.
+    """
+    seconds = total_seconds(rounds)
+    total = sum(seconds.get(phase, 0.0) for phase in MAIN_PHASES)
+    asr = tail_statistics(rounds, "asr")
+    return {
+        "name": config.name,
+        "state": state,
+        "dataset": config.dataset,
+        "model": config.model,
+        "attack": config.client.attack.type if config.client.attack else None,
+        "defense": config.server.defense.type,
+        "seed": config.settings.seed,
+        "config_hash": config_hash,
+        "version": __version__,
+        "rounds": len(rounds),
+        "mta": tail_statistics(rounds, "mta"),
+        "asr": asr,
+        "asr_max_last10": asr["max_last10"],
+        "detection": {
+            "tpr": detection.tpr,
+            "fpr": detection.fpr,
+            "precision": detection.precision,
+            "f1": detection.f1,
+        },
+        "refusals": detection.true_positives + detection.false_positives,
+        "seconds": {**seconds, "total": round(total, 3)},
+        "peak_memory_mb": max(peak_memory_mb(), before.get("peak_memory_mb", 0)),
+        "worker_peak_memory_mb": max(
+            peak_memory_mb(of_workers=True), before.get("worker_peak_memory_mb", 0)
+        ),
+    }
+
+
+def last_evaluated(values: Iterable[float | None], last: int = LAST) -> list[float]:
+    """Return a metric in the last rounds that were evaluated; the others have None.
+
+    Examples
+    --------
+    >>> last_evaluated([0.1, None, 0.2, None, 0.3, None], last=2)
+    [0.2, 0.3]
+    """
+    return [value for value in values if value is not None][-last:]
+
+
+def tail_statistics(rounds: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """Return `final`, `last10` (mean) and `max_last10` of a metric over the last evaluated rounds.
+
+    All three are None where no round was evaluated.
+    """
+    recent = last_evaluated(line[name] for line in rounds)
+    if not recent:
+        return {"final": None, "last10": None, "max_last10": None}
+    return {"final": recent[-1], "last10": fmean(recent), "max_last10": max(recent)}
+
+
+def total_seconds(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the seconds of all rounds by phase."""
+    totals: dict[str, float] = {}
+    for line in rounds:
+        for phase, seconds in line["seconds"].items():
+            totals[phase] = totals.get(phase, 0.0) + seconds
+    return {phase: round(seconds, 3) for phase, seconds in totals.items()}
+
+
+def peak_memory_mb(of_workers: bool = False) -> float:
+    """Return the largest resident size so far of this process, or of its largest ended child."""
+    who = resource.RUSAGE_CHILDREN if of_workers else resource.RUSAGE_SELF
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(who).ru_maxrss / unit, 1)

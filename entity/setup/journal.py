@@ -1,0 +1,138 @@
+"""The journal of a run: all that happens around the federated loop so that none of it is lost.
+
+It locks the run directory, begins a record or resumes one, writes a line and a checkpoint after
+every round, counts what the defense detected, wakes the trackers, and says in `summary.json`
+whether the run is `running`, `finished` or `interrupted`.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Self
+
+from torch import Tensor
+
+from entity.metrics import Detection
+from entity.record.checkpoint import Checkpoints, Snapshot
+from entity.record.directory import Record
+from entity.record.lock import locked
+from entity.record.rounds import Round
+from entity.record.summary import summarise
+from entity.setup.assembly import World, initial_state
+from entity.setup.identity import identity, to_json
+from entity.setup.resume import origin, resumed
+from entity.trackers import Trackers
+
+
+class Journal(AbstractContextManager["Journal"]):
+    """The journal of one run: a context manager around it.
+
+    Leaving the block before `finish` writes the checkpoint of the last finished round and marks the
+    run as interrupted, whatever the reason.
+
+    Parameters
+    ----------
+    folder
+        The run directory; None keeps the record in memory.
+    overwrite
+        Replace a run that the folder already holds.
+    resume
+        Go on with the run that the folder holds.
+    """
+
+    def __init__(self, folder: Path | None, *, overwrite: bool, resume: bool) -> None:
+        self.folder, self.overwrite, self.resume = folder, overwrite, resume
+        self.summary: dict[str, Any] = {}
+        """As it was last written."""
+        self._detection = Detection()
+        self._open = ExitStack()
+        self._begun = self._finished = False
+
+    def begin(self, world: World) -> Snapshot:
+        """Return the state from which the run starts: before round 1, or where it was stopped.
+
+        Only from here on is anything written.
+
+        Raises
+        ------
+        ConfigError
+            If the folder is in use, cannot be written, or holds a run that is neither to be
+            resumed nor overwritten, or another one than that to resume.
+        """
+        self._world, folder = world, self.folder
+        self._identity = identity(world.config)
+        self._open.enter_context(locked(folder))
+        settings = world.config.settings
+        self._trackers = self._open.enter_context(Trackers(settings.trackers, folder))
+        whose = {} if folder is None else origin(world.config, world.split.digest())
+        self._checkpoints = Checkpoints(folder, whose, settings.checkpoint_every)
+        state = resumed(self._checkpoints, folder) if self.resume and folder else None
+        self._record = Record(
+            folder,
+            to_json(world.config),
+            overwrite=self.overwrite,
+            keep=(state.round if state else 0) if self.resume else None,
+        )
+        self._trackers.start()
+        if state is not None:
+            self._detection = Detection.of_counters(state.detection)
+        self._begun = True
+        if state is None:
+            return Snapshot(0, initial_state(world.config, world.roster, world.server))
+        world.server.load_state_dict(state.server)
+        return state
+
+    def keep(self, state: Snapshot, played: Round) -> dict[str, Any]:
+        """Write a finished round and return its line; all is on disk when this returns.
+
+        Parameters
+        ----------
+        state
+            The state after the round; the counters of detection are added here.
+        played
+            What happened in it.
+        """
+        self._detection.add(played.answer.verdicts, played.poisoned)
+        self._record.append(played.line(), played.answer.artifacts)
+        self._checkpoints.take(replace(state, detection=asdict(self._detection)))
+        self._summarise("running")
+        self._trackers.wake()
+        return self.rounds[-1]
+
+    def finish(self, model: Mapping[str, Tensor]) -> None:
+        """Write the last checkpoint, the final global model (a `state_dict`) and the summary."""
+        self._checkpoints.flush()
+        self._record.keep_model(model, self._identity)
+        self._finished = True
+        self._summarise("finished")
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """Lines of all rounds so far, those before a resume included."""
+        return self._record.rounds
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._open:  # lets the trackers end, then unlocks
+            if self._begun and not self._finished:
+                try:
+                    self._checkpoints.flush()
+                finally:
+                    self._summarise("interrupted")
+
+    def _summarise(self, state: str) -> None:
+        self.summary = summarise(
+            self._world.config,
+            self._identity,
+            self._record.rounds,
+            self._detection,
+            state=state,
+            before=self._record.before,
+        )
+        self._record.summarise(self.summary)
+
+
+__all__ = ["Journal"]
