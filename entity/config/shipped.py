@@ -13,6 +13,16 @@ def shipped(name: str) -> Path:
     return Path(str(files("entity") / "configs" / f"{name}.json"))
 
 
+def file_or_shipped(name: str | Path, folder: Path) -> Path:
+    """Return the file of that name in a folder, or else the shipped configuration of that name.
+
+    Where there is neither, it is the file, which its reader will miss.
+    """
+    path = folder / name
+    known = Path(name).as_posix()
+    return shipped(known) if not os.path.exists(path) and known in names() else path
+
+
 def find_config(name: str, beside: Path) -> Path:
     """Find a configuration: a file beside the grid, one from here, or a shipped one.
 
@@ -21,9 +31,11 @@ def find_config(name: str, beside: Path) -> Path:
     ConfigError
         If there is none of that name.
     """
-    for path in (beside / name, Path(name), shipped(name)):
+    for path in (beside / name, Path(name)):
         if os.path.isfile(path):  # unlike Path.is_file, false for a name too long
             return path
+    if name in names():
+        return shipped(name)
     raise ConfigError(
         f"config {name}: is neither a file nor a shipped configuration.{suggest(name, names())}"
     )

@@ -1,8 +1,13 @@
-"""Configuration files, read into nested tables."""
+"""Configuration files, read into nested tables; a file may extend another.
+
+{"extends": "federation.json", "server": {"defense": {"type": "flame"}}}
+"""
 
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +15,127 @@ import yaml
 
 from entity.config import schema
 from entity.config.schema import ConfigError, suggest
+from entity.config.shipped import file_or_shipped, names
+from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
+
+MOST_FILES = 10
+"""Files that may extend one another, one after the other."""
 
 
 def read(path: Path, option: str = "--config") -> dict[str, Any]:
-    """Read a configuration as nested tables, from JSON or YAML; see `read_file`."""
-    return read_file(path, option)
+    """Read a configuration, from JSON or YAML, with those that it extends.
+
+    Parameters
+    ----------
+    path
+        The file; `.yaml` and `.yml` are YAML, anything else is JSON.
+    option
+        Where the user named the file, for messages.
+
+    Returns
+    -------
+    Nested tables, whole: without `extends`.
+
+    Raises
+    ------
+    ConfigError
+        If a file is missing or cannot be parsed, or `extends` names no configuration, goes in a
+        circle or through more than `MOST_FILES`.
+    """
+    return extended(read_file(path, option), path, f"{option} {path}")
+
+
+def extended(data: Mapping[str, Any], path: Path, where: str) -> dict[str, Any]:
+    """Return tables over those of the configuration that they extend, if any.
+
+    Parameters
+    ----------
+    data
+        Nested tables, as the file `path` holds them.
+    path
+        That file: `extends` names a file relative to its folder, or a shipped configuration.
+    where
+        What holds the tables, for messages.
+
+    Raises
+    ------
+    ConfigError
+        As `read`.
+    """
+    tables, layers, files = dict(data), [], [path]
+    while "extends" in tables:
+        name = tables.pop("extends")
+        refuse_depth(tables, where)
+        layers.append(tables)
+        path = _parent(name, files, f"{where}: extends")
+        files.append(path)
+        tables = read_file(path, f"{where}: extends")
+        where = f"{where}: extends {path}"
+    if layers:
+        refuse_depth(tables, where)
+    for layer in reversed(layers):
+        tables = merged(tables, layer)
+    return tables
+
+
+def _parent(name: object, files: Sequence[Path], where: str) -> Path:
+    """Return the file that `extends` names in the last of some files."""
+    if not isinstance(name, str):
+        raise ConfigError(
+            f"{where} = {schema.show(name)}: allowed is a file, or the name of a shipped "
+            "configuration."
+        )
+    path = file_or_shipped(name, files[-1].parent)
+    if os.path.realpath(path) in map(os.path.realpath, files):
+        raise ConfigError(f"{where} {path}: goes in a circle.")
+    if len(files) == MOST_FILES:
+        raise ConfigError(f"{where} {path}: is one too many; allowed are {MOST_FILES} files.")
+    return path
+
+
+def merged(base: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay the tables of a configuration over those that it extends.
+
+    Tables are merged key by key; anything else, null and lists among it, replaces. Where another
+    defense, attack or data poison is chosen, the settings that it does not have are forgotten.
+
+    Examples
+    --------
+    >>> base = {"client": {"lr": 0.1}, "server": {"defense": {"type": "drop",
+    ...     "defense_args": {"K": 5, "num_seed": 300}}}}
+    >>> merged(base, {"server": {"defense": {"type": "finetuning"}}})["server"]
+    {'defense': {'type': 'finetuning', 'defense_args': {'num_seed': 300}}}
+    """
+    result = deepcopy(dict(base))
+    for path, choices, forget in (
+        (("server", "defense"), ("type",), forget_foreign_args),
+        (("client", "attack"), ("type", "poison"), forget_foreign_attack_fields),
+    ):
+        old, new = _table(result, path), _table(tables, path)
+        chosen = {key: new[key] for key in choices if key in new and new[key] != old.get(key)}
+        if chosen and old:
+            old.update(chosen)
+            forget(old)
+    return _laid_over(result, tables)
+
+
+def _table(tables: Any, path: Sequence[str]) -> dict[str, Any]:
+    for name in path:
+        tables = tables.get(name) if isinstance(tables, dict) else None
+    return tables if isinstance(tables, dict) else {}
+
+
+def _laid_over(base: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+    result = dict(base)
+    for key, value in tables.items():
+        below = result.get(key)
+        both = isinstance(below, dict) and isinstance(value, dict)
+        result[key] = _laid_over(below, value) if both else value
+    return result
 
 
 def read_file(path: Path, option: str) -> dict[str, Any]:
-    """Read one file as nested tables, from JSON or YAML.
+    """Read one file as nested tables, from JSON or YAML, just as it stands.
 
     Parameters
     ----------
@@ -83,8 +200,13 @@ def _files_near(path: Path) -> str:
     try:
         near = sorted(other.name for other in path.parent.iterdir() if other.suffix == kind)
     except OSError:
-        return ""
-    return suggest(path.name, near) or (f" Files there: {', '.join(near)}." if near else "")
+        near = []
+    shipped = names() if not path.suffix else []
+    return (
+        suggest(path.name, near)
+        or suggest("/".join(path.parts[-2:]), shipped)
+        or (f" Files there: {', '.join(near)}." if near else "")
+    )
 
 
 def _fault(error: Exception) -> str:

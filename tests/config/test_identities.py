@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from entity.config.shipped import names, shipped
-from entity.setup.read import read
-from entity.setup.resolve import experiment, identity
+from entity.setup.read import read, read_file
+from entity.setup.resolve import experiment, identity, to_json
 
 FROZEN = dict(
     line.split() for line in Path(__file__).with_name("identities.txt").read_text().splitlines()
@@ -22,6 +22,31 @@ def test_a_shipped_configuration_keeps_its_identity(name, hash):
     assert identity(experiment(read(shipped(name)))) == hash
 
 
-def test_all_shipped_configurations_are_frozen_and_no_two_alike():
-    assert set(FROZEN) == set(names())
+def test_all_that_is_shipped_is_frozen_and_no_two_alike():
+    federations = {name for name in names() if name.endswith("/federation")}
+    assert set(FROZEN) == set(names()) - federations
     assert len(FROZEN) == len(set(FROZEN.values())) == 164
+    assert len(federations) == 8
+
+
+@pytest.mark.parametrize("name", [name for name in FROZEN if name.endswith("/undefended")])
+def test_a_federation_is_the_undefended_configuration_of_its_folder(name):
+    federation = shipped(name.replace("undefended", "federation"))
+    assert identity(experiment(read(federation))) == FROZEN[name]
+
+
+def test_a_file_that_holds_its_whole_experiment_means_what_the_short_one_does():
+    """`original_drop.json` is how the files were written for the original's code."""
+    whole = Path(__file__).with_name("original_drop.json")
+    assert "extends" not in whole.read_text()
+    assert to_json(experiment(read(whole))) == to_json(experiment(read(shipped("cifar10/drop"))))
+    assert identity(experiment(read(whole))) == FROZEN["cifar10/drop"]
+
+
+@pytest.mark.parametrize("name", sorted(FROZEN))
+def test_a_shipped_configuration_is_its_folder_s_federation_and_one_defense(name):
+    tables = read_file(shipped(name), name)
+    assert tables.pop("extends") == "federation.json"
+    assert tables.keys() == {"server"}
+    assert tables["server"].keys() == {"defense"}
+    assert tables["server"]["defense"]["type"] == name.rsplit("/", 1)[-1]

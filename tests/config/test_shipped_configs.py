@@ -13,7 +13,7 @@ from entity.seeding import Seeds
 from entity.setup import assembly, resolve
 
 CONFIGS = Path(entity.__file__).parent / "configs"
-SHIPPED = sorted(CONFIGS.rglob("*.json"))
+SHIPPED = sorted(path for path in CONFIGS.rglob("*.json") if path.stem != "federation")
 FOLDERS = ("cifar10", "cinic10", "emnist", "fashionmnist", "gtsrb", "mnist5k", "mnist")
 
 

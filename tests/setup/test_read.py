@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from entity.config.schema import ConfigError
+from entity.config.schema import ConfigError, flatten
+from entity.config.shipped import shipped
+from entity.defenses import DEFENSES
 from entity.setup import resolve
 from entity.setup.read import read
 
@@ -96,3 +98,189 @@ def test_merged_keys_may_be_overridden(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}")
     assert read(path)["b"] == {"x": 1, "y": 3}
+
+
+# --- files that extend others
+
+
+def written(folder, **files):
+    """Write JSON files and return the path of the first."""
+    paths = [folder / f"{name}.json" for name in files]
+    for path, tables in zip(paths, files.values(), strict=True):
+        path.write_text(json.dumps(tables))
+    return paths[0]
+
+
+def refusal_of(path):
+    with pytest.raises(ConfigError) as refusal:
+        read(path)
+    return str(refusal.value)
+
+
+def test_tables_are_merged_key_by_key_and_anything_else_replaces(tmp_path):
+    path = written(
+        tmp_path,
+        a={"extends": "b.json", "x": {"kept": None, "list": [3], "new": {"y": 1}}, "table": 5},
+        b={"x": {"kept": 1, "list": [1, 2], "old": {"z": 0}}, "table": {"u": 1}, "word": "b"},
+    )
+    assert read(path) == {
+        "x": {"kept": None, "list": [3], "old": {"z": 0}, "new": {"y": 1}},
+        "table": 5,
+        "word": "b",
+    }
+
+
+def test_a_chain_goes_from_folder_to_folder_and_from_json_to_yaml(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "base.yaml").write_text("x: {a: 1, b: 1, c: 1}")
+    written(tmp_path, middle={"extends": "base.yaml", "x": {"b": 2, "c": 2}})
+    path = written(tmp_path / "below", top={"extends": "../middle.json", "x": {"c": 3}})
+    assert read(path) == {"x": {"a": 1, "b": 2, "c": 3}}
+
+
+def test_a_file_may_extend_a_shipped_configuration_but_its_neighbour_comes_first(tmp_path):
+    path = written(tmp_path, mine={"extends": "mnist5k/drop", "client": {"lr": 0.5}})
+    shipped_one = read(shipped("mnist5k/drop"))
+    assert read(path) == {**shipped_one, "client": {**shipped_one["client"], "lr": 0.5}}
+    (tmp_path / "mnist5k").mkdir()
+    (tmp_path / "mnist5k" / "drop").write_text('{"model": "vit"}')
+    assert read(path) == {"model": "vit", "client": {"lr": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("start", "change"),
+    [
+        ("mnist5k/drop", {"server": {"defense": {"type": "finetuning"}}}),
+        ("mnist5k/drop", {"server": {"defense": {"type": "MAZE"}}}),
+        ("mnist5k/flip", {"server": {"defense": {"type": "undefended"}}}),
+        ("mnist5k/drop", {"client": {"attack": {"type": "neurotoxin"}}}),
+        ("mnist5k/drop", {"client": {"attack": {"poison": "blended"}}}),
+    ],
+)
+def test_another_type_means_what_it_means_on_the_command_line(tmp_path, start, change):
+    path = written(tmp_path, mine={"extends": start, **change})
+    overrides = [(name, str(value)) for name, value in flatten(change)]
+    assert resolve.experiment(read(path)) == resolve.experiment(read(shipped(start)), overrides)
+
+
+def test_settings_of_another_defense_are_forgotten_and_common_ones_stay(tmp_path):
+    path = written(
+        tmp_path,
+        a={"extends": "mnist5k/drop", "server": {"defense": {"type": "finetuning"}}},
+    )
+    assert read(path)["server"]["defense"]["defense_args"] == {"batch_size": 64, "num_seed": 300}
+
+
+def test_settings_of_another_attack_and_poison_are_forgotten(tmp_path):
+    attack = {
+        "type": "neurotoxin",
+        "neurotoxin_top_k": 0.1,
+        "poison": "blended",
+        "alpha": 0.3,
+        "DPR": 0.2,
+    }
+    base = read(shipped("mnist5k/undefended"))
+    base["client"]["attack"].update(attack | poison)
+    path = written(
+        tmp_path,
+        a={"extends": "b.json", "client": {"attack": {"type": "pgd", "poison": "pixel"}}},
+        b=base,
+    )
+    common = base["client"]["attack"].keys() - {"neurotoxin_top_k", "blend_opacity"}
+    assert read(path)["client"]["attack"].keys() == common
+    again = written(tmp_path, c={"extends": "b.json", "client": {"lr": 0.2}})
+    assert read(again)["client"]["attack"] == base["client"]["attack"]
+
+
+@pytest.mark.parametrize("nothing", [{"defense": None}, {"defense": {"type": "undefended"}}])
+def test_a_defense_can_be_taken_away(tmp_path, nothing):
+    path = written(tmp_path, a={"extends": "mnist5k/drop", "server": nothing})
+    undefended = resolve.experiment(read(shipped("mnist5k/undefended")))
+    assert resolve.experiment(read(path)) == undefended
+
+
+def test_an_attack_can_be_taken_away(tmp_path):
+    path = written(tmp_path, a={"extends": "mnist5k/drop", "client": {"attack": None}})
+    assert resolve.experiment(read(path)).client.attack is None
+
+
+def test_defense_args_of_null_are_the_defaults(tmp_path):
+    path = written(
+        tmp_path, a={"extends": "mnist5k/drop", "server": {"defense": {"defense_args": None}}}
+    )
+    args = resolve.experiment(read(path)).server.defense.defense_args
+    assert args == DEFENSES["drop"].hyperparameters()
+
+
+@pytest.mark.parametrize("name", [None, 5, True, ["b.json"], {"a": 1}])
+def test_extends_must_be_a_name(tmp_path, name):
+    path = written(tmp_path, a={"extends": name})
+    assert refusal_of(path) == (
+        f"--config {path}: extends = {json.dumps(name)}: allowed is a file, or the name of a "
+        "shipped configuration."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("bb.json", "No such file or directory. Did you mean b.json?"),
+        ("cifar10/flmae", "No such file or directory. Did you mean cifar10/flame?"),
+        ("qqq/qqq.json", "No such file or directory."),
+        (".", "Is a directory."),
+        ("", "Is a directory."),
+        ("x" * 300, "File name too long."),
+        ("broken.json", "is not JSON (Expecting value at line 1, column 1)."),
+        ("list.json", "holds [], not a table of fields."),
+    ],
+)
+def test_a_file_that_cannot_be_extended_is_named_with_the_file_that_says_so(tmp_path, name, end):
+    (tmp_path / "broken.json").write_text("")
+    path = written(tmp_path, a={"extends": name}, b={}, list=[])
+    said = refusal_of(path)
+    assert said.startswith(f"--config {path}: extends {tmp_path / name}: {end}")
+    assert "\n" not in said
+
+
+def test_a_fault_deep_in_a_chain_is_told_with_the_whole_chain(tmp_path):
+    path = written(tmp_path, a={"extends": "b.json"}, b={"extends": "c.yaml"})
+    assert refusal_of(path) == (
+        f"--config {path}: extends {tmp_path / 'b.json'}: extends {tmp_path / 'c.yaml'}: "
+        "No such file or directory."
+    )
+
+
+@pytest.mark.parametrize("files", [["a"], ["a", "b"], ["a", "b", "c"]])
+def test_circles_are_refused(tmp_path, files):
+    following = dict(zip(files, [*files[1:], "a"], strict=True))
+    path = written(tmp_path, **{name: {"extends": f"./{following[name]}.json"} for name in files})
+    assert refusal_of(path).endswith(f": extends {path}: goes in a circle.")
+
+
+def test_a_circle_by_a_symbolic_link_is_one(tmp_path):
+    path = written(tmp_path, a={"extends": "b.json"})
+    (tmp_path / "b.json").symlink_to(path)
+    assert refusal_of(path).endswith("b.json: goes in a circle.")
+
+
+def test_at_most_ten_files_may_extend_one_another(tmp_path):
+    files = {f"f{i}": {"extends": f"f{i + 1}.json", "x": i} for i in range(10)}
+    path = written(tmp_path, **files, f10={})
+    assert refusal_of(path).endswith("f10.json: is one too many; allowed are 10 files.")
+    assert read(tmp_path / "f1.json") == {"x": 1}
+
+
+def test_deep_and_circular_tables_are_refused_before_they_are_merged(tmp_path):
+    (tmp_path / "a.yaml").write_text("extends: b.json\nx: &x {y: *x}")
+    written(tmp_path, b={"x": {}})
+    assert refusal_of(tmp_path / "a.yaml").endswith("nested too deeply; allowed are 20 levels.")
+    deep = {}
+    for _ in range(400):
+        deep = {"x": deep}
+    path = written(tmp_path, c={"extends": "b.json", "x": {}}, b=deep)
+    assert refusal_of(path).endswith("nested too deeply; allowed are 20 levels.")
+
+
+def test_a_run_s_recorded_configuration_is_whole(tmp_path):
+    path = written(tmp_path, a={"extends": "mnist5k/drop"})
+    assert "extends" not in resolve.to_json(resolve.experiment(read(path)))
