@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from entity.cli import console
-from entity.cli.options import configured
+from entity.cli.options import CONFIG_HELP, configured
 from entity.config.fields import SettingsConfig
 from entity.config.schema import ConfigError
 from entity.dataset import DATASETS, Images, Source, differs, find
@@ -47,7 +47,7 @@ def add_data_command(commands: Any) -> None:
         epilog="Any field of the configuration is an option, too, as of drop run.",
         allow_abbrev=False,
     )
-    split.add_argument("--config", type=Path, required=True, help="JSON or YAML file")
+    split.add_argument("--config", type=Path, required=True, help=CONFIG_HELP)
     split.add_argument("--data_root", help="data folder, another name of --datasets_path")
     split.set_defaults(go=_preview, takes_fields=True)
 

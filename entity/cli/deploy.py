@@ -7,7 +7,7 @@ from string import Template
 from typing import Any
 
 from entity.cli import console
-from entity.cli.options import configured
+from entity.cli.options import CONFIG_HELP, configured
 from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError
 from entity.config.shipped import shipped
@@ -113,7 +113,7 @@ def add_deploy_command(commands: Any) -> None:
         "--config",
         type=Path,
         default=shipped("mnist5k/droplet"),
-        help="JSON or YAML file (default: the demo's federation with DROPlet)",
+        help=f"{CONFIG_HELP} (default: mnist5k/droplet)",
     )
     init.add_argument("--data_root", help="data folder, another name of --datasets_path")
     init.set_defaults(go=_deploy, takes_fields=True)

@@ -4,15 +4,20 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError
+from entity.config.shipped import file_or_shipped
 from entity.setup import resolve
+
+CONFIG_HELP = "JSON or YAML file, or a shipped configuration such as mnist5k/drop"
 
 
 def configured(options: argparse.Namespace, rest: Sequence[str]) -> ExperimentConfig:
     """Return the experiment of `--config` with the fields that the command line overrides."""
-    return resolve.experiment(resolve.read(options.config), given(options, rest))
+    path = file_or_shipped(options.config, Path())
+    return resolve.experiment(resolve.read(path), given(options, rest))
 
 
 def given(options: argparse.Namespace, rest: Sequence[str]) -> list[tuple[str, str | None]]:

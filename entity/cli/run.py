@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from entity.cli import console
-from entity.cli.options import configured, given
+from entity.cli.options import CONFIG_HELP, configured, given
 from entity.cli.progress import Display, percent
 from entity.cli.refusals import run_folder
 from entity.config.fields import ExperimentConfig
@@ -34,7 +34,7 @@ def add_run_command(commands: Any) -> None:
         allow_abbrev=False,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", type=Path, help="JSON or YAML file")
+    what.add_argument("--config", type=Path, help=CONFIG_HELP)
     what.add_argument(
         "--resume", type=Path, metavar="RUN", help="run directory of a stopped run to go on with"
     )

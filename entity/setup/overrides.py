@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from entity.attacks import ATTACKS
 from entity.config import schema
-from entity.config.schema import ConfigError, join, suggest
-from entity.defenses import ALIASES, DEFENSES
-from entity.poisons import POISONS
+from entity.config.schema import ConfigError, suggest
+from entity.defenses import ALIASES
 from entity.setup.field_list import ATTACK, DEFENSE, Field, fields
+from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
 
 
 def override(tables: dict[str, Any], given: Iterable[tuple[str, str | None]]) -> None:
@@ -77,29 +76,6 @@ def _override_one(tables: dict[str, Any], name: str, text: str | None) -> None:
     table[last] = schema.dump(value)
     if field.path == f"{DEFENSE}.type":
         table[last] = ALIASES.get(str(value).lower(), str(value).lower())
-        _forget_foreign_args(table)
+        forget_foreign_args(table)
     elif field.path in (f"{ATTACK}.type", f"{ATTACK}.poison"):
-        _forget_foreign_attack_fields(table)
-
-
-def _forget_foreign_args(defense: dict[str, Any]) -> None:
-    """Keep, of another defense's settings, those that the new one has too."""
-    server = DEFENSES.get(defense["type"])
-    args = defense.get("defense_args")
-    if server is not None and isinstance(args, dict):
-        own = schema.hints(server.hyperparameters)
-        defense["defense_args"] = {key: value for key, value in args.items() if key in own}
-
-
-def _forget_foreign_attack_fields(attack: dict[str, Any]) -> None:
-    """Drop the fields of attacks and data poisons that are no longer chosen."""
-    every = {
-        name
-        for registry in (ATTACKS, POISONS)
-        for entry in registry.values()
-        for name in schema.hints(entry.hyperparameters)
-    }
-    own = {field.path for field in fields({"client": {"attack": attack}})}
-    for key in every & set(attack):
-        if join(ATTACK, key) not in own:
-            del attack[key]
+        forget_foreign_attack_fields(table)

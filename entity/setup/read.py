@@ -129,8 +129,9 @@ def _laid_over(base: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, 
     result = dict(base)
     for key, value in tables.items():
         below = result.get(key)
-        both = isinstance(below, dict) and isinstance(value, dict)
-        result[key] = _laid_over(below, value) if both else value
+        if isinstance(below, dict) and isinstance(value, dict):
+            value = _laid_over(below, value)
+        result[key] = value
     return result
 
 

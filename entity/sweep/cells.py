@@ -13,6 +13,7 @@ from entity.experiment import settled
 from entity.results import store
 from entity.results.store import Run
 from entity.setup import resolve
+from entity.setup.read import extended
 from entity.sweep.grid import CONFIG, SEED, Axis, Grid
 
 _ALONE = {"settings.engine": "inline", "settings.num_threads": "1"}
@@ -118,19 +119,21 @@ class _Bases:
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
-        self.read: dict[str, dict[str, Any]] = {}
+        self.read: dict[str | None, dict[str, Any]] = {}
 
     def __getitem__(self, name: str | None) -> Mapping[str, Any]:
         """Return the tables of a configuration, or of the grid's own base for None."""
-        if name is None:
-            if isinstance(self.grid.base, Mapping):
-                return self.grid.base
-            if self.grid.base is None:
-                raise ConfigError("base is missing: give one, or an axis that chooses the config.")
-            name = self.grid.base
         if name not in self.read:
-            self.read[name] = resolve.read(find_config(name, self.grid.path.parent), CONFIG)
+            self.read[name] = self._read(name)
         return self.read[name]
+
+    def _read(self, name: str | None) -> dict[str, Any]:
+        base = self.grid.base if name is None else name
+        if base is None:
+            raise ConfigError("base is missing: give one, or an axis that chooses the config.")
+        if isinstance(base, Mapping):
+            return extended(base, self.grid.path, "base")
+        return resolve.read(find_config(base, self.grid.path.parent), CONFIG)
 
 
 def _runs_by_identity(out: Path) -> dict[str, Run]:

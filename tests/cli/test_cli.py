@@ -120,6 +120,29 @@ def test_main_py_is_the_same_command(config, pretend, monkeypatch):
     assert one.settings.cuda == 0
 
 
+def test_a_shipped_configuration_goes_by_its_name_and_a_file_before_it(config, pretend, capsys):
+    named = ["cifar10/flame", str(SHIPPED / "cifar10/flame.json")]
+    for name in named:
+        assert main(["run", "--config", name]) == 0
+    (by_name, _, _), (by_path, _, _) = pretend
+    assert by_name == by_path
+    Path("cifar10").mkdir()
+    Path("cifar10/flame").write_text(Path(config).read_text())
+    assert main(["run", "--config", "cifar10/flame"]) == 0
+    assert pretend[-1][0].dataset == "mnist5k"
+    assert main(["run", "--config", "cifar10/flam"]) == 2
+    assert capsys.readouterr().err.endswith("Did you mean cifar10/flame?\n")
+
+
+def test_a_preview_and_an_app_take_a_shipped_configuration_by_its_name(tmp_path, capsys):
+    assert main(["data", "preview", "--config", "mnist5k/krum"]) == 0
+    assert "mnist5k" in capsys.readouterr().out
+    assert main(["deploy", "init", str(tmp_path / "app"), "--config", "mnist5k/krum"]) == 0
+    app = json.loads((tmp_path / "app/federation/experiment.json").read_text())
+    assert app["server"]["defense"]["type"] == "krum"
+    assert "extends" not in app
+
+
 @pytest.mark.parametrize(
     ("words", "path", "value"),
     [

@@ -172,13 +172,8 @@ def test_settings_of_another_defense_are_forgotten_and_common_ones_stay(tmp_path
 
 
 def test_settings_of_another_attack_and_poison_are_forgotten(tmp_path):
-    attack = {
-        "type": "neurotoxin",
-        "neurotoxin_top_k": 0.1,
-        "poison": "blended",
-        "alpha": 0.3,
-        "DPR": 0.2,
-    }
+    attack = {"type": "neurotoxin", "neurotoxin_top_k": 0.1}
+    poison = {"poison": "blended", "blend_opacity": 0.3}
     base = read(shipped("mnist5k/undefended"))
     base["client"]["attack"].update(attack | poison)
     path = written(
@@ -225,7 +220,7 @@ def test_extends_must_be_a_name(tmp_path, name):
     ("name", "end"),
     [
         ("bb.json", "No such file or directory. Did you mean b.json?"),
-        ("cifar10/flmae", "No such file or directory. Did you mean cifar10/flame?"),
+        ("cifar10/flam", "No such file or directory. Did you mean cifar10/flame?"),
         ("qqq/qqq.json", "No such file or directory."),
         (".", "Is a directory."),
         ("", "Is a directory."),

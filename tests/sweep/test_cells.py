@@ -258,6 +258,16 @@ def test_any_grid_has_experiments_or_a_config_error(axes, base):
         assert resolve.identity(again) == cell.identity
 
 
+def test_an_inline_base_may_extend_a_configuration(tmp_path):
+    base = {"extends": "mnist5k/drop", "federation": {"rounds": 3}}
+    (cell,) = cells_of(tmp_path, base=base)
+    (by_name,) = cells_of(tmp_path, base="mnist5k/drop", axes={"rounds": [3]})
+    assert cell.identity == by_name.identity
+    assert refusal_of(base={"extends": "mnist5k/dorp"}).startswith(
+        "cell of the base: base: extends "
+    )
+
+
 def test_each_base_is_read_once(tmp_path, monkeypatch):
     asked = []
     read = resolve.read
