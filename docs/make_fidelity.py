@@ -37,9 +37,11 @@ SOURCES = {
 LEAD = """# Fidelity
 
 What of its paper each method implements, where the mathematics stands, which tests judge it by an
-independent expectation, and which defects of published implementations tests keep it clear of. A
-statement marked *(from memory)* has not been checked against the paper's text. Tests are counted
-once for every method that they speak for; a defect names the kind of code it was seen in.
+independent expectation, and which defects of published implementations tests keep it clear of.
+Equations and algorithms are numbered as in the paper, whose text was read; *(quoted)* statements
+were read in the text of another paper, those of *(authors' code)* in what the paper's authors
+published, and those *(from memory)* have been checked against neither. Tests are counted once for
+every method that they speak for; a defect names the kind of code it was seen in.
 
 This page is generated from the code and from `docs/fidelity.yml` by
 `python docs/make_fidelity.py`; `tests/docs/test_fidelity.py` fails while it is out of date."""

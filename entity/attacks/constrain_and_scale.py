@@ -5,7 +5,8 @@ Constrain-and-scale minimises `α CE + (1 - α) L_ano`, where L_ano is the dista
 global model g that a detector would measure, and then scales as model replacement does.
 Train-and-scale knows the server's bound S on the norm and scales the update to exactly S.
 
-Where we leave the paper's code: its α is 1, which switches the constraint off; ours is 0.5. (A
+Where we leave the paper's code: its α is 1, which switches the constraint off; ours is 0.5. It
+scales to S only what is longer after the scaling by γ; ours also makes shorter updates S long. (A
 benchmark's version takes L_ano from NumPy, so it has no gradient and constrains nothing.)
 """
 

@@ -7,7 +7,9 @@ two farthest of those are apart (Min-Max), or keeps the sum of its squared dista
 larger than the largest such sum of an honest one (Min-Sum).
 
 The paper searches γ by halving steps; both bounds are quadratic in γ, so we solve them, and no
-start value or tolerance is left to choose.
+start value or tolerance is left to choose. Min-Sum comes out as far from the mean as the farthest
+honest update is. The authors' code takes the smallest sum instead of the largest, and so stops at
+the distance of the nearest one.
 """
 
 from dataclasses import dataclass

@@ -12,6 +12,8 @@ Where we leave the paper, and why:
 
 - a client in no final cluster is judged alone, by its own label (papers and codes disagree);
 - in the clusterings that are combined, two clients without a cluster do not count as together;
+- all rounds aggregate alike; the paper's last one averages each cluster apart, refused clients
+  included, and hands every client the model of its own;
 - an update that leaves the output layer alone has an even energy: it is concentrated on nothing;
 - without an output bias the weights' rows take its place in the cosines.
 

@@ -34,7 +34,8 @@ class FlameArgs:
     """Settings of FLAME; defaults are the paper's for images."""
 
     noise_sigma: NonNegative = 0.001
-    """The paper's lambda: noise in units of the median norm (0.001 images, 0.01 texts)."""
+    """The paper's lambda: noise in units of the median norm (0.001 images and texts, 0.01 network
+    traffic)."""
     on: Literal["weights", "updates"] = "weights"
     """What the cosine is taken of: the clients' models (paper), or their updates."""
 

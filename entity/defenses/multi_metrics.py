@@ -10,7 +10,9 @@ Where we leave the paper and its code, and why:
 
 - the covariance is inverted as a correlation, regularised and by pseudo-inverse, so that the
   metrics' scales do not matter and a singular matrix is no failure (the code raises an error);
-- at least one client is kept (the code keeps none of three).
+- at least one client is kept (the code keeps none of three);
+- metrics are of each client's update, and their differences are summed; the code sums pairwise
+  Manhattan distances, differences of norms and squared cosine distances of the models.
 
 The form is not centred and the metrics are nearly collinear: among few clients the ranking need
 not follow the distance from the rest.

@@ -1,7 +1,7 @@
 """A3FL: a trigger that is optimised, round by round, to survive the federation.
 
 Zhang et al., "A3FL: Adversarially Adaptive Backdoor Attacks to Federated Learning", NeurIPS 2023,
-arXiv 2310.12505 (from memory). Before a poisoned round the colluders improve one shared trigger δ
+arXiv 2310.12505. Before a poisoned round the colluders improve one shared trigger δ
 under a mask m: by sign steps on
 
     CE(g(x ⊕ δ), target) + λ CE(g'(x ⊕ δ), target),    λ = λ0 cos(g', g),
@@ -13,6 +13,7 @@ Where we leave the paper's code, and why:
 
 - the similarity is the cosine of the convolutions' weights; the code takes that of gradients that
   are stale by then;
+- g' answers in evaluation mode, as g does; the code leaves it in training mode;
 - δ stays in the range of pixels; the code clamps to [-2, 2] in normalised space;
 - with a victim class the first term sees its images alone, as they are what is attacked;
 - how many samples are poisoned is `DPR`'s business; the code poisons a quarter of every batch.

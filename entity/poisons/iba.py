@@ -1,13 +1,16 @@
 """IBA: an invisible perturbation of the whole image, made by a network.
 
-Nguyen et al., "IBA: Towards Irreversible Backdoor Attacks in Federated Learning", NeurIPS 2023
-(from memory). T(x) = clip(x + ε G(x)) with a generator G whose answers lie in [-1, 1]. First the
+Nguyen et al., "IBA: Towards Irreversible Backdoor Attacks in Federated Learning", NeurIPS 2023.
+T(x) = clip(x + ε G(x)) with a generator G whose answers lie in [-1, 1]. First the
 colluders train honestly and improve G against the global model until it fools that by itself;
 then they poison with T, ε shrinking from round to round to a floor at which it is tested, and
 refresh G every other poisoned round.
 
-Where we leave the paper, and why:
+Where we leave the paper's code, and why:
 
+- G is trained against the global model, before the clients are; the code trains it against the
+  attacker's own model of that round, after;
+- ε shrinks with the poisoned rounds; the code's with all rounds since the first poisoned one;
 - it weighs clean and poisoned loss by half each; here the share of poisoned samples is `DPR`'s
   business and the loss that of the attack's type;
 - its PGD, gradient mask and model replacement are attack types, which combine with this poison

@@ -76,6 +76,18 @@ def test_the_paper_s_bisection_ends_at_the_same_gamma(make_round):
     np.testing.assert_allclose(lie(make_round, benign), benign.mean(0) + low * p, atol=1e-5)
 
 
+def test_min_sum_goes_as_far_as_the_farthest_honest_update_and_not_the_nearest(make_round):
+    # Of 0, 0 and 3 the last has the largest sum of squared distances, 9 + 9. The lie at -1 has
+    # 1 + 1 + 16, as much; at 0, where the authors' smallest sum would leave it, it has 9.
+    line = np.array([[0.0], [0.0], [3.0]])
+    assert lie(make_round, line, objective="sum", perturbation="sign") == pytest.approx([-1.0])
+    benign = np.random.default_rng(3).normal(1, 1, (5, 8)).astype(np.float32).astype(float)
+    for kind in ("std", "unit", "sign"):
+        sent = lie(make_round, benign, objective="sum", perturbation=kind)
+        away = np.linalg.norm(benign - benign.mean(0), axis=1)
+        assert np.linalg.norm(sent - benign.mean(0)) == pytest.approx(away.max(), rel=1e-5)
+
+
 def test_wide_models_are_done_in_blocks_with_the_same_result(make_round, monkeypatch):
     benign = np.random.default_rng(2).normal(1, 1, (4, 23)).astype(np.float32).astype(float)
     whole = lie(make_round, benign)
