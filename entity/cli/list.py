@@ -1,4 +1,4 @@
-"""The command `drop list`: every registry as rows of name, summary, paper and needs."""
+"""The command `drop list`: every registry, and the shipped configurations, as rows of text."""
 
 import argparse
 import json
@@ -12,12 +12,14 @@ from rich.text import Text
 from entity.attacks import ATTACKS
 from entity.cli import console
 from entity.config.schema import ConfigError, unknown
+from entity.config.shipped import names, shipped
 from entity.dataset import DATASETS
 from entity.dataset.imagefolder import PREFIX, SUMMARY
 from entity.defenses import ALIASES, DEFENSES
 from entity.models import MODELS
 from entity.poisons import POISONS
 from entity.server import Server, StreamingServer
+from entity.setup.read import read
 
 Row = dict[str, str]
 
@@ -57,12 +59,37 @@ def _datasets() -> list[Row]:
     return [*_entries(DATASETS)(), own]
 
 
+def _configs() -> list[Row]:
+    """One row for every folder of shipped configurations."""
+    folders: dict[str, list[str]] = {}
+    for name in names():
+        folder, _, defense = name.rpartition("/")
+        if defense in DEFENSES:
+            folders.setdefault(folder, []).append(defense)
+    return [_config_row(folder, defenses) for folder, defenses in folders.items()]
+
+
+def _config_row(folder: str, defenses: list[str]) -> Row:
+    tables = read(shipped(f"{folder}/federation"))
+    federation = tables["federation"]
+    only = "" if set(DEFENSES) == set(defenses) else f" (only {', '.join(defenses)})"
+    return {
+        "name": f"{folder}/DEFENSE",
+        "summary": f"{tables['model']} on {tables['dataset']}: {federation['size']} clients, "
+        f"{federation['number_of_malicious_clients']} malicious, {federation['round_size']} a "
+        f"round, {federation['rounds']} rounds{only}",
+        "paper": "",
+        "defenses": ", ".join(defenses),
+    }
+
+
 CATALOGUE: dict[str, Callable[[], list[Row]]] = {
     "defenses": _defenses,
     "attacks": _entries(ATTACKS),
     "poisons": _entries(POISONS),
     "datasets": _datasets,
     "models": _entries(MODELS),
+    "configs": _configs,
 }
 
 

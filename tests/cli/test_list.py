@@ -5,6 +5,7 @@ import pytest
 from entity.attacks import ATTACKS
 from entity.cli.list import CATALOGUE, rows
 from entity.config.schema import ConfigError
+from entity.config.shipped import names
 from entity.dataset import DATASETS
 from entity.defenses import ALIASES, DEFENSES
 from entity.models import MODELS
@@ -32,7 +33,20 @@ def test_everything_that_can_be_chosen_is_listed_in_order_with_a_line_of_what_it
 
 
 def test_every_kind_is_in_the_catalogue():
-    assert list(CATALOGUE) == list(REGISTRIES)
+    assert list(CATALOGUE) == [*REGISTRIES, "configs"]
+
+
+def test_every_shipped_configuration_is_in_one_row_of_its_folder():
+    listed = rows("configs")
+    named = {
+        row["name"].replace("DEFENSE", defense)
+        for row in listed
+        for defense in row["defenses"].split(", ")
+    }
+    assert named == {name for name in names() if not name.endswith("/federation")}
+    demo = next(row for row in listed if row["name"] == "mnist5k/DEFENSE")
+    assert demo["summary"] == ("cnn on mnist5k: 10 clients, 4 malicious, 10 a round, 40 rounds")
+    assert all(10 < len(row["summary"]) < 120 for row in listed)
 
 
 def test_a_defense_says_what_its_threat_model_grants_and_its_other_names():
