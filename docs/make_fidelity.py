@@ -18,6 +18,7 @@ import yaml
 from entity.attacks import ATTACKS
 from entity.defenses import DEFENSES
 from entity.poisons import POISONS
+from entity.results.tables import markdown_lines
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "FIDELITY.md"
@@ -94,7 +95,7 @@ def counts(entry: Entry) -> list[str]:
 def markdown(heads: list[str], rows: list[list[str]]) -> str:
     """Return a Markdown table."""
     lines = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *lines))
+    return markdown_lines(heads, lines, [False] * len(heads)).rstrip("\n")
 
 
 def link(file: str) -> str:

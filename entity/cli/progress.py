@@ -9,13 +9,70 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
-
-def percent(value: float | None) -> str:
-    """Return a share as a percentage of fixed width, or a dash where there is none."""
-    return f"{'-':>6}" if value is None else f"{100 * value:5.1f}%"
+from entity.results.formatting import clock, compact_percent
 
 
-class Display:
+def percent(share: float | None) -> str:
+    """Return a share with as many letters as 100.0% has, so that lines are columns."""
+    return compact_percent(share, width=6)
+
+
+class Bar:
+    """A bar with a title before it and facts behind it, while a block of code runs.
+
+    Parameters
+    ----------
+    console
+        Where to; there is no bar if it is not a terminal.
+    title
+        What stands before the bar.
+    width
+        Letters of the bar.
+    total, done
+        Steps in all, and how many of them were done before.
+    quiet
+        Show no bar in any case.
+    """
+
+    def __init__(
+        self, console: Console, title: str, width: int, total: int, done: int = 0,
+        *, quiet: bool = False,
+    ) -> None:  # fmt: skip
+        self.console = console
+        self.live = console.is_terminal and not quiet
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=width),
+            TextColumn("{task.fields[facts]}"),
+            console=console,
+        )
+        self.task = self.bar.add_task(title, total=total, completed=done, facts="starting")
+
+    def __enter__(self) -> Self:
+        if self.live:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the last state of the bar on the screen."""
+        if self.live:
+            self.bar.stop()
+
+    def move(self, done: int, facts: str) -> None:
+        """Show how many steps are done, and the facts."""
+        self.bar.update(self.task, completed=done, facts=facts)
+
+    def say(self, line: str) -> None:
+        """Print a line as it is, above the bar."""
+        self.console.print(Text(line), soft_wrap=True)
+
+
+class Display(Bar):
     """Shows round, MTA, ASR, refusals and time left of one experiment.
 
     Parameters
@@ -31,35 +88,15 @@ class Display:
     """
 
     def __init__(self, console: Console, title: str, rounds: int, *, quiet: bool = False) -> None:
-        self.console, self.title, self.rounds, self.quiet = console, title, rounds, quiet
+        super().__init__(console, title, 12, rounds, quiet=quiet)
+        self.title, self.rounds, self.quiet = title, rounds, quiet
         self.started = time.perf_counter()
         self.shown = 0
         """Rounds of this process; a run that goes on has more behind it."""
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=12),
-            TextColumn("{task.fields[facts]}"),
-            console=console,
-            transient=False,
-        )
-        self.task = self.bar.add_task(title, total=rounds, facts="starting")
-        self.live = console.is_terminal and not quiet
 
     def __enter__(self) -> Self:
         self.started = time.perf_counter()
-        if self.live:
-            self.bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Leave the last state of the bar on the screen."""
-        if self.live:
-            self.bar.stop()
+        return super().__enter__()
 
     def __call__(self, line: Mapping[str, Any]) -> None:
         """Show a finished round."""
@@ -72,15 +109,12 @@ class Display:
             f"{self._left(line['round'])}"
         )
         if self.live:
-            self.bar.update(self.task, completed=line["round"], facts=facts)
+            self.move(line["round"], facts)
         else:
-            self.console.print(Text(f"{self.title}  {facts}"), soft_wrap=True)
+            self.say(f"{self.title}  {facts}")
 
     def _left(self, done: int) -> str:
         spent = time.perf_counter() - self.started
         if done == self.rounds:
             return f"took {spent:.0f} s"
-        seconds = spent / self.shown * (self.rounds - done)
-        hours, rest = divmod(round(seconds), 3600)
-        clock = f"{rest // 60:02d}:{rest % 60:02d}"
-        return f"left {hours}:{clock}" if hours else f"left {clock}"
+        return f"left {clock(spent / self.shown * (self.rounds - done))}"

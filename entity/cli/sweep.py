@@ -12,6 +12,7 @@ from entity.cli.sweep_display import SweepDisplay
 from entity.config.schema import ConfigError
 from entity.engine import cores
 from entity.record.atomic import writing
+from entity.results.formatting import counted
 from entity.results.store import Run
 from entity.sweep.cells import Cell
 from entity.sweep.estimate import Pace, makespan
@@ -173,12 +174,8 @@ def _run(cells: Sequence[Cell], options: SweepOptions) -> list[Failure]:
 def _counted(cells: Sequence[Cell]) -> str:
     counts = Counter(cell.state for cell in cells)
     states = ("finished", "interrupted", "failed", "new")
-    parts = [f"{counts[state]} {state}" for state in states if counts[state]]
-    return f"{_plural(len(cells), 'run')}: {', '.join(parts)}"
-
-
-def _plural(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+    parts = [f"{counts[state]:,} {state}" for state in states if counts[state]]
+    return f"{counted(len(cells), 'run', ' ')}: {', '.join(parts)}"
 
 
 def _duration(waiting: Sequence[Cell], known: Sequence[Run], jobs: int) -> str:
@@ -196,8 +193,8 @@ def _duration(waiting: Sequence[Cell], known: Sequence[Run], jobs: int) -> str:
     if not sure:
         return f"how long that takes cannot be known: no run of {blind} is finished yet"
     text = (
-        f"about {_hours(makespan(sure, jobs))} with {_plural(jobs, 'job')}, judged by "
-        f"{_plural(sum(judged.values()), 'finished run')} of the same data set and model"
+        f"about {_hours(makespan(sure, jobs))} with {counted(jobs, 'job', ' ')}, judged by "
+        f"{counted(sum(judged.values()), 'finished run', ' ')} of the same data set and model"
     )
     unsure = len(seconds) - len(sure)
     return text + (

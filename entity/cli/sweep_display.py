@@ -3,21 +3,19 @@
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-from rich.text import Text
 
-from entity.cli.progress import percent
+from entity.cli.progress import Bar, percent
+from entity.results.formatting import clock
 from entity.results.store import Run
 from entity.sweep.cells import Cell
-from entity.sweep.estimate import Pace, clock, makespan
+from entity.sweep.estimate import Pace, makespan
 from entity.sweep.place import Attempt
 from entity.sweep.runner import Failure
 
 
-class SweepDisplay:
+class SweepDisplay(Bar):
     """Shows the whole grid: runs done, running and failed, and the time left.
 
     Parameters
@@ -35,7 +33,8 @@ class SweepDisplay:
     def __init__(
         self, console: Console, total: int, done: int, jobs: int, known: Iterable[Run] = ()
     ) -> None:
-        self.console, self.total, self.done, self.jobs = console, total, done, jobs
+        super().__init__(console, "sweep", 24, total, done)
+        self.total, self.done, self.jobs = total, done, jobs
         self.failures = 0
         self.pace = Pace()
         for run in known:
@@ -43,19 +42,6 @@ class SweepDisplay:
         self.left: float | None = None
         """Seconds until the end, None while they cannot be known."""
         self.started = time.monotonic()
-        self.bar = Progress(
-            TextColumn("sweep"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.fields[facts]}"),
-            console=console,
-        )
-        self.task = self.bar.add_task("sweep", total=total, completed=done, facts="starting")
-        self.live = console.is_terminal
-
-    def __enter__(self) -> Self:
-        if self.live:
-            self.bar.start()
-        return self
 
     def __exit__(
         self,
@@ -66,8 +52,7 @@ class SweepDisplay:
         """Leave the last state of the bar on the screen."""
         self.left = None
         self._update("")
-        if self.live:
-            self.bar.stop()
+        super().__exit__(kind, error, trace)
 
     def tick(self, running: Sequence[Attempt], waiting: Sequence[Cell]) -> None:
         """Show what runs and how long it will take."""
@@ -84,7 +69,7 @@ class SweepDisplay:
             value if isinstance(value := facts[name], float) else None
             for name in ("mta", "asr", "seconds")
         )
-        self._say(
+        self.say(
             f"{self.done:>{len(str(self.total))}}/{self.total}  {cell.name}  MTA {percent(mta)}  "
             f"ASR {percent(asr)}  took {seconds or 0:.0f} s  {self._clock()}"
         )
@@ -93,15 +78,12 @@ class SweepDisplay:
         """Show why a run failed."""
         self.failures += not again
         then = "will be tried again" if again else f"see {failure.cell.folder}"
-        self._say(f"FAILED  {failure.cell.name}: {failure.reason} ({then})")
+        self.say(f"FAILED  {failure.cell.name}: {failure.reason} ({then})")
 
     def _update(self, running: str) -> None:
         failed = f"  {self.failures} failed" if self.failures else ""
         facts = f"{self.done}/{self.total}{running}{failed}  {self._clock()}"
-        self.bar.update(self.task, completed=self.done, facts=facts)
-
-    def _say(self, line: str) -> None:
-        self.console.print(Text(line), soft_wrap=True)
+        self.move(self.done, facts)
 
     def _left(self, running: Sequence[Attempt], waiting: Sequence[Cell]) -> float | None:
         seconds = [_remaining(attempt, self.pace) for attempt in running]

@@ -17,8 +17,8 @@ from entity.cli import console
 from entity.cli.progress import percent
 from entity.record.json_fields import number
 from entity.record.summary import tail_statistics
+from entity.results.formatting import clock, compact_percent
 from entity.results.watch import Watched, refused_of, seconds_of, shares, sparkline
-from entity.sweep.estimate import clock
 
 _SHOWN = 8
 """Rounds in the table."""
@@ -147,9 +147,9 @@ def _ending(run: Watched) -> Text:
     if run.state == "running":
         return Text(f"running: round {run.done} of {run.rounds} is done")
     mta, asr = (tail_statistics(_known(run, name), name)["last10"] for name in ("mta", "asr"))
-    means = f"mean of the last 10 rounds: MTA{percent(mta)}, ASR{percent(asr)}"
+    shown = f"MTA {compact_percent(mta)}, ASR {compact_percent(asr)}"
     if run.state == "finished":
-        return Text(f"finished: {means}")
+        return Text(f"finished: mean of the last 10 rounds: {shown}")
     again = f"drop run --resume {shlex.quote(str(run.folder))}"
     why = f": {run.reason}" if run.reason else ""
     return Text(f"{run.state} after round {run.done} of {run.rounds}{why}; to go on: {again}")

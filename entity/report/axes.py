@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from entity.config.schema import ConfigError, flatten
-from entity.report.formatting import NONE, setting
 from entity.report.runs import RunRecord
 from entity.results.filter import full_name
+from entity.results.formatting import NONE, setting
 
 DEFENSE, ATTACK = "defense", "attack"
 """Axes under which a run that has neither stands as `none`."""

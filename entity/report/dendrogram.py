@@ -8,8 +8,8 @@ from scipy.cluster.hierarchy import dendrogram
 
 from entity.report.artifacts import Tree
 from entity.report.entries import Entry
-from entity.report.formatting import counted
 from entity.report.plotly_figure import Figure, Object, plain
+from entity.results.formatting import counted
 
 MOST_LABELS = 40
 

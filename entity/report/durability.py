@@ -7,10 +7,10 @@ from entity.metrics import lifespan
 from entity.record.json_fields import at
 from entity.report.curves import draw_band, spread
 from entity.report.entries import Entry, Group
-from entity.report.formatting import NONE, percent
 from entity.report.plotly_figure import Figure, Object, plain
 from entity.report.runs import RunRecord
 from entity.report.seed_bands import Point, by_group, over_seeds, series
+from entity.results.formatting import NONE, percent
 from entity.results.tables import Spread
 
 HALF = 0.5

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from entity.record.json_fields import at
 from entity.report.axes import Axis, differing
 from entity.report.entries import Entry
-from entity.report.formatting import percent
 from entity.report.plotly_figure import Figure, Object, plain
 from entity.report.runs import RunRecord
+from entity.results.formatting import percent
 from entity.results.tables import Spread
 
 DPR = "client.attack.DPR"

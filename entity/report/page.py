@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from entity.report import durability, formatting, roc, summary
+from entity.report import durability, roc, summary
 from entity.report.axes import ATTACK, DEFENSE, Axis, differing
 from entity.report.curves import draw_curves
 from entity.report.dendrogram import draw_trees
@@ -26,6 +26,7 @@ from entity.report.plotly_figure import Figure
 from entity.report.runs import read_run
 from entity.report.settings import compare
 from entity.report.verdict_map import draw_verdicts
+from entity.results import formatting
 
 DETAIL = 200_000
 """Verdicts on one page up to which hovering tells the reason; more would weigh too much."""

@@ -1,8 +1,17 @@
 r"""The table of a paper as Markdown, as LaTeX with booktabs, and as one line a number in CSV."""
 
-from entity.report.formatting import NONE
 from entity.report.paper_table import TITLES, Cell, PaperTable
-from entity.results.tables import Column, Table, escape_latex, escape_markdown, to_csv
+from entity.results.formatting import NONE
+from entity.results.tables import (
+    Column,
+    Table,
+    escape_latex,
+    escape_markdown,
+    latex_lines,
+    latex_row,
+    markdown_lines,
+    to_csv,
+)
 
 DAGGER = "\N{DAGGER}"
 PM = "\N{PLUS-MINUS SIGN}"
@@ -15,15 +24,12 @@ def markdown(table: PaperTable) -> str:
         ", ".join([*column.labels(table.layout), f"{TITLES[column.metric]} %"])
         for column in table.columns
     ]
-    lines = [
-        [*map(escape_markdown, heads), *map(escape_markdown, tops)],
-        ["---"] * len(heads) + ["---:"] * len(tops),
-    ]
-    lines += [
+    rows = [
         [*map(escape_markdown, row), *map(_for_markdown, cells)]
         for row, cells in zip(table.rows, table.cells, strict=True)
     ]
-    body = "".join(f"| {' | '.join(line)} |\n" for line in lines) if table.rows else ""
+    right = [False] * len(heads) + [True] * len(tops)
+    body = markdown_lines(list(map(escape_markdown, [*heads, *tops])), rows, right) if rows else ""
     return f"{body}\n{escape_markdown(table.note())}\n".lstrip("\n")
 
 
@@ -42,26 +48,17 @@ def latex(table: PaperTable, label: str) -> str:
         max((len(cell.numbers[1]) for row in table.cells if (cell := row[place])), default=0)
         for place in range(len(table.columns))
     ]
-    body = [
-        " & ".join(
-            [
-                *map(escape_latex, row),
-                *(_for_latex(cell, width) for cell, width in zip(cells, widest, strict=True)),
-            ]
-        )
-        + r" \\"
+    rows = [
+        [
+            *map(escape_latex, row),
+            *(_for_latex(cell, width) for cell, width in zip(cells, widest, strict=True)),
+        ]
         for row, cells in zip(table.rows, table.cells, strict=True)
     ]
     heads = [escape_latex(axis.title) for axis in table.layout.rows]
     metrics = [rf"{TITLES[column.metric]} (\%)" for column in table.columns]
-    lines = [
-        r"\toprule",
-        *_spanning(table, side),
-        " & ".join([*heads, *metrics]) + r" \\",
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-    ]
+    head = [*_spanning(table, side), latex_row([*heads, *metrics])]
+    begin, *lines, end = latex_lines(head, rows, [False] * side + [True] * len(table.columns))
     return "\n".join(
         [
             r"% needs \usepackage{booktabs}",
@@ -69,9 +66,9 @@ def latex(table: PaperTable, label: str) -> str:
             r"  \centering",
             rf"  \caption{{{escape_latex(table.note())}}}",
             rf"  \label{{tab:{label}}}",
-            rf"  \begin{{tabular}}{{{'l' * side}{'r' * len(table.columns)}}}",
+            f"  {begin}",
             *(f"    {line}" for line in lines),
-            r"  \end{tabular}",
+            f"  {end}",
             r"\end{table}",
             "",
         ]

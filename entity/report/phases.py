@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from entity.record.json_fields import numbers
 from entity.report.entries import Entry
-from entity.report.formatting import duration, memory
 from entity.report.plotly_figure import Figure, Object, plain, shorten
 from entity.report.runs import RunRecord
 from entity.report.seed_bands import by_group
+from entity.results.formatting import duration, memory
 
 FIXED = {"train": "--phase-train", "evaluate": "--phase-evaluate", "other": "--phase-other"}
 FREE = ("--phase-1", "--phase-2", "--phase-3", "--phase-4", "--phase-5", "--phase-6")

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from entity.report.entries import Entry, Group
-from entity.report.formatting import percent
 from entity.report.plotly_figure import Figure, Object, plain
 from entity.report.runs import Round, RunRecord
 from entity.report.seed_bands import by_group
+from entity.results.formatting import percent
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from entity.config.schema import flatten
 from entity.report.entries import Entry
-from entity.report.formatting import NONE, setting
 from entity.report.seed_bands import by_group
+from entity.results.formatting import NONE, setting
 
 SIDE_BY_SIDE = 6
 """Up to so many groups stand in columns; more in rows, as there are fewer fields than groups."""

@@ -5,9 +5,9 @@ from statistics import fmean
 
 from entity.record.json_fields import at
 from entity.report.entries import Entry
-from entity.report.formatting import NBSP, counted, percent
 from entity.report.runs import RunRecord
 from entity.report.seed_bands import by_group
+from entity.results.formatting import NBSP, counted, percent
 
 
 def facts(entries: Sequence[Entry]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
@@ -107,29 +107,64 @@ def to_csv(table: Table) -> str:
 
 def to_markdown(table: Table) -> str:
     """Return a Markdown table, numbers to the right."""
-    rules = ["---:" if column.right else "---" for column in table.columns]
-    lines = [table.headings, *table.texts()]
-    body = [" | ".join(escape_markdown(cell) for cell in line) for line in lines]
-    return "".join(f"| {line} |\n" for line in (body[0], " | ".join(rules), *body[1:]))
+    headings, *rows = [
+        list(map(escape_markdown, line)) for line in (table.headings, *table.texts())
+    ]
+    return markdown_lines(headings, rows, [column.right for column in table.columns])
+
+
+def markdown_lines(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool]
+) -> str:
+    """Return a Markdown table of cells that are Markdown already.
+
+    Parameters
+    ----------
+    headings
+        The first line.
+    rows
+        The other lines, each with as many cells.
+    right
+        Whether a column's cells stand to the right.
+    """
+    rules = ["---:" if to_the_right else "---" for to_the_right in right]
+    return "".join(f"| {' | '.join(line)} |\n" for line in (headings, rules, *rows))
 
 
 def to_latex(table: Table) -> str:
     r"""Return a `tabular` with booktabs rules; the paper has \usepackage{booktabs}."""
-    kinds = "".join("r" if column.right else "l" for column in table.columns)
-    texts = [table.headings, *table.texts()]
-    lines = [" & ".join(map(escape_latex, line)) + r" \\" for line in texts]
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{{kinds}}}",
-            r"\toprule",
-            lines[0],
-            r"\midrule",
-            *lines[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
+    lines = [table.headings, *table.texts()]
+    headings, *rows = [list(map(escape_latex, line)) for line in lines]
+    right = [column.right for column in table.columns]
+    return "\n".join([*latex_lines([latex_row(headings)], rows, right), ""])
+
+
+def latex_row(cells: Sequence[str]) -> str:
+    """Return a line of a LaTeX table of cells that are LaTeX already."""
+    return " & ".join(cells) + r" \\"
+
+
+def latex_lines(
+    head: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[bool]
+) -> list[str]:
+    """Return the lines of a `tabular` with booktabs rules, of cells that are LaTeX already.
+
+    Parameters
+    ----------
+    head
+        Lines above the middle rule, such as those of `latex_row`.
+    rows
+        Cells of the lines below it.
+    right
+        Whether a column's cells stand to the right.
+    """
+    kinds = "".join("r" if to_the_right else "l" for to_the_right in right)
+    body = [*head, r"\midrule", *map(latex_row, rows)]
+    return [
+        rf"\begin{{tabular}}{{{kinds}}}",
+        *(r"\toprule", *body, r"\bottomrule"),
+        r"\end{tabular}",
+    ]
 
 
 def _shown(column: Column, cell: Any) -> str:

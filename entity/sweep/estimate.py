@@ -72,16 +72,3 @@ def makespan(seconds: Iterable[float], jobs: int) -> float:
     """
     seconds = list(seconds)
     return float(max([sum(seconds) / jobs, *seconds], default=0.0))
-
-
-def clock(seconds: float) -> str:
-    """Return a duration as people say it.
-
-    Examples
-    --------
-    >>> clock(59), clock(61), clock(3600)
-    ('00:59', '01:01', '1:00:00')
-    """
-    hours, rest = divmod(round(seconds), 3600)
-    text = f"{rest // 60:02d}:{rest % 60:02d}"
-    return f"{hours}:{text}" if hours else text

@@ -125,6 +125,14 @@ def test_away_from_a_terminal_rounds_are_lines_and_the_end_of_the_run_is_that_of
     assert end == "finished: mean of the last 10 rounds: MTA 90.0%, ASR 50.0%"
 
 
+def test_a_hundred_percent_stands_apart_from_its_name(run, capsys):
+    run.add(line(1, mta=1.0, asr=1.0))
+    run.end("finished")
+    assert main(["watch", str(run.folder)]) == 0
+    end = capsys.readouterr().out.splitlines()[-1]
+    assert end == "finished: mean of the last 10 rounds: MTA 100.0%, ASR 100.0%"
+
+
 def test_once_shows_a_running_run_and_ends(run, capsys):
     run.add(line(1), line(2))
     assert main(["watch", str(run.folder), "--once"]) == 0

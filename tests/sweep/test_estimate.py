@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entity.config.schema import flatten
+from entity.results.formatting import clock
 from entity.results.store import Run
 from entity.setup import resolve
-from entity.sweep.estimate import Pace, clock, makespan
+from entity.sweep.estimate import Pace, makespan
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
-"""Numbers in words: sensible digits, units, and a dash where there is none."""
+"""Numbers as people read them: sensible digits, units, and a dash where there is none.
+
+Pages have a no-break space before a unit and an en dash for nothing. Lines in a terminal have
+neither: `compact_percent`, and `counted` with a plain space.
+"""
 
 NONE = "\N{EN DASH}"
 NBSP = "\N{NO-BREAK SPACE}"
@@ -13,6 +17,18 @@ def percent(share: float | None, digits: int = 1) -> str:
     ('98.8 %', '99 %')
     """
     return NONE if share is None else f"{100 * share:.{digits}f}{NBSP}%"
+
+
+def compact_percent(share: float | None, width: int = 0) -> str:
+    """Write a share of one for the terminal, right-aligned in a column of some width.
+
+    Examples
+    --------
+    >>> compact_percent(0.98765), compact_percent(0.05, width=6), compact_percent(None, width=6)
+    ('98.8%', '  5.0%', '     -')
+    """
+    text = "-" if share is None else f"{100 * share:.1f}%"
+    return text.rjust(width)
 
 
 def duration(seconds: float | None) -> str:
@@ -38,6 +54,19 @@ def duration(seconds: float | None) -> str:
     return f"{hours}{NBSP}h{NBSP}{minutes:02d}{NBSP}min"
 
 
+def clock(seconds: float) -> str:
+    """Write a time as a clock shows it.
+
+    Examples
+    --------
+    >>> clock(59), clock(61), clock(3600)
+    ('00:59', '01:01', '1:00:00')
+    """
+    hours, rest = divmod(round(seconds), 3600)
+    text = f"{rest // 60:02d}:{rest % 60:02d}"
+    return f"{hours}:{text}" if hours else text
+
+
 def memory(megabytes: float | None) -> str:
     """Write an amount of memory.
 
@@ -53,15 +82,24 @@ def memory(megabytes: float | None) -> str:
     return f"{megabytes / 1024:.1f}{NBSP}GB"
 
 
-def counted(number: int, noun: str) -> str:
+def counted(number: int, noun: str, space: str = NBSP) -> str:
     """Write a number with its noun.
+
+    Parameters
+    ----------
+    number
+        How many there are.
+    noun
+        In the singular.
+    space
+        Between the two.
 
     Examples
     --------
     >>> counted(1, "run").replace(NBSP, " "), counted(12000, "client").replace(NBSP, " ")
     ('1 run', '12,000 clients')
     """
-    return f"{number:,}{NBSP}{noun}{'' if number == 1 else 's'}"
+    return f"{number:,}{space}{noun}{'' if number == 1 else 's'}"
 
 
 def setting(value: object) -> str:
