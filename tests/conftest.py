@@ -80,8 +80,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector) -> Generator[None, Any, Any]:
-    """Refuse a skipped file likewise."""
-    return _unless_it_must_run((yield))
+    """Refuse a skipped file likewise, and anywhere a file of tests that cannot be imported.
+
+    `--doctest-ignore-import-errors`, meant for modules of the package, skips that one, too.
+    """
+    report = _unless_it_must_run((yield))
+    broken = report.skipped and "unable to import module" in str(report.longrepr)
+    if broken and collector.path.name.startswith("test_"):
+        report.outcome = "failed"
+    return report
 
 
 def _unless_it_must_run(report: Any) -> Any:

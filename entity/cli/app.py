@@ -17,6 +17,7 @@ from entity.cli.demo import add_demo_command
 from entity.cli.deploy import add_deploy_command
 from entity.cli.fields import add_fields_command
 from entity.cli.list import add_list_command
+from entity.cli.options import add_commands
 from entity.cli.report import add_report_command
 from entity.cli.reproduce import add_reproduce_command
 from entity.cli.results import add_results_command
@@ -51,9 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     keep_pages()
     parser = _parser()
-    options, rest = parser.parse_known_args(argv)
     try:
-        if rest and not options.takes_fields:
+        options, rest = parser.parse_known_args(argv)
+        if rest:
             raise ConfigError(f"{rest[0]} is not an option of drop {options.command}.")
         with _terminable():
             return options.go(options, rest)
@@ -96,8 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"drop-fl {__version__}")
-    parser.set_defaults(takes_fields=False)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = add_commands(parser, "command")
     for add in COMMANDS:
         add(commands)
     return parser

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from entity.cli import console
-from entity.cli.options import CONFIG_HELP, configured
+from entity.cli.options import CONFIG_HELP, add_commands, configured
 from entity.config.fields import SettingsConfig
 from entity.config.schema import ConfigError
 from entity.dataset import DATASETS, Images, Source, differs, find
@@ -23,7 +23,7 @@ from entity.seeding import Seeds
 def add_data_command(commands: Any) -> None:
     """Add `drop data` with its commands."""
     data = commands.add_parser("data", help="the data sets and their files", allow_abbrev=False)
-    kinds = data.add_subparsers(dest="data_command", required=True, metavar="COMMAND")
+    kinds = add_commands(data, "data_command")
 
     def add(name: str, text: str, go: Callable[[Namespace], int]) -> ArgumentParser:
         parser = kinds.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False)
@@ -44,12 +44,12 @@ def add_data_command(commands: Any) -> None:
         "preview",
         help="who would hold what",
         description="Show which client would hold how much of which class.",
-        epilog="Any field of the configuration is an option, too, as of drop run.",
+        usage="%(prog)s --config FILE [--FIELD VALUE ...]",
         allow_abbrev=False,
+        takes_fields=True,
     )
-    split.add_argument("--config", type=Path, required=True, help=CONFIG_HELP)
-    split.add_argument("--data_root", help="data folder, another name of --datasets_path")
-    split.set_defaults(go=_preview, takes_fields=True)
+    split.add_argument("--config", type=Path, metavar="FILE", required=True, help=CONFIG_HELP)
+    split.set_defaults(go=_preview)
 
 
 def data_root(option: str | None) -> tuple[Path, str]:
@@ -184,7 +184,7 @@ def _where(options: Namespace) -> int:
 def _preview(options: Namespace, rest: list[str]) -> int:
     from entity.cli.preview import preview
 
-    console.out.print(preview(configured(options, rest)))
+    console.out.print(preview(configured(options)))
     return 0
 
 

@@ -7,7 +7,7 @@ from string import Template
 from typing import Any
 
 from entity.cli import console
-from entity.cli.options import CONFIG_HELP, configured
+from entity.cli.options import CONFIG_HELP, add_commands, configured
 from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError
 from entity.config.shipped import shipped
@@ -101,26 +101,28 @@ def add_deploy_command(commands: Any) -> None:
     deploy = commands.add_parser(
         "deploy", help="take a defense to a real federation", allow_abbrev=False
     )
-    init = deploy.add_subparsers(dest="what", required=True, metavar="COMMAND").add_parser(
+    kinds = add_commands(deploy, "what")
+    init = kinds.add_parser(
         "init",
         help="write a ready Flower app",
         description="Write a Flower app that trains and defends an experiment: see its README.md.",
-        epilog="Any field of the configuration is an option, too, as of drop run.",
+        usage="%(prog)s DIR [--config FILE] [--FIELD VALUE ...]",
         allow_abbrev=False,
+        takes_fields=True,
     )
     init.add_argument("folder", type=Path, metavar="DIR", help="folder to write, new or empty")
     init.add_argument(
         "--config",
         type=Path,
+        metavar="FILE",
         default=shipped("mnist5k/droplet"),
         help=f"{CONFIG_HELP} (default: mnist5k/droplet)",
     )
-    init.add_argument("--data_root", help="data folder, another name of --datasets_path")
-    init.set_defaults(go=_deploy, takes_fields=True)
+    init.set_defaults(go=_deploy)
 
 
 def _deploy(options: argparse.Namespace, rest: list[str]) -> int:
-    config = configured(options, rest)
+    config = configured(options)
     for path in write_app(options.folder, config):
         console.say(str(path))
     return 0

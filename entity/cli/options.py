@@ -1,58 +1,138 @@
-"""The fields of a configuration as options: `--DPR 0.25 --client.lr 0.1`."""
+"""Commands whose options are the fields of a configuration: `--DPR 0.25 --client.lr 0.1`."""
 
 import argparse
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import simple_parsing
+
+from entity.cli.declaration import HelpFormatter, declare, given_texts
 from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError
 from entity.config.shipped import file_or_shipped
+from entity.defenses import ALIASES
 from entity.setup import resolve
+from entity.setup.field_list import ARGS, ATTACK, DEFENSE, table_at
+from entity.setup.overrides import field_named
 
 CONFIG_HELP = "JSON or YAML file, or a shipped configuration such as mnist5k/drop"
 
 
-def configured(options: argparse.Namespace, rest: Sequence[str]) -> ExperimentConfig:
+def add_commands(parser: argparse.ArgumentParser, dest: str) -> Any:
+    """Let a parser have commands; `add_parser(..., takes_fields=True)` makes a `FieldParser`."""
+    parser_class: Any = _command_parser
+    return parser.add_subparsers(
+        dest=dest, required=True, metavar="COMMAND", parser_class=parser_class
+    )
+
+
+def _command_parser(*, takes_fields: bool = False, **kwargs: Any) -> argparse.ArgumentParser:
+    return FieldParser(**kwargs) if takes_fields else argparse.ArgumentParser(**kwargs)
+
+
+def configured(options: argparse.Namespace) -> ExperimentConfig:
     """Return the experiment of `--config` with the fields that the command line overrides."""
-    path = file_or_shipped(options.config, Path())
-    return resolve.experiment(resolve.read(path), given(options, rest))
+    return resolve.experiment(options.tables, options.given)
 
 
-def given(options: argparse.Namespace, rest: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Return the fields that the command line overrides."""
-    fields = overrides(rest)
-    if options.data_root is not None:
-        fields.append(("settings.datasets_path", options.data_root))
-    if getattr(options, "trackers", None):
-        fields.append(("settings.trackers", json.dumps(options.trackers)))
-    return fields
+class FieldParser(simple_parsing.ArgumentParser):
+    """The parser of a command that has `--config` and takes the fields of a configuration.
 
-
-def overrides(words: Sequence[str]) -> list[tuple[str, str | None]]:
-    """Read `--name value`, `--name=value` and `--name` off the command line.
-
-    Raises
-    ------
-    ConfigError
-        For a word that belongs to no option.
-
-    Examples
-    --------
-    >>> overrides(["--DPR", "0.25", "--K=-1", "--augment"])
-    [('DPR', '0.25'), ('K', '-1'), ('augment', None)]
+    What it returns holds `tables`, those of `--config`, and `given`, the fields for
+    `resolve.experiment`.
     """
-    found: list[tuple[str, str | None]] = []
-    waiting = False
-    for word in words:
-        if re.match(r"--[A-Za-z]", word):
-            name, equals, value = word[2:].partition("=")
-            found.append((name, value if equals else None))
-            waiting = not equals
-        elif waiting:
-            found[-1] = (found[-1][0], word)
-            waiting = False
-        else:
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(formatter_class=HelpFormatter, **kwargs)
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+        args: Sequence[str] | None = None,
+        namespace: argparse.Namespace | None = None,
+        attempt_to_reorder: bool = False,
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse the words of a command; none is left over.
+
+        Parameters
+        ----------
+        args
+            The words.
+        namespace
+            Where to put the values.
+        attempt_to_reorder
+            Of simple-parsing; without a meaning here.
+
+        Raises
+        ------
+        ConfigError
+            If the file of `--config` cannot be read, or a word is no option.
+        """
+        words = list(args or ())
+        tables, types = _look_ahead(words, self.get_default("config"))
+        fields = {field.path: field for field in resolve.fields(types)}
+        attack, defense = types["client"]["attack"], types["server"]["defense"]
+        of = {ATTACK: f"{attack['type']} and {attack['poison']}", ARGS: defense["type"]}
+        names = declare(self, list(fields.values()), of)
+        options, rest = super().parse_known_args(_joined(words, names), namespace)
+        for word in rest:
+            if re.match(r"--[A-Za-z]", word):
+                field_named(word[2:].partition("=")[0], fields)  # says what is wrong with it
             raise ConfigError(f'"{word}" belongs to no option; fields are given as --NAME VALUE.')
-    return found
+        options.tables = tables
+        options.given = [
+            # what lacks a value is refused by its shortest name
+            (path if text is not None else names[path][0].removeprefix("--"), text)
+            for path, text in given_texts(options)
+        ]
+        return options, []
+
+
+def _look_ahead(words: Sequence[str], config: Path | None) -> tuple[dict[str, Any], Any]:
+    """Return the tables of `--config`, and tables of the types that decide which fields exist."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", nargs="?", default=config)
+    parser.add_argument("--resume", nargs="?")
+    for path in (f"{ATTACK}.type", f"{ATTACK}.poison", f"{DEFENSE}.type"):
+        short = path.partition(".")[2]
+        names = [f"--{path}", f"--{short}", *(["--poison"] if short == "attack.poison" else [])]
+        parser.add_argument(*names, nargs="?", dest=short)
+    options = vars(parser.parse_known_args(words)[0])
+    tables: dict[str, Any] = {}
+    types = _SHOWN
+    if options["config"] is not None:
+        types = tables = resolve.read(file_or_shipped(options["config"], Path()))
+    elif options["resume"] and (path := Path(options["resume"], "config.json")).is_file():
+        types = resolve.read(path, "--resume")
+    attack, defense = table_at(types, "client", "attack"), table_at(types, "server", "defense")
+    kind = str(options["defense.type"] or defense.get("type") or "undefended").lower()
+    return tables, {
+        "client": {
+            "attack": {
+                "type": options["attack.type"] or attack.get("type"),
+                "poison": options["attack.poison"] or attack.get("poison", "pixel"),
+            }
+        },
+        "server": {"defense": {"type": ALIASES.get(kind, kind)}},
+    }
+
+
+_SHOWN = {
+    "client": {"attack": {"type": "badnets", "poison": "pixel"}},
+    "server": {"defense": {"type": "drop"}},
+}
+"""Whose fields the help lists where no configuration is named."""
+
+
+def _joined(words: Sequence[str], names: Mapping[str, Sequence[str]]) -> list[str]:
+    """Write `--lr -1e-3` as `--lr=-1e-3`: argparse takes -1e-3, like -x, for an option."""
+    options = {name for several in names.values() for name in several}
+    joined: list[str] = []
+    for word in words:
+        is_value = word.startswith("-") and word != "-h" and not re.match(r"--[A-Za-z]", word)
+        if is_value and joined and joined[-1] in options:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined

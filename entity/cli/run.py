@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from entity.cli import console
-from entity.cli.options import CONFIG_HELP, configured, given
+from entity.cli.options import CONFIG_HELP, configured
 from entity.cli.progress import Display, percent
 from entity.cli.refusals import run_folder
 from entity.config.fields import ExperimentConfig
@@ -20,7 +20,6 @@ from entity.experiment import Result, run
 from entity.record.json_files import finite
 from entity.setup import resolve
 from entity.setup.resume import recorded
-from entity.trackers import TRACKERS
 
 
 def add_run_command(commands: Any) -> None:
@@ -29,29 +28,27 @@ def add_run_command(commands: Any) -> None:
         "run",
         help="run one experiment",
         description="Run one experiment from a configuration file.",
-        epilog="Any field of the configuration is an option, too: --DPR 0.25 --rounds 40 "
-        "--client.lr 0.1 --client.attack null. `drop fields` lists them.",
+        usage="%(prog)s (--config FILE | --resume RUN) [OPTION ...] [--FIELD VALUE ...]",
         allow_abbrev=False,
+        takes_fields=True,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", type=Path, help=CONFIG_HELP)
+    what.add_argument("--config", type=Path, metavar="FILE", help=CONFIG_HELP)
     what.add_argument(
         "--resume", type=Path, metavar="RUN", help="run directory of a stopped run to go on with"
     )
-    parser.add_argument("--out", type=Path, help="run directory (default: runs/NAME)")
-    parser.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
-    parser.add_argument("--data_root", help="data folder, another name of --datasets_path")
     parser.add_argument(
-        "--trackers", nargs="+", metavar="TRACKER", help=f"tell {', '.join(TRACKERS)} of it, too"
+        "--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME)"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
-    parser.set_defaults(go=_run, takes_fields=True)
+    parser.set_defaults(go=_run)
 
 
 def _run(options: argparse.Namespace, rest: list[str]) -> int:
     if options.resume is None:
-        config = configured(options, rest)
+        config = configured(options)
         name = config.name or resolve.default_name(config)
         folder = options.out or _free(Path("runs") / name)
         how = {"overwrite": options.overwrite}
@@ -60,7 +57,7 @@ def _run(options: argparse.Namespace, rest: list[str]) -> int:
         if options.out or options.overwrite:
             raise ConfigError(f"--resume {folder}: takes neither --out nor --overwrite.")
         with run_folder(folder, "--resume"):
-            config = recorded(folder, given(options, rest))
+            config = recorded(folder, options.given)
     quiet = options.quiet or not config.settings.verbose
     try:
         result = run_shown(config, folder, config.server.defense.type, quiet=quiet, **how)
