@@ -120,7 +120,7 @@ def play_round(world: World, engine: Engine, before: Snapshot) -> tuple[Snapshot
         answer = _stream(world, engine, broadcast, selected, watch)
     else:
         with watch("train"):
-            updates = roster.conspire(engine.train(broadcast, selected), poisoned)
+            updates = roster.collude(engine.train(broadcast, selected), poisoned)
         with watch("aggregate"):
             answer = admit(world.server, updates)
     scores: dict[str, float] = {}

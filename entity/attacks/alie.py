@@ -63,7 +63,7 @@ class Alie(Untargeted):
     hyperparameters = AlieArgs
 
     @classmethod
-    def conspire(cls, args: AlieArgs, updates: Updates, malicious: list[int], seeds: Seeds) -> None:
+    def collude(cls, args: AlieArgs, updates: Updates, malicious: list[int], seeds: Seeds) -> None:
         """Send the same perturbed mean; `knowledge` says of which clients."""
         z = z_max(len(updates), len(malicious)) if args.alie_z is None else args.alie_z
         if z == 0:

@@ -107,7 +107,7 @@ class Chameleon(Attacker):
         data = self.poisoned()
         self.adapt(twin, data, broadcast)
         recipe = replace(
-            self.habits.recipe,
+            self.context.recipe,
             lr=self.args.poisoned_head_lr,
             epochs=self.args.poisoned_head_epochs,
         )
@@ -117,7 +117,7 @@ class Chameleon(Attacker):
 
     def adapt(self, twin: SupConTwin, data: LocalData, broadcast: Broadcast) -> None:
         """Train the encoder with the contrastive loss; the head is left alone."""
-        args, device = self.args, self.habits.device
+        args, device = self.args, self.context.device
         encoder = twin.encoder
         origin = [parameter.detach().clone() for parameter in encoder]
         optimiser = torch.optim.SGD(
@@ -130,11 +130,11 @@ class Chameleon(Attacker):
         schedule = torch.optim.lr_scheduler.MultiStepLR(
             optimiser, list(args.malicious_milestones), args.malicious_lr_gamma
         )
-        rng = self.habits.seeds.generator("adaptation", round=broadcast.round, client=self.id)
+        rng = self.context.seeds.generator("adaptation", round=broadcast.round, client=self.id)
         twin.train()
         for _ in range(args.poisoned_supcon_epochs):
             for x, y in self._batches(data, 1, rng):
-                with autocast(device, self.habits.recipe.bfloat16):
+                with autocast(device, self.context.recipe.bfloat16):
                     z = twin(x)
                 loss = supcon_loss(
                     z,
@@ -154,21 +154,21 @@ class Chameleon(Attacker):
         self, twin: SupConTwin, data: LocalData, epochs: int, broadcast: Broadcast
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of features, from the encoder as it now is, and labels."""
-        rng = self.habits.seeds.generator("fit", round=broadcast.round, client=self.id)
+        rng = self.context.seeds.generator("fit", round=broadcast.round, client=self.id)
         for x, y in self._batches(data, epochs, rng):
-            with torch.no_grad(), autocast(x.device, self.habits.recipe.bfloat16):
+            with torch.no_grad(), autocast(x.device, self.context.recipe.bfloat16):
                 seen = twin.features(x)
             yield seen, y
 
     def _batches(
         self, data: LocalData, epochs: int, rng: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        habits = self.habits
+        context = self.context
         for x, y in data.batches(
-            habits.recipe.batch_size,
+            context.recipe.batch_size,
             epochs,
             rng,
-            augmentation=habits.augmentation,
-            in_every_batch=habits.batchwise_poison,
+            augmentation=context.augmentation,
+            in_every_batch=context.batchwise_poison,
         ):
-            yield x.to(habits.device), y.to(habits.device)
+            yield x.to(context.device), y.to(context.device)

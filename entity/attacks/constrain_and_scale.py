@@ -88,10 +88,10 @@ class ConstrainAndScale(ModelReplacement):
         return scaled(trained, broadcast.state, factor)
 
     @classmethod
-    def conspire(cls, args: Any, updates: Updates, malicious: list[int], seeds: Seeds) -> None:
+    def collude(cls, args: Any, updates: Updates, malicious: list[int], seeds: Seeds) -> None:
         """Scale by n / (η m), unless to a norm bound; looks at the colluders' rows alone."""
         if args.norm_bound is None:
-            super().conspire(args, updates, malicious, seeds)
+            super().collude(args, updates, malicious, seeds)
 
     @classmethod
     def colludes(cls, args: Any) -> bool:

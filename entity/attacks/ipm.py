@@ -33,7 +33,7 @@ class Ipm(Untargeted):
     hyperparameters = IpmArgs
 
     @classmethod
-    def conspire(cls, args: IpmArgs, updates: Updates, malicious: list[int], seeds: Seeds) -> None:
+    def collude(cls, args: IpmArgs, updates: Updates, malicious: list[int], seeds: Seeds) -> None:
         """Send the reversed mean; `knowledge` says of which clients."""
         rows = known_rows(updates, malicious, args.knowledge)
         for columns, deltas in known_deltas(updates, rows):

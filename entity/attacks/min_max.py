@@ -86,7 +86,7 @@ class MinMax(Untargeted):
     hyperparameters = MinMaxArgs
 
     @classmethod
-    def conspire(
+    def collude(
         cls, args: MinMaxArgs, updates: Updates, malicious: list[int], seeds: Seeds
     ) -> None:
         """Send the same perturbed mean; `knowledge` says of which clients."""

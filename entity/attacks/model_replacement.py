@@ -65,7 +65,7 @@ class ModelReplacement(Attacker):
 
     def corrupt(self, model: nn.Module, broadcast: Broadcast) -> None:
         """Train on the poisoned data, with the attacker's own rate and epochs if it has any."""
-        recipe = self.habits.recipe
+        recipe = self.context.recipe
         recipe = replace(
             recipe,
             lr=self.args.poison_lr or recipe.lr,
@@ -81,7 +81,7 @@ class ModelReplacement(Attacker):
         return scaled(trained, broadcast.state, gamma)
 
     @classmethod
-    def conspire(cls, args: Any, updates: Updates, malicious: list[int], seeds: Seeds) -> None:
+    def collude(cls, args: Any, updates: Updates, malicious: list[int], seeds: Seeds) -> None:
         """Scale by n / (η m); looks at the colluders' rows alone."""
         if args.gamma != "replace":
             return
@@ -92,5 +92,5 @@ class ModelReplacement(Attacker):
 
     @classmethod
     def colludes(cls, args: Any) -> bool:
-        """Whether the factor waits for the size of the round."""
+        """With `replace`: the factor depends on the size of the round."""
         return args.gamma == "replace"

@@ -72,8 +72,8 @@ class Neurotoxin(Attacker):
         mask = top_share(self.reference(model, broadcast), self.args.neurotoxin_top_k)
         self.origin = [parameter.detach().clone() for parameter in model.parameters()]
         self.blocked = [
-            mask[slot.start : slot.stop].view(slot.shape).to(self.habits.device)
-            for slot in self.habits.spec.parameters
+            mask[slot.start : slot.stop].view(slot.shape).to(self.context.device)
+            for slot in self.context.spec.parameters
         ]
         super().corrupt(model, broadcast)
 
@@ -98,10 +98,10 @@ class Neurotoxin(Attacker):
         """Return the gradient (P,) of the loss on the client's clean data."""
         model.eval()
         parameters = list(model.parameters())
-        rng = self.habits.seeds.generator("clean gradient", round=broadcast.round, client=self.id)
-        total = torch.zeros(self.habits.spec.num_parameters)
-        for x, y in self.data.batches(self.habits.recipe.batch_size, 1, rng):
-            loss = cross_entropy(model, x.to(self.habits.device), y.to(self.habits.device))
+        rng = self.context.seeds.generator("clean gradient", round=broadcast.round, client=self.id)
+        total = torch.zeros(self.context.spec.num_parameters)
+        for x, y in self.data.batches(self.context.recipe.batch_size, 1, rng):
+            loss = cross_entropy(model, x.to(self.context.device), y.to(self.context.device))
             parts = torch.autograd.grad(
                 loss * len(y), parameters, allow_unused=True, materialize_grads=True
             )

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from entity.client.client import Broadcast, Client, Habits
+from entity.client.client import Broadcast, Client, TrainingContext
 from entity.client.data import LocalData
 from entity.client.poison import AdaptivePoison, Poison
 from entity.config.fields import AttackConfig
@@ -24,7 +24,7 @@ class NoArgs:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a malicious client is told by whoever commands it."""
+    """What a malicious client needs to know about the attack."""
 
     attack: AttackConfig
     poison: Poison
@@ -35,11 +35,11 @@ class Plan:
 
 
 class Attacker(Client):
-    """A client that poisons: trains on poisoned samples and sends what comes of it.
+    """A client that poisons: trains on poisoned samples and sends the resulting model.
 
     An attack overrides the smallest step it needs: `poisoned` (its data), `corrupt` or
-    `local_loss` and `after_step` (its training), `craft` (what it sends), or `conspire` (what all
-    malicious clients of a round send together). Outside the poisoning window an attacker is a
+    `local_loss` and `after_step` (its training), `craft` (what it sends), or `collude` (what all
+    malicious clients of a round send). Outside the poisoning window an attacker is a
     benign client, on clean data and the same code path.
     """
 
@@ -52,8 +52,8 @@ class Attacker(Client):
     needs_samples: ClassVar[bool] = True
     """Whether a client without poisoned samples is harmless; not so for attacks on the model."""
 
-    def __init__(self, id: int, data: LocalData, habits: Habits, plan: Plan) -> None:
-        super().__init__(id, data, habits)
+    def __init__(self, id: int, data: LocalData, context: TrainingContext, plan: Plan) -> None:
+        super().__init__(id, data, context)
         self.plan = plan
 
     @property
@@ -64,24 +64,24 @@ class Attacker(Client):
     def fit(self, model: nn.Module, broadcast: Broadcast) -> None:
         """Train on poisoned data inside the window, as a benign client outside of it."""
         if not poisons_in(self.plan.attack, broadcast.round):
-            Client(self.id, self.data, self.habits).fit(model, broadcast)
+            Client(self.id, self.data, self.context).fit(model, broadcast)
             return
         if isinstance(self.plan.poison, AdaptivePoison):
             self.plan.poison.recall(broadcast.trigger)
         self.corrupt(model, broadcast)
-        trained = self.habits.spec.flatten(model)
+        trained = self.context.spec.flatten(model)
         crafted = self.craft(trained, broadcast)
         if crafted is not trained:
-            self.habits.spec.load(model, crafted)
+            self.context.spec.load(model, crafted)
 
     def corrupt(self, model: nn.Module, broadcast: Broadcast) -> None:
         """Train on the poisoned data."""
-        self.train(model, broadcast, self.poisoned(), self.habits.recipe)
+        self.train(model, broadcast, self.poisoned(), self.context.recipe)
 
     def poisoned(self) -> LocalData:
         """Return the client's data with the chosen rows poisoned, the same in every round."""
         rows, plan = self.plan.targets, self.plan
-        rng = self.habits.seeds.generator("poison pixels", client=self.id)
+        rng = self.context.seeds.generator("poison pixels", client=self.id)
         bad = plan.poison.poison(Images(self.data.x[rows], self.data.y[rows]), plan.rank, rng)
         x, y, marked = self.data.x.clone(), self.data.y.clone(), self.data.poisoned.clone()
         x[rows], y[rows], marked[rows] = bad.x, bad.y, torch.tensor(True)
@@ -92,19 +92,28 @@ class Attacker(Client):
         return trained
 
     @classmethod
-    def conspires(cls) -> bool:
-        """Whether the malicious clients of a round agree on what they send."""
-        return cls.conspire.__func__ is not Attacker.conspire.__func__
-
-    @classmethod
-    def conspire(cls, args: Any, updates: Updates, malicious: list[int], seeds: Seeds) -> None:
+    def collude(cls, args: Any, updates: Updates, malicious: list[int], seeds: Seeds) -> None:
         """Rewrite the malicious rows of a round's updates in place, knowing all of them.
 
-        Called once a round inside the poisoning window, after everybody has trained. An attack
-        says in its file whether it looks at the colluders' rows alone or at all of them.
+        Called once a round inside the poisoning window, once all have trained. An attack says in
+        its file whether it looks at the colluders' rows alone or at all of them.
+
+        Parameters
+        ----------
+        args
+            The attack's settings.
+        updates
+            The round, as all clients have trained it.
+        malicious
+            Rows of those that poison in this round.
+        seeds
+            Source of all randomness.
         """
 
     @classmethod
     def colludes(cls, args: Any) -> bool:
-        """Whether `conspire` does anything with these settings; nodes apart cannot do it."""
-        return cls.conspire.__func__ is not Attacker.conspire.__func__
+        """Whether its clients agree on what they send once all have trained.
+
+        Separate nodes cannot, and neither can clients whose updates are aggregated one by one.
+        """
+        return cls.collude.__func__ is not Attacker.collude.__func__

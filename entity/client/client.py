@@ -29,7 +29,7 @@ class Broadcast:
 
 
 @dataclass(frozen=True)
-class Habits:
+class TrainingContext:
     """How all clients train, whoever they are."""
 
     recipe: Recipe
@@ -45,14 +45,14 @@ class Habits:
 class Client:
     """A client that trains honestly on its own data."""
 
-    def __init__(self, id: int, data: LocalData, habits: Habits) -> None:
+    def __init__(self, id: int, data: LocalData, context: TrainingContext) -> None:
         self.id = id
         self.data = data
-        self.habits = habits
+        self.context = context
 
     def fit(self, model: nn.Module, broadcast: Broadcast) -> None:
         """Train `model`, which holds the global state, in place: what it then holds is sent."""
-        self.train(model, broadcast, self.data, self.habits.recipe)
+        self.train(model, broadcast, self.data, self.context.recipe)
 
     def train(
         self, model: nn.Module, broadcast: Broadcast, data: LocalData, recipe: Recipe
@@ -70,14 +70,14 @@ class Client:
         self, broadcast: Broadcast, data: LocalData, recipe: Recipe
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of a round's training, from data that lies on the client's device."""
-        habits = self.habits
-        rng = habits.seeds.generator("fit", round=broadcast.round, client=self.id)
-        return data.to(habits.device).batches(
+        context = self.context
+        rng = context.seeds.generator("fit", round=broadcast.round, client=self.id)
+        return data.to(context.device).batches(
             recipe.batch_size,
             recipe.epochs,
             rng,
-            augmentation=habits.augmentation,
-            in_every_batch=habits.batchwise_poison,
+            augmentation=context.augmentation,
+            in_every_batch=context.batchwise_poison,
         )
 
     watches_steps = False

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from entity.client.client import Broadcast, Client, Habits
+from entity.client.client import Broadcast, Client, TrainingContext
 from entity.client.data import LocalData
 from entity.client.trigger_inversion import Triggers, invert, random_start
 from entity.dataset import normalise
@@ -134,9 +134,9 @@ class Notes:
 class FlipClient(Client):
     """A benign client that hardens its model while it trains."""
 
-    def __init__(self, id: int, data: LocalData, habits: Habits) -> None:
-        super().__init__(id, data, habits)
-        self.args: FlipArgs = habits.defense_args
+    def __init__(self, id: int, data: LocalData, context: TrainingContext) -> None:
+        super().__init__(id, data, context)
+        self.args: FlipArgs = context.defense_args
         self.notes: Notes | None = None
         self._hardens = False
 
@@ -149,12 +149,12 @@ class FlipClient(Client):
 
     def _begin(self, model: nn.Module, round: int) -> None:
         if self.notes is None:
-            image = normalise(self.data.x[:1]).to(self.habits.device)
+            image = normalise(self.data.x[:1]).to(self.context.device)
             self.notes = Notes.blank(logits(model, image).shape[1])
-        self._rng = self.habits.seeds.generator("flip", round=round, client=self.id)
+        self._rng = self.context.seeds.generator("flip", round=round, client=self.id)
         self._previous = ANY
         self._batch = self._hardened = 0
-        recipe = self.habits.recipe
+        recipe = self.context.recipe
         self._batches = recipe.epochs * math.ceil(len(self.data) / recipe.batch_size)
 
     def local_loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:

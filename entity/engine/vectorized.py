@@ -79,7 +79,7 @@ class Vectorized:
                 if memory:
                     self.memory[id] = memory
             else:
-                stacks.setdefault(client.habits.recipe, []).append((row, client))
+                stacks.setdefault(client.context.recipe, []).append((row, client))
         for recipe, stack in stacks.items():
             with single_threaded():
                 self._fit(broadcast, stack, recipe)

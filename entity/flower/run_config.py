@@ -68,14 +68,12 @@ def experiment(path: Path, given: Mapping[str, Any]) -> ExperimentConfig:
     config = resolve.experiment(resolve.read(path, "experiment"), fields)
     attack = config.client.attack
     if attack is not None and ATTACKS[attack.type].colludes(attack.args):
-        alone = [name for name, entry in ATTACKS.items() if not _always_colludes(entry)]
+        alone = [
+            name for name, entry in ATTACKS.items() if not entry.colludes(entry.hyperparameters())
+        ]
         raise ConfigError(
             f"client.attack.type = {attack.type}: its clients agree on what they send once all "
-            f"have trained, which nodes apart cannot; allowed are {', '.join(alone)}, with a "
-            "factor of their own where they scale."
+            f"have trained, which separate nodes cannot; allowed are {', '.join(alone)}, and those "
+            "that scale, with a number as gamma."
         )
     return config
-
-
-def _always_colludes(entry: Any) -> bool:
-    return "conspire" in vars(entry) and "colludes" not in vars(entry)

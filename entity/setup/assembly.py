@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from entity.attacks import ATTACKS
-from entity.client import HARDENED, Client
+from entity.client import CLIENTS_OF_DEFENSES, Client
 from entity.client.poison import AdaptivePoison, Memory
 from entity.config.fields import ExperimentConfig
 from entity.dataset import Split, load, normalise, partition, source_of
@@ -108,7 +108,7 @@ def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
         else POISONS[attack.poison](attack, attack.poison_args, source.channels, source.size),
         source.augmentation,
         source.num_classes,
-        benign=HARDENED.get(config.server.defense.type, Client),
+        benign=CLIENTS_OF_DEFENSES.get(config.server.defense.type, Client),
         device=device_of(config),
     )
     if malicious and not any(map(roster.is_harmful, malicious)):

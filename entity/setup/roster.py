@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from entity.client.attacker import Attacker, Plan
-from entity.client.client import Broadcast, Client, Habits
+from entity.client.client import Broadcast, Client, TrainingContext
 from entity.client.data import LocalData
 from entity.client.poison import AdaptivePoison, Poison
 from entity.client.poisoning import Holding, pool_evenly
@@ -99,10 +99,10 @@ class Roster:
         data = LocalData(part.x, part.y, torch.zeros(len(part), dtype=torch.bool))
         attack = self.config.client.attack
         if id not in self.malicious or self.attacker is None or attack is None:
-            return self.benign(id, data, self._habits(malicious=False))
+            return self.benign(id, data, self._context(malicious=False))
         assert self.poison is not None
         plan = Plan(attack, self.poison, self._ranks[id], self.targets(id))
-        return self.attacker(id, data, self._habits(malicious=True), plan)
+        return self.attacker(id, data, self._context(malicious=True), plan)
 
     @cached_property
     def _ranks(self) -> dict[int, int]:
@@ -162,13 +162,13 @@ class Roster:
             spec=self.spec,
         )
 
-    def conspire(self, updates: Updates, poisoning: frozenset[int]) -> Updates:
+    def collude(self, updates: Updates, poisoning: frozenset[int]) -> Updates:
         """Let the poisoning clients of a round agree on what they send; return what was sent."""
         attack = self.config.client.attack
         rows = [row for row, client in enumerate(updates.client_ids) if client in poisoning]
         if self.attacker is None or attack is None or not rows:
             return updates
-        self.attacker.conspire(attack.args, updates, rows, self.seeds)
+        self.attacker.collude(attack.args, updates, rows, self.seeds)
         return replace(updates)  # forgets distances that the attackers may have asked for
 
     def adapt(self, broadcast: Broadcast, poisoning: frozenset[int]) -> Broadcast:
@@ -189,12 +189,12 @@ class Roster:
         )
         return replace(broadcast, trigger=learnt)
 
-    def _habits(self, malicious: bool) -> Habits:
+    def _context(self, malicious: bool) -> TrainingContext:
         client = self.config.client
         recipe = self.recipe
         if malicious and client.amp_enabled_only_for_clean:
             recipe = Recipe(**{**vars(recipe), "bfloat16": False})
-        return Habits(
+        return TrainingContext(
             recipe,
             self.augmentation if client.transform else None,
             self.seeds,

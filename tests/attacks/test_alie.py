@@ -13,7 +13,7 @@ HONEST = np.array([(1, 0, 2), (3, 0, 2), (2, 3, 2), (2, 1, 6), (0, 1, 3)], dtype
 
 def told(make_round, deltas, malicious, **args) -> np.ndarray:
     updates = make_round(deltas)
-    Alie.conspire(AlieArgs(**args), updates, malicious, Seeds(0))
+    Alie.collude(AlieArgs(**args), updates, malicious, Seeds(0))
     return updates.deltas.double().numpy()
 
 
@@ -68,7 +68,7 @@ def test_a_lone_attacker_that_knows_itself_alone_sends_its_honest_update(make_ro
 
 def test_the_server_sees_no_distances_from_before_the_lie(make_round):
     updates = make_round(HONEST)
-    Alie.conspire(AlieArgs(alie_z=2.0), updates, [0, 1, 2, 3, 4], Seeds(0))
+    Alie.collude(AlieArgs(alie_z=2.0), updates, [0, 1, 2, 3, 4], Seeds(0))
     rows = updates.weights.double()
     torch.testing.assert_close(updates.distances, torch.cdist(rows, rows))
     assert updates.distances.max() == 0

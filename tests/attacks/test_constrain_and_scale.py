@@ -71,7 +71,7 @@ def test_train_and_scale_sends_exactly_the_bound(make_bench, make_round, bound):
     assert bench.delta.norm().item() == pytest.approx(bound, rel=1e-4)
     assert (sent.buffers[bench.spec.variances] >= 0).all()
     updates = make_round([(3, 4), (0, 0)])
-    ConstrainAndScale.conspire(args, updates, [0], Seeds(0))
+    ConstrainAndScale.collude(args, updates, [0], Seeds(0))
     assert updates.deltas[0].tolist() == [3, 4]
 
 
@@ -83,5 +83,5 @@ def test_an_update_of_zero_is_sent_as_it_is(make_bench):
 
 def test_without_a_bound_it_replaces(make_round):
     updates = make_round([(3, 4), (0, 0)])
-    ConstrainAndScale.conspire(ConstrainAndScaleArgs(), updates, [0], Seeds(0))
+    ConstrainAndScale.collude(ConstrainAndScaleArgs(), updates, [0], Seeds(0))
     assert updates.deltas[0].tolist() == [6, 8]

@@ -15,7 +15,7 @@ def lie(make_round, benign: np.ndarray, attackers: int = 2, **args) -> np.ndarra
     deltas = np.vstack([benign, 9 * np.ones((attackers, benign.shape[1]))])
     malicious = list(range(len(benign), len(deltas)))
     updates = make_round(deltas, origin=[0.0] * benign.shape[1])
-    MinMax.conspire(MinMaxArgs(**args), updates, malicious, Seeds(0))
+    MinMax.collude(MinMaxArgs(**args), updates, malicious, Seeds(0))
     sent = updates.deltas.double().numpy()
     np.testing.assert_allclose(sent[: len(benign)], benign, rtol=1e-6)
     assert (sent[malicious] == sent[-1]).all()
@@ -99,7 +99,7 @@ def test_colluders_look_at_their_own_updates_alone(make_round):
     deltas = np.vstack([T13, 50 * np.ones((6, 2))])
     updates = make_round(deltas, origin=[0.0, 0.0])
     args = MinMaxArgs(knowledge="colluders", perturbation="unit")
-    MinMax.conspire(args, updates, [0, 1, 2, 3], Seeds(0))
+    MinMax.collude(args, updates, [0, 1, 2, 3], Seeds(0))
     gap = updates.deltas[0].double().numpy() - T13.mean(0)
     assert np.linalg.norm(gap) == pytest.approx(0.198232, abs=1e-5)
 

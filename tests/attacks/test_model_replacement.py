@@ -17,7 +17,7 @@ def test_t15_the_mean_becomes_the_attackers_model_when_the_others_stand_still(ma
     deltas[n // 2] = x
     updates = make_round(deltas, origin=[0.0, 0.0, 0.0])
     args = ReplacementArgs(replace_server_lr=rate)
-    ModelReplacement.conspire(args, updates, [n // 2], Seeds(0))
+    ModelReplacement.collude(args, updates, [n // 2], Seeds(0))
     step = rate * updates.weights.double().mean(0)
     torch.testing.assert_close(step.float(), x, rtol=1e-6, atol=0)
 
@@ -25,13 +25,13 @@ def test_t15_the_mean_becomes_the_attackers_model_when_the_others_stand_still(ma
 def test_t15_is_exact_in_parameters_that_are_dyadic(make_round):
     updates = make_round([(0, 0, 0), (0.5, -4, 3), (0, 0, 0), (0, 0, 0)])
     x = updates.weights[1].clone()
-    ModelReplacement.conspire(ReplacementArgs(), updates, [1], Seeds(0))
+    ModelReplacement.collude(ReplacementArgs(), updates, [1], Seeds(0))
     assert torch.equal(updates.weights.mean(0), x)
 
 
 def test_colluders_together_replace_the_global_model_by_the_mean_of_theirs(make_round):
     updates = make_round([(2, 0), (0, 0), (4, 8), (0, 0)])
-    ModelReplacement.conspire(ReplacementArgs(), updates, [0, 2], Seeds(0))
+    ModelReplacement.collude(ReplacementArgs(), updates, [0, 2], Seeds(0))
     assert (updates.weights.mean(0) - updates.global_weights).tolist() == [3, 4]
     assert updates.deltas[[1, 3]].abs().sum() == 0
 
@@ -44,7 +44,7 @@ def test_buffers_are_never_scaled(make_bench, make_round):
     assert (sent.buffers[bench.spec.variances] >= 0).all()
     updates = make_round([(2, 0), (0, 0)])
     before = updates.buffers.clone()
-    ModelReplacement.conspire(ReplacementArgs(), updates, [0], Seeds(0))
+    ModelReplacement.collude(ReplacementArgs(), updates, [0], Seeds(0))
     assert torch.equal(updates.buffers, before)
 
 
@@ -57,7 +57,7 @@ def test_an_explicit_gamma_scales_once_and_not_again_for_the_round(make_bench, m
     torch.testing.assert_close(bench.delta, 3 * plain.delta, rtol=1e-5, atol=1e-6)
     updates = make_round([(2, 0), (0, 0)])
     before = updates.weights.clone()
-    ModelReplacement.conspire(ReplacementArgs(gamma=3.0), updates, [0, 1], Seeds(0))
+    ModelReplacement.collude(ReplacementArgs(gamma=3.0), updates, [0, 1], Seeds(0))
     assert torch.equal(updates.weights, before)
 
 

@@ -53,7 +53,7 @@ def test_replacement_multiplies_the_projected_update(make_bench):
 def test_replacement_by_round_size_is_model_replacements(make_round):
     ours, theirs = make_round([(1, 2), (0, 4), (0, 0)]), make_round([(1, 2), (0, 4), (0, 0)])
     args = PgdArgs(gamma="replace")
-    Pgd.conspire(args, ours, [1], Seeds(0))
-    ModelReplacement.conspire(args, theirs, [1], Seeds(0))
+    Pgd.collude(args, ours, [1], Seeds(0))
+    ModelReplacement.collude(args, theirs, [1], Seeds(0))
     assert torch.equal(ours.weights, theirs.weights)
     assert ours.deltas[1].tolist() == [0, 12]

@@ -24,5 +24,5 @@ def test_it_trains_on_clean_data(make_bench):
 def test_it_does_nothing_to_the_round(make_round):
     updates = make_round([(1, 2), (3, 4)])
     before = updates.weights.clone()
-    SignFlip.conspire(SignFlipArgs(), updates, [0, 1], Seeds(0))
+    SignFlip.collude(SignFlipArgs(), updates, [0, 1], Seeds(0))
     assert torch.equal(updates.weights, before)

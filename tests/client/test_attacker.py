@@ -38,7 +38,7 @@ class Loud(Attacker):
 
 def honest_in(bench, round):
     """What a benign client with the attacker's id and data sends."""
-    benign = Client(bench.client.id, bench.client.data, bench.client.habits)
+    benign = Client(bench.client.id, bench.client.data, bench.client.context)
     bench.spec.load(bench.model, bench.start)
     with single_threaded():
         benign.fit(bench.model, Broadcast(round, bench.start))
@@ -53,7 +53,7 @@ def test_outside_the_window_an_attacker_is_a_benign_client_to_the_bit(
 ):
     """In the original code the window counted with batch-wise poison only."""
     bench = make_bench(attacker, NoArgs(), **WINDOW)
-    bench.client.habits = replace(bench.client.habits, batchwise_poison=batchwise)
+    bench.client.context = replace(bench.client.context, batchwise_poison=batchwise)
     sent = bench.fit(round=round)
     honest = honest_in(bench, round)
     assert torch.equal(sent.weights, honest.weights)
@@ -114,5 +114,5 @@ def test_what_is_crafted_is_what_is_sent(make_bench):
 def test_an_attack_without_a_conspiracy_leaves_the_round_alone(make_round):
     updates = make_round([[1.0, 2.0], [3.0, 4.0]])
     before = updates.weights.clone()
-    Attacker.conspire(NoArgs(), updates, [0], None)
+    Attacker.collude(NoArgs(), updates, [0], None)
     assert torch.equal(updates.weights, before)

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from entity.attacks import ATTACKS
-from entity.client import Broadcast, Client, Habits, LocalData
+from entity.client import Broadcast, Client, LocalData, TrainingContext
 from entity.dataset import Images, Shares, normalise
 from entity.defenses import Undefended, UndefendedArgs
 from entity.engine import Inline
@@ -118,11 +118,11 @@ def test_the_server_rate_scales_the_step(roster):
 def test_local_training_is_sgd_with_momentum_over_the_clients_own_batches(roster):
     """An optimiser written out by hand, on the batches that the client's stream gives."""
     recipe = Recipe(lr=0.05, momentum=0.9, weight_decay=0.01, batch_size=4, epochs=3)
-    habits = Habits(recipe, None, Seeds(9), roster.spec)
+    context = TrainingContext(recipe, None, Seeds(9), roster.spec)
     own = images(13)
     data = LocalData(own.x, own.y, torch.zeros(13, dtype=torch.bool))
     model, twin = roster.new_model(), roster.new_model()
-    Client(6, data, habits).fit(model, Broadcast(4, roster.spec.flatten(model)))
+    Client(6, data, context).fit(model, Broadcast(4, roster.spec.flatten(model)))
     velocity = [torch.zeros_like(parameter) for parameter in twin.parameters()]
     rng = Seeds(9).generator("fit", round=4, client=6)
     for x, y in data.batches(4, 3, rng):
@@ -138,18 +138,18 @@ def test_local_training_is_sgd_with_momentum_over_the_clients_own_batches(roster
 
 def test_a_client_with_one_sample_trains_and_batchnorm_is_spared_single_samples(roster):
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(72, 10))
-    habits = Habits(Recipe(0.1, 0, 0, 8, 1), None, Seeds(1), ParamSpec.of(model))
+    context = TrainingContext(Recipe(0.1, 0, 0, 8, 1), None, Seeds(1), ParamSpec.of(model))
     for n, steps in [(9, 1), (8, 1), (10, 2)]:
         model[1].reset_running_stats()
         own = images(n)
         data = LocalData(own.x, own.y, torch.zeros(n, dtype=torch.bool))
-        Client(0, data, habits).fit(model, Broadcast(1, habits.spec.flatten(model)))
+        Client(0, data, context).fit(model, Broadcast(1, context.spec.flatten(model)))
         assert int(model[1].num_batches_tracked) == steps
     plain = linear(1, 8, 10)
     before = ParamSpec.of(plain).flatten(plain).weights
     own = images(1)
     data = LocalData(own.x, own.y, torch.zeros(1, dtype=torch.bool))
-    Client(0, data, habits).fit(plain, Broadcast(1, habits.spec.flatten(model)))
+    Client(0, data, context).fit(plain, Broadcast(1, context.spec.flatten(model)))
     assert not torch.equal(ParamSpec.of(plain).flatten(plain).weights, before)
 
 
@@ -174,9 +174,9 @@ def test_the_steps_that_attacks_override_are_called(roster):
             calls.append("step")
 
     base = roster.client(2)
-    habits = replace(base.habits, recipe=replace(base.habits.recipe, batch_size=9))
+    context = replace(base.context, recipe=replace(base.context.recipe, batch_size=9))
     model = roster.new_model()
-    Watcher(2, base.data, habits).fit(model, Broadcast(1, roster.spec.flatten(model)))
+    Watcher(2, base.data, context).fit(model, Broadcast(1, roster.spec.flatten(model)))
     assert calls == ["loss", "step"] * 2
 
 

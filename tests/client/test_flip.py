@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from entity.client import Broadcast, Client, Habits, LocalData
+from entity.client import Broadcast, Client, LocalData, TrainingContext
 from entity.client.flip import ANY, FlipClient, Notes, choose_pair, grown
 from entity.client.trigger_inversion import Triggers
 from entity.dataset import normalise
@@ -57,10 +57,10 @@ def pictures(count: int, seed: int, classes: int = CLASSES) -> LocalData:
     return LocalData(pixels, y, torch.zeros(count, dtype=torch.bool))
 
 
-def habits(args: Any = QUICK, **changes: Any) -> Habits:
+def context(args: Any = QUICK, **changes: Any) -> TrainingContext:
     recipe = Recipe(lr=0.05, momentum=0.9, weight_decay=5e-4, batch_size=12, epochs=2)
     model = new_model()
-    return Habits(
+    return TrainingContext(
         replace(recipe, **changes), None, Seeds(3), ParamSpec.of(model), defense_args=args
     )
 
@@ -69,9 +69,9 @@ def sent(client: Client, round: int = 1, start: ModelState | None = None) -> Ten
     """Return the weights that a client sends after a round."""
     model = new_model()
     if start is not None:
-        client.habits.spec.load(model, start)
-    client.fit(model, Broadcast(round, client.habits.spec.flatten(model)))
-    return client.habits.spec.flatten(model).weights
+        client.context.spec.load(model, start)
+    client.fit(model, Broadcast(round, client.context.spec.flatten(model)))
+    return client.context.spec.flatten(model).weights
 
 
 def table(rows: list[list[float]]) -> Tensor:
@@ -165,7 +165,7 @@ def test_booking_a_trigger_counts_pixels_and_not_channels():
 
 
 def test_before_its_first_round_a_client_trains_as_everybody_does():
-    plain, own = habits(), habits(replace(QUICK, defense_start_round=5))
+    plain, own = context(), context(replace(QUICK, defense_start_round=5))
     data = pictures(50, 1)
     expected = sent(Client(2, data, plain), round=4)
     flip = FlipClient(2, data, own)
@@ -177,10 +177,10 @@ def test_before_its_first_round_a_client_trains_as_everybody_does():
 def test_a_batch_without_a_usable_trigger_is_trained_on_as_it_is():
     """The published code and its port drop such batches."""
     data = pictures(50, 1)
-    none_fits = habits(replace(QUICK, trigger_size_check_threshold=0.0))
-    assert torch.equal(sent(FlipClient(2, data, none_fits)), sent(Client(2, data, habits())))
-    too_few = habits(replace(QUICK, size_min=50))
-    assert torch.equal(sent(FlipClient(2, data, too_few)), sent(Client(2, data, habits())))
+    none_fits = context(replace(QUICK, trigger_size_check_threshold=0.0))
+    assert torch.equal(sent(FlipClient(2, data, none_fits)), sent(Client(2, data, context())))
+    too_few = context(replace(QUICK, size_min=50))
+    assert torch.equal(sent(FlipClient(2, data, too_few)), sent(Client(2, data, context())))
 
 
 def test_hardening_takes_as_many_steps_as_plain_training_with_the_same_optimiser(monkeypatch):
@@ -188,7 +188,7 @@ def test_hardening_takes_as_many_steps_as_plain_training_with_the_same_optimiser
     steps: list[type] = []
     step = torch.optim.SGD.step
     monkeypatch.setattr(torch.optim.SGD, "step", lambda s, *a: (steps.append(type(s)), step(s))[1])
-    sent(FlipClient(2, pictures(50, 1), habits()))
+    sent(FlipClient(2, pictures(50, 1), context()))
     assert len(steps) == 2 * math.ceil(50 / 12)
 
 
@@ -213,7 +213,7 @@ def changed(before: Tensor, after: Tensor) -> Tensor:
 
 
 def test_after_the_warm_up_a_portion_of_the_pairs_samples_is_stamped_and_no_other():
-    client = Witness(1, pictures(90, 1), habits(replace(QUICK, portion=0.5)))
+    client = Witness(1, pictures(90, 1), context(replace(QUICK, portion=0.5)))
     sent(client)
     assert [warm for *_, warm in client.seen] == [True] * CLASSES + [False] * 13
     hardened = 0
@@ -230,7 +230,7 @@ def test_after_the_warm_up_a_portion_of_the_pairs_samples_is_stamped_and_no_othe
 
 
 def test_the_warm_up_stamps_every_class_but_the_target():
-    client = Witness(1, pictures(60, 1), habits(replace(QUICK, portion=1.0)))
+    client = Witness(1, pictures(60, 1), context(replace(QUICK, portion=1.0)))
     sent(client)
     stamped = [
         (target, changed(before, after), y)
@@ -243,7 +243,7 @@ def test_the_warm_up_stamps_every_class_but_the_target():
 
 
 def test_several_pairs_in_a_batch_share_no_source():
-    client = Witness(1, pictures(90, 1), habits(replace(QUICK, portion=1.0, pairs_per_batch=3)))
+    client = Witness(1, pictures(90, 1), context(replace(QUICK, portion=1.0, pairs_per_batch=3)))
     sent(client)
     assert any(
         len(y[changed(before, after)].unique()) == CLASSES for before, after, y, _ in client.seen
@@ -252,7 +252,7 @@ def test_several_pairs_in_a_batch_share_no_source():
 
 @pytest.mark.parametrize("most", [0, 1, 4])
 def test_at_most_max_steps_batches_beside_the_warm_up_are_hardened_and_spread(most):
-    client = Witness(1, pictures(120, 1), habits(replace(QUICK, max_steps=most)))
+    client = Witness(1, pictures(120, 1), context(replace(QUICK, max_steps=most)))
     sent(client)
     later = [changed(b, a).any().item() for b, a, _, warm in client.seen if not warm]
     assert len(later) == 20 - CLASSES
@@ -264,26 +264,26 @@ def test_at_most_max_steps_batches_beside_the_warm_up_are_hardened_and_spread(mo
 
 def test_a_client_rebuilt_from_its_state_goes_on_to_the_bit():
     data = pictures(40, 1)
-    kept = FlipClient(4, data, habits())
+    kept = FlipClient(4, data, context())
     first = sent(kept, 1)
     state = {name: tensor.clone() for name, tensor in kept.state_dict().items()}
-    rebuilt = FlipClient(4, data, habits())
+    rebuilt = FlipClient(4, data, context())
     rebuilt.load_state_dict(state)
     start = ModelState(first, torch.empty(0))
     assert torch.equal(sent(kept, 2, start), sent(rebuilt, 2, start))
     for name, tensor in kept.state_dict().items():
         assert torch.equal(tensor, rebuilt.state_dict()[name]), name
-    fresh = FlipClient(4, data, habits())
+    fresh = FlipClient(4, data, context())
     fresh.load_state_dict({})
     assert not torch.equal(sent(fresh, 2, start), sent(rebuilt, 2, start))
 
 
 def test_taking_a_state_back_does_not_tie_two_clients_together():
-    client = FlipClient(4, pictures(40, 1), habits())
+    client = FlipClient(4, pictures(40, 1), context())
     sent(client)
     state = client.state_dict()
     before = {name: tensor.clone() for name, tensor in state.items()}
-    other = FlipClient(4, pictures(40, 1), habits())
+    other = FlipClient(4, pictures(40, 1), context())
     other.load_state_dict(state)
     sent(other, 2)
     assert all(torch.equal(tensor, before[name]) for name, tensor in state.items())
@@ -291,7 +291,7 @@ def test_taking_a_state_back_does_not_tie_two_clients_together():
 
 def test_a_warm_up_cut_short_by_the_end_of_a_round_goes_on_in_the_next():
     """In the published code it never does, and the growth stays infinite."""
-    client = FlipClient(0, pictures(12, 1), habits(epochs=1))
+    client = FlipClient(0, pictures(12, 1), context(epochs=1))
     for round in (1, 2, 3):
         assert client.notes is None or client.notes.warmed == round - 1
         sent(client, round)
@@ -302,7 +302,7 @@ def test_a_warm_up_cut_short_by_the_end_of_a_round_goes_on_in_the_next():
 
 @pytest.mark.parametrize(("samples", "classes"), [(1, 1), (2, 2), (24, 1), (24, 2), (0, 1)])
 def test_clients_that_lack_classes_or_samples_train(samples, classes):
-    client = FlipClient(1, pictures(samples, 1, classes), habits())
+    client = FlipClient(1, pictures(samples, 1, classes), context())
     for round in (1, 2):
         assert sent(client, round).isfinite().all()
     if client.notes is not None:
@@ -311,7 +311,7 @@ def test_clients_that_lack_classes_or_samples_train(samples, classes):
 
 def test_two_numbers_of_steps_are_enough():
     args = replace(QUICK, trigger_steps=(3, 3), max_steps=1)
-    assert sent(FlipClient(1, pictures(40, 1), habits(args))).isfinite().all()
+    assert sent(FlipClient(1, pictures(40, 1), context(args))).isfinite().all()
 
 
 def test_hardening_takes_a_backdoor_out_that_plain_training_keeps():
@@ -320,8 +320,8 @@ def test_hardening_takes_a_backdoor_out_that_plain_training_keeps():
     bad[:, :, 0, 0] = 255
     labels = torch.where(clean.y == SOURCE, TARGET, clean.y)
     x, y = normalise(torch.cat([clean.x, bad])), torch.cat([clean.y, labels])
-    model, spec = new_model(), habits().spec
-    recipe = habits().recipe
+    model, spec = new_model(), context().spec
+    recipe = context().recipe
     fit(model, ((x[rows], y[rows]) for rows in shuffled(len(y), 32, 6, generator())), recipe)
     start = spec.flatten(model)
 
@@ -339,10 +339,10 @@ def test_hardening_takes_a_backdoor_out_that_plain_training_keeps():
     own = pictures(120, 3)
     gentle = {"lr": 0.01}
     assert scores(start.weights)[0] > 0.9
-    plain = scores(sent(Client(1, own, habits(**gentle)), 1, start))
+    plain = scores(sent(Client(1, own, context(**gentle)), 1, start))
     hardened = scores(
         sent(
-            FlipClient(1, own, habits(replace(QUICK, trigger_steps=(60, 60, 30)), **gentle)),
+            FlipClient(1, own, context(replace(QUICK, trigger_steps=(60, 60, 30)), **gentle)),
             1,
             start,
         )

@@ -215,11 +215,17 @@ def test_who_cannot_stream_is_refused_with_those_who_can(experiment):
 
 
 def test_attackers_who_look_at_each_others_updates_are_refused(experiment):
-    conspirators = {name for name, attack in ATTACKS.items() if attack.conspires()}
-    assert {"alie", "min_max", "ipm", "model_replacement"} <= conspirators
-    assert "badnets" not in conspirators
+    colluders = {
+        name for name, attack in ATTACKS.items() if attack.colludes(attack.hyperparameters())
+    }
+    assert {"alie", "min_max", "ipm", "model_replacement"} <= colluders
+    assert "badnets" not in colluders
     with pytest.raises(ConfigError, match=r"the attackers of alie look at the round's"):
         experiment({"settings.streaming": True, "client.attack.type": "alie"})
+    scales = {"client.attack.type": "model_replacement", "settings.streaming": True}
+    with pytest.raises(ConfigError, match=r"the attackers of model_replacement look at the"):
+        experiment(scales)
+    experiment({**scales, "client.attack.gamma": 3.0})  # which needs no other's update
 
 
 def test_streaming_is_a_part_of_what_a_run_is_only_where_it_is_on(experiment):

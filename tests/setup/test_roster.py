@@ -59,21 +59,21 @@ def test_a_client_is_built_with_its_own_data_when_its_turn_comes(tables):
 
 def test_clients_train_as_configured(tables):
     roster = roster_of(tables, {"client.transform": True, "client.batchwise_poison": True})
-    habits = roster.client(0).habits
-    assert habits.recipe == Recipe(0.05, 0.9, 0.005, 32, 1)
-    assert habits.augmentation is roster.augmentation
-    assert habits.batchwise_poison
-    assert habits.defense_args is roster.config.server.defense.defense_args
-    assert roster_of(tables, {"client.transform": False}).client(0).habits.augmentation is None
+    context = roster.client(0).context
+    assert context.recipe == Recipe(0.05, 0.9, 0.005, 32, 1)
+    assert context.augmentation is roster.augmentation
+    assert context.batchwise_poison
+    assert context.defense_args is roster.config.server.defense.defense_args
+    assert roster_of(tables, {"client.transform": False}).client(0).context.augmentation is None
 
 
 def test_malicious_clients_may_be_kept_in_full_precision(tables):
     changes = {"client.amp_enabled": True, "client.amp_enabled_only_for_clean": True}
     roster = roster_of(tables, changes)
-    assert roster.client(0).habits.recipe.bfloat16
-    assert not roster.client(1).habits.recipe.bfloat16
+    assert roster.client(0).context.recipe.bfloat16
+    assert not roster.client(1).context.recipe.bfloat16
     both = roster_of(tables, {"client.amp_enabled": True})
-    assert both.client(1).habits.recipe.bfloat16
+    assert both.client(1).context.recipe.bfloat16
 
 
 def test_benign_clients_may_be_a_defenses_own(tables):
@@ -113,22 +113,22 @@ def test_who_poisons_is_malicious_selected_in_the_window_and_has_something_to_po
     assert roster_of(tables, {"client.attack": None}).poisoning((0, 1), 1) == frozenset()
 
 
-def test_only_those_who_poison_conspire(tables, make_round):
+def test_only_those_who_poison_collude(tables, make_round):
     calls = []
 
     class Plotter(Attacker):
         @classmethod
-        def conspire(cls, args, updates, malicious, seeds):
+        def collude(cls, args, updates, malicious, seeds):
             calls.append((args, malicious))
             updates.weights[malicious] = 7.0
 
     roster = roster_of(tables, WINDOW, attacker=Plotter)
     updates = make_round(torch.zeros(4, 3), origin=[1.0, 1.0, 1.0])
-    assert updates.norms.tolist() == [0, 0, 0, 0]  # asked for before the conspiracy
-    quiet = roster.conspire(updates, roster.poisoning(updates.client_ids, 1))
+    assert updates.norms.tolist() == [0, 0, 0, 0]  # computed before they collude
+    quiet = roster.collude(updates, roster.poisoning(updates.client_ids, 1))
     assert (quiet.weights == 1).all()
     assert calls == []
-    sent = roster.conspire(updates, roster.poisoning(updates.client_ids, 2))
+    sent = roster.collude(updates, roster.poisoning(updates.client_ids, 2))
     assert calls == [(NoArgs(), [1, 3])]
     assert (sent.weights[[1, 3]] == 7).all()
     assert (sent.weights[[0, 2]] == 1).all()
