@@ -22,113 +22,17 @@ Where we leave the authors' code, and the port in DROP's, and why:
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from entity.client.client import Broadcast, Client, TrainingContext
 from entity.client.data import LocalData
-from entity.client.trigger_inversion import Triggers, invert, random_start
+from entity.client.trigger_history import ANY, Side, TriggerHistory, choose_pair
+from entity.client.trigger_inversion import Search, Triggers, invert, random_start
 from entity.dataset import normalise
 from entity.defenses.flip import FlipArgs
 from entity.training import cross_entropy, logits
-
-ANY = -1
-"""The source of a universal trigger."""
-
-Side = tuple[int, int]
-"""(source, target)."""
-
-
-def choose_pair(
-    growth: Tensor, present: list[int], previous: int, chance: float, generator: torch.Generator
-) -> Side | None:
-    """Choose the pair of classes that a batch is hardened against.
-
-    Parameters
-    ----------
-    growth
-        (K, K) growth of the trigger from source (row) to target, -inf where there is none.
-    present
-        Classes that the batch holds enough of.
-    previous
-        Source of the last pair; not taken again by growth.
-    chance
-        Of a random pair.
-
-    Returns
-    -------
-    (source, target) or None
-        None if there is nothing to choose from.
-
-    Examples
-    --------
-    >>> growth = torch.tensor([[-torch.inf, 0.9, 0.1], [0.2, -torch.inf, 0.3], [0, 0, -torch.inf]])
-    >>> choose_pair(growth, [0, 1], previous=0, chance=0, generator=torch.Generator())
-    (1, 2)
-    """
-    classes = len(growth)
-    if not present or classes < 2:
-        return None
-    if torch.rand((), generator=generator) < chance:
-        source = present[int(torch.randint(len(present), (), generator=generator))]
-        target = int(torch.randint(classes - 1, (), generator=generator))
-        return source, target + (target >= source)
-    sources = [source for source in present if source != previous]
-    if not sources or growth[sources].max() == -torch.inf:
-        return None
-    row, target = divmod(int(growth[sources].argmax()), classes)
-    return sources[row], target
-
-
-def grown(growth: float, old: float, new: float) -> float:
-    """Return a pair's growth after its trigger's size went from `old` to `new`; 0 at first.
-
-    Examples
-    --------
-    >>> grown(0.5, old=20.0, new=30.0)
-    0.5
-    """
-    return (growth + (new - old) / old) / 2 if old > 0 else 0.0
-
-
-@dataclass
-class Notes:
-    """What a client knows about triggers, from round to round."""
-
-    sizes: Tensor
-    """(K, K) pixels of the last trigger from source (row) to target; 0 before the first."""
-    growth: Tensor
-    """(K, K) its growth, the last changes the most; -inf where there is no pair."""
-    triggers: dict[Side, Triggers]
-    """The last triggers found, those of the warm-up under the source `ANY`."""
-    warmed: int = 0
-    """Targets that the warm-up has been through."""
-
-    @classmethod
-    def blank(cls, classes: int) -> "Notes":
-        """Return the notes of a client that has not begun."""
-        return cls(torch.zeros(classes, classes), torch.full((classes, classes), -math.inf), {})
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def finish_warm_up(self) -> None:
-        """Rank the pairs by their universal triggers' sizes, the largest 1."""
-        self.growth = self.sizes / self.sizes.max().clamp_min(1e-6)
-        self.growth.fill_diagonal_(-math.inf)
-
-    def book(self, side: Side, new: Triggers | None) -> None:
-        """Note a pair's new trigger, or that there was none to be used."""
-        old, growth = float(self.sizes[side]), float(self.growth[side])
-        if new is None:
-            self.growth[side] = growth / 2
-            return
-        size = float(new.sizes)
-        self.growth[side] = grown(growth, old, size)
-        self.sizes[side] = size
-        self.triggers[side] = new
 
 
 class FlipClient(Client):
@@ -137,7 +41,7 @@ class FlipClient(Client):
     def __init__(self, id: int, data: LocalData, context: TrainingContext) -> None:
         super().__init__(id, data, context)
         self.args: FlipArgs = context.defense_args
-        self.notes: Notes | None = None
+        self.history: TriggerHistory | None = None
         self._hardens = False
 
     def fit(self, model: nn.Module, broadcast: Broadcast) -> None:
@@ -148,9 +52,9 @@ class FlipClient(Client):
         super().fit(model, broadcast)
 
     def _begin(self, model: nn.Module, round: int) -> None:
-        if self.notes is None:
+        if self.history is None:
             image = normalise(self.data.x[:1]).to(self.context.device)
-            self.notes = Notes.blank(logits(model, image).shape[1])
+            self.history = TriggerHistory.blank(logits(model, image).shape[1])
         self._rng = self.context.seeds.generator("flip", round=round, client=self.id)
         self._previous = ANY
         self._batch = self._hardened = 0
@@ -162,11 +66,11 @@ class FlipClient(Client):
         return cross_entropy(model, self._harden(model, x, y) if self._hardens else x, y)
 
     def _harden(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        notes, args = self.notes, self.args
-        assert notes is not None
+        history, args = self.history, self.args
+        assert history is not None
         self._batch += 1
-        if notes.warmed < len(notes):
-            return self._warm_up(model, notes, x, y)
+        if history.warmed < len(history):
+            return self._warm_up(model, history, x, y)
         # Spread evenly: plain batches after the last hardened one would undo it.
         if self._hardened >= math.ceil(args.max_steps * self._batch / self._batches):
             return x
@@ -175,7 +79,7 @@ class FlipClient(Client):
         for _ in range(args.pairs_per_batch):
             free = [c for c in present if all(c != source for source, _ in sides)]
             previous = ANY if sides else self._previous
-            pair = choose_pair(notes.growth, free, previous, args.random_pair, self._rng)
+            pair = choose_pair(history.growth, free, previous, args.random_pair, self._rng)
             if pair is None:
                 break
             sides += [pair, (pair[1], pair[0])] if pair[1] in free else [pair]
@@ -183,21 +87,15 @@ class FlipClient(Client):
             return x
         self._hardened += 1
         self._previous = sides[0][0]
-        return self._pair_up(model, notes, sides, x, y)
+        return self._pair_up(model, history, sides, x, y)
 
-    def _warm_up(self, model: nn.Module, notes: Notes, x: Tensor, y: Tensor) -> Tensor:
-        target = notes.warmed
-        notes.warmed += 1
+    def _warm_up(self, model: nn.Module, history: TriggerHistory, x: Tensor, y: Tensor) -> Tensor:
+        target = history.warmed
         images = self._sample(target).to(x.device)
         side = (ANY, target)
         which = torch.zeros(len(images), dtype=torch.long, device=x.device)
-        new = self._invert(model, notes, [side], images, which, self.args.trigger_steps[1])[side]
-        if new is not None:
-            notes.triggers[side] = new
-            notes.sizes[:, target] = new.sizes
-            notes.sizes[target, target] = 0
-        if notes.warmed == len(notes):
-            notes.finish_warm_up()
+        new = self._invert(model, history, [side], images, which, self.args.trigger_steps[1])[side]
+        history.add_universal(target, new)
         return x if new is None else self._stamp(x, y != target, new)
 
     def _sample(self, target: int) -> Tensor:
@@ -212,15 +110,15 @@ class FlipClient(Client):
         return normalise(self.data.x[torch.cat(rows)] if rows else self.data.x[:0])
 
     def _pair_up(
-        self, model: nn.Module, notes: Notes, sides: list[Side], x: Tensor, y: Tensor
+        self, model: nn.Module, history: TriggerHistory, sides: list[Side], x: Tensor, y: Tensor
     ) -> Tensor:
         rows = [(y == source).nonzero().flatten() for source, _ in sides]
         which = torch.cat([torch.full_like(r, i) for i, r in enumerate(rows)])
         first, _, later = (*self.args.trigger_steps, 200)[:3]
-        steps = first if any(_known(notes, side) is None for side in sides) else later
-        found = self._invert(model, notes, sides, x[torch.cat(rows)], which, steps)
+        steps = first if any(history.known(side) is None for side in sides) else later
+        found = self._invert(model, history, sides, x[torch.cat(rows)], which, steps)
         for side, new in found.items():
-            notes.book(side, new)
+            history.add(side, new)
             if new is not None:
                 x = self._stamp(x, y == side[0], new)
         return x
@@ -228,7 +126,7 @@ class FlipClient(Client):
     def _invert(
         self,
         model: nn.Module,
-        notes: Notes,
+        history: TriggerHistory,
         sides: list[Side],
         x: Tensor,
         which: Tensor,
@@ -239,7 +137,7 @@ class FlipClient(Client):
         image = (x.shape[1], x.shape[2], x.shape[3])
         start = Triggers.join(
             [
-                _known(notes, side) or random_start(image, self._rng, chunk=args.init_mask_chunk)
+                history.known(side) or random_start(image, self._rng, chunk=args.init_mask_chunk)
                 for side in sides
             ]
         )
@@ -250,10 +148,7 @@ class FlipClient(Client):
             targets[which],
             which,
             start,
-            steps=steps,
-            threshold=args.attack_succ_threshold,
-            lr=args.trigger_lr,
-            cost=args.trigger_cost,
+            Search(steps, args.attack_succ_threshold, args.trigger_lr, args.trigger_cost),
         )
         limit = args.trigger_size_check_threshold * image[1] * image[2]
         usable = (found & (new.sizes <= limit)).tolist()
@@ -272,35 +167,9 @@ class FlipClient(Client):
         return x
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return sizes, growth and triggers, under the names that the authors' code has."""
-        notes = self.notes
-        if notes is None:
-            return {}
-        state = {
-            "mat_warm": notes.sizes,
-            "mat_diff": notes.growth,
-            "warmed": torch.tensor(notes.warmed),
-        }
-        if notes.triggers:
-            known = Triggers.join(list(notes.triggers.values()))
-            state["pairs"] = torch.tensor(list(notes.triggers))
-            state["masks"], state["patterns"] = known.mask, known.pattern
-        return state
+        """Return the history of the triggers; nothing before the first hardened round."""
+        return {} if self.history is None else self.history.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take back what `state_dict` returned."""
-        if not state:
-            self.notes = None
-            return
-        triggers: dict[Side, Triggers] = {}
-        if "pairs" in state:
-            known = Triggers(state["masks"], state["patterns"])
-            for i, (source, target) in enumerate(state["pairs"].tolist()):
-                triggers[source, target] = known[i]
-        self.notes = Notes(
-            state["mat_warm"].clone(), state["mat_diff"].clone(), triggers, int(state["warmed"])
-        )
-
-
-def _known(notes: Notes, side: Side) -> Triggers | None:
-    return notes.triggers.get(side) or notes.triggers.get((ANY, side[1]))
+        self.history = TriggerHistory.of(state) if state else None

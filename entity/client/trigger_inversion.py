@@ -38,8 +38,8 @@ class Triggers:
 
     Examples
     --------
-    >>> one = Triggers(torch.full((1, 1, 2, 2), 0.25), torch.ones(1, 3, 2, 2))
-    >>> one.sizes, one.stamp(torch.zeros(1, 3, 2, 2), torch.tensor([0]))[0, 0]
+    >>> patch = Triggers(torch.full((1, 1, 2, 2), 0.25), torch.ones(1, 3, 2, 2))
+    >>> patch.sizes, patch.stamp(torch.zeros(1, 3, 2, 2), torch.tensor([0]))[0, 0]
     (tensor([1.]), tensor([[0.2500, 0.2500],
             [0.2500, 0.2500]]))
     """
@@ -76,7 +76,17 @@ class Triggers:
 def random_start(
     image: tuple[int, int, int], generator: torch.Generator, *, chunk: bool = False
 ) -> Triggers:
-    """Return one random trigger for images (C, H, W); with `chunk`, weak but for a solid block."""
+    """Return a random trigger to start an inversion from.
+
+    Parameters
+    ----------
+    image
+        (C, H, W) of the images.
+    generator
+        Draws it.
+    chunk
+        Make the mask weak, but for a solid block at a random place.
+    """
     _, height, width = image
     mask = torch.rand(1, 1, height, width, generator=generator)
     pattern = torch.rand(1, *image, generator=generator) * 2 - 1
@@ -90,9 +100,14 @@ def random_start(
 
 
 def adapt(cost: Tensor, streak: Tensor, success: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the costs and streaks (k,) after one more step.
+    """Return the costs and streaks after one more step.
 
-    A streak counts successes in a row, or failures as a negative number.
+    Parameters
+    ----------
+    cost, streak
+        (k,) c of each trigger; successes in a row, or failures as a negative number.
+    success
+        (k,) whether the step reached the threshold.
 
     Examples
     --------
@@ -105,17 +120,20 @@ def adapt(cost: Tensor, streak: Tensor, success: Tensor) -> tuple[Tensor, Tensor
     return cost, torch.where(streak.abs() >= PATIENCE, 0, streak)
 
 
+@dataclass(frozen=True)
+class Search:
+    """How triggers are searched for, by `steps` of Adam with rate `lr`."""
+
+    steps: int
+    threshold: float
+    """Share of a trigger's images that it must send to their class."""
+    lr: float = 0.1
+    cost: float = 1e-3
+    """c of the first step."""
+
+
 def invert(
-    model: nn.Module,
-    x: Tensor,
-    wanted: Tensor,
-    which: Tensor,
-    start: Triggers,
-    *,
-    steps: int,
-    threshold: float,
-    lr: float = 0.1,
-    cost: float = 1e-3,
+    model: nn.Module, x: Tensor, wanted: Tensor, which: Tensor, start: Triggers, search: Search
 ) -> tuple[Triggers, Tensor]:
     """Search the smallest triggers that send images to the wanted classes.
 
@@ -123,56 +141,60 @@ def invert(
     ----------
     model
         The classifier; used in evaluation mode, its parameters, gradients and mode left alone.
-    x
-        Images (N, C, H, W) in [-1, 1].
-    wanted
-        (N,) classes they should be sent to.
-    which
-        (N,) number of the trigger that each is stamped with.
+    x, wanted, which
+        Images (N, C, H, W) in [-1, 1], the classes (N,) that they should be sent to, and the
+        numbers (N,) of the triggers that they are stamped with.
     start
         k triggers to start from; masks are kept 0.01 away from 0 and 1.
-    steps, lr
-        Of Adam.
-    threshold
-        Share of a trigger's images that it must send to their class.
-    cost
-        c of the first step.
+    search
+        Steps and threshold.
 
     Returns
     -------
     tuple of Triggers and Tensor
-        The smallest of each that reached the threshold, and whether there was one, (k,) bool;
-        where there was none, the start.
+        The smallest that reached the threshold, or else the start; and whether one did, (k,).
     """
     k, device = len(start.mask), x.device
     # Nearer to 0 and 1 tanh is so flat that a trigger would not leave its start.
     raw_mask = (2 * start.mask.clamp(0.01, 0.99) - 1).atanh().to(device).requires_grad_()
     raw_pattern = start.pattern.clamp(-0.98, 0.98).atanh().to(device).requires_grad_()
-    adam = torch.optim.Adam([raw_mask, raw_pattern], lr=lr, betas=(0.5, 0.9), fused=True)
+    adam = torch.optim.Adam([raw_mask, raw_pattern], lr=search.lr, betas=(0.5, 0.9), fused=True)
     share = 1 / which.bincount(minlength=k).clamp_min(1).float()
     streak = torch.zeros(k, dtype=torch.long, device=device)
-    costs = torch.full((k,), cost, device=device)
-    smallest = torch.full((k,), torch.inf, device=device)
-    best_mask, best_pattern = start.mask.to(device), start.pattern.to(device)
+    costs = torch.full((k,), search.cost, device=device)
+    smallest = _Smallest(start.to(device))
     was_training = model.training
     model.eval()
     with torch.enable_grad(), torch.autocast(device.type, enabled=False):
-        for _ in range(steps if len(x) else 0):
+        for _ in range(search.steps if len(x) else 0):
             now = Triggers((raw_mask.tanh() + 1) / 2, raw_pattern.tanh())
-            sizes = now.sizes
             answers = model(now.stamp(x, which))
             misses = F.cross_entropy(answers, wanted, reduction="none")
-            loss = share[which] @ misses + costs @ sizes
+            loss = share[which] @ misses + costs @ now.sizes
             raw_mask.grad, raw_pattern.grad = torch.autograd.grad(loss, [raw_mask, raw_pattern])
             adam.step()
             hits = which[answers.argmax(1) == wanted].bincount(minlength=k)
-            success = (hits > 0) & (hits * share >= threshold - 1e-6)
-            better = success & (sizes.detach() < smallest)
-            if better.any():
-                smallest = torch.where(better, sizes.detach(), smallest)
-                here = better[:, None, None, None]
-                best_mask = torch.where(here, now.mask.detach(), best_mask)
-                best_pattern = torch.where(here, now.pattern.detach(), best_pattern)
+            success = (hits > 0) & (hits * share >= search.threshold - 1e-6)
+            smallest.update(now, success)
             costs, streak = adapt(costs, streak, success)
     model.train(was_training)
-    return Triggers(best_mask, best_pattern), smallest.isfinite()
+    return smallest.triggers, smallest.sizes.isfinite()
+
+
+class _Smallest:
+    """The smallest successful triggers so far."""
+
+    def __init__(self, start: Triggers) -> None:
+        self.triggers = start
+        self.sizes = torch.full((len(start.mask),), torch.inf, device=start.mask.device)
+
+    def update(self, now: Triggers, success: Tensor) -> None:
+        """Keep those of k triggers that succeed (k,) and are smaller than the ones before."""
+        sizes = now.sizes.detach()
+        better = success & (sizes < self.sizes)
+        rows = better[:, None, None, None]
+        self.sizes = torch.where(better, sizes, self.sizes)
+        self.triggers = Triggers(
+            torch.where(rows, now.mask.detach(), self.triggers.mask),
+            torch.where(rows, now.pattern.detach(), self.triggers.pattern),
+        )

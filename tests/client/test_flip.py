@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from entity.client import Broadcast, Client, LocalData, TrainingContext
-from entity.client.flip import ANY, FlipClient, Notes, choose_pair, grown
-from entity.client.trigger_inversion import Triggers
+from entity.client.flip import FlipClient
 from entity.dataset import normalise
 from entity.defenses.flip import FlipArgs
 from entity.engine.local_training import single_threaded
@@ -19,7 +18,6 @@ from entity.training import Recipe, fit, logits, shuffled
 
 CLASSES, SIZE = 3, 10
 SOURCE, TARGET = 0, 2
-NOTHING = -torch.inf
 QUICK = FlipArgs(
     size_min=1,
     trigger_steps=(20, 20, 10),
@@ -74,96 +72,6 @@ def sent(client: Client, round: int = 1, start: ModelState | None = None) -> Ten
     return client.context.spec.flatten(model).weights
 
 
-def table(rows: list[list[float]]) -> Tensor:
-    growth = torch.tensor(rows)
-    return growth.fill_diagonal_(NOTHING)
-
-
-GROWTH = table([[0, 0.9, 0.1], [0.2, 0, 0.3], [0.5, 0.4, 0]])
-
-
-@pytest.mark.parametrize(
-    ("present", "previous", "expected"),
-    [
-        ([0, 1, 2], ANY, (0, 1)),
-        ([0, 1, 2], 0, (2, 0)),
-        ([1, 2], ANY, (2, 0)),
-        ([0, 1], 0, (1, 2)),
-        ([0], 0, None),
-        ([], ANY, None),
-    ],
-)
-def test_the_pair_is_the_one_that_grew_most_of_a_present_source_other_than_the_last(
-    present, previous, expected
-):
-    assert choose_pair(GROWTH, present, previous, 0.0, generator()) == expected
-
-
-def test_equal_growth_goes_to_the_lowest_pair_and_unknown_growth_to_none():
-    assert choose_pair(table([[1.0] * 3] * 3), [1, 2], ANY, 0.0, generator()) == (1, 0)
-    assert choose_pair(table([[NOTHING] * 3] * 3), [1, 2], ANY, 0.0, generator()) is None
-
-
-def test_three_in_ten_pairs_are_drawn_uniformly():
-    rng = generator()
-    drawn = [choose_pair(GROWTH, [0, 1, 2], ANY, 0.3, rng) for _ in range(3000)]
-    others = [pair for pair in drawn if pair != (0, 1)]
-    # Of the random ones, a sixth are (0, 1), too.
-    assert len(others) / 3000 == pytest.approx(0.3 * 5 / 6, abs=0.03)
-    for pair in set(others):
-        assert others.count(pair) / len(others) == pytest.approx(0.2, abs=0.05)
-    assert all(source != target for source, target in drawn)
-    assert choose_pair(GROWTH, [2], 2, 1.0, rng) in [(2, 0), (2, 1)]
-
-
-def test_growth_averages_the_relative_changes_of_a_hand_made_history():
-    assert grown(NOTHING, 0.0, 20.0) == 0.0
-    first = grown(0.0, 20.0, 30.0)
-    assert first == pytest.approx(0.25)
-    assert grown(first, 30.0, 15.0) == pytest.approx((0.25 - 0.5) / 2)
-
-
-def test_the_warm_up_ranks_pairs_by_size_with_the_largest_at_one():
-    notes = Notes.blank(3)
-    notes.sizes = torch.tensor([[0.0, 10, 40], [20, 0, 40], [20, 10, 0]])
-    notes.finish_warm_up()
-    assert notes.growth.tolist() == [
-        [NOTHING, 0.25, 1.0],
-        [0.5, NOTHING, 1.0],
-        [0.5, 0.25, NOTHING],
-    ]
-
-
-def test_a_warm_up_that_found_nothing_leaves_no_nan():
-    notes = Notes.blank(3)
-    notes.finish_warm_up()
-    assert not notes.growth.isnan().any()
-    assert choose_pair(notes.growth, [0, 1], ANY, 0.0, generator()) == (0, 1)
-
-
-def test_a_pair_without_a_usable_trigger_is_not_the_first_choice_for_ever():
-    """In the published code it keeps its growth, and so its place."""
-    notes = Notes.blank(3)
-    notes.sizes, notes.growth = torch.full((3, 3), 9.0), GROWTH.clone()
-    chosen = set()
-    for _ in range(8):
-        pair = choose_pair(notes.growth, [0, 1, 2], ANY, 0.0, generator())
-        assert pair is not None
-        chosen.add(pair)
-        notes.book(pair, None)
-    assert len(chosen) >= 4
-    assert (notes.sizes == 9).all()
-
-
-def test_booking_a_trigger_counts_pixels_and_not_channels():
-    """The published code counts a grey mask three times after the warm-up and once in it."""
-    notes = Notes.blank(3)
-    notes.sizes, notes.growth = torch.full((3, 3), 4.0), GROWTH.clone()
-    notes.book((0, 1), Triggers(torch.full((1, 1, 2, 4), 0.5), torch.zeros(1, 3, 2, 4)))
-    assert notes.sizes[0, 1] == 4
-    assert notes.growth[0, 1] == pytest.approx(0.45)
-
-
 def test_before_its_first_round_a_client_trains_as_everybody_does():
     plain, own = context(), context(replace(QUICK, defense_start_round=5))
     data = pictures(50, 1)
@@ -200,7 +108,7 @@ class Witness(FlipClient):
         self.seen: list[tuple[Tensor, Tensor, Tensor, bool]] = []
 
     def _harden(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        warm = self.notes is not None and self.notes.warmed < CLASSES
+        warm = self.history is not None and self.history.warmed < CLASSES
         before = x.clone()
         after = super()._harden(model, x, y)
         assert torch.equal(x, before), "the client's own images are not to be written on"
@@ -293,11 +201,11 @@ def test_a_warm_up_cut_short_by_the_end_of_a_round_goes_on_in_the_next():
     """In the published code it never does, and the growth stays infinite."""
     client = FlipClient(0, pictures(12, 1), context(epochs=1))
     for round in (1, 2, 3):
-        assert client.notes is None or client.notes.warmed == round - 1
+        assert client.history is None or client.history.warmed == round - 1
         sent(client, round)
-    assert client.notes is not None
-    assert client.notes.warmed == CLASSES
-    assert client.notes.growth.max() <= 1
+    assert client.history is not None
+    assert client.history.warmed == CLASSES
+    assert client.history.growth.max() <= 1
 
 
 @pytest.mark.parametrize(("samples", "classes"), [(1, 1), (2, 2), (24, 1), (24, 2), (0, 1)])
@@ -305,8 +213,8 @@ def test_clients_that_lack_classes_or_samples_train(samples, classes):
     client = FlipClient(1, pictures(samples, 1, classes), context())
     for round in (1, 2):
         assert sent(client, round).isfinite().all()
-    if client.notes is not None:
-        assert all(source < classes for source, _ in client.notes.triggers)
+    if client.history is not None:
+        assert all(source < classes for source, _ in client.history.triggers)
 
 
 def test_two_numbers_of_steps_are_enough():

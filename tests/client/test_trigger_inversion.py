@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from entity.client.trigger_inversion import Triggers, adapt, invert, random_start
+from entity.client.trigger_inversion import Search, Triggers, adapt, invert, random_start
 from entity.engine.local_training import single_threaded
 from entity.seeding import global_stream
 from entity.training import Recipe, fit, logits, shuffled
@@ -71,7 +71,7 @@ def one_sided(model: nn.Module, source: int, target: int, seed: int = 0, **chang
         torch.full((len(x),), target),
         torch.zeros(len(x), dtype=torch.long),
         random_start((1, SIZE, SIZE), generator(seed)),
-        **({"steps": 150, "threshold": 0.9} | changes),
+        Search(**({"steps": 150, "threshold": 0.9} | changes)),
     )
 
 
@@ -110,8 +110,7 @@ def test_a_symmetric_pair_is_two_one_sided_inversions(backdoored):
         torch.tensor([3, 0])[which],
         which,
         Triggers.join(starts),
-        steps=40,
-        threshold=0.8,
+        Search(steps=40, threshold=0.8),
     )
     assert ok.all()
     for side, wanted in enumerate((3, 0)):
@@ -122,8 +121,7 @@ def test_a_symmetric_pair_is_two_one_sided_inversions(backdoored):
             torch.full((len(images),), wanted),
             torch.zeros(len(images), dtype=torch.long),
             starts[side],
-            steps=40,
-            threshold=0.8,
+            Search(steps=40, threshold=0.8),
         )
         torch.testing.assert_close(both[side].mask, alone.mask, atol=1e-3, rtol=0)
         torch.testing.assert_close(both[side].pattern, alone.pattern, atol=1e-3, rtol=0)
@@ -137,7 +135,7 @@ def test_the_mask_gathers_where_a_linear_model_is_most_sensitive():
     start = Triggers(torch.full((1, 1, 2, 2), 0.5), torch.zeros(1, 1, 2, 2))
     wanted, which = torch.ones(3, dtype=torch.long), torch.zeros(3, dtype=torch.long)
     found, ok = invert(
-        model, -torch.ones(3, 1, 2, 2), wanted, which, start, steps=400, threshold=1, cost=0.1
+        model, -torch.ones(3, 1, 2, 2), wanted, which, start, Search(400, 1, cost=0.1)
     )
     assert ok.all()
     a, b, c, d = found.mask.flatten().tolist()
@@ -161,9 +159,7 @@ def test_a_class_that_cannot_be_reached_leaves_the_start(backdoored):
 def test_no_image_finds_nothing_and_is_no_error(backdoored):
     none = torch.zeros(0, dtype=torch.long)
     start = random_start((1, SIZE, SIZE), generator())
-    found, ok = invert(
-        backdoored, torch.zeros(0, 1, SIZE, SIZE), none, none, start, steps=3, threshold=0.9
-    )
+    found, ok = invert(backdoored, torch.zeros(0, 1, SIZE, SIZE), none, none, start, Search(3, 0.9))
     assert not ok.any()
     assert torch.equal(found.mask, start.mask)
 
@@ -172,9 +168,7 @@ def test_one_of_two_triggers_may_have_no_image(backdoored):
     x = pictures(40, 3)[0][::4]
     start = Triggers.join([random_start((1, SIZE, SIZE), generator(s)) for s in (0, 1)])
     which = torch.ones(len(x), dtype=torch.long)
-    found, ok = invert(
-        backdoored, x, torch.full_like(which, 3), which, start, steps=30, threshold=0.8
-    )
+    found, ok = invert(backdoored, x, torch.full_like(which, 3), which, start, Search(30, 0.8))
     assert ok.tolist() == [False, True]
     assert torch.equal(found.mask[0], start.mask[0])
 
