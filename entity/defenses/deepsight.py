@@ -30,9 +30,9 @@ from torch import Tensor
 
 from entity.config.schema import Count, Fraction, Range
 from entity.defenses.norm_clipping import clip_factors
-from entity.models import head_of
 from entity.server.contract import Needs, Server, Setting
 from entity.server.density import cosine_distances, density_labels, require_clusterable
+from entity.server.output_layer import normalised_energies, output_layer, threshold_exceedings
 from entity.training import logits
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
 
@@ -78,7 +78,8 @@ class DeepSight(Server[DeepSightArgs]):
         """Average the clipped updates of the accepted clients; without any the model stays."""
         watch = Stopwatch()
         with watch("energies"):
-            weights, biases = self._output_layer(updates)
+            model = self.resources.module(updates.global_state)
+            weights, biases = output_layer(updates, model)
             energies = normalised_energies(weights, biases)
             exceedings = threshold_exceedings(energies, self.args.threshold_factor)
             suspicious = exceedings <= exceedings.quantile(0.5) / 2
@@ -105,16 +106,6 @@ class DeepSight(Server[DeepSightArgs]):
             },
             watch.seconds,
         )
-
-    def _output_layer(self, updates: Updates) -> tuple[Tensor, Tensor | None]:
-        """Return the updates of its weights (n, K, H) and biases (n, K), float64."""
-        name, head = head_of(self.resources.module(updates.global_state))
-
-        def deltas(part: str) -> Tensor:
-            slot = updates.spec.slot(f"{name}.{part}")
-            return slot.of(updates.weights).double() - slot.of(updates.global_weights).double()
-
-        return deltas("weight"), None if head.bias is None else deltas("bias")  # pyright: ignore[reportUnnecessaryComparison]
 
     def _division_differences(self, updates: Updates, number: int) -> Tensor:
         """Return the mean ratios (n, K) of local to global probabilities on one set of noise."""
@@ -164,39 +155,6 @@ class DeepSight(Server[DeepSightArgs]):
         by_energies = apart(torch.cdist(energies, energies))
         mean = (apart(cosine_distances(gram)) + by_energies + by_answers) / 3
         return density_labels(mean, ids, size, min_samples=samples)
-
-
-def normalised_energies(weights: Tensor, biases: Tensor | None) -> Tensor:
-    """Return the normalised update energies NEUP (n, K).
-
-    e_c = |delta b_c| + sum_h |delta W_ch| for class c, and NEUP_c = e_c^2 / sum_k e_k^2.
-
-    Parameters
-    ----------
-    weights
-        (n, K, H) updates of the output layer's weights.
-    biases
-        (n, K) of its biases.
-    """
-    energy = weights.abs().sum(2)
-    if biases is not None:
-        energy = energy + biases.abs()
-    peak = energy.amax(1, keepdim=True)
-    squares = torch.where(peak > 0, energy / peak, 1) ** 2
-    return squares / squares.sum(1, keepdim=True)
-
-
-def threshold_exceedings(energies: Tensor, factor: float) -> Tensor:
-    """Return for each row of energies (n, K) how many exceed max(factor, 1 / K) of its highest.
-
-    Examples
-    --------
-    >>> neup = torch.tensor([[9.0, 1.0, 1.0, 1.0], [3.0, 3.0, 3.0, 3.0]]) / 12
-    >>> threshold_exceedings(neup, 0.01)
-    tensor([1., 4.], dtype=torch.float64)
-    """
-    limit = max(factor, 1 / energies.shape[1]) * energies.amax(1, keepdim=True)
-    return (energies > limit).sum(1).double()
 
 
 def separation(labels: list[int]) -> Tensor:

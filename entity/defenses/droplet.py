@@ -25,11 +25,10 @@ import torch
 
 from entity.config.schema import ConfigError, NonNegative, Positive
 from entity.layout import ModelState
-from entity.seeding import global_stream
 from entity.server.activity import Activity
 from entity.server.contract import Needs, Resources, Server, Setting
+from entity.server.reference import add_reference
 from entity.server.ward import Split, ward_split, within_variance
-from entity.training import Recipe, fit, shuffled
 from entity.updates import Aggregation, Stopwatch, Updates, rows_by_id, verdicts
 
 
@@ -50,9 +49,6 @@ class DropletArgs:
     min_separation: NonNegative | None = None
     """Accept everybody where the last merge is less than this times as high as the one before."""
 
-
-REFERENCE = Recipe(lr=0.025, momentum=0.9, weight_decay=5e-4, batch_size=256, epochs=5)
-"""How the reference model is trained on the clean data, from the global model."""
 
 A = TypeVar("A", bound=DropletArgs)
 
@@ -108,7 +104,7 @@ class ActivityServer(Server[A]):
         order = rows_by_id(updates.client_ids)
         if self.args.reference_model:
             reference = len(updates)
-            with_reference = self._with_reference(updates)
+            with_reference = add_reference(updates, self.resources)
             split = ward_split(with_reference.distances, [*order, reference])
             group = next(group for group in split.groups if reference in group)
             # A reference that stands alone vouches for nobody, so it says nothing about anybody.
@@ -132,28 +128,6 @@ class ActivityServer(Server[A]):
             return (-len(group), points, variance, min(map(order.index, group), default=0))
 
         return split, min(first, second, key=rank)
-
-    def _with_reference(self, updates: Updates) -> Updates:
-        resources = self.resources
-        clean = resources.clean
-        assert clean is not None, "needs() asks for clean data"
-        model = resources.module(updates.global_state)
-        x, y = clean.x.to(resources.device), clean.y.to(resources.device)
-        order = resources.seeds.generator("reference", round=updates.round)
-        batches = shuffled(len(y), REFERENCE.batch_size, REFERENCE.epochs, order)
-        stream = resources.seeds.generator("global stream", round=updates.round)
-        with global_stream(stream):  # dropout draws from it
-            fit(model, ((x[batch], y[batch]) for batch in batches), REFERENCE)
-        own = resources.spec.flatten(model)
-        return Updates(
-            updates.round,
-            (*updates.client_ids, "reference"),
-            torch.cat([updates.weights, own.weights[None]]),
-            torch.cat([updates.buffers, own.buffers[None]]),
-            torch.cat([updates.num_samples, torch.tensor([len(y)])]),
-            *updates.global_state,
-            spec=updates.spec,
-        )
 
     def answer(
         self,

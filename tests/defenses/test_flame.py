@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from entity.config.schema import ConfigError
-from entity.defenses.flame import Flame, FlameArgs, model_gram, privacy_budget
+from entity.defenses.flame import Flame, FlameArgs, model_gram
 from entity.server.contract import Setting
 
 
@@ -105,11 +105,6 @@ def test_the_gram_matrix_of_the_models_is_exact(make_updates):
     updates = make_updates(torch.randn(5, 70_000, generator=torch.Generator().manual_seed(1)))
     rows = updates.weights.double()
     torch.testing.assert_close(model_gram(updates), rows @ rows.T)
-
-
-@pytest.mark.parametrize(("delta", "epsilon"), [(1e-5, 4844.8), (1e-3, 3776.5)])
-def test_the_privacy_budget_of_the_papers_lambda(delta, epsilon):
-    assert privacy_budget(0.001, delta) == pytest.approx(epsilon, abs=0.05)
 
 
 def test_small_rounds_are_refused_with_the_mend():
