@@ -1,8 +1,8 @@
 """The schema of an experiment.
 
 The tables and names are those of the original DROP code, so a configuration written for it loads
-here. What belongs to one attack or one defense alone lives beside its algorithm (`client/`,
-`server/`) and is read by `resolve.py`.
+here. The fields of one attack, data poison or defense alone are declared beside its algorithm
+(`attacks/`, `poisons/`, `defenses/`), and `setup/resolve.py` reads them.
 """
 
 from dataclasses import dataclass, field
@@ -122,7 +122,7 @@ class ServerConfig:
     Null takes the data set's own number.
     """
     gpu_poor: bool = False
-    """Keep models on the CPU while they are not in use."""
+    """Without effect, kept for the original's files: models are on the device while they train."""
     defense: DefenseConfig = field(default_factory=DefenseConfig)
     """The defense; null is undefended."""
 
@@ -187,9 +187,9 @@ class SettingsConfig:
     verbose: bool = True
     """Show progress."""
     flush_print: bool = True
-    """Kept from the original: output is always flushed."""
+    """Without effect, kept for the original's files: output is always flushed."""
     parallel_client_training: bool = False
-    """Kept from the original: true asks for the pool engine."""
+    """True asks for the pool engine, as in the original's files."""
     num_parallel_max: Count = 16
     """Most worker processes or actors that are started, and clients that are stacked."""
 
@@ -217,6 +217,14 @@ class ExperimentConfig:
     """Name of the run and its folder; null builds one from data set, defense, attack and seed."""
 
 
+WITHOUT_EFFECT = (
+    "server.gpu_poor",
+    "server.defense.defense_args.disable_pbar",
+    "settings.flush_print",
+)
+"""Fields that are accepted, without effect, because the original's files contain them: left out of
+an experiment's identity."""
+
 RUNTIME_SETTINGS = (
     "cuda",
     "engine",
@@ -226,7 +234,6 @@ RUNTIME_SETTINGS = (
     "checkpoint_every",
     "trackers",
     "verbose",
-    "flush_print",
     "parallel_client_training",
     "num_parallel_max",
 )

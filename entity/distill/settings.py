@@ -84,7 +84,7 @@ class MazeArgs:
     channels_last: bool = False
     """Run all but the critic in the layout fastest on a CPU, equal up to rounding (ours)."""
     disable_pbar: bool = False
-    """Kept from the original: the distillation draws no bar of its own."""
+    """Without effect, kept for the original's files: distillation draws no bar of its own."""
 
     @property
     def queries_per_iteration(self) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from entity.config.fields import RUNTIME_SETTINGS
+from entity.config.fields import RUNTIME_SETTINGS, WITHOUT_EFFECT
 from entity.config.schema import ConfigError, flatten
 from entity.record.directory import read_summary
 from entity.record.json_fields import at, mapping, number, text
@@ -38,6 +38,7 @@ _LAST = ("state", "hash", "path")
 _NOT_COMPARED = {
     *("name", "server.defense.type", "client.attack.type", "settings.seed"),
     *(f"settings.{name}" for name in RUNTIME_SETTINGS),
+    *WITHOUT_EFFECT,
 }
 _TRACES = {"rounds.jsonl", "summary.json", ERROR}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from entity.config import schema
-from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, ExperimentConfig
+from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, WITHOUT_EFFECT, ExperimentConfig
 from entity.config.schema import flatten
 from entity.setup.field_list import fields
 
@@ -48,7 +48,7 @@ def fingerprint(tables: Mapping[str, Any]) -> str:
 
 
 def _changes_results(path: str, value: object) -> bool:
-    if path == "name":
+    if path == "name" or path in WITHOUT_EFFECT:
         return False
     name = path.removeprefix("settings.")
     if name == path:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from entity import __version__
-from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, ExperimentConfig
+from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, WITHOUT_EFFECT, ExperimentConfig
 from entity.config.schema import ConfigError, join, show
 from entity.layout import ModelState
 from entity.record.checkpoint import Checkpoints, Snapshot
@@ -21,7 +21,7 @@ from entity.setup import resolve
 log = logging.getLogger("entity")
 
 _ROUNDS = "federation.rounds"
-_MAY_CHANGE = {_ROUNDS, *(f"settings.{name}" for name in RUNTIME_SETTINGS)}
+_MAY_CHANGE = {_ROUNDS, *WITHOUT_EFFECT, *(f"settings.{name}" for name in RUNTIME_SETTINGS)}
 _ABSENT = "absent"
 
 

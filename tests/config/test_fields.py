@@ -1,10 +1,15 @@
+import ast
 import dataclasses
+from pathlib import Path
 
 import pytest
 
+import entity
+from entity.attacks import ATTACKS
 from entity.config import schema
 from entity.config.fields import (
     RUNTIME_SETTINGS,
+    WITHOUT_EFFECT,
     AttackConfig,
     ClientConfig,
     DefenseConfig,
@@ -14,6 +19,8 @@ from entity.config.fields import (
     SettingsConfig,
 )
 from entity.config.schema import ConfigError
+from entity.defenses import DEFENSES
+from entity.poisons import POISONS
 from entity.setup import resolve
 
 TABLES = [
@@ -39,6 +46,27 @@ def test_every_field_is_documented_and_every_table_frozen(table):
 def test_the_runtime_settings_are_settings_and_the_seed_is_none_of_them():
     assert set(RUNTIME_SETTINGS) < {item.name for item in dataclasses.fields(SettingsConfig)}
     assert not {"seed", "num_threads", "eval_every"} & set(RUNTIME_SETTINGS)
+
+
+def _attributes_read():
+    """Return the names of all attributes that the package reads."""
+    trees = [ast.parse(path.read_text()) for path in Path(entity.__file__).parent.rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+
+
+def test_the_fields_without_effect_are_those_that_nothing_reads():
+    entries = [*ATTACKS.values(), *DEFENSES.values(), *POISONS.values()]
+    tables = [*TABLES, *(entry.hyperparameters for entry in entries)]
+    names = {item.name for table in tables for item in dataclasses.fields(table)}
+    unread = names - _attributes_read()
+    assert unread == {path.rsplit(".", 1)[-1] for path in WITHOUT_EFFECT}
+
+
+def test_a_field_without_effect_says_so():
+    docs = {field.path: field.doc for field in resolve.fields_of("drop", "badnets", "pixel")}
+    saying = {path for path, doc in docs.items() if doc.startswith("Without effect")}
+    assert saying == set(WITHOUT_EFFECT)
 
 
 @pytest.mark.parametrize(

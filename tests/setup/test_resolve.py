@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entity.attacks import ATTACKS
-from entity.config.fields import RUNTIME_SETTINGS
+from entity.config.fields import RUNTIME_SETTINGS, WITHOUT_EFFECT
 from entity.config.schema import ConfigError
 from entity.config.shipped import names, shipped
 from entity.defenses import DEFENSES
@@ -426,6 +426,8 @@ def test_a_configuration_survives_json_and_keeps_its_identity():
         ("datasets_path", "/elsewhere"),
         ("verbose", "false"),
         ("flush_print", "false"),
+        ("gpu_poor", "true"),
+        ("disable_pbar", "true"),
         ("parallel_client_training", "true"),
         ("num_parallel_max", "2"),
         ("name", "another"),
@@ -438,7 +440,7 @@ def test_how_an_experiment_runs_is_no_part_of_its_identity(override):
 
 
 def test_everything_else_is_part_of_the_identity():
-    runtime = {f"settings.{name}" for name in RUNTIME_SETTINGS} | {"name"}
+    runtime = {f"settings.{name}" for name in RUNTIME_SETTINGS} | {"name", *WITHOUT_EFFECT}
     other = {
         "dataset": "mnist",
         "model": "lenet",
@@ -511,6 +513,7 @@ def _defaults(**types):
         for field in resolve.fields_of(**types)
         if field.default is not dataclasses.MISSING
         and field.path.removeprefix("settings.") not in RUNTIME_SETTINGS
+        and field.path not in WITHOUT_EFFECT
     }
 
 
