@@ -7,8 +7,16 @@ from typing import Any
 
 from entity.cli import console
 from entity.cli.refusals import given_by
+from entity.config.schema import ConfigError
 from entity.record.atomic import CannotWrite
-from entity.report import Asked, missing_extra, write_folder, write_page
+from entity.report import (
+    BadTable,
+    NotAFolder,
+    TableRequest,
+    missing_extra,
+    write_folder,
+    write_page,
+)
 
 _PAGES = (".html", ".htm")
 
@@ -54,7 +62,15 @@ def _names(text: str) -> list[str]:
 
 
 def _report(options: argparse.Namespace, rest: list[str]) -> int:
-    asked = Asked(options.rows, options.columns, options.against)
+    try:
+        with given_by("--out", CannotWrite, NotAFolder):
+            return _write(options)
+    except BadTable as error:
+        raise ConfigError(f"--{error}") from error  # it begins with rows, columns or against
+
+
+def _write(options: argparse.Namespace) -> int:
+    asked = TableRequest(options.rows, options.columns, options.against)
     if options.out.suffix.lower() in _PAGES:
         page = write_page(options.runs, options.out, asked=asked)
         console.say(f"Report: {page}")
@@ -62,17 +78,12 @@ def _report(options: argparse.Namespace, rest: list[str]) -> int:
     for chatty in ("fontTools", "matplotlib"):  # tells every glyph of every PDF
         logging.getLogger(chatty).setLevel(logging.WARNING)
     lacking = missing_extra() if options.figures else ""
-    with given_by("--out", CannotWrite):
-        written = write_folder(
-            options.runs, options.out, asked, figures=options.figures and not lacking
-        )
+    figures = options.figures and not lacking
+    written = write_folder(options.runs, options.out, asked, figures=figures)
     console.say(f"Report: {written[0]}")
-    tables, figures = (
-        sum(path.parent.name == part for path in written) for part in ("tables", "figures")
-    )
-    console.say(f"{tables} files in {options.out / 'tables'}")
-    if figures:
-        console.say(f"{figures} files in {options.out / 'figures'}")
+    for part in ("tables", "figures"):
+        if count := sum(path.parent.name == part for path in written):
+            console.say(f"{count} files in {options.out / part}")
     if lacking:
         console.warn(lacking)
     return 0

@@ -12,8 +12,10 @@ from entity.cli import console
 from entity.cli.refusals import given_by
 from entity.cli.sweep import add_where
 from entity.config.schema import ConfigError
-from entity.record.atomic import write_atomically, writing
+from entity.record.atomic import CannotWrite, write_atomically, writing
 from entity.results import duckdb_export, filter, store, tables
+from entity.results.duckdb_export import BadQuery, NoDuckDB
+from entity.results.filter import BadCondition, BadField
 from entity.results.store import Run
 from entity.results.tables import Table
 from entity.sweep.plan import RUNS
@@ -54,7 +56,8 @@ def _results(options: argparse.Namespace, rest: list[str]) -> int:
     if options.sql and options.by:
         raise ConfigError("--sql and --by: choose one; SQL groups by itself.")
     found = store.collect(options.runs)
-    runs = store.select(found, filter.parse(options.where))
+    with given_by("--where", BadCondition), given_by("--where:", BadField):
+        runs = store.select(found, filter.parse(options.where))
     if not runs:
         among = " ".join(map(str, options.runs))
         holds = f", of which --where holds for none of {len(found)}" if found else ""
@@ -65,7 +68,8 @@ def _results(options: argparse.Namespace, rest: list[str]) -> int:
 
 def _table_of(runs: Sequence[Run], options: argparse.Namespace) -> Table:
     if options.sql:
-        return duckdb_export.query(store.table(runs), options.sql)
+        with given_by("--sql:", BadQuery, NoDuckDB):
+            return duckdb_export.query(store.table(runs), options.sql)
     if not options.by:
         return store.table(runs)
     by = [name.strip() for name in options.by.split(",") if name.strip()]
@@ -74,9 +78,11 @@ def _table_of(runs: Sequence[Run], options: argparse.Namespace) -> Table:
     unfinished = sum(not run.finished for run in runs)
     if unfinished:
         console.warn(f"{unfinished} of {len(runs)} runs are not finished and are left out")
-    if pooled := store.pooled(runs, by):
+    with given_by("--by:", BadField):
+        pooled, table = store.pooled(runs, by), store.grouped(runs, by)
+    if pooled:
         console.warn(f"rows pool runs that differ in {', '.join(pooled)}; --by can tell them apart")
-    return store.grouped(runs, by)
+    return table
 
 
 def _format_of(path: Path | None) -> str:
@@ -86,7 +92,8 @@ def _format_of(path: Path | None) -> str:
 def _write(table: Table, kind: str, path: Path | None) -> None:
     if kind == "parquet":
         assert path is not None
-        duckdb_export.write_parquet(table, path)
+        with given_by("--out", CannotWrite), given_by("--format parquet:", NoDuckDB):
+            duckdb_export.write_parquet(table, path)
     elif kind != "table":
         text = _WRITERS[kind](table)
         if path is None:

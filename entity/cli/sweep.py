@@ -9,9 +9,9 @@ from typing import Any
 from entity.cli import console
 from entity.cli.refusals import given_by
 from entity.cli.sweep_display import SweepDisplay
-from entity.config.schema import ConfigError
 from entity.engine import cores
 from entity.record.atomic import writing
+from entity.results.filter import BadCondition, BadField
 from entity.results.formatting import counted
 from entity.results.store import Run
 from entity.sweep.cells import Cell
@@ -19,7 +19,6 @@ from entity.sweep.estimate import Pace, makespan
 from entity.sweep.grid import Grid, read
 from entity.sweep.plan import (
     RUNS,
-    NoCellChosen,
     SweepOptions,
     choose_cells,
     finished_runs,
@@ -109,10 +108,8 @@ def chosen_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
     ConfigError
         If there are none, or one of them is no possible experiment.
     """
-    try:
+    with given_by("--where", BadCondition), given_by("--where:", BadField):
         return choose_cells(grid, options)
-    except NoCellChosen as error:
-        raise ConfigError(f"--where {error}") from error
 
 
 def show_plan(name: str, cells: Sequence[Cell], options: SweepOptions) -> None:
@@ -166,7 +163,7 @@ def _run(cells: Sequence[Cell], options: SweepOptions) -> list[Failure]:
     if not waiting:
         return []
     finished = sum(cell.state == "finished" for cell in cells)
-    place, known = open_place(options), finished_runs(options.folder)
+    place, known = open_place(options, "--ray"), finished_runs(options.folder)
     with SweepDisplay(console.err, finished + len(waiting), finished, place.jobs, known) as display:
         return run_cells(waiting, place, display, retry=options.retry)
 

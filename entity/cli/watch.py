@@ -18,7 +18,7 @@ from entity.cli.progress import percent
 from entity.record.json_fields import number
 from entity.record.summary import tail_statistics
 from entity.results.formatting import clock, compact_percent
-from entity.results.watch import Watched, refused_of, seconds_of, shares, sparkline
+from entity.results.watch import FollowedRun, refused_of, seconds_of, shares, sparkline
 
 _SHOWN = 8
 """Rounds in the table."""
@@ -59,7 +59,7 @@ def _seconds(text: str) -> float:
 
 
 def _watch(options: argparse.Namespace, rest: list[str]) -> int:
-    run = Watched(options.run)
+    run = FollowedRun(options.run)
     if console.out.is_terminal:
         _show(run, options)
     else:
@@ -68,7 +68,7 @@ def _watch(options: argparse.Namespace, rest: list[str]) -> int:
     return 0 if run.state in ("finished", "running") else 1
 
 
-def _show(run: Watched, options: argparse.Namespace) -> None:
+def _show(run: FollowedRun, options: argparse.Namespace) -> None:
     run.look()
     if options.once:
         console.out.print(_screen(run, console.out.width))
@@ -80,7 +80,7 @@ def _show(run: Watched, options: argparse.Namespace) -> None:
             live.update(_screen(run, console.out.width), refresh=True)
 
 
-def _print_lines(run: Watched, options: argparse.Namespace) -> None:
+def _print_lines(run: FollowedRun, options: argparse.Namespace) -> None:
     console.out.print(Text(run.title), soft_wrap=True)
     while True:
         new = run.look()
@@ -92,7 +92,7 @@ def _print_lines(run: Watched, options: argparse.Namespace) -> None:
         time.sleep(options.every)
 
 
-def _plain(run: Watched, line: Mapping[str, Any], left: float | None) -> str:
+def _plain(run: FollowedRun, line: Mapping[str, Any], left: float | None) -> str:
     text = (
         f"{line['round']:>3}/{run.rounds}  MTA {percent(number(line, 'mta'))}  "
         f"ASR {percent(number(line, 'asr'))}  refused {refused_of(line, _NAMES)}"
@@ -100,7 +100,7 @@ def _plain(run: Watched, line: Mapping[str, Any], left: float | None) -> str:
     return text if left is None else f"{text}  left {clock(left)}"
 
 
-def _screen(run: Watched, width: int) -> RenderableType:
+def _screen(run: FollowedRun, width: int) -> RenderableType:
     head = Text(run.title, style="bold", overflow="ellipsis", no_wrap=True)
     left = "" if run.left is None else f"  left {clock(run.left)}"
     full = _BAR * run.done // max(1, run.rounds)
@@ -115,7 +115,7 @@ def _screen(run: Watched, width: int) -> RenderableType:
     return Group(*parts)
 
 
-def _curves(run: Watched, width: int) -> list[Text]:
+def _curves(run: FollowedRun, width: int) -> list[Text]:
     curves: list[Text] = []
     for name, style in (("mta", "green"), ("asr", "red")):
         values = shares(run.lines, name)
@@ -126,7 +126,7 @@ def _curves(run: Watched, width: int) -> list[Text]:
     return curves
 
 
-def _recent(run: Watched) -> Table:
+def _recent(run: FollowedRun) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for heading in ("round", "MTA", "ASR", "s"):
         table.add_column(heading, justify="right")
@@ -142,7 +142,7 @@ def _recent(run: Watched) -> Table:
     return table
 
 
-def _ending(run: Watched) -> Text:
+def _ending(run: FollowedRun) -> Text:
     """Return the last line: what the run came to, and what can be done now."""
     if run.state == "running":
         return Text(f"running: round {run.done} of {run.rounds} is done")
@@ -155,5 +155,5 @@ def _ending(run: Watched) -> Text:
     return Text(f"{run.state} after round {run.done} of {run.rounds}{why}; to go on: {again}")
 
 
-def _known(run: Watched, name: str) -> list[dict[str, float | None]]:
+def _known(run: FollowedRun, name: str) -> list[dict[str, float | None]]:
     return [{name: value} for value in shares(run.lines, name)]

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from entity.config.schema import ConfigError, flatten
+from entity.config.schema import flatten
 from entity.report.runs import RunRecord
-from entity.results.filter import full_name
+from entity.results.filter import BadField, full_name
 from entity.results.formatting import NONE, setting
 
 DEFENSE, ATTACK = "defense", "attack"
@@ -90,12 +90,12 @@ def differing(runs: Sequence[RunRecord]) -> list[Axis]:
     return found
 
 
-def named(names: Sequence[str], runs: Sequence[RunRecord], option: str) -> list[Axis]:
-    """Find the fields that an option names, which may leave out their first tables.
+def named(names: Sequence[str], runs: Sequence[RunRecord]) -> list[Axis]:
+    """Find fields by their names, which may leave out their first tables.
 
     Raises
     ------
-    ConfigError
+    BadField
         For a name that no run has or that may mean several fields, and for the seed.
     """
     paths = tuple(dict.fromkeys(path for run in runs for path in values(run)))
@@ -103,8 +103,8 @@ def named(names: Sequence[str], runs: Sequence[RunRecord], option: str) -> list[
     found: list[Axis] = []
     for name in names:
         if name in ("seed", "settings.seed"):
-            raise ConfigError(f"{option}: {name} is what a cell sums up; name another field.")
-        full = full_name(name, [*paths, *_TYPES], option)
+            raise BadField(f"{name} is what a cell sums up; name another field.")
+        full = full_name(name, [*paths, *_TYPES])
         path = _TYPES.get(full, full)
         found.append(Axis(path, short[path]))
     return found

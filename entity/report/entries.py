@@ -77,7 +77,7 @@ class Entry:
         return f"partial: {done} of {planned} rounds" if planned else f"partial: {done} rounds"
 
 
-def line_up(runs: Sequence[RunRecord]) -> list[Entry]:
+def make_entries(runs: Sequence[RunRecord]) -> list[Entry]:
     """Give every run a label that no other has."""
     labels = _labels(runs)
     group_of = {place: group for group in _groups(runs, labels) for place in group.runs}

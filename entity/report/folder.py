@@ -6,16 +6,21 @@ from pathlib import Path
 from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
 from entity.report import paper_table_text
-from entity.report.entries import line_up
+from entity.report.entries import make_entries
 from entity.report.page import TITLE, render
-from entity.report.paper_table import METRICS, Asked, PaperTable
+from entity.report.paper_figures import draw_paper_figures
+from entity.report.paper_table import METRICS, PaperTable, TableRequest
 from entity.report.runs import read_run
+
+
+class NotAFolder(ConfigError):
+    """A file is where the folder of a report would be; the sentence begins with its path."""
 
 
 def write_folder(
     run_dirs: Sequence[Path],
     out: Path,
-    asked: Asked | None = None,
+    asked: TableRequest | None = None,
     title: str = TITLE,
     *,
     figures: bool = True,
@@ -33,7 +38,7 @@ def write_folder(
     title
         Heading of the page.
     figures
-        Whether to draw the figures of `plates.py`, which need the extra `figures`.
+        Whether to draw the figures of `paper_figures`, which need the extra `figures`.
 
     Returns
     -------
@@ -42,20 +47,22 @@ def write_folder(
 
     Raises
     ------
+    BadTable
+        For fields that make no table.
+    CannotWrite, NotAFolder
+        Where `out` cannot be written. Nothing is written before all is made.
     ConfigError
-        For a directory that holds no run, for fields that make no table, and where `out` cannot
-        be written. Nothing is written before all is made.
+        For a directory that holds no run.
     """
-    entries = line_up([read_run(Path(one)) for one in run_dirs])
-    table = (asked or Asked()).table(entries)
+    entries = make_entries([read_run(Path(one)) for one in run_dirs])
+    table = (asked or TableRequest()).table(entries)
     files = {"index.html": render(entries, title, table).encode()}
     files |= {f"tables/{name}": text.encode() for name, text in _tables(table).items()}
     if figures:
-        from entity.report.paper_figures import draw_plates
-
-        files |= {f"figures/{name}": content for name, content in draw_plates(entries).items()}
+        pictures = draw_paper_figures(entries)
+        files |= {f"figures/{name}": content for name, content in pictures.items()}
     if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out}: is a file; name a folder, or a page that ends in .html.")
+        raise NotAFolder(f"{out}: is a file; name a folder, or a page that ends in .html.")
     with writing(out):
         for name, content in files.items():
             path = out / name

@@ -13,14 +13,15 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from entity.record.atomic import writing
 from entity.report import durability, roc, summary
 from entity.report.axes import ATTACK, DEFENSE, Axis, differing
 from entity.report.curves import draw_curves
 from entity.report.dendrogram import draw_trees
-from entity.report.entries import Entry, line_up
+from entity.report.entries import Entry, make_entries
 from entity.report.generated_images import draw_sheets
 from entity.report.heat import draw_heat, heats
-from entity.report.paper_table import Asked, PaperTable, name_of
+from entity.report.paper_table import PaperTable, TableRequest, name_of
 from entity.report.phases import draw_phases
 from entity.report.plotly_figure import Figure
 from entity.report.runs import read_run
@@ -40,7 +41,7 @@ TITLE = "Backdoor attacks and defenses, compared"
 
 
 def write_page(
-    run_dirs: Sequence[Path], out: Path, title: str = TITLE, asked: Asked | None = None
+    run_dirs: Sequence[Path], out: Path, title: str = TITLE, asked: TableRequest | None = None
 ) -> Path:
     """Write a report of runs as one file that needs no network.
 
@@ -62,13 +63,18 @@ def write_page(
 
     Raises
     ------
+    BadTable
+        For fields that make no table.
+    CannotWrite
+        If the file cannot be written.
     ConfigError
-        For a directory that holds no run, and for fields that make no table.
+        For a directory that holds no run.
     """
-    entries = line_up([read_run(Path(one)) for one in run_dirs])
-    page = render(entries, title, (asked or Asked()).table(entries))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(page, "utf-8")
+    entries = make_entries([read_run(Path(one)) for one in run_dirs])
+    page = render(entries, title, (asked or TableRequest()).table(entries))
+    with writing(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page, "utf-8")
     return out
 
 

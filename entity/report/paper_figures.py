@@ -61,7 +61,7 @@ def missing_extra() -> str:
     return ""
 
 
-def draw_plates(entries: Sequence[Entry]) -> dict[str, bytes]:
+def draw_paper_figures(entries: Sequence[Entry]) -> dict[str, bytes]:
     """Draw all figures for which the runs have data.
 
     Returns
@@ -76,7 +76,7 @@ def draw_plates(entries: Sequence[Entry]) -> dict[str, bytes]:
     """
     lacking = missing_extra()
     if lacking:
-        raise ConfigError(f"--figures: {lacking}")
+        raise ConfigError(f"{lacking}.")
     from matplotlib import rc_context
 
     plates: dict[str, Callable[[], Figure | None]] = {

@@ -14,11 +14,16 @@ from entity.report.axes import DEFENSE, Axis, differing, named
 from entity.report.entries import Entry
 from entity.report.runs import RunRecord
 from entity.report.significance import FEWEST, LEVEL, holm, paired_p
+from entity.results.filter import BadField
 from entity.results.tables import Spread
 
 Metric = Literal["mta", "asr"]
 METRICS: tuple[Metric, ...] = ("mta", "asr")
 TITLES: Mapping[Metric, str] = {"mta": "MTA", "asr": "ASR"}
+
+
+class BadTable(ConfigError):
+    """A table that cannot be made; the sentence begins with the argument that is the cause."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +158,7 @@ class PaperTable:
 
 
 @dataclass(frozen=True)
-class Asked:
+class TableRequest:
     """What the table of a report should look like; see `lay_out` and `tabulate`."""
 
     rows: Sequence[str] = ()
@@ -175,17 +180,17 @@ def lay_out(
 
     Raises
     ------
-    ConfigError
+    BadTable
         For a name that is no field, a field on both sides, and where runs of one cell would differ
         by more than their seed.
     """
     runs = [entry.run for entry in entries if entry.run.complete]
     if not runs:
         return Layout((Axis(DEFENSE, DEFENSE),), ())
-    down, across = named(rows, runs, "--rows"), named(columns, runs, "--columns")
+    down, across = _named("rows", rows, runs), _named("columns", columns, runs)
     both = [axis.path for axis in down if axis in across]
     if both:
-        raise ConfigError(f"--columns: {both[0]} is among the --rows already.")
+        raise BadTable(f"columns: {both[0]} is among the rows already.")
     needed = differing(runs)
     free = [axis for axis in needed if axis not in (*down, *across)]
     if not down and not across:
@@ -199,11 +204,18 @@ def lay_out(
         down = _needed(runs, across, free) or [Axis(DEFENSE, DEFENSE)]
     missing = _needed(runs, [*down, *across], free)
     if missing:
-        raise ConfigError(
-            f"--rows and --columns: runs of one cell differ in {missing[0].path}, too; name it in "
-            "one of them, or report runs of one of its values."
+        raise BadTable(
+            f"rows: runs of one cell differ in {missing[0].path}, too; name it here or among the "
+            "columns, or report runs of one of its values."
         )
     return Layout(tuple(down), tuple(across))
+
+
+def _named(argument: str, names: Sequence[str], runs: Sequence[RunRecord]) -> list[Axis]:
+    try:
+        return named(names, runs)
+    except BadField as error:
+        raise BadTable(f"{argument}: {error}") from error
 
 
 def _needed(runs: Sequence[RunRecord], chosen: Sequence[Axis], free: Sequence[Axis]) -> list[Axis]:
@@ -233,7 +245,7 @@ def tabulate(entries: Sequence[Entry], layout: Layout, against: str | None = Non
 
     Raises
     ------
-    ConfigError
+    BadTable
         If no row is called `against`.
     """
     whole = [entry for entry in entries if entry.run.complete]
@@ -242,7 +254,7 @@ def tabulate(entries: Sequence[Entry], layout: Layout, against: str | None = Non
     columns = tuple(Column(top, metric) for top in tops for metric in METRICS)
     names = [name_of(row, layout) for row in rows]
     if against is not None and against not in names:
-        raise ConfigError(f'--against: no row is called "{against}"; rows are {"; ".join(names)}.')
+        raise BadTable(f'against: no row is called "{against}"; rows are {"; ".join(names)}.')
     found: dict[tuple[tuple[str, ...], Column], dict[str, float]] = {}
     for entry in whole:
         row, top = _words(entry, layout.rows), _words(entry, layout.columns)

@@ -1,4 +1,4 @@
-"""Results in DuckDB, for `drop results --sql` and for Parquet: the extra `store`.
+"""Results in DuckDB, for SQL and for Parquet: the extra `store`.
 
 DuckDB and not Polars, since a question to a table of runs is SQL, which DuckDB is whole for, and
 since it writes Parquet by itself where Polars' SQL is a part of its own expressions. Everything
@@ -12,7 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from entity.config.schema import ConfigError
+from entity.record.atomic import CannotWrite
 from entity.results.tables import Column, Table
+
+
+class BadQuery(ConfigError):
+    """A query that DuckDB cannot answer, in its words."""
+
+
+class NoDuckDB(ConfigError):
+    """DuckDB is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__("DuckDB is not installed; `pip install 'drop-fl[store]'` brings it.")
 
 
 def query(table: Table, sql: str) -> Table:
@@ -20,10 +32,12 @@ def query(table: Table, sql: str) -> Table:
 
     Raises
     ------
-    ConfigError
-        If DuckDB is not installed, or cannot answer.
+    BadQuery
+        If DuckDB cannot answer it.
+    NoDuckDB
+        If DuckDB is not installed.
     """
-    duckdb = _duckdb("--sql")
+    duckdb = _duckdb()
     with duckdb.connect(":memory:") as connection:
         try:
             _fill(connection, table)
@@ -31,7 +45,7 @@ def query(table: Table, sql: str) -> Table:
             columns = tuple(Column(str(item[0])) for item in answer.description or ())
             rows = answer.fetchall() if columns else []
         except duckdb.Error as error:
-            raise ConfigError(f"--sql: {' '.join(str(error).split())}") from error
+            raise BadQuery(" ".join(str(error).split())) from error
     return Table(columns, tuple(tuple(map(_simple, row)) for row in rows))
 
 
@@ -40,10 +54,12 @@ def write_parquet(table: Table, path: Path) -> None:
 
     Raises
     ------
-    ConfigError
-        If DuckDB is not installed, or the file cannot be written.
+    CannotWrite
+        If the file cannot be written.
+    NoDuckDB
+        If DuckDB is not installed.
     """
-    duckdb = _duckdb("--format parquet")
+    duckdb = _duckdb()
     aside = path.with_name(path.name + ".part")
     with duckdb.connect(":memory:") as connection:
         target = str(aside).replace("'", "''")
@@ -53,18 +69,14 @@ def write_parquet(table: Table, path: Path) -> None:
             os.replace(aside, path)
         except (duckdb.Error, OSError) as error:
             aside.unlink(missing_ok=True)
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"--out {path}: cannot be written ({reason}).") from error
+            raise CannotWrite(path, " ".join(str(error).split())) from error
 
 
-def _duckdb(option: str) -> Any:
+def _duckdb() -> Any:
     try:
         return importlib.import_module("duckdb")
     except ImportError as error:
-        raise ConfigError(
-            f"{option}: needs DuckDB, which is not installed; `pip install 'drop-fl[store]'` "
-            "brings it."
-        ) from error
+        raise NoDuckDB from error
 
 
 def _simple(cell: Any) -> Any:

@@ -17,6 +17,15 @@ from entity.config.schema import ConfigError, suggest
 
 Row = Mapping[str, Any]
 
+
+class BadCondition(ConfigError):
+    """A condition that cannot be read, or is of no use; the sentence begins with it."""
+
+
+class BadField(ConfigError):
+    """A name that means no field of the runs, or several; the sentence begins with it."""
+
+
 _CONDITION = re.compile(r"\s*([^\s=!<>]+)\s*(<=|>=|!=|==|=|<|>)(.*)", re.DOTALL)
 _ORDERS: dict[str, Callable[[float, float], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 
@@ -49,12 +58,12 @@ class Where:
 
         Raises
         ------
-        ConfigError
+        BadField
             For a name that no row has, or that may mean several fields.
         """
         keys = list(dict.fromkeys(key for row in rows for key in row))
         conditions = [condition for each in self.alternatives for condition in each]
-        full = {one.name: full_name(one.name, keys, "--where") for one in conditions if rows}
+        full = {one.name: full_name(one.name, keys) for one in conditions if rows}
         return [
             any(
                 all(one.holds(row.get(full[one.name])) for one in each)
@@ -69,7 +78,7 @@ def parse(words: Sequence[str]) -> Where:
 
     Raises
     ------
-    ConfigError
+    BadCondition
         For what is no condition, or an order with something that is no number.
 
     Examples
@@ -91,28 +100,28 @@ def parse(words: Sequence[str]) -> Where:
 def _condition(text: str) -> Condition:
     found = _CONDITION.fullmatch(text)
     if found is None:
-        raise ConfigError(
-            f"--where {json.dumps(text)}: is no condition; write NAME=VALUE, or one of "
+        raise BadCondition(
+            f"{json.dumps(text)}: is no condition; write NAME=VALUE, or one of "
             "!= < <= > >= for the =."
         )
     name, operator, value = found.groups()
     values = tuple(part.strip().strip("'\"") for part in value.split(","))
     if operator in _ORDERS and (len(values) != 1 or _number(values[0]) is None):
-        raise ConfigError(f"--where {json.dumps(text)}: {operator} needs a number to compare with.")
+        raise BadCondition(f"{json.dumps(text)}: {operator} needs a number to compare with.")
     return Condition(name, "=" if operator == "==" else operator, values)
 
 
-def full_name(name: str, keys: Sequence[str], option: str) -> str:
+def full_name(name: str, keys: Sequence[str]) -> str:
     """Complete a name that leaves out its first tables.
 
     Raises
     ------
-    ConfigError
+    BadField
         If none of the keys is meant, or several are.
 
     Examples
     --------
-    >>> full_name("lr", ["seed", "client.lr"], "--by")
+    >>> full_name("lr", ["seed", "client.lr"])
     'client.lr'
     """
     near = [key for key in keys if key.endswith("." + name)]
@@ -120,9 +129,9 @@ def full_name(name: str, keys: Sequence[str], option: str) -> str:
         return name
     if not near:
         hint = suggest(name, [*keys, *(key.rsplit(".", 1)[-1] for key in keys)])
-        raise ConfigError(f"{option}: {name} is a field of none of the runs.{hint}")
+        raise BadField(f"{name} is a field of none of the runs.{hint}")
     if len(near) > 1:
-        raise ConfigError(f"{option}: {name} is ambiguous: write {' or '.join(sorted(near))}.")
+        raise BadField(f"{name} is ambiguous: write {' or '.join(sorted(near))}.")
     return near[0]
 
 

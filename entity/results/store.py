@@ -182,7 +182,7 @@ def _groups(runs: Sequence[Run], by: Sequence[str]) -> list[list[Run]]:
 
 def _full(runs: Sequence[Run], by: Sequence[str]) -> list[str]:
     keys = list(dict.fromkeys(key for run in runs for key in run.row))
-    return [full_name(name, keys, "--by") for name in by] if runs else list(by)
+    return [full_name(name, keys) for name in by] if runs else list(by)
 
 
 def _of(run: Run, name: str) -> object:

@@ -28,7 +28,7 @@ _RECENT = 10
 
 
 @dataclass
-class Watched:
+class FollowedRun:
     """A run as far as its record has been read.
 
     Parameters

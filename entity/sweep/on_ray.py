@@ -15,8 +15,6 @@ from entity.sweep.cells import Cell
 from entity.sweep.process import GRACE, OUTPUT, Process
 from entity.sweep.worker import FAILED, REFUSED
 
-OPTION = "--ray"
-
 
 class NodeWorker:
     """What an actor of Ray runs: one worker process on its node."""
@@ -92,6 +90,8 @@ class Cluster:
         `auto` for the one that this machine belongs to, or HOST:PORT.
     jobs
         Runs side by side; None for as many as the cluster has cores.
+    option
+        What chose the cluster, as the user knows it, for errors.
 
     Raises
     ------
@@ -99,11 +99,11 @@ class Cluster:
         If Ray is not installed, or there is no cluster.
     """
 
-    def __init__(self, address: str, jobs: int | None) -> None:
-        self._ray = require_ray(f"{OPTION} {address}", address)
+    def __init__(self, address: str, jobs: int | None, option: str = "ray") -> None:
+        self._ray = require_ray(f"{option} {address}", address)
         if address != "auto":
-            require_cluster(address, OPTION)
-        self._owned = join(self._ray, address, 0, OPTION)
+            require_cluster(address, option)
+        self._owned = join(self._ray, address, 0, option)
         resources = self._ray.cluster_resources()
         self.jobs = jobs or max(1, int(resources.get("CPU", 1)))
         self._gpus = resources.get("GPU", 0) > 0

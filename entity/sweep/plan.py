@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from entity.config.schema import ConfigError
 from entity.engine import cores
 from entity.results import filter, store
+from entity.results.filter import BadCondition
 from entity.results.store import Run
 from entity.sweep.cells import Cell, expand
 from entity.sweep.grid import Grid
@@ -35,7 +35,7 @@ class SweepOptions:
     """Try failed runs once more."""
 
 
-class NoCellChosen(ConfigError):
+class NoCellChosen(BadCondition):
     """The conditions hold for no cell of the grid."""
 
 
@@ -46,8 +46,10 @@ def choose_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
     ------
     NoCellChosen
         If they hold for none.
+    BadCondition, BadField
+        If a condition cannot be read.
     ConfigError
-        If a condition cannot be read, or a cell is no possible experiment.
+        If a cell is no possible experiment.
     """
     if not options.where:
         return expand(grid, options.folder)
@@ -83,8 +85,8 @@ def given_up(cells: Sequence[Cell], options: SweepOptions) -> list[Failure]:
     return [Failure(cell, reason(cell)) for cell in cells if cell.state == "failed"]
 
 
-def open_place(options: SweepOptions) -> Place:
-    """Return where the cells run.
+def open_place(options: SweepOptions, option: str = "ray") -> Place:
+    """Return where the cells run; an error names `option` as what chose the cluster.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def open_place(options: SweepOptions) -> Place:
         If the cluster cannot be joined.
     """
     if options.ray:
-        return Cluster(options.ray, options.jobs)
+        return Cluster(options.ray, options.jobs, option)
     return ThisMachine(options.jobs or cores())
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,8 @@ def test_sql_and_parquet(cells, capsys, finish):
         (["results", ".", "--format", "parquet"], "--format parquet: needs a file, --out FILE."),
         (["results", ".", "--sql", "SELECT 1", "--by", "seed"], "--sql and --by: choose one"),
         (["results", ".", "--by", ","], "--by: names no column."),
+        (["results", ".", "--where", "lr"], '--where "lr": is no condition'),
+        (["results", ".", "--where", "lr<many"], '--where "lr<many": < needs a number'),
         (["results", ".", "--out", "no/where.csv"], "--out no/where.csv: cannot be written"),
     ],
 )
@@ -119,3 +122,20 @@ def test_bad_input_is_one_sentence_and_exit_code_2(grid, capsys, words, said):
     shown = capsys.readouterr().err
     assert said in shown
     assert "Traceback" not in shown
+
+
+def test_fields_that_no_run_has_are_named_with_their_option(cells, capsys, finish):
+    finish(cells[0])
+    assert main(["results", "--by", "defence"]) == 2
+    assert "drop: --by: defence is a field of none of the runs." in capsys.readouterr().err
+    assert main(["results", "--where", "defence=drop"]) == 2
+    assert "drop: --where: defence is a field of none of the runs." in capsys.readouterr().err
+
+
+def test_without_duckdb_the_option_that_needs_it_is_named(cells, capsys, finish, monkeypatch):
+    finish(cells[0])
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    assert main(["results", "--sql", "SELECT 1"]) == 2
+    assert "drop: --sql: DuckDB is not installed; `pip install" in capsys.readouterr().err
+    assert main(["results", "--out", "x.parquet"]) == 2
+    assert "drop: --format parquet: DuckDB is not installed" in capsys.readouterr().err

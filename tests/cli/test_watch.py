@@ -15,7 +15,7 @@ from rich.console import Console
 from entity.cli import console, main
 from entity.record.follow import Tail
 from entity.record.json_files import write_json
-from entity.results.watch import Watched, refused_of, sparkline
+from entity.results.watch import FollowedRun, refused_of, sparkline
 
 CONFIG = {
     "name": "n" * 100,
@@ -80,14 +80,14 @@ def test_every_round_is_read_once_whatever_is_half_written_or_cut_off(tmp_path):
 
 def test_time_left_is_that_of_the_last_rounds(run):
     run.add(line(1, seconds={"train": 500.0}), *(line(n) for n in range(2, 12)))
-    watched = Watched(run.folder)
+    watched = FollowedRun(run.folder)
     watched.look()
     # 29 rounds of 2 s, of which the present one may be under way for up to 2 s
     assert 56 <= watched.left <= 58
 
 
 def test_the_state_is_that_of_the_process_not_only_of_the_files(run):
-    watched = Watched(run.folder)
+    watched = FollowedRun(run.folder)
     write_json(run.folder / "summary.json", {"state": "running"})
     watched.look()
     assert watched.state == "running"

@@ -10,7 +10,7 @@ from entity.report import read_run
 from entity.report.artifacts import Images
 from entity.report.curves import draw_curves
 from entity.report.dendrogram import draw_tree
-from entity.report.entries import line_up
+from entity.report.entries import make_entries
 from entity.report.generated_images import BUDGET, draw_sheet, draw_sheets
 from entity.report.phases import draw_phases, seconds_by_phase
 from entity.report.settings import compare
@@ -27,7 +27,7 @@ def rewrite(path, lines, summary=None):
 
 
 def entry_of(path):
-    return line_up([read_run(path)])[0]
+    return make_entries([read_run(path)])[0]
 
 
 @pytest.fixture
@@ -171,7 +171,7 @@ def test_only_branches_of_malicious_clients_alone_are_heavy(make_run):
 
 def test_settings_are_parted_into_shared_and_differing(make_run):
     runs = [make_run("a", "drop", rounds=2), make_run("b", "droplet", rounds=2)]
-    settings = compare(line_up([read_run(one) for one in runs]))
+    settings = compare(make_entries([read_run(one) for one in runs]))
     assert ("lr", "0.05") in settings.common["client"]
     assert settings.head == ["field", "drop", "droplet"]
     assert ["server.defense.type", "drop", "droplet"] in settings.rows
@@ -185,7 +185,7 @@ def test_runs_of_one_name_are_told_apart_and_seeds_share_a_colour(make_run):
         make_run(f"{index}", kind, seed=seed, rounds=1, name="same")
         for index, (kind, seed) in enumerate(kinds)
     ]
-    entries = line_up([read_run(path) for path in paths])
+    entries = make_entries([read_run(path) for path in paths])
     labels = [entry.label for entry in entries]
     assert len(set(labels)) == 4
     assert labels[:2] == ["same, drop, seed 0", "same, drop, seed 1"]
@@ -194,6 +194,6 @@ def test_runs_of_one_name_are_told_apart_and_seeds_share_a_colour(make_run):
 
 
 def test_the_opening_names_the_best_and_the_worst_run(three_runs):
-    sentence = verdict(line_up([read_run(path) for path in three_runs]))
+    sentence = verdict(make_entries([read_run(path) for path in three_runs]))
     assert sentence.startswith("drop has the lowest attack success rate")
     assert "undefended has the highest" in sentence

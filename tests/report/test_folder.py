@@ -59,7 +59,7 @@ def test_without_matplotlib_all_the_rest_is_written_and_one_sentence_says_so(
     assert main(["report", *map(str, runs), "--out", str(out), "--no-figures"]) == 0
     assert capsys.readouterr().err == ""
     with pytest.raises(ConfigError, match="matplotlib, which is not installed"):
-        paper_figures.draw_plates([])
+        paper_figures.draw_paper_figures([])
 
 
 def test_a_single_run_a_partial_one_and_one_that_never_began_make_a_folder(make_recorded, tmp_path):
@@ -81,9 +81,12 @@ def test_a_single_run_a_partial_one_and_one_that_never_began_make_a_folder(make_
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--rows", "colour"], "colour is a field of none of the runs"),
-        (["--rows", "defense", "--columns", "defense"], "is among the --rows already"),
-        (["--against", "krum"], "no row is called"),
+        (["--rows", "colour"], "--rows: colour is a field of none of the runs"),
+        (
+            ["--rows", "defense", "--columns", "defense"],
+            "--columns: defense is among the rows already",
+        ),
+        (["--against", "krum"], "--against: no row is called"),
     ],
 )
 def test_bad_fields_are_one_sentence_and_leave_nothing_behind(
@@ -100,3 +103,10 @@ def test_a_folder_where_a_file_stands_is_refused(runs, tmp_path, capsys):
     assert main(["report", *map(str, runs), "--out", str(tmp_path / "taken"), "--no-figures"]) == 2
     assert "is a file" in capsys.readouterr().err
     assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_page_that_cannot_be_written_is_one_sentence(runs, tmp_path, capsys):
+    (tmp_path / "taken").write_text("mine")
+    page = tmp_path / "taken" / "page.html"
+    assert main(["report", *map(str, runs), "--out", str(page)]) == 2
+    assert f"drop: --out {page}: cannot be written" in capsys.readouterr().err

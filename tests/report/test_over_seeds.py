@@ -5,13 +5,13 @@ from entity.metrics import lifespan
 from entity.report import read_run
 from entity.report.curves import draw_curves
 from entity.report.durability import after_stop, draw_durability, durabilities
-from entity.report.entries import line_up
+from entity.report.entries import make_entries
 from entity.report.heat import draw_heat, heats
 from entity.report.seed_bands import over_seeds, series
 
 
 def entries_of(paths):
-    return line_up([read_run(path) for path in paths])
+    return make_entries([read_run(path) for path in paths])
 
 
 def test_bands_are_means_and_sample_deviations_of_the_seeds(make_recorded):

@@ -9,8 +9,8 @@ import pytest
 from scipy import stats
 
 from entity.config.schema import ConfigError
-from entity.report import Asked, read_run
-from entity.report.entries import line_up
+from entity.report import TableRequest, read_run
+from entity.report.entries import make_entries
 from entity.report.paper_table_text import csv as to_csv
 from entity.report.paper_table_text import latex, markdown
 from entity.report.significance import holm, paired_p
@@ -42,7 +42,7 @@ def entries(make_recorded):
             (path / "config.json").write_text(json.dumps(config))
             (path / "summary.json").write_text(json.dumps(summary))
             paths.append(path)
-    return line_up([read_run(path) for path in paths])
+    return make_entries([read_run(path) for path in paths])
 
 
 def test_a_paired_test_by_hand():
@@ -82,7 +82,7 @@ def test_holm_by_the_definition():
 
 
 def test_cells_are_means_and_sample_deviations_of_their_seeds(entries):
-    table = Asked().table(entries)
+    table = TableRequest().table(entries)
     assert [axis.path for axis in table.layout.rows] == ["defense"]
     assert [axis.path for axis in table.layout.columns] == ["attack"]
     for row, cells in zip(table.rows, table.cells, strict=True):
@@ -95,7 +95,7 @@ def test_cells_are_means_and_sample_deviations_of_their_seeds(entries):
 
 
 def test_bold_is_the_lowest_asr_and_the_dagger_follows_the_test(entries):
-    text = markdown(Asked().table(entries))
+    text = markdown(TableRequest().table(entries))
     krum = next(line for line in text.splitlines() if line.startswith("| krum"))
     flame = next(line for line in text.splitlines() if line.startswith("| flame"))
     # badnets: differences 0.40, 0.39, 0.41; t = 0.4 / (0.01 / sqrt 3) = 69.3, one pair: p = 0.0002
@@ -117,7 +117,7 @@ def test_all_pairs_of_a_column_are_corrected_for_but_only_those_with_a_named_row
         for name in names
         for seed in range(4)
     ]
-    entries = line_up([read_run(run) for run in runs])
+    entries = make_entries([read_run(run) for run in runs])
     values = {
         name: {
             e.run.setting("settings.seed"): e.outcome.asr for e in entries if e.run.defense == name
@@ -133,26 +133,26 @@ def test_all_pairs_of_a_column_are_corrected_for_but_only_those_with_a_named_row
     best = min(names, key=lambda name: np.mean(list(values[name].values())))
     assert best == "droplet"
     asr = 1
-    free = Asked().table(entries)
+    free = TableRequest().table(entries)
     adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
     assert free.cells[0][asr].p == pytest.approx(adjusted["krum", "droplet"])
     assert free.cells[1][asr].p == pytest.approx(adjusted["flame", "droplet"])
     assert free.cells[2][asr].p is None
-    fixed = Asked(against="krum").table(entries)
+    fixed = TableRequest(against="krum").table(entries)
     two = holm([raw["krum", "flame"], raw["krum", "droplet"]])
     assert [fixed.cells[row][asr].p for row in (1, 2)] == pytest.approx(two)
     assert "differs from krum" in fixed.note()
 
 
 def test_two_seeds_get_no_mark_and_the_note_says_so(entries):
-    table = Asked().table([e for e in entries if e.run.setting("settings.seed") != "2"])
+    table = TableRequest().table([e for e in entries if e.run.setting("settings.seed") != "2"])
     assert not table.tested
     assert "†" not in markdown(table)
     assert "No test was made: it takes 3 shared seeds" in table.note()
 
 
 def test_the_latex_is_whole_escaped_and_as_wide_as_it_says(entries):
-    text = latex(Asked().table(entries), "results")
+    text = latex(TableRequest().table(entries), "results")
     columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1]
     assert columns == "lrrrr"
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
@@ -173,7 +173,7 @@ def test_the_latex_is_whole_escaped_and_as_wide_as_it_says(entries):
 
 
 def test_the_csv_has_every_cell_unrounded(entries):
-    rows = list(csv.DictReader(io.StringIO(to_csv(Asked().table(entries)))))
+    rows = list(csv.DictReader(io.StringIO(to_csv(TableRequest().table(entries)))))
     assert len(rows) == 2 * 2 * 2
     found = {(r["defense"], r["attack"]): r for r in rows if r["metric"] == "asr"}
     for key, values in ASR.items():
@@ -196,32 +196,32 @@ def test_any_fields_can_be_rows_and_columns(make_recorded):
         for bad in (2, 4)
         for defense in ("krum", "flame")
     ]
-    entries = line_up([read_run(run) for run in runs])
-    whole = Asked(["DPR"], ["number_of_malicious_clients", "defense"]).table(entries)
+    entries = make_entries([read_run(run) for run in runs])
+    whole = TableRequest(["DPR"], ["number_of_malicious_clients", "defense"]).table(entries)
     assert whole.rows == (("0.25",), ("0.5",))  # numbers by size
     assert [words for words, _ in whole.spans()[0]] == ["malicious 2", "malicious 4"]
     assert [len(cells) for cells in whole.cells] == [8, 8]
-    rest = Asked(rows=["client.attack.DPR"]).table(entries)
+    rest = TableRequest(rows=["client.attack.DPR"]).table(entries)
     assert [axis.path for axis in rest.layout.columns] == [
         "defense",
         "federation.number_of_malicious_clients",
     ]
     with pytest.raises(ConfigError, match=r"differ in federation\.number_of_malicious_clients"):
-        Asked(["defense"], ["DPR"]).table(entries)
+        TableRequest(["defense"], ["DPR"]).table(entries)
     with pytest.raises(ConfigError, match="is a field of none"):
-        Asked(["colour"]).table(entries)
+        TableRequest(["colour"]).table(entries)
     with pytest.raises(ConfigError, match="is what a cell sums up"):
-        Asked(["seed"]).table(entries)
+        TableRequest(["seed"]).table(entries)
     with pytest.raises(ConfigError, match='no row is called "fedavg"; rows are krum; flame'):
-        Asked(against="fedavg").table(entries)
+        TableRequest(against="fedavg").table(entries)
 
 
 def test_unfinished_runs_are_in_no_cell_and_counted(make_recorded):
     runs = [make_recorded("a", rounds=4), make_recorded("b", rounds=4, seed=2, stop=2)]
-    table = Asked().table(line_up([read_run(run) for run in runs]))
+    table = TableRequest().table(make_entries([read_run(run) for run in runs]))
     assert table.seeds == (1, 1)
     assert table.left_out == 1
     assert "1 unfinished run is left out" in table.note()
-    nothing = Asked().table(line_up([read_run(runs[1])]))
+    nothing = TableRequest().table(make_entries([read_run(runs[1])]))
     assert (nothing.rows, nothing.columns) == ((), ())
     assert markdown(nothing) == "No run is finished.\n"

@@ -5,12 +5,12 @@ import pytest
 from sklearn import metrics
 
 from entity.report import read_run
-from entity.report.entries import line_up
+from entity.report.entries import make_entries
 from entity.report.roc import draw_rocs, ordered_pairs, roc_of, roc_points, rocs, suspicious_end
 
 
 def entries_of(*paths):
-    return line_up([read_run(path) for path in paths])
+    return make_entries([read_run(path) for path in paths])
 
 
 def rewrite(path, change):

@@ -69,12 +69,12 @@ def test_conditions_choose_rows(words, places):
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("defence=drop", "--where: defence is a field of none of the runs. Did you mean defense?"),
-        ("lr=0.1", "--where: lr is ambiguous: write client.lr or server.lr."),
-        ("drop", '--where "drop": is no condition; write NAME=VALUE'),
-        ("=3", '--where "=3": is no condition'),
-        ("", '--where "": is no condition'),
-        ("K<many", '--where "K<many": < needs a number to compare with.'),
+        ("defence=drop", "defence is a field of none of the runs. Did you mean defense?"),
+        ("lr=0.1", "lr is ambiguous: write client.lr or server.lr."),
+        ("drop", '"drop": is no condition; write NAME=VALUE'),
+        ("=3", '"=3": is no condition'),
+        ("", '"": is no condition'),
+        ("K<many", '"K<many": < needs a number to compare with.'),
         ("K>=1,2", ">= needs a number to compare with."),
         ("K<nan", "< needs a number to compare with."),
     ],
@@ -91,7 +91,7 @@ def test_no_rows_are_asked_nothing():
 
 
 def test_a_whole_name_goes_before_the_end_of_another():
-    assert full_name("lr", ["client.lr", "lr"], "--by") == "lr"
+    assert full_name("lr", ["client.lr", "lr"]) == "lr"
 
 
 @given(

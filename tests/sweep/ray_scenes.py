@@ -114,5 +114,5 @@ def test_no_cluster_is_a_sentence():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-        with pytest.raises(ConfigError, match=rf"--ray = {address}: no cluster can be joined"):
+        with pytest.raises(ConfigError, match=rf"^ray = {address}: no cluster can be joined"):
             Cluster(address, 1)
