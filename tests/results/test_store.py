@@ -270,7 +270,7 @@ def test_sql_answers_about_the_table(keep, tmp_path, duckdb):
     assert [column.name for column in answer.columns] == ["defense", "m", "a"]
     assert answer.rows == (("drop", 0.5, None), ("median", 0.9, None))
     assert duckdb_export.query(table([]), "SELECT count(*) AS n FROM runs").rows == ((0,),)
-    with pytest.raises(ConfigError, match=r"^--sql: .*defence"):
+    with pytest.raises(ConfigError, match=r"^Binder Error: .*defence"):
         duckdb_export.query(found, "SELECT defence FROM runs")
 
 
