@@ -27,19 +27,30 @@ class Seeds:
     True
     """
 
-    experiment: int
+    seed: int
+    """The experiment's seed."""
 
     def number(self, purpose: str, *, round: int = 0, client: int | str = 0) -> int:
-        """Return the 63-bit seed of one named stream."""
-        name = f"{self.experiment}/{purpose}/{round}/{client}".encode()
+        """Return the 63-bit seed of one named stream.
+
+        Parameters
+        ----------
+        purpose
+            What the numbers are for, such as `fit`.
+        round
+            The round; 0 is before the first.
+        client
+            The client's id; 0 where it makes no difference.
+        """
+        name = f"{self.seed}/{purpose}/{round}/{client}".encode()
         return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1
 
     def generator(self, purpose: str, *, round: int = 0, client: int | str = 0) -> torch.Generator:
-        """Return a fresh CPU generator of torch for one named stream."""
+        """Return a fresh CPU generator of torch for one named stream; parameters as of `number`."""
         return torch.Generator().manual_seed(self.number(purpose, round=round, client=client))
 
     def numpy(self, purpose: str, *, round: int = 0, client: int | str = 0) -> np.random.Generator:
-        """Return a fresh generator of NumPy for one named stream."""
+        """Return a fresh generator of NumPy for one named stream; parameters as of `number`."""
         return np.random.default_rng(self.number(purpose, round=round, client=client))
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from entity.dataset.augment import Augmentation
 from entity.dataset.images import Images, Selection, normalise, to_pixels
 from entity.dataset.mnist5k import MNIST5K
-from entity.dataset.partition import Shares, partition
+from entity.dataset.partition import partition
 from entity.dataset.registry import DATASETS, find, source_of
+from entity.dataset.shares import Shares
 from entity.dataset.source import Source, Split, differs, load
 from entity.moved import names_of
 

@@ -13,7 +13,7 @@ import torch
 
 from entity.dataset.images import Images
 from entity.dataset.mnist import MNIST
-from entity.dataset.partition import draw_per_class
+from entity.dataset.shares import draw_per_class
 from entity.dataset.source import Source
 from entity.seeding import Seeds
 

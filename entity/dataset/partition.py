@@ -19,70 +19,26 @@ cuts every class to the rarest one's size, all but `drop_noniid` use every sampl
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from entity.config.fields import ClientConfig
 from entity.config.schema import ConfigError
+from entity.dataset.shares import Ints, Shares, apportion, draw_per_class
 from entity.seeding import Seeds
 
 MAX_DRAWS = 100
 """Dirichlet splits drawn before a minimal size is held to be out of reach."""
 
-Ints = NDArray[np.int64]
+SplitRule = Callable[[Tensor, int, ClientConfig, np.random.Generator], Shares]
+"""(labels, clients, config, generator) -> shares, as the splits below take them:
 
-
-@dataclass(frozen=True, eq=False)
-class Shares:
-    """Which training samples each client holds: a sequence of N index tensors, in two tensors.
-
-    Examples
-    --------
-    >>> shares = Shares.of_owners(np.array([1, 0, 1, 1]), clients=2)
-    >>> len(shares), shares[1], shares.sizes
-    (2, tensor([0, 2, 3]), tensor([1, 3]))
-    """
-
-    index: Tensor
-    """int64, the samples of client 0, then those of client 1, and so on."""
-    offsets: Tensor
-    """(N + 1,) int64, where each client's samples begin and end."""
-
-    @classmethod
-    def of_owners(cls, owner: Ints, clients: int) -> "Shares":
-        """Build from the client that owns each sample; each client's samples are in order."""
-        ends = np.bincount(owner, minlength=clients).cumsum()
-        return cls(
-            torch.from_numpy(np.argsort(owner, kind="stable")),
-            torch.from_numpy(np.concatenate(([0], ends))),
-        )
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, client: int) -> Tensor:
-        if not 0 <= client < len(self):
-            raise IndexError(f"client {client} of {len(self)}")
-        return self.index[int(self.offsets[client]) : int(self.offsets[client + 1])]
-
-    def among(self, used: Tensor) -> "Shares":
-        """Return the same shares, whose samples are positions in `used`, as those in `used`."""
-        return Shares(used[self.index], self.offsets)
-
-    @property
-    def sizes(self) -> Tensor:
-        """(N,) samples of each client."""
-        return self.offsets.diff()
-
-    def share_memory(self) -> "Shares":
-        """Move both tensors into shared memory."""
-        self.index.share_memory_()
-        self.offsets.share_memory_()
-        return self
+- labels: (N,) int64, the classes of the training samples;
+- clients: their number;
+- config: its `dirichlet_alpha`, `shards_per_client` and `min_samples`;
+- generator: where the split is drawn from.
+"""
 
 
 def partition(labels: Tensor, clients: int, config: ClientConfig, seeds: Seeds) -> Shares:
@@ -92,6 +48,12 @@ def partition(labels: Tensor, clients: int, config: ClientConfig, seeds: Seeds) 
     ----------
     labels
         (N,) classes of the training images.
+    clients
+        Number of clients.
+    config
+        `IID`, `partition` and its settings, and `ADR`.
+    seeds
+        Of the experiment.
 
     Raises
     ------
@@ -121,6 +83,11 @@ def iid(labels: Tensor, clients: int, generator: np.random.Generator) -> Shares:
     """Deal the samples, shuffled and sorted by class, to the clients in turn.
 
     Every client's count of any class, and its size, differs from any other's by at most one.
+
+    Parameters
+    ----------
+    labels, clients, generator
+        As of `SplitRule`.
     """
     by_class = _by_class(labels, generator)
     owner = np.empty(len(labels), dtype=np.int64)
@@ -130,12 +97,17 @@ def iid(labels: Tensor, clients: int, generator: np.random.Generator) -> Shares:
 
 
 def dirichlet_class(
-    labels: Tensor, clients: int, alpha: float, min_samples: int, generator: np.random.Generator
+    labels: Tensor, clients: int, config: ClientConfig, generator: np.random.Generator
 ) -> Shares:
     """Split each class c over the clients by p_c ~ Dir(alpha, ..., alpha), every sample used.
 
     The split is drawn anew until every client has `min_samples`. (DBA's code rounds in the
     clients' order, which starves the late ones; here the largest remainders get the leftovers.)
+
+    Parameters
+    ----------
+    labels, clients, config, generator
+        As of `SplitRule`; alpha is `dirichlet_alpha`.
 
     Raises
     ------
@@ -146,24 +118,29 @@ def dirichlet_class(
     totals = np.bincount(y)
 
     def draw() -> Ints:
-        p = generator.dirichlet(np.full(clients, alpha), size=len(totals))
+        p = generator.dirichlet(np.full(clients, config.dirichlet_alpha), size=len(totals))
         return np.stack([apportion(p[c], int(totals[c])) for c in range(len(totals))])
 
-    counts = _redrawn(draw, clients, alpha, min_samples)
+    counts = _redrawn(draw, clients, config)
     return Shares.of_owners(_deal(y, counts, generator), clients)
 
 
 def dirichlet_client(
-    labels: Tensor, clients: int, alpha: float, generator: np.random.Generator
+    labels: Tensor, clients: int, config: ClientConfig, generator: np.random.Generator
 ) -> Shares:
     """Give each client i its equal share of the samples, mixed as q_i ~ Dir(alpha, ..., alpha).
 
     Samples are taken without replacement; when a class runs out, q_i is renormalised over the
     others. So late clients deviate from their q_i, as in the paper.
+
+    Parameters
+    ----------
+    labels, clients, config, generator
+        As of `SplitRule`; alpha is `dirichlet_alpha`.
     """
     y = labels.numpy()
     left = np.bincount(y)
-    mixes = generator.dirichlet(np.full(len(left), alpha), size=clients)
+    mixes = generator.dirichlet(np.full(len(left), config.dirichlet_alpha), size=clients)
     sizes = apportion(np.ones(clients), len(y))
     counts = np.zeros((len(left), clients), dtype=np.int64)
     for client in range(clients):
@@ -177,12 +154,17 @@ def dirichlet_client(
 
 
 def drop_noniid(
-    labels: Tensor, clients: int, alpha: float, min_samples: int, generator: np.random.Generator
+    labels: Tensor, clients: int, config: ClientConfig, generator: np.random.Generator
 ) -> Shares:
     """Split as `dirichlet_class`, but floor(p_c m) samples of each class, m those of the rarest.
 
     What that leaves of the classes is used by nobody. (In DROP's code a client may end up with
     nothing, which crashes; here the split is drawn anew as in `dirichlet_class`.)
+
+    Parameters
+    ----------
+    labels, clients, config, generator
+        As of `SplitRule`; alpha is `dirichlet_alpha`.
 
     Raises
     ------
@@ -193,29 +175,35 @@ def drop_noniid(
     rarest = totals[totals > 0].min()
 
     def draw() -> Ints:
-        p = generator.dirichlet(np.full(clients, alpha), size=len(totals))
+        p = generator.dirichlet(np.full(clients, config.dirichlet_alpha), size=len(totals))
         return np.floor(p * rarest).astype(np.int64) * (totals > 0)[:, None]
 
-    counts = _redrawn(draw, clients, alpha, min_samples)
+    counts = _redrawn(draw, clients, config)
     used = draw_per_class(labels, counts.sum(axis=1), generator)
     owner = _deal(labels[used].numpy(), counts, generator)
     return Shares.of_owners(owner, clients).among(used)
 
 
 def shards(
-    labels: Tensor, clients: int, per_client: int, min_samples: int, generator: np.random.Generator
+    labels: Tensor, clients: int, config: ClientConfig, generator: np.random.Generator
 ) -> Shares:
-    """Cut the samples, sorted by class, into `clients * per_client` shards and deal them.
+    """Cut the samples, sorted by class, into `clients * shards_per_client` shards and deal them.
 
     Sizes of shards differ by at most one. A shard that lies across a border holds two classes,
     so a client of s shards holds s classes as a rule, up to 2 s at most where classes are not
     smaller than shards.
+
+    Parameters
+    ----------
+    labels, clients, config, generator
+        As of `SplitRule`.
 
     Raises
     ------
     ConfigError
         If there are fewer samples than shards, or some client has fewer than `min_samples`.
     """
+    per_client = config.shards_per_client
     number = clients * per_client
     most = len(labels) // clients
     if per_client > most:
@@ -227,22 +215,27 @@ def shards(
     owner = np.empty(len(labels), dtype=np.int64)
     owner[_by_class(labels, generator)] = np.repeat(dealt, apportion(np.ones(number), len(labels)))
     shares = Shares.of_owners(owner, clients)
-    if (fewest := int(shares.sizes.min())) < min_samples:
+    if (fewest := int(shares.sizes.min())) < config.min_samples:
         raise ConfigError(
-            f"client.min_samples = {min_samples}: allowed is at most {fewest}, what "
+            f"client.min_samples = {config.min_samples}: allowed is at most {fewest}, what "
             f"{per_client} of {number} shards of {len(labels)} samples hold."
         )
     return shares
 
 
 def quantity(
-    labels: Tensor, clients: int, alpha: float, min_samples: int, generator: np.random.Generator
+    labels: Tensor, clients: int, config: ClientConfig, generator: np.random.Generator
 ) -> Shares:
     """Give client i about p_i of every class, p ~ Dir(alpha, ..., alpha), every sample used.
 
     Its size n_i is p_i of all samples, rounded. All samples are sorted by class, and the client's
     are n_i evenly spaced ones from a random start, so that it has its part of every class, but
     for rounding. (Li et al. draw them at random.)
+
+    Parameters
+    ----------
+    labels, clients, config, generator
+        As of `SplitRule`; alpha is `dirichlet_alpha`.
 
     Raises
     ------
@@ -251,69 +244,27 @@ def quantity(
     """
 
     def draw() -> Ints:
-        return apportion(generator.dirichlet(np.full(clients, alpha)), len(labels))[None]
+        return apportion(
+            generator.dirichlet(np.full(clients, config.dirichlet_alpha)), len(labels)
+        )[None]
 
-    sizes = _redrawn(draw, clients, alpha, min_samples)[0]
+    sizes = _redrawn(draw, clients, config)[0]
     starts = generator.random(clients)
-    places = [(np.arange(n) + u) / n for n, u in zip(sizes.tolist(), starts, strict=True)]
-    in_order = np.argsort(np.concatenate(places), kind="stable")
+    positions = [(np.arange(n) + u) / n for n, u in zip(sizes.tolist(), starts, strict=True)]
+    in_order = np.argsort(np.concatenate(positions), kind="stable")
     owner = np.empty(len(labels), dtype=np.int64)
     owner[_by_class(labels, generator)] = np.repeat(np.arange(clients), sizes)[in_order]
     return Shares.of_owners(owner, clients)
 
 
-SPLITS: dict[str, Callable[[Tensor, int, ClientConfig, np.random.Generator], Shares]] = {
-    "dirichlet_class": lambda labels, clients, config, generator: dirichlet_class(
-        labels, clients, config.dirichlet_alpha, config.min_samples, generator
-    ),
-    "dirichlet_client": lambda labels, clients, config, generator: dirichlet_client(
-        labels, clients, config.dirichlet_alpha, generator
-    ),
-    "drop_noniid": lambda labels, clients, config, generator: drop_noniid(
-        labels, clients, config.dirichlet_alpha, config.min_samples, generator
-    ),
-    "shards": lambda labels, clients, config, generator: shards(
-        labels, clients, config.shards_per_client, config.min_samples, generator
-    ),
-    "quantity": lambda labels, clients, config, generator: quantity(
-        labels, clients, config.dirichlet_alpha, config.min_samples, generator
-    ),
+SPLITS: dict[str, SplitRule] = {
+    "dirichlet_class": dirichlet_class,
+    "dirichlet_client": dirichlet_client,
+    "drop_noniid": drop_noniid,
+    "shards": shards,
+    "quantity": quantity,
 }
 """The splits that `client.partition` names, when not IID."""
-
-
-def apportion(weights: NDArray[np.number], total: int) -> Ints:
-    """Round `total` x weights / sum(weights) to whole numbers that add up to `total`.
-
-    Largest remainder; of equal remainders, the first.
-
-    Examples
-    --------
-    >>> apportion(np.array([0.5, 0.25, 0.25]), 5)
-    array([3, 1, 1])
-    """
-    exact = weights / weights.sum() * total
-    counts = np.floor(exact).astype(np.int64)
-    by_remainder = np.argsort(counts - exact, kind="stable")
-    counts[by_remainder[: total - int(counts.sum())]] += 1
-    return counts
-
-
-def draw_per_class(labels: Tensor, counts: Ints, generator: np.random.Generator) -> Tensor:
-    """Draw `counts[c]` positions of each class c without replacement; return them in order.
-
-    Examples
-    --------
-    >>> y = torch.tensor([0, 0, 1, 1, 1])
-    >>> y[draw_per_class(y, np.array([1, 2]), np.random.default_rng(0))]
-    tensor([0, 1, 1])
-    """
-    y = labels.numpy()
-    drawn = [
-        generator.choice(np.flatnonzero(y == c), count, replace=False)
-        for c, count in enumerate(counts)
-    ]
-    return torch.from_numpy(np.sort(np.concatenate(drawn)))
 
 
 def _by_class(labels: Tensor, generator: np.random.Generator) -> Ints:
@@ -331,16 +282,16 @@ def _deal(y: Ints, counts: Ints, generator: np.random.Generator) -> Ints:
     return owner
 
 
-def _redrawn(draw: Callable[[], Ints], clients: int, alpha: float, min_samples: int) -> Ints:
+def _redrawn(draw: Callable[[], Ints], clients: int, config: ClientConfig) -> Ints:
     """Draw counts (classes, clients) until every client has enough."""
     for _ in range(MAX_DRAWS):
         counts = draw()
-        if counts.sum(axis=0).min() >= min_samples:
+        if counts.sum(axis=0).min() >= config.min_samples:
             return counts
     raise ConfigError(
-        f"client.dirichlet_alpha = {alpha:g}: in {MAX_DRAWS} draws some client always had fewer "
-        f"than client.min_samples = {min_samples} samples; raise dirichlet_alpha, or lower "
-        f"min_samples or federation.size = {clients}."
+        f"client.dirichlet_alpha = {config.dirichlet_alpha:g}: in {MAX_DRAWS} draws some client "
+        f"always had fewer than client.min_samples = {config.min_samples} samples; raise "
+        f"dirichlet_alpha, or lower min_samples or federation.size = {clients}."
     )
 
 

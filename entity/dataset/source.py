@@ -13,7 +13,7 @@ from entity.config.schema import ConfigError
 from entity.dataset.augment import Augmentation
 from entity.dataset.files import Files
 from entity.dataset.images import Images, Selection
-from entity.dataset.partition import apportion, draw_per_class
+from entity.dataset.shares import apportion, draw_per_class
 from entity.seeding import Seeds
 
 log = logging.getLogger("entity")

@@ -13,15 +13,14 @@ from entity.dataset import Shares, partition
 from entity.dataset.partition import (
     MAX_DRAWS,
     SPLITS,
-    apportion,
     dirichlet_class,
     dirichlet_client,
-    draw_per_class,
     drop_noniid,
     iid,
     quantity,
     shards,
 )
+from entity.dataset.shares import apportion, draw_per_class
 from entity.seeding import Seeds
 
 SEEDS = Seeds(71)
@@ -33,6 +32,14 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 def config(**changes: object) -> ClientConfig:
     return ClientConfig(num_epochs=1, lr=0.1, batch_size=8, **changes)  # type: ignore[arg-type]
+
+
+def dirichlet(alpha: float, min_samples: int = 1) -> ClientConfig:
+    return config(dirichlet_alpha=alpha, min_samples=min_samples)
+
+
+def cut(per_client: int, min_samples: int = 1) -> ClientConfig:
+    return config(shards_per_client=per_client, min_samples=min_samples)
 
 
 def histogram(shares: Shares, labels: torch.Tensor) -> np.ndarray:
@@ -58,10 +65,10 @@ many_labels = st.lists(st.integers(0, 4), min_size=12, max_size=80).map(torch.te
 def test_every_split_uses_every_sample_once_and_leaves_no_client_empty(labels, clients, seed):
     for shares in (
         iid(labels, clients, rng(seed)),
-        dirichlet_client(labels, clients, 0.3, rng(seed)),
-        dirichlet_class(labels, min(clients, 3), 5.0, 1, rng(seed)),
-        quantity(labels, min(clients, 3), 5.0, 1, rng(seed)),
-        shards(labels, clients, 1 + seed % max(1, len(labels) // clients), 1, rng(seed)),
+        dirichlet_client(labels, clients, dirichlet(0.3), rng(seed)),
+        dirichlet_class(labels, min(clients, 3), dirichlet(5.0), rng(seed)),
+        quantity(labels, min(clients, 3), dirichlet(5.0), rng(seed)),
+        shards(labels, clients, cut(1 + seed % max(1, len(labels) // clients)), rng(seed)),
     ):
         assert used_once(shares, len(labels))
         assert shares.sizes.min() >= 1
@@ -97,9 +104,9 @@ def test_a_huge_alpha_gives_the_iid_proportions_within_two_percent(split):
 
 def test_a_small_alpha_skews_classes_over_clients_and_clients_over_classes():
     labels = balanced(500)
-    by_class = histogram(dirichlet_class(labels, 10, 0.3, 1, rng()), labels)
+    by_class = histogram(dirichlet_class(labels, 10, dirichlet(0.3), rng()), labels)
     assert np.median(by_class.max(axis=0)) > 150
-    by_client = histogram(dirichlet_client(labels, 10, 0.05, rng()), labels)
+    by_client = histogram(dirichlet_client(labels, 10, dirichlet(0.05), rng()), labels)
     assert by_client[0].max() > 400
 
 
@@ -107,29 +114,30 @@ def test_a_small_alpha_skews_classes_over_clients_and_clients_over_classes():
 def test_dirichlet_shares_are_random_samples_of_a_class(split):
     labels = torch.zeros(1000, dtype=torch.int64)
     if split == "class":
-        shares = dirichlet_class(labels, 2, 100.0, 1, rng())
+        shares = dirichlet_class(labels, 2, dirichlet(100.0), rng())
     else:
-        shares = dirichlet_client(labels, 2, 100.0, rng())
+        shares = dirichlet_client(labels, 2, dirichlet(100.0), rng())
     means = [float(share.float().mean()) for share in shares]
     assert means == pytest.approx([499.5, 499.5], rel=0.1)
 
 
 def test_dirichlet_class_sizes_differ_and_hold_the_minimum():
-    shares = dirichlet_class(balanced(500), 20, 0.5, 100, rng())
+    shares = dirichlet_class(balanced(500), 20, dirichlet(0.5, 100), rng())
     assert shares.sizes.min() >= 100
     assert np.ptp(shares.sizes.numpy()) > 50
 
 
 def test_dirichlet_client_sizes_are_equal_and_leftovers_go_one_each():
     assert (
-        sorted(dirichlet_client(balanced(10), 7, 0.1, rng()).sizes.tolist()) == [14] * 5 + [15] * 2
+        sorted(dirichlet_client(balanced(10), 7, dirichlet(0.1), rng()).sizes.tolist())
+        == [14] * 5 + [15] * 2
     )
 
 
 @pytest.mark.parametrize("split", [dirichlet_class, drop_noniid, quantity])
 def test_a_minimum_out_of_reach_names_alpha_and_the_mend(split):
     with pytest.raises(ConfigError) as caught:
-        split(balanced(10), 10, 0.01, 9, rng())
+        split(balanced(10), 10, dirichlet(0.01, 9), rng())
     text = str(caught.value)
     assert text.startswith("client.dirichlet_alpha = 0.01:")
     assert str(MAX_DRAWS) in text
@@ -151,7 +159,7 @@ UNEVEN = torch.tensor([0] * 40 + [1] * 100 + [3] * 60)
 @settings(max_examples=40, deadline=None)
 @given(clients=st.integers(1, 6), alpha=st.sampled_from([0.5, 1.0, 5.0]), seed=st.integers(0, 99))
 def test_drop_noniid_uses_no_sample_twice_and_no_class_beyond_the_rarest(clients, alpha, seed):
-    shares = drop_noniid(UNEVEN, clients, alpha, 1, rng(seed))
+    shares = drop_noniid(UNEVEN, clients, dirichlet(alpha), rng(seed))
     used = torch.cat(list(shares)).tolist()
     assert len(used) == len(set(used))
     of_class = histogram(shares, UNEVEN).sum(axis=0)
@@ -162,7 +170,7 @@ def test_drop_noniid_uses_no_sample_twice_and_no_class_beyond_the_rarest(clients
 
 
 def test_drop_noniid_is_the_floor_of_the_rarest_class_times_the_draw():
-    shares = drop_noniid(UNEVEN, 3, 1.0, 1, rng(5))
+    shares = drop_noniid(UNEVEN, 3, dirichlet(1.0), rng(5))
     p = rng(5).dirichlet(np.ones(3), size=4)
     expected = np.floor(p * 40).T
     expected[:, 2] = 0
@@ -171,7 +179,7 @@ def test_drop_noniid_is_the_floor_of_the_rarest_class_times_the_draw():
 
 def test_drop_noniid_takes_random_samples_of_a_class():
     labels = torch.tensor([0] * 1000 + [1] * 100)
-    shares = drop_noniid(labels, 2, 50.0, 1, rng())
+    shares = drop_noniid(labels, 2, dirichlet(50.0), rng())
     of_the_larger = torch.cat(list(shares))
     of_the_larger = of_the_larger[of_the_larger < 1000]
     assert of_the_larger.float().mean() == pytest.approx(499.5, rel=0.15)
@@ -181,10 +189,10 @@ def test_drop_noniid_draws_anew_where_the_original_leaves_a_client_empty():
     """With one sample of a class and many clients floor() leaves nothing to anybody."""
     labels = torch.tensor([0] + [1] * 50)
     with pytest.raises(ConfigError, match=r"^client\.dirichlet_alpha = 1: in 100 draws"):
-        drop_noniid(labels, 4, 1.0, 1, rng())
+        drop_noniid(labels, 4, dirichlet(1.0), rng())
     first_draw = np.floor(rng(1).dirichlet(np.full(8, 0.3), size=3) * 20)
     assert first_draw.sum(axis=0).min() == 0
-    assert drop_noniid(balanced(20, classes=3), 8, 0.3, 1, rng(1)).sizes.min() >= 1
+    assert drop_noniid(balanced(20, classes=3), 8, dirichlet(0.3), rng(1)).sizes.min() >= 1
 
 
 # --- shards
@@ -193,7 +201,7 @@ def test_drop_noniid_draws_anew_where_the_original_leaves_a_client_empty():
 def test_two_shards_of_balanced_classes_are_two_classes_or_one_twice():
     """20 clients on 10 classes of 40: 40 shards of 10, none across a border."""
     labels = balanced(40)
-    counts = histogram(shards(labels, 20, 2, 1, rng()), labels)
+    counts = histogram(shards(labels, 20, cut(2), rng()), labels)
     assert (counts.sum(axis=1) == 20).all()
     assert set(counts.flatten()) == {0, 10, 20}
 
@@ -204,7 +212,7 @@ def test_shards_hold_at_most_two_classes_where_no_class_is_smaller(labels, clien
     number = clients * per_client
     if len(labels) < number:
         return
-    shares = shards(labels, clients, per_client, 1, rng())
+    shares = shards(labels, clients, cut(per_client), rng())
     sizes = torch.bincount(labels)
     if sizes[sizes > 0].min() >= -(-len(labels) // number):
         assert (histogram(shares, labels) > 0).sum(axis=1).max() <= 2 * per_client
@@ -214,25 +222,25 @@ def test_shards_hold_at_most_two_classes_where_no_class_is_smaller(labels, clien
 
 def test_as_many_shards_as_classes_can_give_every_client_its_own():
     labels = balanced(10, classes=4)
-    counts = histogram(shards(labels, 4, 1, 1, rng()), labels)
+    counts = histogram(shards(labels, 4, cut(1), rng()), labels)
     assert sorted(counts.argmax(axis=1)) == [0, 1, 2, 3]
     assert (counts.max(axis=1) == 10).all()
 
 
 def test_shards_take_random_samples_of_a_class():
-    share = shards(torch.zeros(1000, dtype=torch.int64), 4, 1, 1, rng())[0]
+    share = shards(torch.zeros(1000, dtype=torch.int64), 4, cut(1), rng())[0]
     assert share.float().mean() == pytest.approx(499.5, rel=0.15)
 
 
 def test_more_shards_than_samples_are_refused():
     with pytest.raises(ConfigError, match=r"^client\.shards_per_client = 6: allowed is at most 5,"):
-        shards(balanced(5), 10, 6, 1, rng())
+        shards(balanced(5), 10, cut(6), rng())
 
 
 def test_shards_too_small_for_the_minimum_are_refused():
     # 30 shards of 3 or 4 samples, 20 of them of 3.
     with pytest.raises(ConfigError, match=r"^client\.min_samples = 10: allowed is at most 9, what"):
-        shards(balanced(10), 10, 3, 10, rng())
+        shards(balanced(10), 10, cut(3, 10), rng())
 
 
 # --- quantity
@@ -242,7 +250,7 @@ def test_shards_too_small_for_the_minimum_are_refused():
 @given(clients=st.integers(1, 8), seed=st.integers(0, 99))
 def test_quantity_skews_sizes_and_leaves_the_classes_alike(clients, seed):
     labels = balanced(100)
-    counts = histogram(quantity(labels, clients, 1.0, 1, rng(seed)), labels)
+    counts = histogram(quantity(labels, clients, dirichlet(1.0), rng(seed)), labels)
     shares = counts.sum(axis=1, keepdims=True) / 1000
     # A border between classes is off by less than one place a client, and a client's own by one.
     assert (np.abs(counts - shares * 100) <= 2 * clients * shares + 2).all()
@@ -250,7 +258,7 @@ def test_quantity_skews_sizes_and_leaves_the_classes_alike(clients, seed):
 
 def test_quantity_gives_small_clients_any_class():
     labels = balanced(100)
-    counts = histogram(quantity(labels, 300, 3.0, 1, rng()), labels)
+    counts = histogram(quantity(labels, 300, dirichlet(3.0), rng()), labels)
     small = counts[counts.sum(axis=1) <= 3]
     assert len(small) > 80
     held = small.sum(axis=0)
@@ -259,7 +267,7 @@ def test_quantity_gives_small_clients_any_class():
 
 def test_quantity_sizes_are_the_draw_rounded():
     labels = balanced(100)
-    sizes = quantity(labels, 5, 0.7, 1, rng(2)).sizes.numpy()
+    sizes = quantity(labels, 5, dirichlet(0.7), rng(2)).sizes.numpy()
     assert np.abs(sizes - rng(2).dirichlet(np.full(5, 0.7)) * 1000).max() < 1
     assert np.ptp(sizes) > 100
 
