@@ -62,6 +62,12 @@ JSON = st.recursive(
     max_leaves=6,
 )
 
+PLAIN = (
+    *(st.none(), st.booleans(), st.integers(0, 3), st.floats(0, 1), st.just({"rate": 0.5})),
+    *(st.sampled_from(["a", "round", "estimate"]), st.lists(st.integers(0, 3))),
+)
+"""Values that some of the kinds allow."""
+
 
 @pytest.mark.parametrize(
     ("kind", "value", "result"),
@@ -140,14 +146,22 @@ def test_numbers_of_hundreds_of_digits_are_refused_and_not_an_overflow(kind):
         schema.convert(kind, 10**5000, "x")  # Python prints no more than 4300 digits
 
 
-@given(st.sampled_from(KINDS), JSON)
-@settings(max_examples=300, deadline=None)
-def test_any_json_is_converted_or_refused_and_converting_twice_changes_nothing(kind, value):
-    try:
-        once = schema.convert(kind, value, "x")
-    except ConfigError:
-        return
-    assert schema.convert(kind, schema.dump(once), "x") == once
+def test_any_json_is_converted_or_refused_and_converting_twice_changes_nothing():
+    accepted = []
+
+    @given(st.sampled_from(KINDS), JSON | st.one_of(PLAIN))
+    @settings(max_examples=300, deadline=None)
+    def accepts(kind, value):
+        try:
+            once = schema.convert(kind, value, "x")
+        except ConfigError:
+            accepted.append(False)
+            return
+        accepted.append(True)
+        assert schema.convert(kind, schema.dump(once), "x") == once
+
+    accepts()
+    assert sum(accepted) > 0.05 * len(accepted)
 
 
 def test_unknown_keys_are_never_dropped():
@@ -228,14 +242,22 @@ def test_texts_that_do_not_fit_are_refused_as_the_user_wrote_them(kind, text, se
     assert str(refusal.value) == sentence
 
 
-@given(st.sampled_from(KINDS), st.text() | JSON.map(lambda value: json.dumps(value)))
-@settings(max_examples=200, deadline=None)
-def test_any_text_is_read_or_refused(kind, text):
-    try:
-        value = schema.parse_text(kind, text, "x")
-    except ConfigError:
-        return
-    assert schema.convert(kind, schema.dump(value), "x") == value
+def test_any_text_is_read_or_refused():
+    accepted = []
+
+    @given(st.sampled_from(KINDS), st.text() | (JSON | st.one_of(PLAIN)).map(json.dumps))
+    @settings(max_examples=200, deadline=None)
+    def accepts(kind, text):
+        try:
+            value = schema.parse_text(kind, text, "x")
+        except ConfigError:
+            accepted.append(False)
+            return
+        accepted.append(True)
+        assert schema.convert(kind, schema.dump(value), "x") == value
+
+    accepts()
+    assert sum(accepted) > 0.04 * len(accepted)
 
 
 def test_ranges_include_their_ends_unless_they_say_above():

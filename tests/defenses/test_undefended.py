@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from entity.defenses import DEFENSES, Undefended, UndefendedArgs
+from entity.defenses import Undefended, UndefendedArgs
 from entity.layout import ParamSpec
 from entity.training import Recipe, fit
 
@@ -99,7 +99,3 @@ def test_full_batch_steps_of_all_clients_are_one_central_step(make_updates, feda
     updates = make_updates(deltas, model=start, origin=origin.weights, num_samples=[2, 3, 7])
     answer = fedavg(updates, weighting="samples")
     torch.testing.assert_close(answer.weights, trained(slice(0, 12)), atol=1e-6, rtol=0)
-
-
-def test_it_is_registered_under_its_name():
-    assert DEFENSES["undefended"] is Undefended
