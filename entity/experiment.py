@@ -17,6 +17,7 @@ from entity.record.checkpoint import Snapshot
 from entity.record.rounds import Round
 from entity.server import Stream, admit
 from entity.setup.assembly import World, assemble
+from entity.setup.certificate import certificate
 from entity.setup.identity import default_name
 from entity.setup.journal import Journal
 from entity.setup.resume import continued, finished_run
@@ -88,7 +89,8 @@ def run(
             while state.round < config.federation.rounds:
                 state, played = play_round(world, engine, state)
                 on_round(journal.keep(state, played))
-        journal.finish(world.model(state.state).state_dict())
+        model = world.model(state.state)
+        journal.finish(model.state_dict(), certificate(world, model))
     return Result(config, folder, journal.rounds, journal.summary, state.state)
 
 

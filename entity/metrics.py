@@ -48,6 +48,12 @@ class Judge:
         """Judge the attack on these images from now on."""
         self._attacked = None if attacked is None else _ready(attacked, self.device)
 
+    def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw at most `count` clean test images (k, C, H, W) in [-1, 1], and their labels (k,)."""
+        x, y = self._clean
+        rows = torch.randperm(len(y), generator=generator)[:count].to(self.device)
+        return x[rows], y[rows]
+
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return `mta`, `asr` (NaN without an attack) and, with a threshold, the conditionals."""
         clean = logits(model, self._clean[0])

@@ -224,3 +224,15 @@ def test_detection_pools_rounds_as_one_confusion_matrix(rounds):
 )
 def test_lifespan_is_the_last_round_at_or_above_the_threshold(asr, threshold, rounds):
     assert lifespan(asr, threshold) == rounds
+
+
+def test_the_judge_draws_test_images_with_their_labels():
+    judge = Judge(images(BATCH), None)
+    x, y = judge.sample(9, torch.Generator().manual_seed(1))
+    again, _ = judge.sample(9, torch.Generator().manual_seed(1))
+    _, others = judge.sample(9, torch.Generator().manual_seed(2))
+    assert len(x) == 9
+    assert x[:, 0, -1].argmax(1).tolist() == y.tolist()
+    assert torch.equal(x, again)
+    assert others.tolist() != y.tolist()
+    assert len(judge.sample(10**6, torch.Generator())[0]) == len(BATCH)

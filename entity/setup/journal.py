@@ -47,6 +47,7 @@ class Journal(AbstractContextManager["Journal"]):
         """As it was last written."""
         self._detection = Detection()
         self._open = ExitStack()
+        self._certificate: dict[str, Any] | None = None
         self._begun = self._finished = False
 
     def begin(self, world: World) -> Snapshot:
@@ -100,9 +101,18 @@ class Journal(AbstractContextManager["Journal"]):
         self._trackers.wake()
         return self.rounds[-1]
 
-    def finish(self, model: Mapping[str, Tensor]) -> None:
-        """Write the last checkpoint, the final global model (a `state_dict`) and the summary."""
+    def finish(self, model: Mapping[str, Tensor], certificate: dict[str, Any] | None) -> None:
+        """Write the last checkpoint, the final global model and the summary.
+
+        Parameters
+        ----------
+        model
+            Its `state_dict`.
+        certificate
+            Of `entity.setup.certificate`, for the summary.
+        """
         self._checkpoints.flush()
+        self._certificate = certificate
         self._record.keep_model(model, self._identity)
         self._finished = True
         self._summarise("finished")
@@ -132,6 +142,8 @@ class Journal(AbstractContextManager["Journal"]):
             state=state,
             before=self._record.before,
         )
+        if self._certificate is not None:
+            self.summary["certificate"] = self._certificate
         self._record.summarise(self.summary)
 
 

@@ -1,23 +1,11 @@
-from math import log
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, norm
 from torch import nn
 
-from entity.defenses.crfl import (
-    Attacker,
-    Crfl,
-    CrflArgs,
-    certified_radius,
-    clip_to_norm,
-    smoothed_votes,
-    vote_bounds,
-)
-
-ONE = Attacker(share=0.05, scale=10, steps=30, lr=0.001, poisoned=0.05)
+from entity.defenses.crfl import Crfl, CrflArgs, clip_to_norm
+from entity.server.certificate import Threat, smoothed_votes, vote_bounds
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -79,68 +67,31 @@ def test_the_noise_is_on_parameters_alone_and_not_in_the_final_round(make_update
     assert torch.equal(released.weights, updates.global_weights)
 
 
-def linear() -> nn.Sequential:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+def test_predictions_are_the_votes_and_radii_those_of_their_bounds(make_resources):
     with torch.no_grad():
+        model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator(2)))
-    return model
+    x = torch.randn(30, 1, 4, 4, generator=generator(3))
+    resources = make_resources(model, classes=3)
+    threat = Threat(share=0.1, scale=2.0, steps=4, lr=0.05, poisoned=0.5)
+    server = Crfl(CrflArgs(sigma=0.3, certified_votes=50), resources)
+    predicted, radii = server.certify(model, x, threat)
+    rng = resources.seeds.generator("crfl votes")
+    votes = smoothed_votes(model, x, 3, 0.3, 50, rng)
+    assert torch.equal(predicted, votes.argmax(1))
+    lower, upper = vote_bounds(votes)
+    gap = (lower.sqrt() - upper.sqrt()) ** 2
+    # By the formula, for one attacker: sqrt(-ln(1 - gap) / 2) sigma / (p gamma tau eta q / n).
+    expected = (-(1 - gap).log() / 2).sqrt() * 0.3 / (0.1 * 2 * 4 * 0.05 * 0.5)
+    certified = lower > upper
+    torch.testing.assert_close(radii[certified], expected[certified])
+    assert (radii[~certified] == 0).all()
+    assert 0 < int(certified.sum()) < 30
 
 
-def test_without_noise_all_copies_vote_as_the_model():
-    model, x = linear(), torch.randn(9, 1, 4, 4, generator=generator(3))
-    found = smoothed_votes(model, x, 3, sigma=0.0, copies=5, rng=generator())
-    expected = 5 * nn.functional.one_hot(model(x).argmax(1), 3)
-    assert torch.equal(found, expected)
-
-
-def test_noise_splits_the_votes_and_leaves_the_model_as_it_was():
-    model, x = linear(), torch.randn(9, 1, 4, 4, generator=generator(3))
-    before = [parameter.clone() for parameter in model.parameters()]
-    found = smoothed_votes(model, x, 3, sigma=1.0, copies=40, rng=generator())
-    assert (found.sum(1) == 40).all()
-    assert (found.amax(1) < 40).any()
-    assert all(map(torch.equal, before, model.parameters()))
-    again = smoothed_votes(model, x, 3, sigma=1.0, copies=40, rng=generator())
-    assert torch.equal(found, again)
-
-
-@pytest.mark.parametrize("counts", [[90, 8, 2], [1000, 0, 0], [40, 30, 30]])
-def test_the_bounds_are_clopper_pearsons_for_all_classes_at_once(counts):
-    lower, upper = vote_bounds(torch.tensor([counts]), alpha=0.01)
-    copies, level = sum(counts), 1 - 2 * 0.01 / 6
-
-    def interval(count: int):
-        return binomtest(count, copies).proportion_ci(level, "exact")
-
-    assert lower.item() == pytest.approx(interval(counts[0]).low)
-    assert upper.item() == pytest.approx(min(interval(counts[1]).high, 1 - lower.item()))
-
-
-def test_the_radius_of_the_published_formula():
-    later = [(3.1, 0.5), (3.2, 0.01)]
-    found = certified_radius(0.8, 0.1, sigma=0.02, lipschitz=3.0, attackers=[ONE] * 2, later=later)
-    gap = (0.8**0.5 - 0.1**0.5) ** 2
-    spread = 2 * (0.05 * 10 * 30 * 0.001 * 0.05) ** 2
-    contraction = (2 * norm.cdf(6.2) - 1) * 1
-    expected = -log(1 - gap) * 0.02**2 / (2 * 2 * 9 * spread * contraction)
-    assert found**2 == pytest.approx(expected)
-
-
-def test_no_majority_is_no_certificate_and_no_attacker_no_limit():
-    facts = {"sigma": 0.01, "lipschitz": 1.0}
-    assert certified_radius(0.4, 0.4, attackers=[ONE], **facts) == 0
-    assert certified_radius(0.3, 0.6, attackers=[ONE], **facts) == 0
-    assert certified_radius(0.9, 0.1, attackers=[], **facts) == float("inf")
-    assert certified_radius(1.0, 0.0, attackers=[ONE], **facts) == float("inf")
-
-
-@given(p=st.floats(0.55, 0.99), more=st.floats(1.01, 3))
-def test_the_radius_grows_with_the_margin_and_shrinks_with_the_attack(p, more):
-    def radius(p_a: float, attacker: Attacker, sigma: float = 0.01) -> float:
-        return certified_radius(p_a, 1 - p_a, sigma=sigma, lipschitz=2, attackers=[attacker])
-
-    base = radius(p, ONE)
-    assert radius(min(0.999, p * 1.005), ONE) > base
-    assert radius(p, ONE._replace(scale=more * ONE.scale)) == pytest.approx(base / more)
-    assert radius(p, ONE, sigma=more * 0.01) == pytest.approx(base * more)
+def test_without_noise_nothing_is_certified(make_updates, make_resources):
+    resources = make_resources(make_updates([[1.0]]))
+    assert Crfl(CrflArgs(), resources).certified_images == 100
+    assert Crfl(CrflArgs(sigma=0.0), resources).certified_images == 0
+    assert Crfl(CrflArgs(certified_images=0), resources).certified_images == 0
