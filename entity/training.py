@@ -23,7 +23,7 @@ class Recipe:
     weight_decay: float
     batch_size: int
     epochs: int
-    bfloat16: bool = False
+    amp_enabled: bool = False
     """Run the forward pass under autocast to bfloat16."""
 
 
@@ -64,7 +64,7 @@ def fit(
         fused=True,
     )
     for x, y in batches:
-        with autocast(x.device, recipe.bfloat16):
+        with autocast(x.device, recipe.amp_enabled):
             value = loss(model, x, y)
         optimiser.zero_grad(set_to_none=True)
         value.backward()

@@ -101,7 +101,7 @@ def test_bfloat16_rounds_the_forward_pass_and_keeps_weights_in_float32():
     full, x, y = problem(64)
     half, _, _ = problem(64)
     fit(full, [(x, y)], recipe())
-    fit(half, [(x, y)], recipe(bfloat16=True))
+    fit(half, [(x, y)], recipe(amp_enabled=True))
     assert half.weight.dtype == torch.float32
     assert not torch.equal(full.weight, half.weight)
     torch.testing.assert_close(full.weight, half.weight, atol=2e-3, rtol=0)

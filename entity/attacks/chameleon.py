@@ -134,7 +134,7 @@ class Chameleon(Attacker):
         twin.train()
         for _ in range(args.poisoned_supcon_epochs):
             for x, y in self._batches(data, 1, rng):
-                with autocast(device, self.context.recipe.bfloat16):
+                with autocast(device, self.context.recipe.amp_enabled):
                     z = twin(x)
                 loss = supcon_loss(
                     z,
@@ -156,7 +156,7 @@ class Chameleon(Attacker):
         """Yield batches of features, from the encoder as it now is, and labels."""
         rng = self.context.seeds.generator("fit", round=broadcast.round, client=self.id)
         for x, y in self._batches(data, epochs, rng):
-            with torch.no_grad(), autocast(x.device, self.context.recipe.bfloat16):
+            with torch.no_grad(), autocast(x.device, self.context.recipe.amp_enabled):
                 seen = twin.features(x)
             yield seen, y
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from entity.client.data import LocalData
-from entity.client.poison import Memory
+from entity.client.poison import TriggerMemory
 from entity.dataset import Augmentation
 from entity.layout import ModelState, ParamSpec
 from entity.seeding import Seeds
@@ -24,7 +24,7 @@ class Broadcast:
     """The global model."""
     previous: Tensor | None = None
     """(P,) the global weights of the round before; what a client that watches knows."""
-    trigger: Memory = field(default_factory=dict[str, Tensor])
+    trigger: TriggerMemory = field(default_factory=dict[str, Tensor])
     """What the colluders of an adaptive poison have learnt; the server knows nothing of it."""
 
 

@@ -12,7 +12,7 @@ from entity.client.poisoning import choose, eligible
 from entity.config.fields import AttackConfig
 from entity.dataset.images import Images
 
-Memory = Mapping[str, Tensor]
+TriggerMemory = Mapping[str, Tensor]
 """What the colluders of an adaptive poison know, from round to round."""
 
 
@@ -88,7 +88,9 @@ class AdaptivePoison(Poison):
     """
 
     @abstractmethod
-    def adapt(self, model: nn.Module, images: Images, round: int, rng: torch.Generator) -> Memory:
+    def adapt(
+        self, model: nn.Module, images: Images, round: int, rng: torch.Generator
+    ) -> TriggerMemory:
         """Improve the poison, and return all of what it has learnt.
 
         Parameters
@@ -104,5 +106,5 @@ class AdaptivePoison(Poison):
         """
 
     @abstractmethod
-    def recall(self, memory: Memory) -> None:
+    def recall(self, memory: TriggerMemory) -> None:
         """Take what `adapt` returned, in this process or another; {} before the first time."""

@@ -1,49 +1,106 @@
-"""Where local training happens, as the experiment sees it."""
+"""What an engine is: where local training happens, as the experiment sees it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
+import torch
 from torch import Tensor
 
 from entity.client import Broadcast
 from entity.layout import ModelState
+from entity.setup.roster import Roster
 from entity.updates import Updates
 
 Accept = Callable[[int, ModelState], None]
 """Takes the model of a row of the round; it is overwritten as soon as this returns."""
 
+ClientMemory = dict[str, Tensor]
+"""What a client keeps from round to round."""
 
-class Engine(Protocol):
-    """Trains the selected clients of a round.
+
+class Engine(ABC):
+    """Trains the selected clients of a round; use it as a context manager.
 
     Every engine trains a client with one thread, the same memory format and the same optimiser,
     from the client's own random streams: their updates are identical to the bit.
+
+    Trained models are written into a matrix. It has a row for each client of a round; where models
+    are streamed (`settings.streaming`) it has `window` rows, and row r of the round is written
+    into row r mod `window`.
+
+    Parameters
+    ----------
+    roster
+        The federation.
+    window
+        Models that are held at once where they are streamed.
     """
 
-    memory: dict[int, dict[str, Tensor]]
+    memory: dict[int, ClientMemory]
     """What clients keep from round to round, by id, for those that keep anything.
 
     It is also the last checkpoint's: entries are replaced, never changed.
     """
+
+    def __init__(self, roster: Roster, window: int) -> None:
+        self.roster = roster
+        self.memory = {}
+        settings, rows = roster.config.settings, roster.config.federation.round_size
+        self.rows = min(rows, window) if settings.streaming else rows
+        self.weights = torch.zeros(self.rows, roster.spec.num_parameters)
+        self.buffers = torch.zeros(self.rows, roster.spec.num_buffers)
 
     def train(self, broadcast: Broadcast, client_ids: tuple[int, ...]) -> Updates:
         """Return the clients' updates, in the order of `client_ids`.
 
         The matrix belongs to the engine and is overwritten in the next round.
         """
-        ...
+        self.run(broadcast, client_ids, lambda row: None)
+        return self.roster.updates(broadcast, client_ids, self.weights, self.buffers)
 
     def stream(self, broadcast: Broadcast, client_ids: tuple[int, ...], accept: Accept) -> None:
-        """Hand on the clients' models as they come, in the order of `client_ids`, and keep none.
+        """Hand over the clients' models one by one, and keep none.
 
-        For `settings.streaming`, which also tells the engine to hold no matrix of the round.
+        Parameters
+        ----------
+        broadcast
+            The global model.
+        client_ids
+            Who trains.
+        accept
+            Called with the row and the model of each client, in the order of `client_ids`.
         """
-        ...
+        self.run(broadcast, client_ids, lambda row: accept(row, self.out(row)))
+
+    def out(self, row: int) -> ModelState:
+        """Return the vectors, views of the matrix, that the model of a row is written into."""
+        return ModelState(self.weights[row % self.rows], self.buffers[row % self.rows])
+
+    @abstractmethod
+    def run(
+        self, broadcast: Broadcast, client_ids: tuple[int, ...], deliver: Callable[[int], None]
+    ) -> None:
+        """Train clients, each into `self.out(row)`.
+
+        Parameters
+        ----------
+        broadcast
+            The global model.
+        client_ids
+            Who trains, by row of the round.
+        deliver
+            Called with each row, from 0 up, once its model is there. The next row that shares its
+            place in the matrix is trained only afterwards.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop what the engine started."""
 
     def __enter__(self) -> Self:
-        """Return the engine."""
-        ...
+        return self
 
     def __exit__(
         self,
@@ -51,5 +108,4 @@ class Engine(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Stop what the engine started."""
-        ...
+        self.close()

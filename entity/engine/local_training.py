@@ -1,4 +1,4 @@
-"""What one worker needs to train clients one after another: a model, and the clients' memory."""
+"""Training one client after another with one model, as a worker or a Flower node does."""
 
 import threading
 from collections.abc import Generator
@@ -14,7 +14,7 @@ from entity.seeding import global_stream
 from entity.setup.roster import Roster
 
 
-class Workbench:
+class LocalTrainer:
     """Trains one client at a time in the calling process, with one thread."""
 
     def __init__(self, roster: Roster) -> None:
@@ -26,7 +26,24 @@ class Workbench:
     def train(
         self, broadcast: Broadcast, client_id: int, out: ModelState, memory: dict[str, Tensor]
     ) -> dict[str, Tensor]:
-        """Train a client, write its model into `out`, and return what it wants to remember."""
+        """Train a client.
+
+        Parameters
+        ----------
+        broadcast
+            The global model.
+        client_id
+            Who trains.
+        out
+            Vectors that the trained model is written into.
+        memory
+            What the client has kept from its last round.
+
+        Returns
+        -------
+        dict
+            What it keeps for its next one.
+        """
         spec = self.roster.spec
         with single_threaded():
             client = self.roster.client(client_id)

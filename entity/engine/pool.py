@@ -20,18 +20,19 @@ import torch
 from torch import Tensor, multiprocessing
 
 from entity.client import Broadcast
-from entity.client.poison import Memory
+from entity.client.poison import TriggerMemory
 from entity.engine.allocator import keep_pages
-from entity.engine.local_training import Workbench
-from entity.engine.schedule import Turn, Turns
-from entity.engine.worker_engine import Crew
+from entity.engine.contract import ClientMemory
+from entity.engine.local_training import LocalTrainer
+from entity.engine.schedule import Schedule, Task
+from entity.engine.worker_engine import WorkerEngine
 from entity.layout import ModelState
 from entity.setup.roster import Roster
 
 
 @dataclass(frozen=True)
-class _Board:
-    """The memory that parent and workers share."""
+class _SharedModels:
+    """The models that lie in memory which parent and workers share."""
 
     sent: ModelState
     previous: Tensor
@@ -40,32 +41,32 @@ class _Board:
 
 
 @dataclass(frozen=True)
-class _Task:
-    """What a worker is sent; all else lies on the board."""
+class _Request:
+    """What a worker is sent; the models lie in shared memory."""
 
     round: int
     client: int
-    slot: int
-    """Row of the board's matrices for the model."""
+    row: int
+    """Row of the shared matrix that the model is written into."""
     has_previous: bool
-    memory: dict[str, Tensor]
-    trigger: Memory
+    memory: ClientMemory
+    trigger: TriggerMemory
 
 
 @dataclass
 class _Worker:
     process: SpawnProcess
     pipe: "Connection[Any, Any]"
-    turn: Turn | None = None
+    task: Task | None = None
 
 
-class Pool(Crew):
+class Pool(WorkerEngine):
     """Persistent worker processes, one thread each."""
 
     def __init__(self, roster: Roster, workers: int) -> None:
         super().__init__(roster, workers)
         spec = roster.spec
-        self._board = _Board(
+        self._shared = _SharedModels(
             ModelState(
                 torch.zeros(spec.num_parameters).share_memory_(),
                 torch.zeros(spec.num_buffers).share_memory_(),
@@ -79,37 +80,42 @@ class Pool(Crew):
         rows = roster.config.federation.round_size
         self._workers = [self._start() for _ in range(min(workers, rows))]
 
-    def run(self, broadcast: Broadcast, turns: Turns) -> None:
+    @property
+    def processes(self) -> list[SpawnProcess]:
+        """The worker processes."""
+        return [worker.process for worker in self._workers]
+
+    def carry_out(self, broadcast: Broadcast, schedule: Schedule) -> None:
         """Send the workers their tasks over pipes, and the models through shared memory."""
-        board = self._board
-        board.sent.weights.copy_(broadcast.state.weights)
-        board.sent.buffers.copy_(broadcast.state.buffers)
+        shared = self._shared
+        shared.sent.weights.copy_(broadcast.state.weights)
+        shared.sent.buffers.copy_(broadcast.state.buffers)
         if broadcast.previous is not None:
-            board.previous.copy_(broadcast.previous)
-        while not turns.over:
+            shared.previous.copy_(broadcast.previous)
+        while not schedule.done:
             for worker in self._workers:
-                if worker.turn is None and (turn := turns.take()) is not None:
-                    worker.turn = turn
-                    with contextlib.suppress(BrokenPipeError):  # found dead just below
-                        worker.pipe.send(self._task(broadcast, turn))
-            busy = [worker for worker in self._workers if worker.turn]
+                if worker.task is None and (task := schedule.take()) is not None:
+                    worker.task = task
+                    with contextlib.suppress(BrokenPipeError):  # seen to be dead just below
+                        worker.pipe.send(self._request(broadcast, task))
+            busy = [worker for worker in self._workers if worker.task]
             ready = wait([w.pipe for w in busy] + [w.process.sentinel for w in busy])
             for worker in busy:
-                assert worker.turn is not None
+                assert worker.task is not None
                 if worker.pipe in ready and (answer := _receive(worker.pipe)) is not None:
-                    turns.book(worker.turn, answer)
-                    worker.turn = None
+                    schedule.complete(worker.task, answer)
+                    worker.task = None
                 elif worker.pipe in ready or worker.process.sentinel in ready:
-                    turn, code = worker.turn, self._replace(worker)
-                    turns.lost(turn, "worker", f"exit {code}", self.spoil)
+                    task, code = worker.task, self._replace(worker)
+                    schedule.lost(task, "worker", f"exit {code}", self.invalidate)
 
-    def _task(self, broadcast: Broadcast, turn: Turn) -> _Task:
-        return _Task(
+    def _request(self, broadcast: Broadcast, task: Task) -> _Request:
+        return _Request(
             broadcast.round,
-            turn.client,
-            turn.row % self.slots,
+            task.client,
+            task.row % self.rows,
             broadcast.previous is not None,
-            self.memory.get(turn.client, {}),
+            self.memory.get(task.client, {}),
             broadcast.trigger,
         )
 
@@ -118,14 +124,14 @@ class Pool(Crew):
         worker.process.join()
         code = worker.process.exitcode
         fresh = self._start()
-        worker.process, worker.pipe, worker.turn = fresh.process, fresh.pipe, None
+        worker.process, worker.pipe, worker.task = fresh.process, fresh.pipe, None
         return code
 
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
-            target=_work, args=(self.roster, self._board, theirs), daemon=True
+            target=_work, args=(self.roster, self._shared, theirs), daemon=True
         )
         with _no_interrupts():
             process.start()
@@ -151,22 +157,22 @@ def _receive(pipe: "Connection[Any, Any]") -> "dict[str, Tensor] | str | None":
         return None
 
 
-def _work(roster: Roster, board: _Board, pipe: "Connection[Any, Any]") -> None:
+def _work(roster: Roster, shared: _SharedModels, pipe: "Connection[Any, Any]") -> None:
     torch.set_num_threads(1)
     keep_pages()
-    bench = Workbench(roster)
+    trainer = LocalTrainer(roster)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            task: _Task = pipe.recv()
+            request: _Request = pipe.recv()
             broadcast = Broadcast(
-                task.round,
-                board.sent,
-                board.previous if task.has_previous else None,
-                task.trigger,
+                request.round,
+                shared.sent,
+                shared.previous if request.has_previous else None,
+                request.trigger,
             )
-            out = ModelState(board.weights[task.slot], board.buffers[task.slot])
+            out = ModelState(shared.weights[request.row], shared.buffers[request.row])
             try:
-                answer = bench.train(broadcast, task.client, out, task.memory)
+                answer = trainer.train(broadcast, request.client, out, request.memory)
             except Exception:
                 answer = traceback.format_exc()
             pipe.send(answer)

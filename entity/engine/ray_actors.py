@@ -3,7 +3,7 @@
 Moritz et al., "Ray: A Distributed Framework for Emerging AI Applications", OSDI 2018, arXiv
 1712.05889. An actor has one core and one thread and lives as long as the experiment. The global
 model is put into Ray's object store once a round, which brings it to every node once; the data
-set never travels where a node has it (`parcel`). A client whose actor or node is lost is tried
+set never travels where a node has it (`transfer`). A client whose actor or node is lost is tried
 once more on the others, as in the pool.
 """
 
@@ -18,21 +18,22 @@ import torch
 from numpy.typing import NDArray
 
 from entity.client import Broadcast
-from entity.client.poison import Memory as Trigger
+from entity.client.poison import TriggerMemory
 from entity.config.schema import ConfigError
 from entity.engine.allocator import keep_pages
-from entity.engine.local_training import Workbench
+from entity.engine.contract import ClientMemory
+from entity.engine.local_training import LocalTrainer
 from entity.engine.ray_cluster import join, require_ray
-from entity.engine.schedule import Memory, Turn, Turns
-from entity.engine.transfer import Parcel
-from entity.engine.worker_engine import Crew
+from entity.engine.schedule import Schedule, Task
+from entity.engine.transfer import PackedRoster
+from entity.engine.worker_engine import WorkerEngine
 from entity.layout import ModelState
 from entity.setup.roster import Roster
 
 log = logging.getLogger("entity")
 
 PATIENCE = 60.0
-"""Seconds without any actor after which the user is told what we wait for."""
+"""Seconds without any actor after which the log says that we wait for one."""
 
 
 class _Sent(NamedTuple):
@@ -42,7 +43,7 @@ class _Sent(NamedTuple):
     weights: NDArray[np.float32]
     buffers: NDArray[np.float32]
     previous: NDArray[np.float32] | None
-    trigger: Trigger
+    trigger: TriggerMemory
 
 
 class _Model(NamedTuple):
@@ -50,7 +51,7 @@ class _Model(NamedTuple):
 
     weights: NDArray[np.float32]
     buffers: NDArray[np.float32]
-    memory: Memory
+    memory: ClientMemory
 
 
 class _Ready(NamedTuple):
@@ -62,16 +63,16 @@ class _Ready(NamedTuple):
     """Why it cannot train."""
 
 
-class Hand:
+class TrainingActor:
     """What an actor runs."""
 
-    def open(self, parcel: Parcel) -> _Ready:
-        """Build the workbench."""
+    def open(self, packed: PackedRoster) -> _Ready:
+        """Build the model, and map the images."""
         torch.set_num_threads(1)
         keep_pages()
         fault = ""
         try:
-            self.bench = Workbench(parcel.open())
+            self.trainer = LocalTrainer(packed.unpack())
         except ConfigError as error:
             fault = str(error)
         except Exception:
@@ -79,17 +80,17 @@ class Hand:
         return self.ping()._replace(fault=fault)
 
     def ping(self) -> _Ready:
-        """Say where this is."""
+        """Say which node this is."""
         return _Ready(importlib.import_module("ray").util.get_node_ip_address())
 
-    def train(self, sent: _Sent, client: int, memory: Memory) -> _Model | str:
+    def train(self, sent: _Sent, client: int, memory: ClientMemory) -> _Model | str:
         """Train a client; return its model, or the traceback of its error."""
         previous = None if sent.previous is None else torch.tensor(sent.previous)
         state = ModelState(torch.tensor(sent.weights), torch.tensor(sent.buffers))
         broadcast = Broadcast(sent.round, state, previous, sent.trigger)
         out = ModelState(torch.empty_like(state.weights), torch.empty_like(state.buffers))
         try:
-            kept = self.bench.train(broadcast, client, out, memory)
+            kept = self.trainer.train(broadcast, client, out, memory)
         except Exception:
             return traceback.format_exc()
         return _Model(out.weights.numpy(), out.buffers.numpy(), kept)
@@ -99,13 +100,13 @@ class Hand:
 class _Worker:
     actor: Any
     answer: Any
-    """Reference to what it was asked for last; null while it is idle."""
-    turn: Turn | None = None
-    """Whom it trains; null while it gets ready."""
+    """Reference to the answer that it owes; None while it is idle."""
+    task: Task | None = None
+    """Whom it trains; None while it gets ready."""
     node: str = ""
 
 
-class RayActors(Crew):
+class RayActors(WorkerEngine):
     """Persistent actors of Ray, one core each."""
 
     def __init__(self, roster: Roster, workers: int) -> None:
@@ -123,16 +124,16 @@ class RayActors(Crew):
                 for name in ("RayActorError", "ObjectLostError", "NodeDiedError")
             )
             gpus = int(roster.device.type == "cuda")
-            self._hand = self._ray.remote(Hand).options(num_cpus=1, num_gpus=gpus)
-            self._parcel = self._ray.put(Parcel.of(roster))
+            self._actor = self._ray.remote(TrainingActor).options(num_cpus=1, num_gpus=gpus)
+            self._packed = self._ray.put(PackedRoster.of(roster))
             rows = roster.config.federation.round_size
             self._workers.extend(self._start() for _ in range(min(max(1, workers), rows)))
         except BaseException:
             self.close()
             raise
 
-    def run(self, broadcast: Broadcast, turns: Turns) -> None:
-        """Put the broadcast into the store once, and give every idle actor a turn."""
+    def carry_out(self, broadcast: Broadcast, schedule: Schedule) -> None:
+        """Put the broadcast into the store once, and give every idle actor a task."""
         state, previous = broadcast.state, broadcast.previous
         sent = self._ray.put(
             _Sent(
@@ -143,50 +144,50 @@ class RayActors(Crew):
                 broadcast.trigger,
             )
         )
-        while not turns.over:
+        while not schedule.done:
             for worker in self._workers:
-                if worker.answer is None and (turn := turns.take()) is not None:
-                    memory = self.memory.get(turn.client, {})
-                    worker.turn = turn
-                    worker.answer = worker.actor.train.remote(sent, turn.client, memory)
+                if worker.answer is None and (task := schedule.take()) is not None:
+                    memory = self.memory.get(task.client, {})
+                    worker.task = task
+                    worker.answer = worker.actor.train.remote(sent, task.client, memory)
             asked = [worker for worker in self._workers if worker.answer is not None]
             answers = [worker.answer for worker in asked]
             ready, _ = self._ray.wait(answers, timeout=PATIENCE)
-            if ready:  # and all others that are, so that no actor waits for its next turn
+            if ready:  # and all others that are, so that no actor waits for its next task
                 ready, _ = self._ray.wait(answers, num_returns=len(answers), timeout=0)
-            elif not any(worker.turn for worker in asked):
+            elif not any(worker.task for worker in asked):
                 log.warning("ray: no core is free; waiting for one")
             for worker in asked:
                 if worker.answer in ready:
-                    self._book(worker, turns)
+                    self._receive(worker, schedule)
 
-    def _book(self, worker: _Worker, turns: Turns) -> None:
-        turn, answer = worker.turn, worker.answer
+    def _receive(self, worker: _Worker, schedule: Schedule) -> None:
+        task, answer = worker.task, worker.answer
         try:
-            said: _Ready | _Model | str = self._ray.get(answer)
+            reply: _Ready | _Model | str = self._ray.get(answer)
         except self._lost:
             self._replace(worker)
-            if turn is not None:
-                turns.lost(turn, "actor", f"on {worker.node}", self.spoil)
+            if task is not None:
+                schedule.lost(task, "actor", f"on {worker.node}", self.invalidate)
             return
-        worker.turn = worker.answer = None
-        if isinstance(said, _Ready):
-            worker.node = said.node
-            if said.fault:
-                raise ConfigError(f"ray: node {said.node} cannot train: {said.fault}")
+        worker.task = worker.answer = None
+        if isinstance(reply, _Ready):
+            worker.node = reply.node
+            if reply.fault:
+                raise ConfigError(f"ray: node {reply.node} cannot train: {reply.fault}")
             return
-        assert turn is not None
-        if isinstance(said, str):
-            turns.book(turn, said)
+        assert task is not None
+        if isinstance(reply, str):
+            schedule.complete(task, reply)
         else:
-            place = self.place(turn.row)
-            np.copyto(place.weights.numpy(), said.weights)
-            np.copyto(place.buffers.numpy(), said.buffers)
-            turns.book(turn, said.memory)
+            out = self.out(task.row)
+            np.copyto(out.weights.numpy(), reply.weights)
+            np.copyto(out.buffers.numpy(), reply.buffers)
+            schedule.complete(task, reply.memory)
 
     def _start(self) -> _Worker:
-        actor = self._hand.remote()
-        return _Worker(actor, actor.open.remote(self._parcel))
+        actor = self._actor.remote()
+        return _Worker(actor, actor.open.remote(self._packed))
 
     def _replace(self, worker: _Worker) -> None:
         """Start an actor in place of a lost one, and ask the idle ones whether they are there.
@@ -196,7 +197,7 @@ class RayActors(Crew):
         """
         self._ray.kill(worker.actor)
         fresh = self._start()
-        worker.actor, worker.answer, worker.turn = fresh.actor, fresh.answer, None
+        worker.actor, worker.answer, worker.task = fresh.actor, fresh.answer, None
         for other in self._workers:
             if other.answer is None:
                 other.answer = other.actor.ping.remote()

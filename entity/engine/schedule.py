@@ -1,6 +1,6 @@
-"""Who trains next in a round, and what becomes of a client whose worker is lost.
+"""Who trains next in a round, and what happens to a client whose worker is lost.
 
-What the pool and Ray have in common: they differ in how a worker is reached, not in this.
+The pool and Ray share this; they differ in how a worker is reached.
 """
 
 import logging
@@ -9,23 +9,22 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-log = logging.getLogger("entity")
+from entity.engine.contract import ClientMemory
 
-Memory = dict[str, Tensor]
-"""What a client keeps from round to round."""
+log = logging.getLogger("entity")
 
 
 @dataclass(frozen=True)
-class Turn:
+class Task:
     """One client's training in one round."""
 
     row: int
-    """Its place in the round."""
+    """Its position in the round."""
     client: int
 
 
-class Turns:
-    """The turns of a round: handed out, booked, or lost and tried once more.
+class Schedule:
+    """The tasks of a round: handed out, completed, or lost and tried once more.
 
     Parameters
     ----------
@@ -34,21 +33,21 @@ class Turns:
     order
         The rows, in the order in which they begin.
     memory
-        The engine's; what a client answers is put there.
+        The engine's; a client's answer is stored there.
     deliver
-        Called with each row in turn, from 0 up, as soon as all rows before it are done, too.
+        Called with each row, from 0 up, as soon as it and all rows before it are completed.
     window
-        Rows that may be begun, but not delivered: where there are fewer places to put a model
-        than clients. It takes rows that begin in their order. Null sets no bound.
+        Rows that may be begun, but not delivered: where a matrix has fewer rows than the round.
+        A window smaller than the round needs rows that begin in their order. None sets no bound.
 
     Examples
     --------
-    >>> turns = Turns((7, 3), [1, 0], {})
-    >>> first = turns.take()
+    >>> schedule = Schedule((7, 3), [1, 0], {})
+    >>> first = schedule.take()
     >>> first
-    Turn(row=1, client=3)
-    >>> turns.book(first, {})
-    >>> turns.over
+    Task(row=1, client=3)
+    >>> schedule.complete(first, {})
+    >>> schedule.done
     False
     """
 
@@ -56,32 +55,32 @@ class Turns:
         self,
         client_ids: Sequence[int],
         order: Sequence[int],
-        memory: dict[int, Memory],
+        memory: dict[int, ClientMemory],
         deliver: Callable[[int], None] = lambda row: None,
         window: int | None = None,
     ) -> None:
-        self._waiting = [Turn(row, client_ids[row]) for row in reversed(order)]
+        self._waiting = [Task(row, client_ids[row]) for row in reversed(order)]
         self._memory = memory
         self._deliver = deliver
         self._rows = len(client_ids)
         self._window = self._rows if window is None else window
-        self._tried: set[int] = set()
-        self._done: set[int] = set()
+        self._retried: set[int] = set()
+        self._completed: set[int] = set()
         self._delivered = 0
 
     @property
-    def over(self) -> bool:
+    def done(self) -> bool:
         """Whether all clients are done."""
         return self._delivered == self._rows
 
-    def take(self) -> Turn | None:
-        """Return whose turn it is; null if nobody waits, or there is no place for a model."""
+    def take(self) -> Task | None:
+        """Return the next task; None if none is waiting, or its row of the matrix is in use."""
         if not self._waiting or self._waiting[-1].row >= self._delivered + self._window:
             return None
         return self._waiting.pop()
 
-    def book(self, turn: Turn, answer: Memory | str) -> None:
-        """Take in a worker's answer: what the client remembers, or the traceback of its error.
+    def complete(self, task: Task, answer: ClientMemory | str) -> None:
+        """Record a worker's answer: the client's memory, or the traceback of its error.
 
         Raises
         ------
@@ -89,29 +88,37 @@ class Turns:
             If the client failed.
         """
         if isinstance(answer, str):
-            raise RuntimeError(f"client {turn.client} failed in a worker:\n{answer}")
+            raise RuntimeError(f"client {task.client} failed in a worker:\n{answer}")
         if answer:
-            self._memory[turn.client] = answer
-        self._finish(turn)
+            self._memory[task.client] = answer
+        self._finish(task)
 
-    def lost(self, turn: Turn, worker: str, why: str, spoil: Callable[[int], None]) -> None:
+    def lost(self, task: Task, worker: str, why: str, invalidate: Callable[[int], None]) -> None:
         """Let a client whose worker died try once more, and only once.
 
-        The second time it is this client that fails, not the round: `spoil` fills its row with
-        NaN, which the server's gate refuses.
-        """
-        if turn.row in self._tried:
-            log.warning("client %s: its %s died again (%s); refused", turn.client, worker, why)
-            spoil(turn.row)
-            self._finish(turn)
-            return
-        log.warning("client %s: its %s died (%s); trying once more", turn.client, worker, why)
-        self._tried.add(turn.row)
-        self._waiting.append(turn)
+        The second time it is this client that fails, not the round.
 
-    def _finish(self, turn: Turn) -> None:
-        self._done.add(turn.row)
-        while self._delivered in self._done:
+        Parameters
+        ----------
+        task
+            What the worker was doing.
+        worker, why
+            The kind of worker and the circumstances, for the log.
+        invalidate
+            Fills the row of a client that has failed with what the server's gate refuses.
+        """
+        if task.row in self._retried:
+            log.warning("client %s: its %s died again (%s); refused", task.client, worker, why)
+            invalidate(task.row)
+            self._finish(task)
+            return
+        log.warning("client %s: its %s died (%s); trying once more", task.client, worker, why)
+        self._retried.add(task.row)
+        self._waiting.append(task)
+
+    def _finish(self, task: Task) -> None:
+        self._completed.add(task.row)
+        while self._delivered in self._completed:
             self._deliver(self._delivered)
             self._delivered += 1
 

@@ -1,6 +1,6 @@
 """Local SGD of several models at once, as one model whose tensors have one more dimension."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,10 @@ Batch = tuple[Tensor, Tensor]
 def fit_stacked(
     model: nn.Module,
     start: Mapping[str, Tensor],
-    lessons: Sequence[Iterator[Batch]],
+    batches: Sequence[Iterator[Batch]],
     recipe: Recipe,
 ) -> list[dict[str, Tensor]]:
-    """Train k copies of a model, each on batches of its own, as `loops.fit` trains each.
+    """Train k copies of a model, each on batches of its own, as `training.fit` trains each.
 
     Batches of a step that differ in size are padded, with a weight of zero in the loss; a copy
     that runs out of batches is taken out of the stack.
@@ -30,7 +30,7 @@ def fit_stacked(
         Gives the architecture, in training mode; without buffers and without dropout.
     start
         The parameters that all copies start from.
-    lessons
+    batches
         k sequences of batches.
     recipe
         Rates and precision.
@@ -40,38 +40,60 @@ def fit_stacked(
     list
         The parameters of each copy, by name.
     """
-    names = list(start)
-    values = [torch.stack([start[name]] * len(lessons)) for name in names]
-    momenta = [torch.zeros_like(value) for value in values]
-    active = list(range(len(lessons)))
+    gradient = _gradient_of(model)
+    stack = _Stack(start, len(batches))
     trained: dict[int, dict[str, Tensor]] = {}
+    while stack.copies:
+        drawn = [next(batches[copy], None) for copy in stack.copies]
+        trained |= stack.take_out([row for row, batch in enumerate(drawn) if batch is None])
+        present = [batch for batch in drawn if batch is not None]
+        if present:
+            x, y, weight = _padded(present)
+            with autocast(x.device, recipe.amp_enabled):
+                gradients = gradient(stack.parameters, x, y, weight)
+            stack.step(gradients, recipe)
+    return [trained[copy] for copy in range(len(batches))]
+
+
+def _gradient_of(model: nn.Module) -> Callable[..., dict[str, Tensor]]:
+    """Return the gradient of the weighted cross entropy, for stacked parameters and batches."""
 
     def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         answers = functional_call(model, parameters, (x,))
         return (F.cross_entropy(answers, y, reduction="none") * weight).sum()
 
-    gradient = vmap(grad(loss))
-    while active:
-        batches = [next(lessons[each], None) for each in active]
-        stay = [place for place, batch in enumerate(batches) if batch is not None]
-        for place, each in enumerate(active):
-            if batches[place] is None:
-                trained[each] = {
-                    name: value[place].clone() for name, value in zip(names, values, strict=True)
-                }
-        if len(stay) < len(active):
-            active = [active[place] for place in stay]
-            values = [value[stay] for value in values]
-            momenta = [momentum[stay] for momentum in momenta]
-        if not active:
-            break
-        x, y, weight = _padded([batch for batch in batches if batch is not None])
-        with autocast(x.device, recipe.bfloat16):
-            answer = gradient(dict(zip(names, values, strict=True)), x, y, weight)
-        for place, name in enumerate(names):
-            slope = answer[name].add_(values[place], alpha=recipe.weight_decay)
-            values[place].sub_(momenta[place].mul_(recipe.momentum).add_(slope), alpha=recipe.lr)
-    return [trained[each] for each in range(len(lessons))]
+    return vmap(grad(loss))
+
+
+class _Stack:
+    """Copies of a model in training: parameters and momenta with one more dimension."""
+
+    def __init__(self, start: Mapping[str, Tensor], k: int) -> None:
+        self.copies = list(range(k))
+        """Numbers of the copies that still train, by row of the stack."""
+        self.parameters = {name: torch.stack([value] * k) for name, value in start.items()}
+        self.momenta = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
+
+    def take_out(self, rows: Sequence[int]) -> dict[int, dict[str, Tensor]]:
+        """Remove some rows; return their parameters by the numbers of the copies."""
+        if not rows:
+            return {}
+        ended = {
+            self.copies[row]: {name: value[row].clone() for name, value in self.parameters.items()}
+            for row in rows
+        }
+        stay = [row for row in range(len(self.copies)) if row not in rows]
+        self.copies = [self.copies[row] for row in stay]
+        self.parameters = {name: value[stay] for name, value in self.parameters.items()}
+        self.momenta = {name: value[stay] for name, value in self.momenta.items()}
+        return ended
+
+    def step(self, gradients: dict[str, Tensor], recipe: Recipe) -> None:
+        """Take a step of SGD with momentum and weight decay."""
+        for name, value in self.parameters.items():
+            slope = gradients[name].add_(value, alpha=recipe.weight_decay)
+            momentum = self.momenta[name].mul_(recipe.momentum).add_(slope)
+            value.sub_(momentum, alpha=recipe.lr)
 
 
 def _padded(batches: Sequence[Batch]) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,7 +104,7 @@ def _padded(batches: Sequence[Batch]) -> tuple[Tensor, Tensor, Tensor]:
     x = first.new_zeros(len(batches), most, *first.shape[1:])
     y = labels.new_zeros(len(batches), most)
     weight = first.new_zeros(len(batches), most)
-    for place, (images, classes) in enumerate(batches):
-        size = sizes[place]
-        x[place, :size], y[place, :size], weight[place, :size] = images, classes, 1 / size
+    for row, (images, classes) in enumerate(batches):
+        size = sizes[row]
+        x[row, :size], y[row, :size], weight[row, :size] = images, classes, 1 / size
     return x, y, weight

@@ -11,7 +11,7 @@ from entity.setup.roster import Roster
 
 
 @dataclass(frozen=True)
-class Parcel:
+class PackedRoster:
     """A roster, without its images where they come from a cache: a node maps its own.
 
     Images that lie in memory, such as those that a package brings along, travel inside.
@@ -19,12 +19,12 @@ class Parcel:
 
     roster: Roster
     folder: Path | None
-    """The data folder of whoever packs; null if the images are inside."""
+    """The data folder where it was packed; None if the images are inside."""
     sha256: str
     """Hash of the pixels."""
 
     @classmethod
-    def of(cls, roster: Roster) -> "Parcel":
+    def of(cls, roster: Roster) -> "PackedRoster":
         """Pack a roster."""
         images = roster.images
         if not isinstance(images, Selection) or not isinstance(images.images, Mapped):
@@ -33,15 +33,16 @@ class Parcel:
         bare = Images(images.images.x[:0].clone(), images.images.y[:0].clone())
         return cls(replace(roster, images=bare), folder, images.images.known_sha256())
 
-    def open(self) -> Roster:
+    def unpack(self) -> Roster:
         """Return the roster, with the images of this machine's data folder.
 
-        That is the packer's if it exists here, too, else the one that DROP_DATA names.
+        That is the folder where it was packed, if it exists here, too, else the one that DROP_DATA
+        names.
 
         Raises
         ------
         ConfigError
-            If there are no images, or others than the packer's.
+            If there are no images, or not the same ones.
         """
         if self.folder is None:
             return self.roster

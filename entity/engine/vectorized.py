@@ -9,119 +9,103 @@ deeper networks part further: 7e-4 in a round of `mnist5k/drop`, 4e-3 on `resnet
 """
 
 import logging
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Mapping
 
-import torch
 from torch import nn
 
 from entity.client import Attacker, Broadcast, Client, LocalData
 from entity.client.poison import AdaptivePoison
-from entity.engine.contract import Accept
-from entity.engine.local_training import Workbench, single_threaded
-from entity.engine.schedule import Memory
+from entity.engine.inline import Inline
+from entity.engine.local_training import single_threaded
 from entity.engine.stacked import fit_stacked
 from entity.federation import poisons_in
 from entity.layout import ModelState
 from entity.setup.roster import Roster
 from entity.training import Recipe
-from entity.updates import Updates
 
 log = logging.getLogger("entity")
 
-_OWN_WAY = ("train", "batches", "local_loss", "state_dict")
+_PLAIN_LOOP = ("train", "batches", "local_loss", "state_dict")
 """Methods that a client must have from `Client` to be stacked."""
 
 
-class Vectorized:
+class Vectorized(Inline):
     """Stacks the clients that train by the plain loop; the others train one after another."""
 
     def __init__(self, roster: Roster) -> None:
-        self.roster = roster
-        self.memory: dict[int, Memory] = {}
-        self.bench = Workbench(roster)
-        settings, rows = roster.config.settings, roster.config.federation.round_size
-        self.most = settings.num_parallel_max
-        held = min(self.most, rows) if settings.streaming else rows
-        self.weights = torch.empty(held, roster.spec.num_parameters)
-        self.buffers = torch.empty(held, roster.spec.num_buffers)
-        self._said: set[str] = set()
+        self.most = roster.config.settings.num_parallel_max
+        super().__init__(roster, window=self.most)
+        self._logged: set[str] = set()
 
-    def train(self, broadcast: Broadcast, client_ids: tuple[int, ...]) -> Updates:
+    def run(
+        self, broadcast: Broadcast, client_ids: tuple[int, ...], deliver: Callable[[int], None]
+    ) -> None:
         """Train the clients, at most `settings.num_parallel_max` at once."""
-        for start in range(0, len(client_ids), self.most):
-            self._train(broadcast, client_ids[start : start + self.most], start)
-        return self.roster.updates(broadcast, client_ids, self.weights, self.buffers)
+        rows = range(len(client_ids))
+        for start in rows[:: self.most]:
+            together = rows[start : start + self.most]
+            self._train({row: client_ids[row] for row in together}, broadcast)
+            for row in together:
+                deliver(row)
 
-    def stream(self, broadcast: Broadcast, client_ids: tuple[int, ...], accept: Accept) -> None:
-        """Train as many at once, and hand them on."""
-        for start in range(0, len(client_ids), self.most):
-            some = client_ids[start : start + self.most]
-            self._train(broadcast, some, 0)
-            for place in range(len(some)):
-                accept(start + place, self._place(place))
-
-    def _place(self, row: int) -> ModelState:
-        return ModelState(self.weights[row], self.buffers[row])
-
-    def _train(self, broadcast: Broadcast, client_ids: tuple[int, ...], first: int) -> None:
-        """Train clients into the rows from `first` on."""
-        stacks: dict[Recipe, list[tuple[int, Client]]] = {}
-        for row, id in enumerate(client_ids, first):
+    def _train(self, client_ids: Mapping[int, int], broadcast: Broadcast) -> None:
+        """Train clients, given by their rows: each recipe's in a stack."""
+        stacks: dict[Recipe, dict[int, Client]] = {}
+        for row, id in client_ids.items():
             client = self.roster.client(id)
-            why = obstacle(client, broadcast, self.bench.model)
+            why = obstacle(client, broadcast, self.trainer.model)
             if why:
-                if why not in self._said:
-                    log.info("engine vectorized: %s, so one trains after another", why)
-                    self._said.add(why)
-                known = {name: kept.clone() for name, kept in self.memory.get(id, {}).items()}
-                memory = self.bench.train(broadcast, id, self._place(row), known)
-                if memory:
-                    self.memory[id] = memory
+                self._log_once(f"engine vectorized: {why}, so one trains after another")
+                self.train_one(broadcast, id, row)
             else:
-                stacks.setdefault(client.context.recipe, []).append((row, client))
+                stacks.setdefault(client.context.recipe, {})[row] = client
         for recipe, stack in stacks.items():
             with single_threaded():
                 self._fit(broadcast, stack, recipe)
 
-    def _fit(self, broadcast: Broadcast, stack: list[tuple[int, Client]], recipe: Recipe) -> None:
-        model, spec = self.bench.model, self.roster.spec
+    def _log_once(self, text: str) -> None:
+        if text not in self._logged:
+            log.info(text)
+            self._logged.add(text)
+
+    def _fit(self, broadcast: Broadcast, stack: Mapping[int, Client], recipe: Recipe) -> None:
+        model, spec = self.trainer.model, self.roster.spec
         spec.load(model, broadcast.state)
         model.train()
         start = {name: value.detach() for name, value in model.named_parameters()}
-        lessons = [
-            client.batches(broadcast, lesson(client, broadcast), recipe) for _, client in stack
+        batches = [
+            client.batches(broadcast, training_data(client, broadcast), recipe)
+            for client in stack.values()
         ]
-        trained = fit_stacked(model, start, lessons, recipe)
-        for (row, client), parameters in zip(stack, trained, strict=True):
-            place = self._place(row)
+        trained = fit_stacked(model, start, batches, recipe)
+        for (row, client), parameters in zip(stack.items(), trained, strict=True):
+            out = self.out(row)
             for slot, value in zip(spec.parameters, parameters.values(), strict=True):
-                place.weights[slot.start : slot.stop].view(slot.shape).copy_(value)
+                out.weights[slot.start : slot.stop].view(slot.shape).copy_(value)
             if isinstance(client, Attacker) and _poisons(client, broadcast):
-                sent = client.craft(ModelState(place.weights.clone(), place.buffers), broadcast)
-                place.weights.copy_(sent.weights)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Nothing was started."""
+                sent = client.craft(ModelState(out.weights.clone(), out.buffers), broadcast)
+                out.weights.copy_(sent.weights)
 
 
 def obstacle(client: Client, broadcast: Broadcast, model: nn.Module) -> str:
-    """Say why a client cannot be stacked; nothing if it can."""
+    """Say why a client cannot be stacked; an empty text if it can.
+
+    Parameters
+    ----------
+    client
+        A client of the round.
+    broadcast
+        The round: outside the poisoning window attackers train as benign clients do.
+    model
+        The architecture.
+    """
     if next(model.buffers(), None) is not None:
         return "the model has buffers, as BatchNorm has (norm: group has none)"
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):  # pyright: ignore[reportPrivateUsage]
             return "the model has dropout"
     kind = type(client)
-    plain = all(getattr(kind, name) is getattr(Client, name) for name in _OWN_WAY)
+    plain = all(getattr(kind, name) is getattr(Client, name) for name in _PLAIN_LOOP)
     if isinstance(client, Attacker):
         if not _poisons(client, broadcast):
             return ""
@@ -137,8 +121,8 @@ def _as_badnets(kind: type[Attacker]) -> bool:
     return kind.fit is Attacker.fit and kind.corrupt is Attacker.corrupt
 
 
-def lesson(client: Client, broadcast: Broadcast) -> LocalData:
-    """Return what a client trains on in a round."""
+def training_data(client: Client, broadcast: Broadcast) -> LocalData:
+    """Return the data that a client trains on in a round."""
     if not isinstance(client, Attacker) or not _poisons(client, broadcast):
         return client.data
     if isinstance(client.plan.poison, AdaptivePoison):

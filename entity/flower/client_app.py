@@ -19,7 +19,7 @@ from torch import Tensor
 from entity.client import Broadcast
 from entity.config.schema import ConfigError, unknown
 from entity.engine.allocator import keep_pages
-from entity.engine.local_training import Workbench
+from entity.engine.local_training import LocalTrainer
 from entity.flower.arrays import ArrayLayout
 from entity.flower.faults import FAULTS
 from entity.flower.intake import ARRAYS, CONFIG, METRICS, SAMPLES
@@ -50,8 +50,8 @@ def answer(message: Message, context: Context, path: Path) -> Message:
     ConfigError
         If the node's config does not fit the experiment; Flower replies with an error then.
     """
-    bench = _bench(path, tuple(sorted(context.run_config.items())))
-    roster = bench.roster
+    trainer = _trainer(path, tuple(sorted(context.run_config.items())))
+    roster = trainer.roster
     client, fault = _who(context.node_config, roster.config.federation.size)
     arrays = message.content.array_records[ARRAYS]
     layout = ArrayLayout.of(roster.spec, arrays)
@@ -62,7 +62,7 @@ def answer(message: Message, context: Context, path: Path) -> Message:
     broadcast = Broadcast(number, state, last, _recall(context, TRIGGER))
     broadcast = roster.adapt(broadcast, roster.poisoning((client,), number))
     out = layout.empty()
-    memory = bench.train(broadcast, client, out, _recall(context, MEMORY))
+    memory = trainer.train(broadcast, client, out, _recall(context, MEMORY))
     _remember(context, MEMORY, memory)
     _remember(context, TRIGGER, broadcast.trigger)
     if client in roster.malicious:  # the one who watches how the global model moves
@@ -75,11 +75,11 @@ def answer(message: Message, context: Context, path: Path) -> Message:
 
 
 @lru_cache(maxsize=1)
-def _bench(path: Path, given: tuple[tuple[str, Any], ...]) -> Workbench:
+def _trainer(path: Path, given: tuple[tuple[str, Any], ...]) -> LocalTrainer:
     """Load the data and build the model, once in a process."""
     keep_pages()
     config = experiment(path, dict(given))
-    return Workbench(recruit(config, Seeds(config.settings.seed))[1])
+    return LocalTrainer(recruit(config, Seeds(config.settings.seed))[1])
 
 
 def _who(node: Mapping[str, Any], size: int) -> tuple[int, str | None]:

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from entity.client.poison import AdaptivePoison, Memory
+from entity.client.poison import AdaptivePoison, TriggerMemory
 from entity.client.poisoning import attack_test_set
 from entity.client.triggers import Trigger
 from entity.config.fields import AttackConfig
@@ -82,7 +82,7 @@ class A3fl(AdaptivePoison):
         self.mask[:, args.a3fl_offset : end, args.a3fl_offset : end] = True
         self.delta = torch.full((channels, size, size), _START)
 
-    def recall(self, memory: Memory) -> None:
+    def recall(self, memory: TriggerMemory) -> None:
         """Take the trigger of the rounds before."""
         if "delta" in memory:
             self.delta = memory["delta"]
@@ -101,7 +101,9 @@ class A3fl(AdaptivePoison):
         attack = self.attack
         return attack_test_set(test, attack.victim_class, attack.target_class, self.trigger)
 
-    def adapt(self, model: nn.Module, images: Images, round: int, rng: torch.Generator) -> Memory:
+    def adapt(
+        self, model: nn.Module, images: Images, round: int, rng: torch.Generator
+    ) -> TriggerMemory:
         """Improve the trigger on a colluder's clean images."""
         args: A3flArgs = self.args
         device = next(model.parameters()).device

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from entity.client.poison import AdaptivePoison, Memory
+from entity.client.poison import AdaptivePoison, TriggerMemory
 from entity.config.fields import AttackConfig
 from entity.config.schema import Count, Fraction, Positive
 from entity.dataset.images import Images, normalise, to_pixels
@@ -78,7 +78,7 @@ class Iba(AdaptivePoison):
         shrunk = args.iba_epsilon * (1 - args.iba_decay) ** max(0, self.begun - 1)
         return max(args.iba_epsilon_test, shrunk)
 
-    def recall(self, memory: Memory) -> None:
+    def recall(self, memory: TriggerMemory) -> None:
         """Take the generator of the rounds before."""
         if "weights" in memory:
             self._spec.load(self.network, ModelState(memory["weights"], memory["buffers"]))
@@ -103,7 +103,9 @@ class Iba(AdaptivePoison):
         ]
         return torch.cat(parts) if parts else pixels.clone()
 
-    def adapt(self, model: nn.Module, images: Images, round: int, rng: torch.Generator) -> Memory:
+    def adapt(
+        self, model: nn.Module, images: Images, round: int, rng: torch.Generator
+    ) -> TriggerMemory:
         """Improve G against the global model, and begin to poison once it is good enough."""
         device = next(model.parameters()).device
         pixels = self.eligible(images).x

@@ -11,7 +11,7 @@ from torch import nn
 
 from entity.attacks import ATTACKS
 from entity.client import CLIENTS_OF_DEFENSES, Client
-from entity.client.poison import AdaptivePoison, Memory
+from entity.client.poison import AdaptivePoison, TriggerMemory
 from entity.config.fields import ExperimentConfig
 from entity.dataset import Split, load, normalise, partition, source_of
 from entity.defenses import DEFENSES
@@ -46,7 +46,7 @@ class World:
     def _model(self) -> nn.Module:
         return self.roster.new_model()
 
-    def evaluate(self, state: ModelState, trigger: Memory) -> dict[str, float]:
+    def evaluate(self, state: ModelState, trigger: TriggerMemory) -> dict[str, float]:
         """Judge a global model, and an adaptive poison by the trigger learnt so far.
 
         Parameters

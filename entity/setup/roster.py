@@ -193,7 +193,7 @@ class Roster:
         client = self.config.client
         recipe = self.recipe
         if malicious and client.amp_enabled_only_for_clean:
-            recipe = Recipe(**{**vars(recipe), "bfloat16": False})
+            recipe = Recipe(**{**vars(recipe), "amp_enabled": False})
         return TrainingContext(
             recipe,
             self.augmentation if client.transform else None,

@@ -163,5 +163,5 @@ def test_mixed_precision_is_on_only_where_it_is_configured(make_bench, monkeypat
         return features(*given)
 
     monkeypatch.setattr(SupConTwin, "features", watched)
-    make_bench(Chameleon, ChameleonArgs(**QUICK), bfloat16=on).fit()
+    make_bench(Chameleon, ChameleonArgs(**QUICK), amp_enabled=on).fit()
     assert seen == {on}

@@ -20,7 +20,7 @@ def test_a_compiled_model_trains_the_same(make_roster):
     roster = make_roster(changes, benign=Client)
     state = roster.spec.flatten(roster.new_model())
     engine = Inline(roster)
-    assert engine.bench.model._compiled_call_impl is not None
+    assert engine.trainer.model._compiled_call_impl is not None
     found = engine.train(Broadcast(1, state), (0,))
     expected = Inline(make_roster(benign=Client)).train(Broadcast(1, state), (0,))
     torch.testing.assert_close(found.weights, expected.weights[:1], rtol=1e-4, atol=1e-5)
@@ -46,7 +46,7 @@ def test_without_a_compiler_a_sentence_is_said_and_the_plain_model_trains(
 
 def test_nothing_is_compiled_unless_it_is_asked_for(make_roster):
     with open_engine(make_roster()) as engine:
-        assert engine.bench.model._compiled_call_impl is None
+        assert engine.trainer.model._compiled_call_impl is None
 
 
 def test_compiling_renames_nothing():

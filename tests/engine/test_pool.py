@@ -41,13 +41,13 @@ def marks(tmp_path_factory):
 def pool(roster, marks):
     with Pool(roster, 3) as pool:
         yield pool
-    assert not [worker for worker in pool._workers if worker.process.is_alive()]
+    assert not any(worker.is_alive() for worker in pool.processes)
 
 
 @pytest.fixture(scope="module")
 def single(roster, marks):
     with Pool(roster, 1) as pool:
-        os.kill(pool._workers[0].process.pid, signal.SIGINT)  # as Ctrl-C does, while it imports
+        os.kill(pool.processes[0].pid, signal.SIGINT)  # as Ctrl-C does, while it imports
         yield pool
 
 
@@ -75,17 +75,17 @@ def test_any_number_of_workers_gives_what_one_process_gives_to_the_bit(
 ):
     """Three rounds with dropout, BatchNorm, augmentation, an attacker and clients' memory."""
     expected = trained(Inline(roster), state, ids, [1, 2, 3])
-    started = [worker.process for worker in single._workers]
+    started = single.processes
     for engine in (pool, single):
         engine.memory.clear()
         assert same(trained(engine, state, ids, [1, 2, 3]), expected)
         assert engine.memory[0]["seen"].item() == 3.0
-    assert [worker.process for worker in single._workers] == started  # deaf to the Ctrl-C
+    assert single.processes == started  # deaf to the Ctrl-C
 
 
 def test_no_more_workers_than_clients_are_started(pool, single):
-    assert len(pool._workers) == 3
-    assert len(single._workers) == 1
+    assert len(pool.processes) == 3
+    assert len(single.processes) == 1
 
 
 def test_fewer_clients_than_last_time_leave_no_rows_behind(roster, state, pool):
@@ -114,7 +114,7 @@ def test_a_client_whose_worker_is_killed_is_tried_again_with_the_same_result(
     ]
     assert same(found, copy(Inline(roster).train(Broadcast(number, state), ids)))
     assert pool.memory[2]["seen"].item() == 1.0  # it trained once, whatever was lost
-    assert all(worker.process.is_alive() for worker in pool._workers)
+    assert all(worker.is_alive() for worker in pool.processes)
 
 
 def test_a_client_whose_worker_dies_twice_is_refused_and_the_round_goes_on(
@@ -143,7 +143,7 @@ def test_a_client_whose_worker_dies_twice_is_refused_and_the_round_goes_on(
 def test_an_error_in_a_client_surfaces_with_its_traceback_and_the_pool_can_be_closed(
     odd_clients, state, single, ids
 ):
-    workers = [worker.process for worker in single._workers]
+    workers = single.processes
     with pytest.raises(RuntimeError) as error:
         single.train(Broadcast(odd_clients.FAILS, state), ids)
     text = str(error.value)
@@ -158,9 +158,9 @@ def test_an_error_in_a_client_surfaces_with_its_traceback_and_the_pool_can_be_cl
 
 def test_an_idle_worker_that_died_costs_nothing_but_a_new_one(roster, state, pool, ids):
     pool.memory.clear()
-    worker = pool._workers[0].process
+    worker = pool.processes[0]
     worker.kill()
     worker.join()
     found = copy(pool.train(Broadcast(1, state), ids))
     assert same(found, copy(Inline(roster).train(Broadcast(1, state), ids)))
-    assert pool._workers[0].process is not worker
+    assert pool.processes[0] is not worker

@@ -20,7 +20,7 @@ from PIL import Image
 from entity.config.schema import ConfigError
 from entity.dataset import cache
 from entity.engine import check_engine
-from entity.engine.transfer import Parcel
+from entity.engine.transfer import PackedRoster
 from entity.experiment import run
 from entity.record.checkpoint import Checkpoints
 from entity.seeding import Seeds
@@ -77,7 +77,7 @@ def test_addresses_of_other_kinds_are_refused(experiment, address):
 
 def test_images_in_memory_travel_with_the_roster(make_roster):
     roster = make_roster()
-    assert Parcel.of(roster).open() is roster
+    assert PackedRoster.of(roster).unpack() is roster
 
 
 def test_cached_images_stay_and_are_mapped_from_the_nodes_own_folder(
@@ -102,15 +102,15 @@ def test_cached_images_stay_and_are_mapped_from_the_nodes_own_folder(
     )
     _, roster = recruit(config, Seeds(1))
     assert isinstance(roster.images.images, cache.Mapped)
-    parcel = Parcel.of(roster)
-    assert len(parcel.roster.images) == 0
-    sent = pickle.loads(pickle.dumps(parcel))
-    assert (sent.open().images.x == roster.images.x).all()
+    packed = PackedRoster.of(roster)
+    assert len(packed.roster.images) == 0
+    sent = pickle.loads(pickle.dumps(packed))
+    assert (sent.unpack().images.x == roster.images.x).all()
 
     shutil.copytree(tmp_path / "here", tmp_path / "there")
     (tmp_path / "here").rename(tmp_path / "gone")
     monkeypatch.setenv("DROP_DATA", str(tmp_path / "there"))
-    assert (sent.open().images.x == roster.images.x).all()
+    assert (sent.unpack().images.x == roster.images.x).all()
     other = replace(sent, sha256="0")
     with pytest.raises(ConfigError, match=r"datasets_path = .*there: holds another"):
-        other.open()
+        other.unpack()

@@ -2,63 +2,63 @@ import logging
 
 import pytest
 
-from entity.engine.schedule import Turn, Turns
+from entity.engine.schedule import Schedule, Task
 
 
 def test_rows_begin_in_the_order_that_is_given():
-    turns = Turns((7, 3, 5), [2, 0, 1], {})
-    assert [turns.take() for _ in range(4)] == [Turn(2, 5), Turn(0, 7), Turn(1, 3), None]
-    assert not turns.over
+    schedule = Schedule((7, 3, 5), [2, 0, 1], {})
+    assert [schedule.take() for _ in range(4)] == [Task(2, 5), Task(0, 7), Task(1, 3), None]
+    assert not schedule.done
 
 
 def test_what_clients_remember_is_kept_and_nothing_else(caplog):
     memory = {3: {"seen": "before"}, 7: {"seen": "before"}}
-    turns = Turns((7, 3), [0, 1], memory)
-    turns.book(turns.take(), {"seen": "now"})
-    turns.book(turns.take(), {})
+    schedule = Schedule((7, 3), [0, 1], memory)
+    schedule.complete(schedule.take(), {"seen": "now"})
+    schedule.complete(schedule.take(), {})
     assert memory == {7: {"seen": "now"}, 3: {"seen": "before"}}
-    assert turns.over
+    assert schedule.done
 
 
 def test_rows_are_delivered_in_order_whoever_is_done_first():
     delivered = []
-    turns = Turns((0, 1, 2), [0, 1, 2], {}, delivered.append)
-    first, second, third = (turns.take() for _ in range(3))
-    turns.book(third, {})
-    turns.book(first, {})
+    schedule = Schedule((0, 1, 2), [0, 1, 2], {}, delivered.append)
+    first, second, third = (schedule.take() for _ in range(3))
+    schedule.complete(third, {})
+    schedule.complete(first, {})
     assert delivered == [0]
-    turns.book(second, {})
+    schedule.complete(second, {})
     assert delivered == [0, 1, 2]
 
 
 def test_no_more_rows_are_begun_than_there_are_places():
-    turns = Turns((0, 1, 2, 3), [0, 1, 2, 3], {}, window=2)
-    first, second = turns.take(), turns.take()
-    assert turns.take() is None
-    turns.book(second, {})
-    assert turns.take() is None  # row 0 is not delivered, so its place is not free
-    turns.book(first, {})
-    assert [turns.take().row, turns.take().row] == [2, 3]
+    schedule = Schedule((0, 1, 2, 3), [0, 1, 2, 3], {}, window=2)
+    first, second = schedule.take(), schedule.take()
+    assert schedule.take() is None
+    schedule.complete(second, {})
+    assert schedule.take() is None  # row 0 is not delivered, so its place is not free
+    schedule.complete(first, {})
+    assert [schedule.take().row, schedule.take().row] == [2, 3]
 
 
-def test_a_lost_client_is_tried_once_more_and_then_spoilt(caplog):
-    spoilt = []
-    turns = Turns((0, 9), [0, 1], {})
-    turn, other = turns.take(), turns.take()
+def test_a_lost_client_is_tried_once_more_and_then_invalidated(caplog):
+    invalid = []
+    schedule = Schedule((0, 9), [0, 1], {})
+    task, other = schedule.take(), schedule.take()
     with caplog.at_level(logging.WARNING, "entity"):
-        turns.lost(other, "worker", "exit 1", spoilt.append)
-        assert turns.take() == other
-        turns.lost(other, "worker", "exit 2", spoilt.append)
-    assert spoilt == [1]
+        schedule.lost(other, "worker", "exit 1", invalid.append)
+        assert schedule.take() == other
+        schedule.lost(other, "worker", "exit 2", invalid.append)
+    assert invalid == [1]
     assert caplog.messages == [
         "client 9: its worker died (exit 1); trying once more",
         "client 9: its worker died again (exit 2); refused",
     ]
-    turns.book(turn, {})
-    assert turns.over
+    schedule.complete(task, {})
+    assert schedule.done
 
 
 def test_an_error_is_raised_with_its_traceback():
-    turns = Turns((4,), [0], {})
+    schedule = Schedule((4,), [0], {})
     with pytest.raises(RuntimeError, match="client 4 failed in a worker:\nTraceback"):
-        turns.book(turns.take(), "Traceback ...")
+        schedule.complete(schedule.take(), "Traceback ...")

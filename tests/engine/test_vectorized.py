@@ -58,7 +58,7 @@ def test_stacked_clients_end_where_single_ones_end(experiment, caplog, changes):
 
 
 def test_padding_and_early_ends_do_not_count():
-    """By hand: two linear models on 3 and 1 batches of unequal sizes, against `loops.fit`."""
+    """By hand: two linear models on 3 and 1 batches of unequal sizes, against `training.fit`."""
     rng = torch.Generator().manual_seed(3)
     recipe = Recipe(0.1, 0.9, 0.01, 4, 1)
 
@@ -66,11 +66,11 @@ def test_padding_and_early_ends_do_not_count():
         x = torch.randn(size, 1, 2, 2, generator=rng)
         return x, torch.randint(3, (size,), generator=rng)
 
-    lessons = [[batch(4), batch(4), batch(2)], [batch(3)]]
+    batches_of_each = [[batch(4), batch(4), batch(2)], [batch(3)]]
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     start = {name: value.detach().clone() for name, value in model.named_parameters()}
-    found = fit_stacked(model, start, [iter(each) for each in lessons], recipe)
-    for batches, parameters in zip(lessons, found, strict=True):
+    found = fit_stacked(model, start, [iter(each) for each in batches_of_each], recipe)
+    for batches, parameters in zip(batches_of_each, found, strict=True):
         model.load_state_dict(start)
         fit(model, batches, recipe)
         for name, value in model.named_parameters():
@@ -83,15 +83,15 @@ def test_group_norm_is_stacked_exactly():
     recipe = Recipe(0.05, 0.9, 0.005, 6, 1)
     model = build("resnet8", 3, 8, 4, rng, "group").double()
     start = {name: value.detach().clone() for name, value in model.named_parameters()}
-    lessons = [
+    batches_of_each = [
         [
             (torch.randn(size, 3, 8, 8, generator=rng).double(), torch.arange(size) % 4)
             for size in sizes
         ]
         for sizes in ((6, 6, 2), (6, 5))
     ]
-    found = fit_stacked(model, start, [iter(each) for each in lessons], recipe)
-    for batches, parameters in zip(lessons, found, strict=True):
+    found = fit_stacked(model, start, [iter(each) for each in batches_of_each], recipe)
+    for batches, parameters in zip(batches_of_each, found, strict=True):
         model.load_state_dict(start)
         fit(model, batches, recipe)
         for name, value in model.named_parameters():

@@ -70,10 +70,10 @@ def test_clients_train_as_configured(tables):
 def test_malicious_clients_may_be_kept_in_full_precision(tables):
     changes = {"client.amp_enabled": True, "client.amp_enabled_only_for_clean": True}
     roster = roster_of(tables, changes)
-    assert roster.client(0).context.recipe.bfloat16
-    assert not roster.client(1).context.recipe.bfloat16
+    assert roster.client(0).context.recipe.amp_enabled
+    assert not roster.client(1).context.recipe.amp_enabled
     both = roster_of(tables, {"client.amp_enabled": True})
-    assert both.client(1).context.recipe.bfloat16
+    assert both.client(1).context.recipe.amp_enabled
 
 
 def test_benign_clients_may_be_a_defenses_own(tables):
