@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow check bench stress clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -36,6 +36,9 @@ bench: $(VENV)/installed  ## the benchmarks in their short form, in a quarter of
 	$(BIN)/python benchmarks/distill.py --quick
 	$(BIN)/python benchmarks/engines.py --repeats 5
 	$(BIN)/python benchmarks/scale.py --rounds 20
+
+stress: $(VENV)/installed  ## configurations, kills, hostile replies and full disks, in half an hour
+	$(BIN)/python benchmarks/stress.py
 
 clean:  ## forget the virtual environment and all caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis build *.egg-info

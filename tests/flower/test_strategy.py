@@ -10,6 +10,7 @@ import torch
 pytest.importorskip("flwr.serverapp")
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.app import Message as FlowerMessage
+from loopback import SETTINGS
 
 from entity.config.schema import ConfigError
 from entity.defenses import DEFENSES
@@ -22,25 +23,6 @@ from entity.updates import Updates
 
 NODES = (2**63 + 11, 17, 5, 2**60, 40)
 """Node ids as Flower draws them: 64 bits, in no order."""
-
-SETTINGS = {
-    "drop": {
-        "K": 1,
-        "distill_iters": 2,
-        "model_gen": "conv3_gen",
-        "model_dis": "conv3_dis",
-        "gen_width": 4,
-        "dis_width": 4,
-        "batch_size": 8,
-        "num_seed": 8,
-        "latent_dim": 8,
-        "alpha_gan": 0.0,
-    },
-    "krum": {"f": 1},
-    "multikrum": {"f": 1},
-    "bulyan": {"f": 0},
-    "deepsight": {"num_samples": 50},
-}
 
 
 def server_of(federation, name, **more):
