@@ -31,37 +31,17 @@ def draw_curves(entries: Sequence[Entry]) -> Figure | None:
     ]
     if not panels:
         return None
-    rounds = [point.at for _, bands in panels for band in bands for point in band]
-    few = len(groups) <= UNIFIED
     traces: list[Object] = []
     layout: Object = {
-        "hovermode": "x unified" if few else "closest",
+        "hovermode": "x unified" if len(groups) <= UNIFIED else "closest",
         "hoversubplots": "axis",
-        "xaxis": {
-            "title": {"text": "round"},
-            "anchor": f"y{len(panels)}",
-            "range": [min(rounds) - 0.5, max(rounds) + 0.5],
-            "hoverformat": "d",
-            "unifiedhovertitle": {"text": "round %{x}"},
-            "tickformat": "d",
-            "nticks": 12,
-            "showspikes": few,
-            "spikemode": "across",
-        },
+        "xaxis": _round_axis(panels, spikes=len(groups) <= UNIFIED),
         "margin": {"l": 48, "r": 14, "t": 30, "b": 46},
     }
     annotations: list[Object] = []
     for number, (title, bands) in enumerate(panels, start=1):
         top = 1 - 0.535 * (number - 1)
-        bottom = top - (0.465 if len(panels) == 2 else 1)
-        lowest = min(point.low for band in bands for point in band)
-        floor = math.floor(10 * lowest) / 10 if bands is mta else 0
-        layout[f"yaxis{number}"] = {
-            "domain": [max(bottom, 0), top],
-            "range": [floor - 0.015, 1.02],
-            "tickformat": ".0%",
-            "nticks": 6,
-        }
+        layout[f"yaxis{number}"] = _share_axis(bands, top, len(panels), from_zero=bands is asr)
         annotations.append(_panel_title(title, top))
         for group, band in zip(groups, bands, strict=True):
             traces += _curve(group, band, number, "ASR" if bands is asr else "MTA")
@@ -74,6 +54,34 @@ def draw_curves(entries: Sequence[Entry]) -> Figure | None:
         alt=f"Line chart over rounds of {' and '.join(t for t, _ in panels)}; runs: {named}. "
         "The last values stand in the table of results.",
     )
+
+
+def _round_axis(panels: Sequence[tuple[str, Sequence[Band]]], *, spikes: bool) -> Object:
+    """Return the axis below the lowest panel, which all panels share."""
+    rounds = [point.at for _, bands in panels for band in bands for point in band]
+    return {
+        "title": {"text": "round"},
+        "anchor": f"y{len(panels)}",
+        "range": [min(rounds) - 0.5, max(rounds) + 0.5],
+        "hoverformat": "d",
+        "unifiedhovertitle": {"text": "round %{x}"},
+        "tickformat": "d",
+        "nticks": 12,
+        "showspikes": spikes,
+        "spikemode": "across",
+    }
+
+
+def _share_axis(bands: Sequence[Band], top: float, panels: int, *, from_zero: bool) -> Object:
+    """Return the axis of a panel whose upper edge is at `top` of the figure."""
+    bottom = top - (0.465 if panels == 2 else 1)
+    lowest = 0 if from_zero else min(point.low for band in bands for point in band)
+    return {
+        "domain": [max(bottom, 0), top],
+        "range": [math.floor(10 * lowest) / 10 - 0.015, 1.02],
+        "tickformat": ".0%",
+        "nticks": 6,
+    }
 
 
 def _panel_title(title: str, top: float) -> Object:

@@ -56,9 +56,28 @@ def draw_tree(entry: Entry, tree: Tree) -> TreeFigure:
             strict=True,
         )
     )
+    traces = [
+        _branches(links, "mixed", "--muted", 1.4),
+        _branches(links, "pure", "--missed", 2.4),
+        _leaves(leaves, poisoned, malicious=False),
+        _leaves(leaves, poisoned, malicious=True),
+    ]
+    malicious = sum(one in poisoned for one in leaves)
+    order = ", ".join(f"{one} (malicious)" if one in poisoned else one for one in leaves[:40])
+    figure = Figure(
+        traces=[trace for trace in traces if trace],
+        layout=_layout(leaves, poisoned, top=float(tree.linkage[-1, 2]) or 1.0),
+        height=300,
+        note=f"{counted(len(leaves), 'client')}, {malicious} malicious.",
+        alt=f"Dendrogram of the clients of round {tree.round}, {entry.label}; leaves: {order}.",
+    )
+    return TreeFigure(figure, tree.round, len(leaves), malicious)
+
+
+def _layout(leaves: list[str], poisoned: frozenset[str], top: float) -> Object:
+    """Return the axes; `top` is the distance at which the last two branches join."""
     labelled = len(leaves) <= MOST_LABELS
-    top = float(tree.linkage[-1, 2]) or 1.0
-    layout: Object = {
+    return {
         "hovermode": "closest",
         "xaxis": {
             "range": [-0.7, len(leaves) - 0.3],
@@ -76,22 +95,6 @@ def draw_tree(entry: Entry, tree: Tree) -> TreeFigure:
         },
         "margin": {"l": 56, "r": 10, "t": 8, "b": 30 if labelled else 14},
     }
-    traces = [
-        _branches(links, "mixed", "--muted", 1.4),
-        _branches(links, "pure", "--missed", 2.4),
-        _leaves(leaves, poisoned, malicious=False),
-        _leaves(leaves, poisoned, malicious=True),
-    ]
-    malicious = sum(one in poisoned for one in leaves)
-    order = ", ".join(f"{one} (malicious)" if one in poisoned else one for one in leaves[:40])
-    figure = Figure(
-        traces=[trace for trace in traces if trace],
-        layout=layout,
-        height=300,
-        note=f"{counted(len(leaves), 'client')}, {malicious} malicious.",
-        alt=f"Dendrogram of the clients of round {tree.round}, {entry.label}; leaves: {order}.",
-    )
-    return TreeFigure(figure, tree.round, len(leaves), malicious)
 
 
 def _purity(tree: Tree, poisoned: frozenset[str]) -> list[bool]:

@@ -46,6 +46,8 @@ class Roc:
 def roc_points(scores: Floats, poisoned: Bools) -> tuple[Floats, Floats]:
     """Return false and true positive rates for every threshold, ties as one step.
 
+    A test judges this by scikit-learn's `roc_curve`, which takes half a second to import.
+
     Parameters
     ----------
     scores
@@ -159,38 +161,7 @@ def draw_rocs(found: Sequence[Roc]) -> Figure | None:
     }
     traces = [chance]
     for roc in found:
-        kept = _corners(roc.fpr, roc.tpr)
-        name = plain(roc.group.label)
-        common: Object = {"type": "scatter", "name": name, "meta": roc.group.index}
-        traces.append(
-            common
-            | {
-                "mode": "lines",
-                "x": [round(float(x), 4) for x in roc.fpr[kept]],
-                "y": [round(float(y), 4) for y in roc.tpr[kept]],
-                "line": {"color": roc.group.colour, "dash": roc.group.dash, "width": 2},
-                "hovertemplate": f"<b>{name}</b>, AUC {roc.auc:.3f}<br>"
-                "TPR %{y:.1%} at FPR %{x:.1%}<extra></extra>",
-            }
-        )
-        if roc.decided:
-            traces.append(
-                common
-                | {
-                    "mode": "markers",
-                    "x": [roc.decided[0]],
-                    "y": [roc.decided[1]],
-                    "marker": {
-                        "symbol": "diamond",
-                        "size": 10,
-                        "color": "--surface",
-                        "line": {"color": roc.group.colour, "width": 2},
-                    },
-                    "cliponaxis": False,
-                    "hovertemplate": f"<b>{name}</b>, as it decided<br>"
-                    "TPR %{y:.1%} at FPR %{x:.1%}<extra></extra>",
-                }
-            )
+        traces += [_curve(roc), _decision(roc)] if roc.decided else [_curve(roc)]
     axis: Object = {"range": [-0.01, 1.01], "tickformat": ".0%", "tick0": 0, "dtick": 0.2}
     layout: Object = {
         "hovermode": "closest",
@@ -202,8 +173,50 @@ def draw_rocs(found: Sequence[Roc]) -> Figure | None:
     return Figure(traces, layout, 400, f"Receiver operating curves of the scores. {areas}.")
 
 
+def _curve(roc: Roc) -> Object:
+    name = plain(roc.group.label)
+    drawn = _corners(roc.fpr, roc.tpr)
+    return {
+        "type": "scatter",
+        "name": name,
+        "meta": roc.group.index,
+        "mode": "lines",
+        "x": [round(float(x), 4) for x in roc.fpr[drawn]],
+        "y": [round(float(y), 4) for y in roc.tpr[drawn]],
+        "line": {"color": roc.group.colour, "dash": roc.group.dash, "width": 2},
+        "hovertemplate": f"<b>{name}</b>, AUC {roc.auc:.3f}<br>"
+        "TPR %{y:.1%} at FPR %{x:.1%}<extra></extra>",
+    }
+
+
+def _decision(roc: Roc) -> Object:
+    """Mark the rates of the verdicts that were given."""
+    assert roc.decided is not None
+    name = plain(roc.group.label)
+    return {
+        "type": "scatter",
+        "name": name,
+        "meta": roc.group.index,
+        "mode": "markers",
+        "x": [roc.decided[0]],
+        "y": [roc.decided[1]],
+        "marker": {
+            "symbol": "diamond",
+            "size": 10,
+            "color": "--surface",
+            "line": {"color": roc.group.colour, "width": 2},
+        },
+        "cliponaxis": False,
+        "hovertemplate": f"<b>{name}</b>, as it decided<br>"
+        "TPR %{y:.1%} at FPR %{x:.1%}<extra></extra>",
+    }
+
+
 def _corners(fpr: Floats, tpr: Floats) -> list[int]:
-    """Leave out points on straight lines, and of very many all but evenly spread ones."""
+    """Leave out points on straight lines, and of very many all but evenly spread ones.
+
+    `drop_intermediate` of scikit-learn's `roc_curve` leaves out evenly spaced points alone.
+    """
     turns = np.abs(np.diff(fpr[:-1]) * np.diff(tpr)[1:] - np.diff(tpr[:-1]) * np.diff(fpr)[1:])
     kept = [0, *(np.flatnonzero(turns > 1e-12) + 1).tolist(), len(fpr) - 1]
     if len(kept) > MOST_POINTS:

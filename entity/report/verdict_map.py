@@ -1,6 +1,7 @@
 """One row for each client, one column for each round: what the defense said of every update."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entity.report.entries import Entry
@@ -42,8 +43,35 @@ def draw_verdicts(entry: Entry, *, detail: bool = True) -> VerdictMap | None:
     clients, left_out = _rows(run)
     if not clients:
         return None
+    verdicts, notes, counts = _judge(run, clients, detail=detail)
+    columns = [each.round for each in run.rounds]
+    traces = [
+        _cells(run, clients, verdicts, notes if detail else None),
+        _signs(verdicts, columns, MISSED, "x-thin", "--on-missed"),
+        _signs(verdicts, columns, REFUSED, "circle-open", "--on-refused"),
+    ]
+    accepted, refused, caught, missed = counts
+    figure = Figure(
+        traces=[trace for trace in traces if trace],
+        layout=_layout(run, clients),
+        height=52 + round(_row_pixels(len(clients)) * len(clients)),
+        alt=f"Map of verdicts by client and round for {entry.label}: poisoned updates {caught} "
+        f"refused and {missed} accepted, honest updates {refused} refused and {accepted} accepted.",
+        cells=(len(clients), columns[-1] - columns[0] + 1),
+    )
+    return VerdictMap(figure, len(columns), counts, left_out)
+
+
+Verdicts = list[list[int | None]]
+"""By row and round; None where the client was not selected."""
+
+
+def _judge(
+    run: RunRecord, clients: Sequence[str], *, detail: bool
+) -> tuple[Verdicts, list[list[str]], tuple[int, int, int, int]]:
+    """Return verdicts and notes of the clients that have a row, and the counts over all clients."""
     row_of = {client: row for row, client in enumerate(clients)}
-    verdicts: list[list[int | None]] = [[None] * len(run.rounds) for _ in clients]
+    verdicts: Verdicts = [[None] * len(run.rounds) for _ in clients]
     notes = [[""] * len(run.rounds) for _ in clients]
     counts = [0, 0, 0, 0]
     for column, each in enumerate(run.rounds):
@@ -55,15 +83,20 @@ def draw_verdicts(entry: Entry, *, detail: bool = True) -> VerdictMap | None:
                 verdicts[row][column] = verdict
                 if detail:
                     notes[row][column] = f"<br>{WORDS[verdict]}{_note(each, client)}"
-    malicious = sum(client in run.malicious for client in clients)
-    pixels = _row_pixels(len(clients))
+    accepted, refused, caught, missed = counts
+    return verdicts, notes, (accepted, refused, caught, missed)
+
+
+def _cells(
+    run: RunRecord, clients: Sequence[str], verdicts: Verdicts, notes: list[list[str]] | None
+) -> Object:
     columns = [each.round for each in run.rounds]
-    cells: Object = {
+    return {
         "type": "heatmap",
         "x": columns,
         "y": list(range(len(clients))),
         "z": verdicts,
-        "customdata": notes if detail else None,
+        "customdata": notes,
         "zmin": -0.5,
         "zmax": 3.5,
         "colorscale": [
@@ -71,50 +104,38 @@ def draw_verdicts(entry: Entry, *, detail: bool = True) -> VerdictMap | None:
         ],
         "showscale": False,
         "xgap": 1,
-        "ygap": 1 if pixels > 4 else 0,
+        "ygap": 1 if _row_pixels(len(clients)) > 4 else 0,
         "hoverongaps": False,
         "text": [[_who(client, run)] * len(columns) for client in clients],
         "hovertemplate": "<b>%{text}</b>, round %{x}"
-        + "%{customdata}" * detail
+        + ("" if notes is None else "%{customdata}")
         + "<extra></extra>",
     }
-    step = max(1, math.ceil(LABEL_PX / pixels))
-    ticks = list(range(0, len(clients), step))
-    layout: Object = {
+
+
+def _layout(run: RunRecord, clients: Sequence[str]) -> Object:
+    malicious = sum(client in run.malicious for client in clients)
+    ticks = range(0, len(clients), max(1, math.ceil(LABEL_PX / _row_pixels(len(clients)))))
+    return {
         "xaxis": {
             "title": {"text": "round"},
             "showgrid": False,
             "tickformat": "d",
             "nticks": 12,
-            "range": [columns[0] - 0.5, columns[-1] + 0.5],
+            "range": [run.rounds[0].round - 0.5, run.rounds[-1].round + 0.5],
         },
         "yaxis": {
             "range": [len(clients) - 0.5, -0.5],
             "showgrid": False,
-            "tickvals": ticks,
+            "tickvals": list(ticks),
             "ticktext": [_label(clients[row], run) for row in ticks],
             "ticks": "",
             "ticklabelstandoff": 9,
             "showline": False,
         },
-        "shapes": _divider(malicious, len(clients)),
+        "shapes": _divider(malicious),
         "margin": {"l": 60, "r": 14, "t": 6, "b": 46},
     }
-    traces = [
-        cells,
-        _signs(verdicts, columns, MISSED, "x-thin", "--on-missed"),
-        _signs(verdicts, columns, REFUSED, "circle-open", "--on-refused"),
-    ]
-    accepted, refused, caught, missed = counts
-    figure = Figure(
-        traces=[trace for trace in traces if trace],
-        layout=layout,
-        height=52 + round(pixels * len(clients)),
-        alt=f"Map of verdicts by client and round for {entry.label}: poisoned updates {caught} "
-        f"refused and {missed} accepted, honest updates {refused} refused and {accepted} accepted.",
-        cells=(len(clients), columns[-1] - columns[0] + 1),
-    )
-    return VerdictMap(figure, len(columns), (accepted, refused, caught, missed), left_out)
 
 
 def _verdict(each: Round, client: str) -> int:
@@ -170,7 +191,7 @@ def _row_pixels(rows: int) -> float:
     return 15 if rows <= 40 else max(3, min(12, 600 / rows))
 
 
-def _divider(malicious: int, rows: int) -> list[Object]:
+def _divider(malicious: int) -> list[Object]:
     """Mark the malicious rows by a bar at their left."""
     if not malicious > 0:
         return []
@@ -190,9 +211,7 @@ def _divider(malicious: int, rows: int) -> list[Object]:
     return [bar]
 
 
-def _signs(
-    verdicts: list[list[int | None]], columns: list[int], which: int, symbol: str, colour: str
-) -> Object:
+def _signs(verdicts: Verdicts, columns: list[int], which: int, symbol: str, colour: str) -> Object:
     """Draw a sign into all cells of one verdict, so that colour is not needed to tell them."""
     places = [
         (columns[column], row)
