@@ -14,23 +14,14 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from entity.record.atomic import writing
-from entity.report import durability, roc, summary
-from entity.report.axes import ATTACK, DEFENSE, Axis, differing
-from entity.report.curves import draw_curves
-from entity.report.dendrogram import draw_trees
+from entity.report.axes import Axis
 from entity.report.entries import Entry, make_entries
-from entity.report.generated_images import draw_sheets
-from entity.report.heat import draw_heat, heats
-from entity.report.paper_table import PaperTable, TableRequest, name_of
-from entity.report.phases import draw_phases
-from entity.report.plotly_figure import Figure
+from entity.report.page_figures import draw_figures
+from entity.report.paper_table import PaperTable, TableRequest
 from entity.report.runs import read_run
 from entity.report.settings import compare
-from entity.report.verdict_map import draw_verdicts
+from entity.report.summary import overview
 from entity.results import formatting
-
-DETAIL = 200_000
-"""Verdicts on one page up to which hovering tells the reason; more would weigh too much."""
 
 OPEN_MAPS = 4
 OPEN_TREES = 4
@@ -80,62 +71,21 @@ def write_page(
 
 def render(entries: Sequence[Entry], title: str, table: PaperTable) -> str:
     """Return the page of these runs, with their table over seeds, as text."""
-    detail = sum(entry.outcome.judged for entry in entries) <= DETAIL
-    curves, phases = draw_curves(entries), draw_phases(entries)
-    maps = [(entry, draw_verdicts(entry, detail=detail)) for entry in entries]
-    trees = draw_trees(entries)
-    rocs, lives, panels = roc.rocs(entries), durability.durabilities(entries), heats(entries)
-    sheets = draw_sheets([entry.run.images for entry in entries])
-    figures: dict[str, Figure] = {
-        name: figure
-        for name, figure in (
-            ("curves", curves),
-            ("phases", phases),
-            ("roc", roc.draw_rocs(rocs)),
-            ("durability", durability.draw_durability(lives)),
-        )
-        if figure
-    }
-    figures |= {f"map-{entry.index}": verdicts.figure for entry, verdicts in maps if verdicts}
-    figures |= {f"heat-{place}": draw_heat(heat) for place, heat in enumerate(panels)}
-    figures |= {f"tree-{entry.index}": drawn[-1].figure for entry, drawn in trees}
-    specs = {name: figure.spec() for name, figure in figures.items()}
-    specs |= {
-        f"tree-{entry.index}@{tree.round}": tree.figure.spec()
-        for entry, drawn in trees
-        for tree in drawn[:-1]
-    }
+    figures = draw_figures(entries)
+    specs = json.dumps(figures.specs(), separators=(",", ":"), allow_nan=False)
     return _template().render(
         title=title,
         entries=entries,
-        groups=list({entry.group.index: entry.group for entry in entries}.values()),
-        facts=summary.facts(entries),
-        verdict=summary.verdict(entries),
-        attacks={entry.run.attack for entry in entries},
-        axes=[
-            axis
-            for axis in differing([entry.run for entry in entries])
-            if axis.path not in (DEFENSE, ATTACK)
-        ],
-        seeds={entry.run.setting("settings.seed") for entry in entries},
+        overview=overview(entries),
         table=table,
-        name_of=name_of,
-        rocs=roc.table(rocs),
-        lives=durability.table(lives),
-        heats=panels,
         figures=figures,
-        maps=[(entry, verdicts) for entry, verdicts in maps if verdicts],
         open_maps=OPEN_MAPS,
         open_trees=OPEN_TREES,
-        detail=detail,
-        any_distilled=any(each.distilled for entry in entries for each in entry.run.rounds),
-        trees=trees,
-        sheets=[(entry, sheet) for entry, sheet in zip(entries, sheets, strict=True) if sheet],
         settings=compare(entries) if entries else None,
         style=_part("page.css"),
         script=_part("page.js"),
-        data=_packed(json.dumps(specs, separators=(",", ":"), allow_nan=False)),
-        plotly=_packed_plotly() if figures else "",
+        data=_packed(specs),
+        plotly=_packed_plotly() if figures.by_name else "",
     )
 
 

@@ -1,13 +1,47 @@
-"""The page's opening: what was run, in a strip of facts, and what came out, in a sentence."""
+"""The page's opening: what was run, in a strip of facts, and what came out, in a sentence.
+
+Also which columns the table of results needs: those in which the runs differ.
+"""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
 from entity.record.json_fields import at
-from entity.report.entries import Entry
+from entity.report.axes import ATTACK, DEFENSE, Axis, differing
+from entity.report.entries import Entry, Group
 from entity.report.runs import RunRecord
 from entity.report.seed_bands import by_group
 from entity.results.formatting import NBSP, counted, percent
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What the page says of all runs together."""
+
+    verdict: str
+    facts: list[tuple[str, str]]
+    groups: list[Group]
+    attacks: frozenset[str]
+    seeds: frozenset[str]
+    axes: list[Axis]
+    """Other fields that tell the runs apart."""
+    any_distilled: bool
+    """Whether a server distilled a model in any round."""
+
+
+def overview(entries: Sequence[Entry]) -> Overview:
+    """Sum up the runs of a page."""
+    axes = differing([entry.run for entry in entries])
+    return Overview(
+        verdict=verdict(entries),
+        facts=facts(entries),
+        groups=list({entry.group.index: entry.group for entry in entries}.values()),
+        attacks=frozenset(entry.run.attack for entry in entries),
+        seeds=frozenset(entry.run.setting("settings.seed") for entry in entries),
+        axes=[axis for axis in axes if axis.path not in (DEFENSE, ATTACK)],
+        any_distilled=any(each.distilled for entry in entries for each in entry.run.rounds),
+    )
 
 
 def facts(entries: Sequence[Entry]) -> list[tuple[str, str]]:
