@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from entity.results import store
@@ -69,43 +69,62 @@ def run_cells(
     KeyboardInterrupt
         On Ctrl-C, when all workers have ended and put their runs away.
     """
-    waiting = deque((cell, _begun(cell)) for cell in cells)
-    tried: set[str] = set()
-    failures: list[Failure] = []
-    running: list[Attempt] = []
-
-    def book(cell: Cell, why: str, *, mendable: bool, resume: bool) -> None:
-        again = retry and mendable and cell.identity not in tried
-        watch.failed(Failure(cell, why), again=again)
-        if again:
-            tried.add(cell.identity)
-            waiting.append((cell, resume))
-        else:
-            failures.append(Failure(cell, why))
-
+    sweep = _Sweep(place, watch, retry, deque((cell, _begun(cell)) for cell in cells))
     try:
-        while waiting or running:
-            while waiting and len(running) < place.jobs:
-                cell, resume = waiting.popleft()
-                try:
-                    running.append(place.start(cell, resume=resume))
-                except OSError as error:
-                    book(cell, f"{cell.folder}: {error}", mendable=False, resume=False)
-            watch.tick(running, [cell for cell, _ in waiting])
-            for attempt in place.over(running, TICK) if running else ():
-                running.remove(attempt)
-                code = attempt.end()
-                cell = replace(attempt.cell, done=store.read_row(attempt.cell.folder))
-                if code == 0:
-                    watch.finished(cell)
-                else:
-                    # What cannot be gone on with is started anew.
-                    stuck = attempt.resume and not attempt.rounds_run
-                    resume = not stuck and _begun(cell)
-                    book(cell, reason(cell), mendable=code != REFUSED, resume=resume)
+        while sweep.waiting or sweep.running:
+            sweep.start_waiting()
+            watch.tick(sweep.running, [cell for cell, _ in sweep.waiting])
+            for attempt in place.over(sweep.running, TICK) if sweep.running else ():
+                sweep.conclude(attempt)
     finally:
-        place.stop(running)
-    return failures
+        place.stop(sweep.running)
+    return sweep.failures
+
+
+@dataclass
+class _Sweep:
+    """What waits, what runs, and what has failed for good."""
+
+    place: Place
+    watch: Watch
+    retry: bool
+    waiting: deque[tuple[Cell, bool]]
+    """Cells, each with whether its run goes on where it was."""
+    running: list[Attempt] = field(default_factory=list[Attempt])
+    failures: list[Failure] = field(default_factory=list[Failure])
+    retried: set[str] = field(default_factory=set[str])
+    """Identities of the cells that failed once and were put back."""
+
+    def start_waiting(self) -> None:
+        """Start cells until as many run as there are jobs."""
+        while self.waiting and len(self.running) < self.place.jobs:
+            cell, resume = self.waiting.popleft()
+            try:
+                self.running.append(self.place.start(cell, resume=resume))
+            except OSError as error:
+                self.fail(Failure(cell, f"{cell.folder}: {error}"), again=False)
+
+    def conclude(self, attempt: Attempt) -> None:
+        """Take an attempt that is over off the running ones, and note what it came to."""
+        self.running.remove(attempt)
+        code = attempt.end()
+        cell = replace(attempt.cell, done=store.read_row(attempt.cell.folder))
+        if code == 0:
+            self.watch.finished(cell)
+            return
+        # A resumed run that fails before its first round is started anew.
+        stuck = attempt.resume and not attempt.rounds_run
+        again = self.retry and code != REFUSED and cell.identity not in self.retried
+        self.fail(Failure(cell, reason(cell)), again=again, resume=not stuck and _begun(cell))
+
+    def fail(self, failure: Failure, *, again: bool, resume: bool = False) -> None:
+        """Note a failure, and put the cell back behind the others if it is tried again."""
+        self.watch.failed(failure, again=again)
+        if again:
+            self.retried.add(failure.cell.identity)
+            self.waiting.append((failure.cell, resume))
+        else:
+            self.failures.append(failure)
 
 
 def reason(cell: Cell) -> str:

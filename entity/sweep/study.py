@@ -29,14 +29,14 @@ Percent = Annotated[float, Range(0, 100)]
 
 
 @dataclass(frozen=True)
-class _Expected:
+class _ExpectationTable:
     cells: dict[Any, Any]
     mta: tuple[Percent, ...] | None = None
     asr: tuple[Percent, ...] | None = None
 
 
 @dataclass(frozen=True)
-class _Table:
+class _StudyTable:
     """The key `study` of the file."""
 
     title: str
@@ -47,7 +47,7 @@ class _Table:
     """Where the expectations come from."""
     rows: tuple[str, ...] | None = None
     """Axes that tell the rows of the table apart, where the others follow from them."""
-    expect: tuple[_Expected, ...] = ()
+    expect: tuple[_ExpectationTable, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def load(path: Path) -> Study:
     try:
         if grid.study is None:
             raise ConfigError("study is missing: it says what is expected of the grid.")
-        table = schema.load(_Table, grid.study, "study")
+        table = schema.load(_StudyTable, grid.study, "study")
         return Study(
             path.stem,
             table.title,
@@ -158,7 +158,7 @@ def load(path: Path) -> Study:
         raise ConfigError(f"grid {path}: {error}") from error
 
 
-def _expectations(entries: Iterable[_Expected], grid: Grid) -> tuple[Expectation, ...]:
+def _expectations(entries: Iterable[_ExpectationTable], grid: Grid) -> tuple[Expectation, ...]:
     where = "study.expect"
     found = tuple(
         Expectation(
