@@ -12,6 +12,15 @@ def malicious_clients(
     """Draw the malicious clients, uniformly and once for the whole experiment.
 
     Without an attack nobody is malicious, whatever the configured number.
+
+    Parameters
+    ----------
+    config
+        Size of the federation and number of malicious clients.
+    attack
+        The attack, if any.
+    seeds
+        Of the experiment.
     """
     if attack is None:
         return set()
@@ -27,6 +36,17 @@ def select(
     `random` draws n of N without replacement, so the number of malicious ones is hypergeometric;
     `enforced` draws exactly n * |M| / N malicious ones (`resolve` refuses shares that are not
     whole).
+
+    Parameters
+    ----------
+    config
+        Sizes of federation and round, and the strategy.
+    malicious
+        Ids of the malicious clients.
+    round
+        Number of the round, from 1.
+    seeds
+        Of the experiment.
     """
     generator = seeds.generator("select", round=round)
     order = torch.randperm(config.size, generator=generator).tolist()

@@ -66,7 +66,9 @@ class Backdoorable(Dataset[tuple[Any, int]]):
     Raises
     ------
     ConfigError
-        If the data cannot be had, or another split is asked for.
+        If the data is not there.
+    ValueError
+        If another split is asked for.
     """
 
     source: ClassVar[Source]

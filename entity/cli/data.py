@@ -15,7 +15,7 @@ from entity.cli.options import CONFIG_HELP, add_commands, configured
 from entity.config.fields import SettingsConfig
 from entity.config.schema import ConfigError
 from entity.dataset import DATASETS, Images, Source, differs, find
-from entity.dataset.cache import caches, places
+from entity.dataset.cache import cache_folders, caches
 from entity.dataset.imagefolder import PREFIX, image_folders
 from entity.seeding import Seeds
 
@@ -129,11 +129,11 @@ def _fetch(options: Namespace) -> int:
 def _verify(options: Namespace) -> int:
     root, _ = data_root(options.data_root)
     source = find(options.name, root, options.image_size, options.image_channels)
-    spoilt = False
+    damaged = False
     if source.files is None:
         train, test = source.read(root, Seeds(SettingsConfig().seed))
     else:
-        (train, test), spoilt = source.files.verify(root)
+        (train, test), damaged = source.files.verify(root)
     console.say(f"{source.name}: {_shape(source)}")
     table = _table("class", "training", "test")
     counts = [torch.bincount(part.y, minlength=source.num_classes) for part in (train, test)]
@@ -147,7 +147,7 @@ def _verify(options: Namespace) -> int:
     console.say("sha256 of the pixels")
     for name, part in (("training", train), ("test", test)):
         console.say(f"{name:9}{part.sha256()}")
-    if spoilt:
+    if damaged:
         console.say("The cache was damaged, and has been made anew.")
     _check(source, train, test, counts)
     console.say("All is as it should be.")
@@ -168,7 +168,7 @@ def _where(options: Namespace) -> int:
     root, why = data_root(options.data_root)
     console.say(f"data folder  {root.absolute()}{'' if root.is_dir() else ' (not there)'}")
     console.say(f"why          {why}")
-    for number, place in enumerate(places(root)):
+    for number, place in enumerate(cache_folders(root)):
         console.say(f"{'' if number else 'caches':12} {place.absolute()}")
     found = caches(root)
     if found:

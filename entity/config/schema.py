@@ -116,6 +116,15 @@ def load(cls: type[T], data: object, where: str = "") -> T:
 def convert(kind: Any, value: Any, where: str) -> Any:
     """Check one value against a field's type and return it in that type.
 
+    Parameters
+    ----------
+    kind
+        The type, with its `Range` if it has one.
+    value
+        What JSON or YAML gave.
+    where
+        Dotted path of the field, for messages.
+
     Raises
     ------
     ConfigError
@@ -177,6 +186,15 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str, kind: Any) 
 
 def parse_text(kind: Any, text: str, where: str) -> Any:
     """Read a value given on the command line, as JSON where it is JSON and else as a string.
+
+    Parameters
+    ----------
+    kind
+        The field's type.
+    text
+        What stands on the command line; none, null, true and false in any case.
+    where
+        Dotted path of the field, for messages.
 
     Examples
     --------
@@ -244,7 +262,17 @@ def describe(kind: Any) -> str:
 
 
 def unknown(path: str, key: str, known: Iterable[str]) -> str:
-    """Return the sentence for a name that does not exist, with the nearest one that does."""
+    """Return the sentence for a name that does not exist, with the nearest one that does.
+
+    Parameters
+    ----------
+    path
+        The whole name, dotted, for the sentence.
+    key
+        What is to be compared with the known names.
+    known
+        Names that exist.
+    """
     known = list(known)
     hint = suggest(key, known) or f" Allowed here: {', '.join(known) or 'nothing'}."
     return f"{path} is unknown.{hint}"

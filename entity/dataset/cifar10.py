@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from entity.dataset.augment import Augmentation
-from entity.dataset.cache import Decoded
+from entity.dataset.decoded import Decoded
 from entity.dataset.files import AGAIN, Files, damaged, scan_files
 from entity.dataset.source import Source
 
@@ -57,7 +57,7 @@ FILES = Files(
     folders=("cifar-10-batches-py",),
     scan=scan_files(*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta"),
     decode=decode,
-    mend="unpack cifar-10-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html there",
+    remedy="unpack cifar-10-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html there",
     download=download,
 )
 

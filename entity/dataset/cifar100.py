@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from entity.dataset.cache import Decoded
 from entity.dataset.cifar10 import CIFAR10, read_batches
+from entity.dataset.decoded import Decoded
 from entity.dataset.files import Files, scan_files
 from entity.dataset.source import Source
 
@@ -41,7 +41,7 @@ FILES = Files(
     folders=("cifar-100-python",),
     scan=scan_files("train", "test", "meta"),
     decode=decode,
-    mend="unpack cifar-100-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html there",
+    remedy="unpack cifar-100-python.tar.gz of https://www.cs.toronto.edu/~kriz/cifar.html there",
     download=download,
 )
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from entity.dataset.cache import Decoded, Stamp
+from entity.dataset.cache import Stamp
 from entity.dataset.cifar10 import CIFAR10
+from entity.dataset.decoded import Decoded
 from entity.dataset.files import Files
 from entity.dataset.source import Source
 from entity.dataset.tree import Format, decode_classes, scan_tree
@@ -23,7 +24,7 @@ FORMAT = Format(
     size=32,
     resized=False,
     other_size="unpack CINIC-10.tar.gz anew, or name the folder as imagefolder:NAME",
-    mend="unpack CINIC-10.tar.gz anew, or name the folder as imagefolder:NAME",
+    remedy="unpack CINIC-10.tar.gz anew, or name the folder as imagefolder:NAME",
 )
 
 
@@ -69,7 +70,7 @@ FILES = Files(
     folders=("cinic-10", "CINIC-10", "cinic10"),
     scan=scan,
     decode=decode,
-    mend="get it with `drop data fetch cinic10`, or in the data folder with `mkdir cinic-10 && "
+    remedy="get it with `drop data fetch cinic10`, or in the data folder with `mkdir cinic-10 && "
     f"cd cinic-10 && wget {URL} && tar -xzf CINIC-10.tar.gz`",
     fetch=download,
 )

@@ -34,7 +34,7 @@ FILES = Files(
     folders=("EMNIST/raw",),
     scan=scan_files(*NAMES, gzipped=True),
     decode=partial(idx.decode, classes=len(CLASSES), transposed=True),
-    mend="unpack the four files emnist-balanced-* there, plain or as .gz, from "
+    remedy="unpack the four files emnist-balanced-* there, plain or as .gz, from "
     "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip",
     download=download,
 )

@@ -23,7 +23,7 @@ FILES = Files(
     folders=("FashionMNIST/raw",),
     scan=scan_files(*NAMES, gzipped=True),
     decode=partial(idx.decode, classes=10),
-    mend=f"copy {', '.join(NAMES)} of https://github.com/zalandoresearch/fashion-mnist there, "
+    remedy=f"copy {', '.join(NAMES)} of https://github.com/zalandoresearch/fashion-mnist there, "
     "plain or as .gz",
     download=download,
 )

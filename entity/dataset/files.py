@@ -1,4 +1,4 @@
-"""The files that a data set comes in: where they lie, what they are, how they are had."""
+"""The files that a data set comes in: where they lie, how they are read and downloaded."""
 
 import contextlib
 import http.client
@@ -15,7 +15,9 @@ import torch
 
 from entity.config.schema import ConfigError
 from entity.dataset import cache
-from entity.dataset.cache import Decoded, Parts, Stamp
+from entity.dataset.cache import Stamp
+from entity.dataset.cache_folder import Parts
+from entity.dataset.decoded import Decoded
 from entity.seeding import Seeds
 
 log = logging.getLogger("entity")
@@ -38,12 +40,12 @@ class Files:
     """List the files below such a folder; None where it is not complete."""
     decode: Callable[[Path, Sequence[str]], tuple[Decoded, Decoded]]
     """Open them, given the folder and their paths below it: training and test images."""
-    mend: str
+    remedy: str
     """How to get them by hand, the end of a sentence that begins with their being missing."""
     download: Callable[[Path], object] | None = None
-    """Download them to a data folder; null if only `drop data fetch` or the user can."""
+    """Download them to a data folder; None if only `drop data fetch` or the user can."""
     fetch: Callable[[Path], object] | None = None
-    """What `drop data fetch` does where a run must not, for its size; null does `download`."""
+    """What `drop data fetch` does where a run must not, for its size; None does `download`."""
     recipe: str = "1"
     """Changes with the way of decoding, and makes caches anew."""
 
@@ -93,11 +95,11 @@ class Files:
         if after is None:
             train, test = (part.in_memory() for part in decoded)
             after = train, test
-        spoilt = before is not None and any(
+        was_damaged = before is not None and any(
             old.sha256() != new.sha256() or not torch.equal(old.y, new.y)
             for old, new in zip(before, after, strict=True)
         )
-        return after, spoilt
+        return after, was_damaged
 
     def cached(self, root: Path, stamps: Sequence[Stamp]) -> Parts | None:
         """Return the images of a cache of this state of the files, if there is one."""
@@ -146,7 +148,8 @@ class Files:
         first, *others = (str(root / name) for name in self.folders)
         looked = first + (f" (nor in {', '.join(others)})" if others else "")
         return ConfigError(
-            f"settings.datasets_path = {root}: {self.title} is not in {looked}{also}: {self.mend}."
+            f"settings.datasets_path = {root}: {self.title} is not in {looked}{also}: "
+            f"{self.remedy}."
         )
 
 
@@ -168,10 +171,20 @@ def scan_files(*names: str, gzipped: bool = False) -> Callable[[Path], list[Stam
     return scan
 
 
-def damaged(path: Path, reason: str, mend: str) -> ConfigError:
-    """Return the error that names a file of a data set that cannot be used."""
-    return ConfigError(f"settings.datasets_path: {path} is damaged, {reason}: {mend}.")
+def damaged(path: Path, reason: str, remedy: str) -> ConfigError:
+    """Return the error that names a file of a data set that cannot be used.
+
+    Parameters
+    ----------
+    path
+        The file.
+    reason
+        What is wrong with it, continuing "is damaged, ".
+    remedy
+        What the user can do.
+    """
+    return ConfigError(f"settings.datasets_path: {path} is damaged, {reason}: {remedy}.")
 
 
 AGAIN = "remove it, to have it downloaded again"
-"""The mend of a damaged file that comes from a download."""
+"""The remedy for a damaged file that comes from a download."""

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from entity.dataset.augment import Augmentation
-from entity.dataset.cache import Decoded, Stamp
+from entity.dataset.cache import Stamp
+from entity.dataset.decoded import Decoded
 from entity.dataset.files import AGAIN, Files, damaged
 from entity.dataset.source import Source
 from entity.dataset.tree import Format, decode_files, folders_in, scan_images
@@ -67,7 +68,7 @@ CLASSES = (
     "End of no passing",
     "End of no passing by vehicles over 3.5 metric tons",
 )
-FORMAT = Format(channels=3, size=32, resized=True, other_size="", mend=AGAIN)
+FORMAT = Format(channels=3, size=32, resized=True, other_size="", remedy=AGAIN)
 
 
 def scan(folder: Path) -> list[Stamp] | None:
@@ -141,8 +142,8 @@ FILES = Files(
     folders=("gtsrb",),
     scan=scan,
     decode=decode,
-    mend="unpack GTSRB-Training_fixed.zip, GTSRB_Final_Test_Images.zip and GTSRB_Final_Test_GT.zip"
-    " of https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/published-archive.html"
+    remedy="unpack GTSRB-Training_fixed.zip, GTSRB_Final_Test_Images.zip and "
+    "GTSRB_Final_Test_GT.zip of https://sid.erda.dk/public/archives/daaeac0d7ce1152aea9b61d9f1e19370/published-archive.html"
     " there",
     download=download,
 )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entity.dataset.cache import Decoded
+from entity.dataset.decoded import Decoded
 from entity.dataset.files import AGAIN, damaged
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from entity.config.schema import ConfigError, show, suggest
 from entity.dataset.augment import Augmentation
-from entity.dataset.cache import Decoded
+from entity.dataset.decoded import Decoded
 from entity.dataset.files import Files
 from entity.dataset.source import Source
 from entity.dataset.tree import (
@@ -33,7 +33,7 @@ from entity.dataset.tree import (
 PREFIX = "imagefolder:"
 HELD_OUT_PER_CLASS = 10
 """The server's clean samples of each class unless `server.held_out` says otherwise."""
-MEND = "replace or remove it"
+REMEDY = "replace or remove it"
 SUMMARY = "your own images, train/<class>/* and test/<class>/* below the folder NAME"
 
 
@@ -47,7 +47,7 @@ def image_folder(name: str, root: Path, size: int | None, channels: int | None) 
     root
         The data folder, which a relative path begins at.
     size, channels
-        `image_size` and `image_channels`; null takes those of the first image.
+        `image_size` and `image_channels`; None takes those of the first image.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def image_folder(name: str, root: Path, size: int | None, channels: int | None) 
         resized=size is not None,
         grey=channels == 1,
         other_size="set image_size to have all images stretched to it",
-        mend=MEND,
+        remedy=REMEDY,
     )
     files = Files(
         key=_key(where, form),
@@ -84,7 +84,7 @@ def image_folder(name: str, root: Path, size: int | None, channels: int | None) 
         folders=(str(Path(where).expanduser()),),
         scan=partial(scan_tree, parts=parts),
         decode=partial(_decode, classes=classes, form=form),
-        mend="copy the images there",
+        remedy="copy the images there",
         recipe=f"1 {form.channels} {form.size} {form.resized} {form.grey}",
     )
     rgb = form.channels == 3
@@ -141,7 +141,7 @@ def _look(first: Path, size: int | None, channels: int | None) -> tuple[int, int
             width, height, colour = image.width, image.height, channels_of(image)
     except Exception as error:  # the decoders have a dozen kinds
         raise ConfigError(
-            f"settings.datasets_path: {first} is damaged, {reason(error)}: {MEND}."
+            f"settings.datasets_path: {first} is damaged, {reason(error)}: {REMEDY}."
         ) from error
     if size is None and width != height:
         raise ConfigError(

@@ -29,7 +29,7 @@ FILES = Files(
     folders=("MNIST/raw",),
     scan=scan_files(*NAMES, gzipped=True),
     decode=partial(idx.decode, classes=10),
-    mend=f"copy {', '.join(NAMES)} there, plain or as .gz, or choose the data set mnist5k, which "
+    remedy=f"copy {', '.join(NAMES)} there, plain or as .gz, or choose the data set mnist5k, which "
     "needs no files",
     download=download,
 )

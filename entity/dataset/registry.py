@@ -42,7 +42,7 @@ def find(name: str, root: Path, size: int | None = None, channels: int | None = 
     root
         The data folder, which such a folder is looked for in.
     size, channels
-        `image_size` and `image_channels`, null where they are to be found out.
+        `image_size` and `image_channels`, None takes the image folder's own.
 
     Raises
     ------

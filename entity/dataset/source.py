@@ -38,13 +38,13 @@ class Source:
     held_out: int
     """Clean samples that the server holds unless `server.held_out` says otherwise."""
     augmentation: Augmentation | None
-    """What local training does to clean batches; null leaves them."""
+    """What local training does to clean batches; None leaves them."""
     class_names: tuple[str, ...]
     """Names of the classes, in order."""
     read: Callable[[Path, Seeds], tuple[Images, Images]]
     """Read the training and the test images, given the data folder."""
     files: Files | None = None
-    """The files that `read` reads; null if it needs none."""
+    """The files that `read` reads; None if it needs none."""
     counts: tuple[int, int] | None = None
     """Training and test images of the published set."""
 
@@ -84,14 +84,16 @@ def load(source: Source, root: Path, seeds: Seeds, held_out: int | None = None) 
         The data set.
     root
         The data folder, `settings.datasets_path`.
+    seeds
+        Of the experiment.
     held_out
-        Number of the server's samples, as equal a number from every class as it can be; null
+        Number of the server's samples, as equal a number from every class as it can be; None
         takes the data set's own.
 
     Raises
     ------
     ConfigError
-        If the data cannot be had, or if some class could not give its part and keep a sample for
+        If the data is not there, or if some class could not give its part and keep a sample for
         the clients.
     """
     train, test = source.read(root, seeds)

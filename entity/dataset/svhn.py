@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from entity.dataset.augment import Augmentation
-from entity.dataset.cache import Decoded
+from entity.dataset.decoded import Decoded
 from entity.dataset.files import AGAIN, Files, damaged, scan_files
 from entity.dataset.source import Source
 
@@ -51,7 +51,7 @@ FILES = Files(
     folders=("svhn", "SVHN", "."),  # torchvision takes any folder
     scan=scan_files(*NAMES),
     decode=decode,
-    mend=f"copy {' and '.join(NAMES)} of http://ufldl.stanford.edu/housenumbers there",
+    remedy=f"copy {' and '.join(NAMES)} of http://ufldl.stanford.edu/housenumbers there",
     download=download,
 )
 

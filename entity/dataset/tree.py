@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from entity.config.schema import ConfigError
-from entity.dataset.cache import BATCH, Decoded, Pixels, Stamp
+from entity.dataset.cache import Stamp
+from entity.dataset.decoded import BATCH, Decoded, Pixels
 from entity.dataset.files import damaged
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -28,9 +29,9 @@ class Format:
     resized: bool
     """Stretch an image of another size (bicubic); otherwise it is refused."""
     other_size: str
-    """The mend of such a refusal."""
-    mend: str
-    """The mend of an image that cannot be read."""
+    """The remedy that such a refusal names."""
+    remedy: str
+    """The remedy for an image that cannot be read."""
     grey: bool = False
     """With one channel, make images in colour grey; otherwise they are refused."""
 
@@ -70,6 +71,17 @@ def decode_classes(
 ) -> Decoded:
     """Decode the images `<part>/<class>/*` of one part of the data, labelled by their class.
 
+    Parameters
+    ----------
+    folder
+        The data set's folder.
+    names
+        Paths of the images below it, `<part>/<class>/*`.
+    classes
+        Names of the classes, in order.
+    form
+        What the images are decoded to.
+
     Raises
     ------
     ConfigError
@@ -81,13 +93,13 @@ def decode_classes(
         stranger = folder / Path(names[int(y.argmin())]).parent
         raise ConfigError(
             f"settings.datasets_path: {stranger} is none of the {len(classes)} classes "
-            f"({', '.join(classes[:3])}, ...): {form.mend}."
+            f"({', '.join(classes[:3])}, ...): {form.remedy}."
         )
     counts = np.bincount(y, minlength=len(classes))
     if (counts == 0).any():
         raise ConfigError(
             f"settings.datasets_path: {folder} has no image of {classes[int(counts.argmin())]} "
-            f"among its {len(y):,}: {form.mend}."
+            f"among its {len(y):,}: {form.remedy}."
         )
     return decode_files([folder / name for name in names], y, form)
 
@@ -96,6 +108,15 @@ def decode_files(files: Sequence[Path], y: NDArray[np.int64], form: Format) -> D
     """Decode image files with their labels (N,).
 
     32x32 images take 0.1 ms each; two threads are no faster, as most of that is Python.
+
+    Parameters
+    ----------
+    files
+        The image files.
+    y
+        (N,) int64, their classes.
+    form
+        What they are decoded to.
     """
     shape = (form.channels, form.size, form.size)
 
@@ -124,7 +145,7 @@ def decode_image(file: Path, form: Format) -> Pixels:
             colour = channels_of(image) > form.channels and not form.grey
             pixels = image.convert("RGB" if form.channels == 3 else "L")
     except Exception as error:  # the decoders have a dozen kinds
-        raise damaged(file, reason(error), form.mend) from error
+        raise damaged(file, reason(error), form.remedy) from error
     if colour:
         raise ConfigError(
             f"settings.datasets_path: {file} is in colour, and others are not; set "

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from entity.config.schema import ConfigError
 from entity.dataset import Images, Selection, load, source_of
-from entity.dataset.cache import Mapped
+from entity.dataset.cache_folder import Mapped
 from entity.setup.roster import Roster
 
 

@@ -129,6 +129,17 @@ def build(
 
     The module is in channels_last memory format, which convolutions are faster in. With `norm`
     "group" it has GroupNorm where it was made with BatchNorm.
+
+    Parameters
+    ----------
+    name
+        A name of `MODELS` or of `ALIASES`, or `module:function`.
+    channels, size, classes
+        Of the images, and the number of logits.
+    generator
+        Where the initial weights are drawn from.
+    norm
+        Normalisation of the convolutions.
     """
     entry = find(name)
     with global_stream(generator):

@@ -9,7 +9,15 @@ from entity.models.classifier import Classifier
 
 
 def cnn(channels: int, size: int, classes: int) -> Classifier:
-    """Build two convolutions of 16 and 32 filters and two linear layers of 64 and `classes`."""
+    """Build two convolutions of 16 and 32 filters and two linear layers of 64 and `classes`.
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width in pixels.
+    classes
+        Number of logits.
+    """
     features = nn.Sequential(
         nn.Conv2d(channels, 16, 3, padding=1),
         nn.MaxPool2d(2),
@@ -25,7 +33,15 @@ def cnn(channels: int, size: int, classes: int) -> Classifier:
 
 
 def lenet(channels: int, size: int, classes: int) -> Classifier:
-    """Build LeNet-5 with ReLU and max pooling (LeCun et al. 1998)."""
+    """Build LeNet-5 with ReLU and max pooling (LeCun et al. 1998).
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width in pixels.
+    classes
+        Number of logits.
+    """
     side = ((size - 4) // 2 - 4) // 2
     features = nn.Sequential(
         nn.Conv2d(channels, 6, 5),

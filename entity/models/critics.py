@@ -38,5 +38,13 @@ class Critic(nn.Module):
 
 
 def conv3_dis(channels: int, size: int, width: int) -> Critic:
-    """Build MAZE's critic."""
+    """Build MAZE's critic.
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width, at least 12.
+    width
+        Filters of the first convolution.
+    """
     return Critic(channels, size, width)

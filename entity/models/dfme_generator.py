@@ -20,5 +20,17 @@ class DfmeGenerator(Generator):
 
 
 def dfme_gen(channels: int, size: int, latent: int, width: int, classes: int) -> Generator:
-    """Build DFME's generator."""
+    """Build DFME's generator.
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width, a multiple of 4.
+    latent
+        Length of the noise.
+    width
+        Filters of the first convolution.
+    classes
+        Not used.
+    """
     return DfmeGenerator(channels, size, latent, width)

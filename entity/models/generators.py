@@ -45,7 +45,7 @@ class Generator(nn.Module):
 
 
 class ConditionalGenerator(Generator):
-    """A generator that is also told a class, by a learned embedding beside the noise."""
+    """A generator of a given class, which enters as a learned embedding beside the noise."""
 
     def __init__(self, channels: int, size: int, latent: int, width: int, classes: int) -> None:
         super().__init__(channels, size, latent + classes, width)
@@ -65,10 +65,34 @@ class ConditionalGenerator(Generator):
 
 
 def conv3_gen(channels: int, size: int, latent: int, width: int, classes: int) -> Generator:
-    """Build MAZE's generator."""
+    """Build MAZE's generator.
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width, a multiple of 4.
+    latent
+        Length of the noise.
+    width
+        Filters of the first convolution.
+    classes
+        Not used.
+    """
     return Generator(channels, size, latent, width)
 
 
 def conv3_cgen(channels: int, size: int, latent: int, width: int, classes: int) -> Generator:
-    """Build MAZE's conditional generator, for any number of classes."""
+    """Build MAZE's conditional generator, for any number of classes.
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width, a multiple of 4.
+    latent
+        Length of the noise.
+    width
+        Filters of the first convolution.
+    classes
+        Number of classes, and of the embedding's dimensions.
+    """
     return ConditionalGenerator(channels, size, latent, width, classes)

@@ -54,27 +54,67 @@ def _resnet(
 
 
 def resnet8(channels: int, size: int, classes: int) -> Classifier:
-    """Build one block in each of three stages of 16, 32 and 64 filters."""
+    """Build one block in each of three stages of 16, 32 and 64 filters.
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width in pixels.
+    classes
+        Number of logits.
+    """
     return _resnet(channels, classes, (16, 32, 64), (1, 1, 1), pool=False)
 
 
 def resnet20(channels: int, size: int, classes: int) -> Classifier:
-    """Build three blocks in each of three stages of 16, 32 and 64 filters."""
+    """Build three blocks in each of three stages of 16, 32 and 64 filters.
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width in pixels.
+    classes
+        Number of logits.
+    """
     return _resnet(channels, classes, (16, 32, 64), (3, 3, 3), pool=False)
 
 
 def resnet18(channels: int, size: int, classes: int) -> Classifier:
-    """Build the DROP experiments' ResNet-18; digits and letters (1 channel) are not pooled."""
+    """Build the DROP experiments' ResNet-18; digits and letters (1 channel) are not pooled.
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width in pixels.
+    classes
+        Number of logits.
+    """
     return _resnet(channels, classes, (64, 128, 256, 512), (2, 2, 2, 2), pool=channels > 1)
 
 
 def resnet34(channels: int, size: int, classes: int) -> Classifier:
-    """Build the ResNet-34 of the same family."""
+    """Build the ResNet-34 of the same family.
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width in pixels.
+    classes
+        Number of logits.
+    """
     return _resnet(channels, classes, (64, 128, 256, 512), (3, 4, 6, 3), pool=channels > 1)
 
 
 def emnist_resnet18(channels: int, size: int, classes: int) -> Classifier:
-    """Build the DROP experiments' ResNet-18 of letters, which is not pooled in any colour."""
+    """Build the DROP experiments' ResNet-18 of letters, which is not pooled in any colour.
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width in pixels.
+    classes
+        Number of logits.
+    """
     return _resnet(channels, classes, (64, 128, 256, 512), (2, 2, 2, 2), pool=False)
 
 
@@ -82,5 +122,12 @@ def gtsrb_resnet18(channels: int, size: int, classes: int) -> Classifier:
     """Build the DROP experiments' ResNet-18 of traffic signs, which is pooled in any colour.
 
     It has as many outputs as there are classes, 43; the original's has 47.
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width in pixels.
+    classes
+        Number of logits.
     """
     return _resnet(channels, classes, (64, 128, 256, 512), (2, 2, 2, 2), pool=True)

@@ -65,6 +65,15 @@ def examine(name: str, model: nn.Module, channels: int, size: int, classes: int)
 
     Changes neither the model nor the global stream of random numbers.
 
+    Parameters
+    ----------
+    name
+        What the user calls the model, for messages.
+    model
+        What the user's function returned.
+    channels, size, classes
+        What it was called with.
+
     Raises
     ------
     ConfigError

@@ -20,7 +20,15 @@ HIDDEN = 512
 
 
 def vgg11(channels: int, size: int, classes: int) -> Classifier:
-    """Build eight convolutions and two linear layers of 512 and `classes`."""
+    """Build eight convolutions and two linear layers of 512 and `classes`.
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width in pixels.
+    classes
+        Number of logits.
+    """
     layers: list[nn.Module] = []
     inputs = channels
     for widths in STAGES:

@@ -74,7 +74,15 @@ class Mean(nn.Module):
 
 
 def vit(channels: int, size: int, classes: int) -> Classifier:
-    """Build four blocks of width 96 with four heads on patches of 4x4 pixels."""
+    """Build four blocks of width 96 with four heads on patches of 4x4 pixels.
+
+    Parameters
+    ----------
+    channels, size
+        Of the images: 1 or 3, and their height and width in pixels.
+    classes
+        Number of logits.
+    """
     blocks = [Block(WIDTH, HEADS, MLP) for _ in range(DEPTH)]
     patches = Patches(channels, size, WIDTH)
     features = nn.Sequential(patches, *blocks, nn.LayerNorm(WIDTH), Mean())

@@ -222,6 +222,15 @@ def _fault(error: Exception) -> str:
 def refuse_depth(data: object, where: str, most: int = 20) -> None:
     """Refuse what recursion could not get through: very deep tables, and YAML's circular ones.
 
+    Parameters
+    ----------
+    data
+        Nested tables and lists.
+    where
+        What holds them, for the message.
+    most
+        Levels that are allowed.
+
     Raises
     ------
     ConfigError

@@ -16,7 +16,10 @@ import torch
 import torch.multiprocessing  # teaches ForkingPickler tensors
 
 from entity.dataset import cache
-from entity.dataset.cache import Decoded, Mapped, caches, fingerprint
+from entity.dataset.cache import caches, fingerprint
+from entity.dataset.cache_folder import Mapped
+from entity.dataset.decoded import Decoded
+from entity.dataset.images import Images
 
 SHAPES = ((2500, 3, 4, 4), (7, 3, 4, 4))
 MARK = fingerprint("1", [("a", 1, 2)])
@@ -208,7 +211,7 @@ def test_other_processes_are_sent_the_path_and_not_the_pixels(tmp_path):
 def test_the_noted_hash_is_that_of_the_pixels(tmp_path):
     train, test = cache.read(tmp_path, "set", MARK, Decoder())
     for part in (train, test):
-        plain = cache.Images(part.x.clone(), part.y)
+        plain = Images(part.x.clone(), part.y)
         assert part.known_sha256() == part.sha256() == plain.known_sha256()
     assert train.sha256() != test.sha256()
 

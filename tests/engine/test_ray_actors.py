@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from entity.config.schema import ConfigError
-from entity.dataset import cache
+from entity.dataset.cache_folder import Mapped
 from entity.engine import check_engine
 from entity.engine.transfer import PackedRoster
 from entity.experiment import run
@@ -101,7 +101,7 @@ def test_cached_images_stay_and_are_mapped_from_the_nodes_own_folder(
         }
     )
     _, roster = recruit(config, Seeds(1))
-    assert isinstance(roster.images.images, cache.Mapped)
+    assert isinstance(roster.images.images, Mapped)
     packed = PackedRoster.of(roster)
     assert len(packed.roster.images) == 0
     sent = pickle.loads(pickle.dumps(packed))
