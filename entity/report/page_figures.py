@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entity.report import durability, roc
+from entity.report import certified, durability, roc
 from entity.report.curves import draw_curves
 from entity.report.dendrogram import TreeFigure, draw_trees
 from entity.report.entries import Entry, Group
@@ -37,6 +37,10 @@ class PageFigures:
     """AUC and rates beside the receiver operating curves."""
     lifespans: Rows
     """What became of each backdoor after the attack stopped."""
+    certificates: Rows
+    """Certified accuracy, for defenses that certify."""
+    unproven: list[tuple[Group, str]]
+    """The assumptions of the certificate's theorem that runs of a group break."""
     detail: bool
     """Whether hovering over a verdict tells the reason."""
 
@@ -52,12 +56,14 @@ def draw_figures(entries: Sequence[Entry]) -> PageFigures:
     maps = [(entry, verdicts) for entry, verdicts in drawn if verdicts]
     trees, panels = draw_trees(entries), heats(entries)
     rocs, lives = roc.rocs(entries), durability.durabilities(entries)
+    proofs = certified.certificates(entries)
     sheets = draw_sheets([entry.run.images for entry in entries])
     charts = {
         "curves": draw_curves(entries),
         "phases": draw_phases(entries),
         "roc": roc.draw_rocs(rocs),
         "durability": durability.draw_durability(lives),
+        "certified": certified.draw_certificates(proofs),
     }
     by_name = {name: figure for name, figure in charts.items() if figure}
     by_name |= {f"map-{entry.index}": verdicts.figure for entry, verdicts in maps}
@@ -76,5 +82,7 @@ def draw_figures(entries: Sequence[Entry]) -> PageFigures:
         sheets=[(entry, sheet) for entry, sheet in zip(entries, sheets, strict=True) if sheet],
         areas=roc.table(rocs),
         lifespans=durability.table(lives),
+        certificates=certified.table(proofs),
+        unproven=certified.departures(proofs),
         detail=detail,
     )
