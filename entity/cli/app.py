@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rest:
             raise ConfigError(f"{rest[0]} is not an option of drop {options.command}.")
         with _terminable():
-            return options.go(options, rest)
+            return options.go(options)
     except ConfigError as error:
         console.warn(str(error), style="red")
         return 2

@@ -28,7 +28,7 @@ def add_data_command(commands: Any) -> None:
     def add(name: str, text: str, go: Callable[[Namespace], int]) -> ArgumentParser:
         parser = kinds.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False)
         parser.add_argument("--data_root", help="data folder (default: DROP_DATA, or ./data)")
-        parser.set_defaults(go=lambda options, rest: go(options))
+        parser.set_defaults(go=go)
         return parser
 
     add("list", "the data sets, and which of them are here", _list)
@@ -181,7 +181,7 @@ def _where(options: Namespace) -> int:
     return 0
 
 
-def _preview(options: Namespace, rest: list[str]) -> int:
+def _preview(options: Namespace) -> int:
     from entity.cli.preview import preview
 
     console.out.print(preview(configured(options)))

@@ -57,7 +57,7 @@ OTHER_NAMES = {"settings.datasets_path": "data_root"}
 
 
 def declare(
-    parser: simple_parsing.ArgumentParser, fields: Sequence[Field], types: Mapping[str, str]
+    parser: simple_parsing.ArgumentParser, fields: Sequence[Field], owners: Mapping[str, str]
 ) -> dict[str, list[str]]:
     """Add an option for every field, in groups; a parsed namespace holds the given ones as texts.
 
@@ -67,7 +67,7 @@ def declare(
         Parser of a command.
     fields
         Every field of the experiment.
-    types
+    owners
         Whose fields are in a table that depends on a type, by its path, for the title.
 
     Returns
@@ -78,7 +78,7 @@ def declare(
     given_only: Any = argparse.SUPPRESS
     for table, (title, cls) in TABLES.items():
         made = dataclasses.make_dataclass(
-            f"{title} of {types[table]}" if table in types else title,
+            f"{title} of {owners[table]}" if table in owners else title,
             [
                 (field.path.rpartition(".")[2], str, _option(field, names[field.path]))
                 for field in fields

@@ -41,7 +41,7 @@ def add_demo_command(commands: Any) -> None:
     parser.set_defaults(go=_demo)
 
 
-def _demo(options: argparse.Namespace, rest: list[str]) -> int:
+def _demo(options: argparse.Namespace) -> int:
     if not options.quiet:
         console.err.print(
             "Ten clients learn digits; four of them teach the model to read a 0 with four white "

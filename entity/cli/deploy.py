@@ -121,7 +121,7 @@ def add_deploy_command(commands: Any) -> None:
     init.set_defaults(go=_deploy)
 
 
-def _deploy(options: argparse.Namespace, rest: list[str]) -> int:
+def _deploy(options: argparse.Namespace) -> int:
     config = configured(options)
     for path in write_app(options.folder, config):
         console.say(str(path))

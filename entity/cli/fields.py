@@ -23,7 +23,7 @@ def add_fields_command(commands: Any) -> None:
     parser.set_defaults(go=_fields)
 
 
-def _fields(options: argparse.Namespace, rest: list[str]) -> int:
+def _fields(options: argparse.Namespace) -> int:
     for field in resolve.fields_of(options.defense, options.attack, options.poison):
         default = field.default
         shown = "" if default is dataclasses.MISSING else f" [{schema.show(default)}]"

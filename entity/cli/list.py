@@ -114,7 +114,7 @@ def add_list_command(commands: Any) -> None:
     parser.set_defaults(go=_list)
 
 
-def _list(options: argparse.Namespace, rest: list[str]) -> int:
+def _list(options: argparse.Namespace) -> int:
     kinds = [options.kind] if options.kind else [*CATALOGUE]
     registries = {kind: rows(kind) for kind in kinds}
     if options.json:

@@ -72,9 +72,7 @@ class FieldParser(simple_parsing.ArgumentParser):
         words = list(args or ())
         tables, types = _look_ahead(words, self.get_default("config"))
         fields = {field.path: field for field in resolve.fields(types)}
-        attack, defense = types["client"]["attack"], types["server"]["defense"]
-        of = {ATTACK: f"{attack['type']} and {attack['poison']}", ARGS: defense["type"]}
-        names = declare(self, list(fields.values()), of)
+        names = declare(self, list(fields.values()), _owners(types))
         options, rest = super().parse_known_args(_joined(words, names), namespace)
         for word in rest:
             if re.match(r"--[A-Za-z]", word):
@@ -116,6 +114,15 @@ def _look_ahead(words: Sequence[str], config: Path | None) -> tuple[dict[str, An
         },
         "server": {"defense": {"type": ALIASES.get(kind, kind)}},
     }
+
+
+def _owners(types: Mapping[str, Any]) -> dict[str, str]:
+    """Return whose fields are in the tables that depend on a type, by the table's path."""
+    attack, defense = types["client"]["attack"], types["server"]["defense"]
+    owners = {ARGS: str(defense["type"])}
+    if attack["type"]:
+        owners[ATTACK] = f"{attack['type']} and {attack['poison']}"
+    return owners
 
 
 _SHOWN = {

@@ -61,7 +61,7 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _report(options: argparse.Namespace, rest: list[str]) -> int:
+def _report(options: argparse.Namespace) -> int:
     try:
         with given_by("--out", CannotWrite, NotAFolder):
             return _write(options)

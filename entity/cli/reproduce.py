@@ -47,7 +47,7 @@ def add_reproduce_command(commands: Any) -> None:
     parser.set_defaults(go=_reproduce)
 
 
-def _reproduce(options: argparse.Namespace, rest: list[str]) -> int:
+def _reproduce(options: argparse.Namespace) -> int:
     if options.name is None:
         console.out.print(_listing())
         console.paragraph(

@@ -49,7 +49,7 @@ def add_results_command(commands: Any) -> None:
     parser.set_defaults(go=_results)
 
 
-def _results(options: argparse.Namespace, rest: list[str]) -> int:
+def _results(options: argparse.Namespace) -> int:
     kind = options.format or _format_of(options.out)
     if kind == "parquet" and options.out is None:
         raise ConfigError("--format parquet: needs a file, --out FILE.")

@@ -46,7 +46,7 @@ def add_run_command(commands: Any) -> None:
     parser.set_defaults(go=_run)
 
 
-def _run(options: argparse.Namespace, rest: list[str]) -> int:
+def _run(options: argparse.Namespace) -> int:
     if options.resume is None:
         config = configured(options)
         name = config.name or resolve.default_name(config)

@@ -85,7 +85,7 @@ def sweep_options(options: argparse.Namespace, folder: Path) -> SweepOptions:
     )
 
 
-def _sweep(options: argparse.Namespace, rest: list[str]) -> int:
+def _sweep(options: argparse.Namespace) -> int:
     grid, name = read(options.grid), str(options.grid)
     asked = sweep_options(options, RUNS / options.grid.stem)
     cells = chosen_cells(grid, asked)

@@ -58,7 +58,7 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _watch(options: argparse.Namespace, rest: list[str]) -> int:
+def _watch(options: argparse.Namespace) -> int:
     run = FollowedRun(options.run)
     if console.out.is_terminal:
         _show(run, options)

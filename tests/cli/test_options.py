@@ -146,10 +146,14 @@ def test_the_help_of_run_has_every_field_with_its_docstring_default_and_choices(
     ]
 
 
-def test_the_help_lists_the_fields_of_the_configuration_that_is_named(help_of):
+def test_the_help_lists_the_fields_of_the_configuration_that_is_named(help_of, tables, tmp_path):
     krum = help_of("run", "--config", str(shipped("mnist5k/krum")))
     assert "defense_args of krum:" in krum
     assert "--min_agreement" not in krum
+    (tmp_path / "plain.json").write_text(json.dumps(tables({"client.attack": None})))
+    plain = help_of("run", "--config", str(tmp_path / "plain.json"))
+    assert "\nclient.attack:\n" in plain
+    assert "\ndefense_args of undefended:\n" not in plain  # it has none
     for command in (["data", "preview"], ["deploy", "init"]):
         assert "--DPR, --client.attack.DPR" in help_of(*command)
     assert "--DPR" not in help_of("results")
