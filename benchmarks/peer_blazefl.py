@@ -20,7 +20,7 @@ from blazefl.contrib import (
     FedAvgThreadPoolClientTrainer,
 )
 from blazefl.core import IPCMode
-from shared_federation import Handout
+from shared_federation import SharedFederation
 from torch import Generator, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -31,10 +31,10 @@ class Partitions:
     It is sent to the workers with every client, so it holds no data.
     """
 
-    def __init__(self, handout: Handout, folder: Path) -> None:
+    def __init__(self, federation: SharedFederation, folder: Path) -> None:
         self.folder = folder
-        torch.save(handout.test, folder / "None.pt")
-        for cid, data in enumerate(handout.clients):
+        torch.save(federation.test, folder / "None.pt")
+        for cid, data in enumerate(federation.clients):
             torch.save(data, folder / f"{cid}.pt")
 
     def get_dataset(self, type_: StrEnum, cid: int | None) -> Dataset:
@@ -60,33 +60,43 @@ class Partitions:
 class Selector:
     """The model as blazefl asks for it."""
 
-    def __init__(self, handout: Handout) -> None:
+    def __init__(self, federation: SharedFederation) -> None:
         nothing = (torch.empty(0), torch.empty(0))
-        self.handout = replace(handout, clients=[], test=nothing)  # it is sent to the workers, too
+        self.federation = replace(
+            federation, clients=[], test=nothing
+        )  # it is sent to the workers, too
 
     def select_model(self, model_name: str) -> nn.Module:
         """Return the model with its first weights."""
-        return self.handout.fresh_model()
+        return self.federation.fresh_model()
 
 
 def main() -> int:
     """Run it and print its figures as JSON, the last line."""
-    handout = Handout.load(Path(sys.argv[1]))
-    clients = len(handout.clients)
+    federation = SharedFederation.load(Path(sys.argv[1]))
+    clients = len(federation.clients)
     seconds: list[float] = []
     scores: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        partitions, selector = Partitions(handout, place), Selector(handout)
+        partitions, selector = Partitions(federation, place), Selector(federation)
         handler = FedAvgBaseServerHandler(
-            selector, handout.model, partitions, handout.rounds, clients, 1.0, "cpu", 500, 1
+            selector, federation.model, partitions, federation.rounds, clients, 1.0, "cpu", 500, 1
         )
-        recipe = ("cpu", clients, handout.epochs, handout.batch, handout.lr, 1, handout.workers)
+        recipe = (
+            "cpu",
+            clients,
+            federation.epochs,
+            federation.batch,
+            federation.lr,
+            1,
+            federation.workers,
+        )
         trainer = (
-            FedAvgThreadPoolClientTrainer(selector, handout.model, partitions, *recipe)
+            FedAvgThreadPoolClientTrainer(selector, federation.model, partitions, *recipe)
             if sys.argv[2] == "threads"
             else FedAvgProcessPoolClientTrainer(
-                *(selector, handout.model, place / "share", place / "state", partitions),
+                *(selector, federation.model, place / "share", place / "state", partitions),
                 *recipe,
                 IPCMode.SHARED_MEMORY,
             )
@@ -98,7 +108,7 @@ def main() -> int:
             for package in trainer.uplink_package():
                 handler.load(package)
             seconds.append(time.perf_counter() - began)
-            scores.append(handout.accuracy(handler.model))
+            scores.append(federation.accuracy(handler.model))
     print(json.dumps({"seconds": seconds, "mta": scores}))
     return 0
 

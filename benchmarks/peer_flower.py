@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
-from shared_federation import Handout, cached
+from shared_federation import SharedFederation, cached
 from torch import nn, optim
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -31,15 +31,15 @@ def federation(
 
     @client.train()
     def train(message: Message, context: Context) -> Message:
-        handout = cached(path)
-        x, y = handout.clients[int(context.node_config["partition-id"])]
-        loader = DataLoader(TensorDataset(x, y), batch_size=handout.batch, shuffle=True)
-        model = handout.fresh_model()
+        federation = cached(path)
+        x, y = federation.clients[int(context.node_config["partition-id"])]
+        loader = DataLoader(TensorDataset(x, y), batch_size=federation.batch, shuffle=True)
+        model = federation.fresh_model()
         model.load_state_dict(message.content["arrays"].to_torch_state_dict())
         model.train()
-        optimiser = optim.SGD(model.parameters(), lr=handout.lr)
+        optimiser = optim.SGD(model.parameters(), lr=federation.lr)
         criterion = nn.CrossEntropyLoss()
-        for _ in range(handout.epochs):
+        for _ in range(federation.epochs):
             for images, labels in loader:
                 optimiser.zero_grad()
                 criterion(model(images), labels).backward()
@@ -54,9 +54,9 @@ def federation(
 
     @server.main()
     def main(grid: Grid, context: Context) -> None:
-        handout = Handout.load(path)
-        model = handout.fresh_model()
-        clients = len(handout.clients)
+        federation = SharedFederation.load(path)
+        model = federation.fresh_model()
+        clients = len(federation.clients)
         began = 0.0
 
         def evaluate(number: int, arrays: ArrayRecord) -> MetricRecord:
@@ -64,7 +64,7 @@ def federation(
             if number:
                 seconds.append(time.perf_counter() - began)
                 model.load_state_dict(arrays.to_torch_state_dict())
-                scores.append(handout.accuracy(model))
+                scores.append(federation.accuracy(model))
             began = time.perf_counter()
             return MetricRecord({"accuracy": scores[-1] if scores else 0.0})
 
@@ -77,7 +77,7 @@ def federation(
             min_available_nodes=clients,
             min_train_nodes=clients,
             train_metrics_aggr_fn=count,
-        ).start(grid, ArrayRecord(model.state_dict()), handout.rounds, evaluate_fn=evaluate)
+        ).start(grid, ArrayRecord(model.state_dict()), federation.rounds, evaluate_fn=evaluate)
 
     return server, client, seconds, scores, replies
 
@@ -85,19 +85,19 @@ def federation(
 def main() -> int:
     """Run it and print its figures as JSON, the last line."""
     path = Path(sys.argv[1])
-    handout = Handout.load(path)
+    federation = SharedFederation.load(path)
     server, client, seconds, scores, replies = federation(path)
     run_simulation(
         server,
         client,
-        num_supernodes=len(handout.clients),
+        num_supernodes=len(federation.clients),
         backend_config={
-            "init_args": {"num_cpus": handout.workers},
+            "init_args": {"num_cpus": federation.workers},
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
         },
     )
     # Flower only logs clients that fail, and the round is all the faster.
-    if replies != [len(handout.clients)] * handout.rounds:
+    if replies != [len(federation.clients)] * federation.rounds:
         print(f"replies in the rounds: {replies}", file=sys.stderr)
         return 1
     print(json.dumps({"seconds": seconds, "mta": scores}))

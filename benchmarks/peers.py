@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from pages import PERFORMANCE, commit, hardware, markdown, put_section
-from shared_federation import Handout
+from shared_federation import SharedFederation
 from subprocesses import answer, answer_alone, can_be_alone
 from torch.nn import functional as F
 
@@ -93,7 +93,7 @@ def hand_out(model: str, options: argparse.Namespace, seed: int, path: Path) -> 
     split, roster = recruit(config, Seeds(seed))
     parts = [split.train.subset(roster.samples(client)) for client in range(CLIENTS)]
     client = config.client
-    Handout(
+    SharedFederation(
         model,
         *roster.images.shape[:2],
         options.rounds,

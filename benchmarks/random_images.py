@@ -1,4 +1,4 @@
-"""Random images in place of a data set: what a round costs does not depend on what they show."""
+"""Random images in place of a data set: the cost of a round does not depend on what they show."""
 
 from dataclasses import replace
 
@@ -7,10 +7,17 @@ import torch
 from entity.dataset import DATASETS, MNIST5K, Augmentation, Images, Source
 
 
-def stand_in(channels: int, size: int, train: int, test: int = 2000) -> str:
+def register_random_images(channels: int, size: int, train: int, test: int = 2000) -> str:
     """Register random images of ten balanced classes as a data set, and return its name.
 
     Its augmentation is CIFAR-10's: crop, flip and rotation.
+
+    Parameters
+    ----------
+    channels, size
+        Of an image.
+    train, test
+        Numbers of images.
     """
     name = f"standin-{channels}x{size}x{size}"
 

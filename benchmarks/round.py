@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from pages import PERFORMANCE, commit, hardware, markdown, put_section
-from random_images import stand_in
+from random_images import register_random_images
 from torch import multiprocessing
 
 from entity import experiment
@@ -164,7 +164,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 def config_of(case: Case, rounds: int, workers: int) -> Any:
     """Return the experiment of a case."""
-    dataset = stand_in(case.channels, case.size, case.clients * case.samples)
+    dataset = register_random_images(case.channels, case.size, case.clients * case.samples)
     return resolve.experiment(
         {
             "dataset": dataset,

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from pages import PERFORMANCE, commit, hardware, markdown, put_section
-from random_images import stand_in
+from random_images import register_random_images
 from subprocesses import answer
 from torch import multiprocessing
 
@@ -44,7 +44,7 @@ def data_set(root: Path) -> str:
         DATASETS["mnist"].read(root, Seeds(1))
     except ConfigError:
         print("no MNIST in", root, "(--data_root): random images instead", file=sys.stderr)
-        return stand_in(1, 28, 60_000, 10_000)
+        return register_random_images(1, 28, 60_000, 10_000)
     return "mnist"
 
 

@@ -1,4 +1,4 @@
-"""A federation as a file, so that every framework is given the same data, model and recipe."""
+"""A federation as a file: every framework trains the same model on the same data."""
 
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -11,8 +11,8 @@ from entity.models import build
 
 
 @dataclass(frozen=True)
-class Handout:
-    """What all frameworks are asked to train."""
+class SharedFederation:
+    """What all frameworks train: data, initial model and rates."""
 
     model: str
     channels: int
@@ -21,26 +21,26 @@ class Handout:
     epochs: int
     batch: int
     lr: float
-    """Of plain SGD, without momentum or weight decay: that is what blazefl's FedAvg has."""
+    """Of plain SGD, without momentum or weight decay, as blazefl's FedAvg has it."""
     workers: int
     clients: list[tuple[Tensor, Tensor]]
     """Images (b, C, H, W) in [-1, 1] and labels (b,) of each client."""
     test: tuple[Tensor, Tensor]
     """The same of the test set."""
     state: dict[str, Tensor]
-    """The model's first weights."""
+    """The model's initial weights."""
 
     def save(self, path: Path) -> None:
-        """Write it."""
+        """Write it to a file."""
         torch.save(asdict(self), path)
 
     @classmethod
-    def load(cls, path: Path) -> "Handout":
-        """Read it."""
+    def load(cls, path: Path) -> "SharedFederation":
+        """Read it from a file."""
         return cls(**torch.load(path, weights_only=True))
 
     def fresh_model(self) -> nn.Module:
-        """Return the model with its first weights, laid out in memory as PyTorch has it."""
+        """Return the model with its initial weights, in PyTorch's default memory format."""
         model = build(self.model, self.channels, self.size, 10, torch.Generator())
         model.load_state_dict(self.state)
         return model.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
@@ -58,6 +58,6 @@ class Handout:
 
 
 @lru_cache(1)
-def cached(path: Path) -> Handout:
-    """Return a federation that this process has read before."""
-    return Handout.load(path)
+def cached(path: Path) -> SharedFederation:
+    """Read a federation, once in a process."""
+    return SharedFederation.load(path)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from pages import PERFORMANCE, commit, hardware, markdown, put_section
-from random_images import stand_in
+from random_images import register_random_images
 from subprocesses import answer
 
 from entity import experiment
@@ -40,7 +40,7 @@ def measure(defense: str, model: str, clients: int, workers: int) -> dict[str, f
     keep_pages()
     config = resolve.experiment(
         {
-            "dataset": stand_in(3, 32, clients * SAMPLES, test=100),
+            "dataset": register_random_images(3, 32, clients * SAMPLES, test=100),
             "model": model,
             "client": {
                 "num_epochs": 1,

@@ -1,4 +1,4 @@
-"""Scripts in processes of their own, and, for what listens on a port, in a network of their own."""
+"""Run a script in a process of its own and, if it listens on a port, in a network of its own."""
 
 import json
 import os
@@ -13,12 +13,12 @@ from pages import ROOT
 
 
 def answer(words: Sequence[str], **environment: str) -> Any:
-    """Run a script with one thread and return what its last line holds, as JSON.
+    """Run a script with one thread and return its last line, parsed as JSON.
 
     Raises
     ------
     RuntimeError
-        If it fails; with the end of what it said.
+        If it fails; with the end of its standard error.
     """
     path = os.pathsep.join([str(ROOT), str(ROOT / "benchmarks")])
     done = subprocess.run(
@@ -35,12 +35,12 @@ def answer(words: Sequence[str], **environment: str) -> Any:
 
 
 def can_be_alone() -> bool:
-    """Whether this system has what makes a network namespace."""
+    """Whether this system has the tools for a network namespace."""
     return shutil.which("unshare") is not None and shutil.which("ip") is not None
 
 
 def answer_alone(words: Sequence[str], **environment: str) -> Any:
-    """Do the same in a network namespace without any other machine, for what starts Ray.
+    """Run it in a network namespace that has no other machine, if it starts Ray.
 
     Ray listens on the machine's own address, and whoever reaches it can run code.
     """
