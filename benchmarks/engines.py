@@ -35,7 +35,7 @@ CLIENTS = tuple(range(20))
 def measure(engines: Sequence[str], workers: int, repeats: int) -> list[list[str]]:
     """Return a line of the table for each engine."""
     started: dict[str, float] = {}
-    apart: dict[str, float] = {}
+    differences: dict[str, float] = {}
     rounds: dict[str, list[float]] = {name: [] for name in engines}
     with ExitStack() as stack:
         opened = {}
@@ -67,7 +67,7 @@ def measure(engines: Sequence[str], workers: int, repeats: int) -> list[list[str
                 rounds[name].append(time.perf_counter() - began)
                 reference = updates.weights.clone() if name == engines[0] else reference
                 assert reference is not None
-                apart[name] = float((updates.weights - reference).abs().max())
+                differences[name] = float((updates.weights - reference).abs().max())
     lines: list[list[str]] = []
     for name in engines:
         both = zip(rounds[name], rounds[engines[0]], strict=True)
@@ -78,7 +78,7 @@ def measure(engines: Sequence[str], workers: int, repeats: int) -> list[list[str
                 f"{started[name]:.1f}",
                 f"{median(rounds[name]):.3f}",
                 f"**{median(ratios):.2f}** ({ratios[0]:.2f} to {ratios[-1]:.2f})",
-                f"{apart[name]:.1g}",
+                f"{differences[name]:.1g}",
             ]
         )
     return lines

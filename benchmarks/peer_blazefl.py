@@ -62,9 +62,8 @@ class Selector:
 
     def __init__(self, federation: SharedFederation) -> None:
         nothing = (torch.empty(0), torch.empty(0))
-        self.federation = replace(
-            federation, clients=[], test=nothing
-        )  # it is sent to the workers, too
+        # Without data, since it is sent to the workers, too.
+        self.federation = replace(federation, clients=[], test=nothing)
 
     def select_model(self, model_name: str) -> nn.Module:
         """Return the model with its first weights."""
@@ -83,15 +82,8 @@ def main() -> int:
         handler = FedAvgBaseServerHandler(
             selector, federation.model, partitions, federation.rounds, clients, 1.0, "cpu", 500, 1
         )
-        recipe = (
-            "cpu",
-            clients,
-            federation.epochs,
-            federation.batch,
-            federation.lr,
-            1,
-            federation.workers,
-        )
+        rates = (federation.epochs, federation.batch, federation.lr)
+        recipe = ("cpu", clients, *rates, 1, federation.workers)
         trainer = (
             FedAvgThreadPoolClientTrainer(selector, federation.model, partitions, *recipe)
             if sys.argv[2] == "threads"
