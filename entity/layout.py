@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 BLOCK = 1 << 15
-"""Columns taken at a time where a pass over (n, P) would otherwise need a copy of it."""
+"""Columns processed at a time where a pass over (n, P) would otherwise need a copy of it."""
 
 _WRAPPED = re.compile(r"^(module\.)+")
-"""What data-parallel wrappers put before a name; compiled modules add `_orig_mod.` anywhere."""
+"""Prefix of names in data-parallel wrappers; compiled modules add `_orig_mod.` anywhere."""
 
 
 class ModelState(NamedTuple):
@@ -83,7 +83,13 @@ class ParamSpec:
         return self.buffers[-1].stop if self.buffers else 0
 
     def slot(self, name: str) -> Slot:
-        """Return the place of one parameter; KeyError if the model has none of that name."""
+        """Return one parameter's slot.
+
+        Raises
+        ------
+        KeyError
+            If the model has no parameter of that name.
+        """
         for slot in self.parameters:
             if slot.name == name:
                 return slot
@@ -113,7 +119,7 @@ class ParamSpec:
 
 
 def plain_name(name: str) -> str:
-    """Return a tensor's name without what wrapped and compiled modules put before it.
+    """Return a tensor's name without the prefixes of wrapped and compiled modules.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""The two loops over batches that everything shares: training and inference."""
+"""The loops over batches that clients, servers and judges share: training and inference."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +16,7 @@ Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Local SGD: what a client, or a server on its clean data, trains with."""
+    """Settings of local SGD, for clients and for servers that train on clean data."""
 
     lr: float
     momentum: float
@@ -28,7 +28,7 @@ class Recipe:
 
 
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean cross entropy of a batch."""
+    """Return the mean cross entropy of a batch: images (b, C, H, W) and labels (b,)."""
     return F.cross_entropy(model(x), y)
 
 
@@ -49,7 +49,7 @@ def fit(
     batches
         Pairs of images (b, C, H, W) in [-1, 1] and labels (b,), over all epochs.
     recipe
-        Rates and precision; its batch size and epochs are the business of `batches`.
+        Rates and precision; `batches` already follows its batch size and epochs.
     loss
         What to minimise; attacks replace it.
     after_step
@@ -85,6 +85,15 @@ def shuffled(
 
     The last batch of a pass is smaller where it must be, but never a single sample beside
     larger batches: BatchNorm cannot train on one.
+
+    Parameters
+    ----------
+    size
+        Samples.
+    batch_size, epochs
+        Samples in a batch; passes over all of them.
+    generator
+        Draws the orders; on the CPU.
     """
     for _ in range(epochs):
         order = torch.randperm(size, generator=generator)
@@ -97,7 +106,16 @@ def shuffled(
 def logits(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
     """Return a model's logits (N, classes) for images (N, C, H, W), in evaluation mode.
 
-    The model's training mode is put back afterwards.
+    The model's training mode is restored afterwards.
+
+    Parameters
+    ----------
+    model
+        On the device of the images.
+    x
+        In [-1, 1].
+    batch_size
+        Images that are passed through the model at once.
     """
     was_training = model.training
     model.eval()
@@ -107,7 +125,10 @@ def logits(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
 
 
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Return the share of images that a model classifies as labelled; NaN for no image."""
+    """Return the share of images (N, C, H, W) that a model classifies as labelled (N,).
+
+    NaN without images.
+    """
     if len(y) == 0:
         return float("nan")
     return int((logits(model, x).argmax(1) == y).sum()) / len(y)

@@ -55,7 +55,7 @@ class Updates:
     num_samples: Tensor
     """(n,) registered sizes of the clients' data."""
     global_weights: Tensor
-    """(P,) what they started from."""
+    """(P,) the model that they started from."""
     global_buffers: Tensor
     """(B,)."""
     spec: ParamSpec
@@ -88,7 +88,7 @@ class Updates:
 
     @cached_property
     def deltas(self) -> Tensor:
-        """(n, P) weights minus global weights; a second matrix, so only for who needs the rows."""
+        """(n, P) weights minus global weights: a second matrix, for rules that need rows."""
         return self.weights - self.global_weights
 
     @cached_property
@@ -132,7 +132,7 @@ def _squared_distance(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a server thought of one client in one round."""
+    """A server's judgement of one client in one round."""
 
     client: ClientId
     accepted: bool

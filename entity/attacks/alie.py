@@ -6,8 +6,8 @@ the honest mean as they can go while enough honest clients lie still farther out
 which takes the majority takes them.
 
 Where the attackers are a majority the paper's z is infinite or undefined; we then ask for one
-supporter (s = 1), and for none where no client is honest (z = 0). A negative z, which would move
-towards nobody's harm, is 0 too.
+supporter (s = 1), and for none where no client is honest (z = 0). A negative z is replaced by 0,
+too.
 """
 
 import logging

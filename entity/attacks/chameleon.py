@@ -116,7 +116,17 @@ class Chameleon(Attacker):
         model.train()
 
     def adapt(self, twin: SupConTwin, data: LocalData, broadcast: Broadcast) -> None:
-        """Train the encoder with the contrastive loss; the head is left alone."""
+        """Train the encoder with the contrastive loss; the head is left alone.
+
+        Parameters
+        ----------
+        twin
+            The model, as encoder and head.
+        data
+            The client's poisoned data.
+        broadcast
+            The round, which names the random stream.
+        """
         args, device = self.args, self.context.device
         encoder = twin.encoder
         origin = [parameter.detach().clone() for parameter in encoder]
@@ -153,7 +163,19 @@ class Chameleon(Attacker):
     def frozen(
         self, twin: SupConTwin, data: LocalData, epochs: int, broadcast: Broadcast
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches of features, from the encoder as it now is, and labels."""
+        """Yield batches of features, from the encoder as it now is, and labels.
+
+        Parameters
+        ----------
+        twin
+            The model, as encoder and head.
+        data
+            The client's poisoned data.
+        epochs
+            Passes over the data.
+        broadcast
+            The round, which names the random stream.
+        """
         rng = self.context.seeds.generator("fit", round=broadcast.round, client=self.id)
         for x, y in self._batches(data, epochs, rng):
             with torch.no_grad(), autocast(x.device, self.context.recipe.amp_enabled):

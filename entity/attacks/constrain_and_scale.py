@@ -42,6 +42,13 @@ def anomaly_loss(
 ) -> Tensor:
     """Return how far parameters are from where they started, as a scalar with a gradient.
 
+    Parameters
+    ----------
+    parameters, origin
+        Tensors of the same shapes: the model's, and the global model's.
+    kind
+        Euclidean distance, or 1 minus the cosine.
+
     Examples
     --------
     >>> w, g = [torch.tensor([3.0, 5.0])], [torch.tensor([0.0, 1.0])]
@@ -95,5 +102,5 @@ class ConstrainAndScale(ModelReplacement):
 
     @classmethod
     def colludes(cls, args: Any) -> bool:
-        """Whether the factor waits for the size of the round."""
+        """Without a norm bound, as model replacement does."""
         return args.norm_bound is None and super().colludes(args)

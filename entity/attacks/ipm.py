@@ -2,7 +2,7 @@
 
 Xie et al., "Fall of Empires: Breaking Byzantine-tolerant SGD by Inner Product Manipulation", UAI
 2019, arXiv 1903.03936. All attackers send -ε times the mean of the honest updates. With a small ε
-the lie is close to the honest updates and passes robust rules; the aggregate's inner product with
+this is close to the honest updates and passes robust rules; the aggregate's inner product with
 the honest mean turns negative once ε exceeds the ratio of honest to malicious clients.
 """
 
@@ -19,7 +19,7 @@ class IpmArgs:
     """Hyper-parameters of IPM."""
 
     ipm_epsilon: Positive = 0.5
-    """Length of the lie in honest means; 0.1 and 0.5 are stealthy, above 1 is strong."""
+    """ε; 0.1 and 0.5 are stealthy, above 1 is strong."""
     knowledge: Knowledge = "omniscient"
     """Whose mean: that of all benign clients (the paper), or of the attackers' own honest
     updates."""

@@ -45,6 +45,13 @@ def scaled(state: ModelState, start: ModelState, factor: float) -> ModelState:
 
     Computed in float64: a large factor would multiply the rounding of the difference.
 
+    Parameters
+    ----------
+    state, start
+        The trained and the global model.
+    factor
+        What the update is multiplied with; negative reverses it.
+
     Examples
     --------
     >>> import torch

@@ -40,6 +40,13 @@ def project(parameters: Sequence[Tensor], centre: Sequence[Tensor], radius: floa
     w ← c + (w - c) min(1, r / ‖w - c‖), over all tensors together; what equals its centre stays
     so exactly.
 
+    Parameters
+    ----------
+    parameters, centre
+        Tensors w and c of the same shapes.
+    radius
+        r, Euclidean.
+
     Examples
     --------
     >>> w = [torch.tensor([3.0]), torch.tensor([5.0])]

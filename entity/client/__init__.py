@@ -1,6 +1,6 @@
-"""Clients: the benign one, what a malicious one adds to it, and those of client-side defenses.
+"""Clients: the benign one, the basis of malicious ones, and those of client-side defenses.
 
-The attacks themselves stand in `attacks/`, the data poisons in `poisons/`.
+The attacks themselves are in `attacks/`, the data poisons in `poisons/`.
 """
 
 from typing import TYPE_CHECKING

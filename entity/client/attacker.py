@@ -1,4 +1,4 @@
-"""What all malicious clients share: poisoned data, and a window of rounds to use it in."""
+"""What all malicious clients share: poisoned data, and a window of rounds in which to use it."""
 
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar

@@ -23,14 +23,14 @@ class Broadcast:
     state: ModelState
     """The global model."""
     previous: Tensor | None = None
-    """(P,) the global weights of the round before; what a client that watches knows."""
+    """(P,) the global weights of the round before, known to a client that remembers them."""
     trigger: TriggerMemory = field(default_factory=dict[str, Tensor])
-    """What the colluders of an adaptive poison have learnt; the server knows nothing of it."""
+    """What the colluders of an adaptive poison have learnt; the server does not know it."""
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """How all clients train, whoever they are."""
+    """Local training as it is the same for all clients: settings, randomness and device."""
 
     recipe: Recipe
     augmentation: Augmentation | None
@@ -51,13 +51,25 @@ class Client:
         self.context = context
 
     def fit(self, model: nn.Module, broadcast: Broadcast) -> None:
-        """Train `model`, which holds the global state, in place: what it then holds is sent."""
+        """Train `model`, which holds the global state, in place; the result is sent."""
         self.train(model, broadcast, self.data, self.context.recipe)
 
     def train(
         self, model: nn.Module, broadcast: Broadcast, data: LocalData, recipe: Recipe
     ) -> None:
-        """Run local SGD on some data."""
+        """Run local SGD.
+
+        Parameters
+        ----------
+        model
+            Trained in place.
+        broadcast
+            The round.
+        data
+            The client's data, or what an attack makes of it.
+        recipe
+            Rates, batch size and epochs.
+        """
         fit(
             model,
             self.batches(broadcast, data, recipe),
@@ -69,7 +81,17 @@ class Client:
     def batches(
         self, broadcast: Broadcast, data: LocalData, recipe: Recipe
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of a round's training, from data that lies on the client's device."""
+        """Yield the batches of a round's training, on the client's device.
+
+        Parameters
+        ----------
+        broadcast
+            The round, which names the random stream.
+        data
+            What to train on.
+        recipe
+            Batch size and epochs.
+        """
         context = self.context
         rng = context.seeds.generator("fit", round=broadcast.round, client=self.id)
         return data.to(context.device).batches(
@@ -81,18 +103,18 @@ class Client:
         )
 
     watches_steps = False
-    """Whether `after_step` does anything; asking after every step costs time."""
+    """Whether `after_step` does anything; calling it after every step costs time."""
 
     def local_loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """Return the loss of a batch."""
+        """Return the loss of a batch: images (b, C, H, W) in [-1, 1] and labels (b,)."""
         return cross_entropy(model, x, y)
 
     def after_step(self, model: nn.Module) -> None:
         """Change the model after an optimiser step."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what this client keeps from round to round; nothing, unless it says so."""
+        """Return what this client keeps from round to round; by default nothing."""
         return {}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""

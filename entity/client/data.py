@@ -1,4 +1,4 @@
-"""A client's data as it trains on it: whole tensors, poisoned rows marked."""
+"""A client's data during its training: whole tensors, with poisoned rows marked."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from entity.training import shuffled
 class LocalData:
     """The images of one client.
 
-    They are gathered from the shared data set for the round and let go after it, so memory does
+    They are gathered from the shared data set for a round and released after it, so memory does
     not grow with the federation.
     """
 
@@ -45,8 +45,10 @@ class LocalData:
 
         Parameters
         ----------
-        batch_size, epochs, generator
-            How many, how often, in which order.
+        batch_size, epochs
+            Images in a batch; passes over the data.
+        generator
+            Draws the order, and the augmentation.
         augmentation
             Applied to clean samples only, with new draws for every batch.
         in_every_batch

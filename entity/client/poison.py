@@ -1,4 +1,4 @@
-"""What a data poison is: what is done to the chosen samples, and how its success is tested."""
+"""What a data poison is: it changes chosen samples, and says how its success is tested."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from entity.config.fields import AttackConfig
 from entity.dataset.images import Images
 
 TriggerMemory = Mapping[str, Tensor]
-"""What the colluders of an adaptive poison know, from round to round."""
+"""What the colluders of an adaptive poison have learnt, from round to round."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Poison(ABC):
 class AdaptivePoison(Poison):
     """A poison that the colluders improve against the global model before each poisoned round.
 
-    What they have learnt goes to all of them, to wherever they train, as the broadcast's
-    `trigger`; the attack is judged with it, too.
+    What they have learnt reaches all of them as the broadcast's `trigger`, wherever they train;
+    the attack is judged with it, too.
     """
 
     @abstractmethod
@@ -107,4 +107,4 @@ class AdaptivePoison(Poison):
 
     @abstractmethod
     def recall(self, memory: TriggerMemory) -> None:
-        """Take what `adapt` returned, in this process or another; {} before the first time."""
+        """Restore what `adapt` returned, in this process or another; {} before the first time."""

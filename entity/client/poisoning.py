@@ -17,6 +17,13 @@ def eligible(labels: Tensor, victim: int | None, target: int) -> Tensor:
     Those of the victim class; without one, all that are not of the target class already. (The
     original's code counts the target class too.)
 
+    Parameters
+    ----------
+    labels
+        (N,).
+    victim, target
+        Classes; the victim may be None.
+
     Examples
     --------
     >>> eligible(torch.tensor([0, 1, 2, 1]), victim=None, target=1)
@@ -33,6 +40,17 @@ def choose(
 
     `floor(dpr * m)` of its m eligible samples, at random. In DROP's configs `DPR` is this share q
     of the victim class, not of the whole data: with K balanced classes the latter is q / K.
+
+    Parameters
+    ----------
+    labels
+        (N,) of one client.
+    victim, target
+        Classes; the victim may be None.
+    dpr
+        Share of the eligible samples, from 0 to 1.
+    generator
+        Draws them.
 
     Examples
     --------
@@ -59,9 +77,9 @@ class Holding(NamedTuple):
 def pool_evenly(
     shares: Sequence[Tensor], targets: Sequence[Tensor], generator: torch.Generator
 ) -> list[Holding]:
-    """Share the samples that the malicious clients poison out evenly among them.
+    """Divide the samples that the malicious clients poison evenly among them.
 
-    They are pooled, shuffled and dealt in parts whose sizes differ by one at most, the larger
+    They are pooled, shuffled and divided into parts whose sizes differ by one at most, the larger
     ones to the first clients. Each client keeps the rest of its data and adds its part. No sample
     is lost or held twice; the sizes of the clients' data change.
 
@@ -104,6 +122,15 @@ def attack_test_set(test: Images, victim: int | None, target: int, trigger: Trig
     """Return all eligible test images, triggered and labelled with the target class.
 
     A model's accuracy on them is its attack success rate.
+
+    Parameters
+    ----------
+    test
+        The test set.
+    victim, target
+        Classes; the victim may be None.
+    trigger
+        Stamped on every image.
     """
     attacked = test.subset(eligible(test.y, victim, target))
     return Images(trigger.stamp(attacked.x), torch.full_like(attacked.y, target))

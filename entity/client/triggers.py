@@ -1,4 +1,4 @@
-"""Pixel triggers: what marks an image for the backdoor.
+"""Pixel triggers: the mark by which a backdoor knows an image.
 
 Gu et al., "BadNets: Identifying Vulnerabilities in the Machine Learning Model Supply Chain",
 2017, 1708.06733; the named patterns are those of DROP (2502.07011).
@@ -66,7 +66,7 @@ def pixel_trigger(
         are stamped, or without alpha those that are not black; or a list of [row, col],
         [row, col, value] or [row, col, red, green, blue].
     position
-        Corner that a named pattern sits in; the others are where they say.
+        Corner of a named pattern; the others say themselves where they are.
     channels, size
         Of the data set's images.
 
@@ -103,7 +103,7 @@ def _from_pixels(pixels: Sequence[Sequence[int]], channels: int, size: int) -> T
             forms = "[row, col] or [row, col, value]"
             forms += " or [row, col, red, green, blue]" if channels == 3 else ""
             raise _refusal(pixel, f"{forms} for images of {channels} channel(s)")
-        if not all(0 <= place < size for place in row_col):
+        if not all(0 <= coordinate < size for coordinate in row_col):
             raise _refusal(pixel, f"rows and columns from 0 to {size - 1}")
         if not all(0 <= value <= 255 for value in colour):
             raise _refusal(pixel, "values from 0 to 255")

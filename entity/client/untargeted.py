@@ -1,8 +1,8 @@
-"""What untargeted model poisoning shares: honest training, and whose updates one looks at.
+"""What untargeted model poisoning shares: honest training, and the updates that attackers know.
 
 These attacks (ALIE, IPM, Min-Max, sign flipping) want the global model to be bad, not backdoored.
-They train on clean data with the code path of a benign client, and what they send is made of the
-updates that came of it. Victim and target class, DPR and the data poison mean nothing to them.
+They train on clean data with the code path of a benign client, and compute what they send from
+the resulting updates. Victim and target class, DPR and the data poison mean nothing to them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ Knowledge = Literal["colluders", "omniscient"]
 
 
 class Untargeted(Attacker):
-    """An attacker that trains on its clean data and lies only about the outcome."""
+    """An attacker that trains on its clean data and changes only the update that it sends."""
 
     needs_samples = False
 
@@ -33,6 +33,15 @@ def known_rows(updates: Updates, malicious: Sequence[int], knowledge: Knowledge)
 
     `colluders`: their own, from honest training. `omniscient`: those of all benign clients, or
     again their own where nobody in the round is benign.
+
+    Parameters
+    ----------
+    updates
+        The round.
+    malicious
+        The attackers' rows.
+    knowledge
+        Which updates they see.
     """
     benign = [row for row in range(len(updates)) if row not in malicious]
     return benign if knowledge == "omniscient" and benign else list(malicious)
@@ -41,8 +50,8 @@ def known_rows(updates: Updates, malicious: Sequence[int], knowledge: Knowledge)
 def known_deltas(updates: Updates, rows: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
     """Yield blocks of columns and the deltas (k, columns) float64 of some rows in them.
 
-    `Updates.deltas`, `norms` and their like are computed once and kept, so an attack that asked
-    for them before it rewrites its rows would leave the honest values to the server.
+    `Updates.deltas`, `norms` and the like are computed once and kept: an attack that read them
+    before it rewrites its rows would leave the honest values to the server.
     """
     for columns in blocks(updates.weights.shape[1]):
         start = updates.global_weights[columns].double()
@@ -50,6 +59,18 @@ def known_deltas(updates: Updates, rows: Sequence[int]) -> Iterator[tuple[slice,
 
 
 def send(updates: Updates, malicious: Sequence[int], columns: slice, delta: Tensor) -> None:
-    """Make `delta` (columns,) the update of every malicious row, in these columns."""
-    told = updates.global_weights[columns].double() + delta
-    updates.weights[list(malicious), columns] = told.float()
+    """Make `delta` the update of every malicious row, in a block of columns.
+
+    Parameters
+    ----------
+    updates
+        The round, changed in place.
+    malicious
+        The attackers' rows.
+    columns
+        The block.
+    delta
+        (columns,) float64.
+    """
+    crafted = updates.global_weights[columns].double() + delta
+    updates.weights[list(malicious), columns] = crafted.float()

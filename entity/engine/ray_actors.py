@@ -84,7 +84,17 @@ class TrainingActor:
         return _Ready(importlib.import_module("ray").util.get_node_ip_address())
 
     def train(self, sent: _Sent, client: int, memory: ClientMemory) -> _Model | str:
-        """Train a client; return its model, or the traceback of its error."""
+        """Train a client; return its model, or the traceback of its error.
+
+        Parameters
+        ----------
+        sent
+            The broadcast.
+        client
+            Who trains.
+        memory
+            What the client has kept from its last round.
+        """
         previous = None if sent.previous is None else torch.tensor(sent.previous)
         state = ModelState(torch.tensor(sent.weights), torch.tensor(sent.buffers))
         broadcast = Broadcast(sent.round, state, previous, sent.trigger)

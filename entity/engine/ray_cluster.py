@@ -14,8 +14,8 @@ from entity.config.schema import ConfigError
 def require_ray(option: str, address: str | None) -> Any:
     """Return the module of Ray.
 
-    Ray listens on the machine's own address, and whoever reaches it may run code. So what we
-    start, which is where there is no address, asks for a token that only this process and its
+    Ray listens on the machine's own address, and whoever reaches it may run code. So a Ray that
+    we start ourselves (without an address) asks for a token that only this process and its
     workers know, unless the environment says how to authenticate.
 
     Raises
@@ -56,13 +56,22 @@ def require_cluster(address: str, option: str = "settings.ray_address") -> None:
 def join(ray: Any, address: str | None, cores: int, option: str = "settings.ray_address") -> bool:
     """Connect to a cluster, or start Ray on this machine with some cores.
 
-    `option` is what chose the cluster, as the user knows it.
+    Parameters
+    ----------
+    ray
+        Its module.
+    address
+        HOST:PORT, or auto; None starts Ray here.
+    cores
+        For the Ray that is started.
+    option
+        The setting that chose the cluster, as the user knows it.
 
     Returns
     -------
     bool
-        Whether it is ours to disconnect from, or to shut down; not so if the process was
-        connected before.
+        Whether the caller has to disconnect or shut it down; not so if the process was connected
+        before.
 
     Raises
     ------

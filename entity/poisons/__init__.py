@@ -1,4 +1,4 @@
-"""Data poisons: what is done to poisoned samples, one file each."""
+"""Data poisons: how samples are poisoned. One paper a file."""
 
 from entity.client.poison import Poison
 from entity.poisons.a3fl import A3fl

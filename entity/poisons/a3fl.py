@@ -16,7 +16,7 @@ Where we leave the paper's code, and why:
 - g' answers in evaluation mode, as g does; the code leaves it in training mode;
 - δ stays in the range of pixels; the code clamps to [-2, 2] in normalised space;
 - with a victim class the first term sees its images alone, as they are what is attacked;
-- how many samples are poisoned is `DPR`'s business; the code poisons a quarter of every batch.
+- `DPR` says how many samples are poisoned; the code poisons a quarter of every batch.
 """
 
 from collections.abc import Iterator
@@ -153,7 +153,7 @@ class A3fl(AdaptivePoison):
 
 
 def apply(x: Tensor, delta: Tensor, mask: Tensor) -> Tensor:
-    """Return images (N, C, H, W) with δ (C, H, W) where the mask (1, H, W) is."""
+    """Return images (N, C, H, W) with δ (C, H, W) inside the mask (1, H, W)."""
     return torch.where(mask, delta, x)
 
 

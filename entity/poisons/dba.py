@@ -36,6 +36,13 @@ class DbaArgs:
 def bars(channels: int, size: int, position: Position) -> tuple[Trigger, Tensor]:
     """Return the paper's four white bars in a corner, and their pixels (k, 2) bar by bar.
 
+    Parameters
+    ----------
+    channels, size
+        Of the images.
+    position
+        The corner.
+
     Examples
     --------
     >>> bars(3, 32, "top_left")[1][6:12].tolist()
@@ -57,7 +64,16 @@ def bars(channels: int, size: int, position: Position) -> tuple[Trigger, Tensor]
 
 
 def split(trigger: Trigger, pixels: Tensor, parts: int) -> list[Trigger]:
-    """Split a trigger into disjoint parts of its pixels (k, 2), in order and as evenly as can be.
+    """Split a trigger into disjoint parts, as even as possible.
+
+    Parameters
+    ----------
+    trigger
+        The whole trigger.
+    pixels
+        (k, 2) its rows and columns, in the order in which they are divided.
+    parts
+        How many.
 
     Raises
     ------

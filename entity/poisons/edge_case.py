@@ -6,9 +6,9 @@ trucks), which benign clients hardly hold. The user brings the images; each chos
 attacker is replaced by one of them.
 
 Half of the images, drawn once with a generator of constant seed, is for training, the other half
-is held out and gives the attack success rate. That none of them truly is of the target class is
-for the user to see to. The paper's ready-made sets are Python pickles, which we never open:
-save their array as .npz.
+is held out and gives the attack success rate. The user must make sure that none of them truly is
+of the target class. The paper's ready-made sets are Python pickles, which we never open: save
+their array as .npz.
 """
 
 import zipfile
@@ -41,7 +41,7 @@ _UNREADABLE = (
     zipfile.BadZipFile,
     Image.DecompressionBombError,
 )
-"""What torch, NumPy and Pillow raise for files that are not what their names say."""
+"""Errors of torch, NumPy and Pillow for files whose content does not fit their name."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,13 @@ class EdgeCaseArgs:
 
 def read_images(path: Path, channels: int, size: int) -> Tensor:
     """Read edge-case images (N, C, H, W) uint8.
+
+    Parameters
+    ----------
+    path
+        A folder of images, a .pt or a .npz file.
+    channels, size
+        Of the data set's images.
 
     Raises
     ------
@@ -136,5 +143,5 @@ class EdgeCase(Poison):
         return self.relabelled(self.train[rows])
 
     def test_set(self, test: Images) -> Images:
-        """Return the held-out edge-case images; the data set's own are not looked at."""
+        """Return the held-out edge-case images; the data set's own are not used."""
         return self.relabelled(self.held_out)

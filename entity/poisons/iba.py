@@ -11,12 +11,12 @@ Where we leave the paper's code, and why:
 - G is trained against the global model, before the clients are; the code trains it against the
   attacker's own model of that round, after;
 - ε shrinks with the poisoned rounds; the code's with all rounds since the first poisoned one;
-- it weighs clean and poisoned loss by half each; here the share of poisoned samples is `DPR`'s
-  business and the loss that of the attack's type;
+- it weighs clean and poisoned loss by half each; here `DPR` sets the share of poisoned samples, and
+  the attack's type the loss;
 - its PGD, gradient mask and model replacement are attack types, which combine with this poison
   (`pgd`, `neurotoxin`, `model_replacement`);
 - G is one small convolutional network; the paper's is a U-Net, on MNIST an autoencoder;
-- perturbations are rounded to pixels, as whatever is sent to a deployed model is.
+- perturbations are rounded to pixels, as in all images that a deployed model is sent.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class IbaArgs:
     iba_epsilon: Positive = 0.3
     """ε of training in the first poisoned round, as a share of the range of pixels."""
     iba_epsilon_test: Positive = 0.06
-    """Floor of ε, and what the attack is judged with."""
+    """Floor of ε, with which the attack is judged, too."""
     iba_decay: Fraction = 0.02
     """Share by which ε shrinks from one poisoned round to the next."""
     iba_local_asr: Fraction = 0.7

@@ -1,6 +1,6 @@
 """The server around a defense: its contract, and what several defenses share.
 
-The defenses themselves stand in `defenses/`.
+The defenses themselves are in `defenses/`.
 """
 
 from typing import TYPE_CHECKING

@@ -6,7 +6,7 @@ from typing import Any
 from entity.updates import ClientId
 
 _FREE = 1e-9
-"""Penalties up to this count as none, and limits as reached: tenths do not add up exactly."""
+"""Points up to this count as none, and a limit this near as reached: tenths add up inexactly."""
 
 
 class Activity:
@@ -34,7 +34,7 @@ class Activity:
         self._points: dict[ClientId, float] = {}
 
     def observe(self, majority: Iterable[ClientId], minority: Iterable[ClientId]) -> None:
-        """Book one round's split."""
+        """Add and remove points by one round's split."""
         for client in minority:
             self._points[client] = self.points(client) + self.penalty
             limit = self.blacklist_threshold
@@ -59,6 +59,6 @@ class Activity:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take back what `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self._points = {client: float(points) for client, points in state["points"]}
         self.blacklist = set(state["blacklist"])

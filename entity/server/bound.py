@@ -1,8 +1,8 @@
-"""How many malicious clients a rule is told to expect in a round.
+"""The bound f on the malicious clients of a round, for rules that need one.
 
-Krum, Bulyan and the trimmed mean take a bound f, and their guarantees hold for `n >= a f + b`
-clients. Papers and benchmarks like to give them the true number, which no server knows; here
-that is an oracle which a config must ask for by name.
+The guarantees of Krum, Bulyan and the trimmed mean hold for `n >= a f + b` clients. Papers and
+benchmarks often give them the true number, which no server knows; here it is an oracle that a
+config must ask for by name.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class BoundedServer(Server[B]):
     """A defense that takes a bound f on the malicious clients of a round."""
 
     condition: ClassVar[Condition]
-    """What the rule asks of n and f."""
+    """The rule's condition on n and f."""
 
     @classmethod
     def needs(cls, args: B) -> Needs:
@@ -69,16 +69,27 @@ class BoundedServer(Server[B]):
         n = setting.round_size
         f = cls.expected(args, n, setting.malicious_clients, setting.federation_size)
         if not cls.condition.holds(n, f):
-            mends = {"estimate": "", "oracle": "set server.defense.defense_args.f to estimate or "}
-            mend = mends.get(str(args.f), "lower server.defense.defense_args.f or ")
+            where = "server.defense.defense_args.f"
+            remedies = {"estimate": "", "oracle": f"set {where} to estimate or "}
+            remedy = remedies.get(str(args.f), f"lower {where} or ")
             raise ConfigError(
                 f"{cls.__name__} needs {cls.condition} clients in the round; n = {n}, f = {f}: "
-                f"{mend}raise federation.round_size."
+                f"{remedy}raise federation.round_size."
             )
 
     @classmethod
     def expected(cls, args: B, n: int, malicious: int, federation: int) -> int:
-        """Return f for n clients, given what an oracle knows."""
+        """Return f for n clients.
+
+        Parameters
+        ----------
+        args
+            The rule's settings.
+        n
+            Clients in the round.
+        malicious, federation
+            Malicious clients and all clients of the federation, for the oracle.
+        """
         if args.f == "oracle":
             return ceil(malicious * n / federation) if federation else 0
         return cls.condition.largest(n) if args.f == "estimate" else args.f

@@ -1,10 +1,10 @@
-"""Density clustering of a round's clients, and the majority that it finds.
+"""Density clustering of a round's clients, and the majority among them.
 
 Campello et al., "Hierarchical Density Estimates for Data Clustering, Visualization, and Outlier
 Detection", ACM TKDD 2015 (HDBSCAN). FLAME and FreqFed average its majority cluster, DeepSight
 asks it for several clusterings.
 
-Distances are handed over as distances (`metric="precomputed"`). Published codes pass the matrix as
+HDBSCAN is given distances as distances (`metric="precomputed"`). Published codes pass the matrix as
 if its rows were features, which clusters something else.
 """
 
@@ -71,7 +71,7 @@ def density_labels(
         return [-1] * n
     order = rows_by_id(client_ids)
     rounded = np.round(distances[order][:, order].double().numpy(), _DIGITS)
-    found = HDBSCAN(
+    clusters = HDBSCAN(
         min_cluster_size=min_cluster_size,
         min_samples=min(n, min_samples + 1),
         metric="precomputed",
@@ -79,7 +79,7 @@ def density_labels(
         copy=True,  # pyright: ignore[reportArgumentType]
     ).fit_predict((rounded + rounded.T) / 2)
     labels = [-1] * n
-    for row, label in zip(order, found.tolist(), strict=True):
+    for row, label in zip(order, clusters.tolist(), strict=True):
         labels[row] = int(label)
     return labels
 
@@ -87,8 +87,8 @@ def density_labels(
 def majority(distances: Tensor, client_ids: Sequence[ClientId]) -> list[int]:
     """Return the rows of the cluster that holds more than half of the clients.
 
-    Everybody where there is no such cluster, and among fewer than four clients, where being
-    close says nothing.
+    All rows where there is no such cluster, and among fewer than four clients, where closeness
+    means nothing.
 
     Examples
     --------
@@ -106,6 +106,15 @@ def majority(distances: Tensor, client_ids: Sequence[ClientId]) -> list[int]:
 
 def require_clusterable(name: str, setting: Setting, least: int = 4) -> None:
     """Refuse rounds of fewer than `least` clients.
+
+    Parameters
+    ----------
+    name
+        The defense, for the message.
+    setting
+        Says how many clients a round has.
+    least
+        How many it needs.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Everybody in the federation, built one at a time when their turn comes."""
+"""The clients of a federation, each built only while it trains."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +23,7 @@ from entity.updates import Updates
 
 @dataclass(frozen=True)
 class Roster:
-    """Who the clients are. Cheap to send to worker processes: the images are shared memory.
+    """Who the clients are. Cheap to send to worker processes: the images are in shared memory.
 
     Memory holds the training images once and an index for each sample; a client exists only
     while it trains.
@@ -49,7 +49,7 @@ class Roster:
 
     @cached_property
     def spec(self) -> ParamSpec:
-        """Layout of the model; the first that is built, so it is also tried out.
+        """Layout of the model; a user's own model is tried out before.
 
         Raises
         ------
@@ -123,7 +123,7 @@ class Roster:
 
     @cached_property
     def _pooled(self) -> dict[int, Holding]:
-        """What malicious clients hold once they have shared out their poisoned samples evenly."""
+        """What malicious clients hold once their poisoned samples are divided evenly."""
         attack = self.config.client.attack
         if attack is None or not attack.non_iid_equal_distribution:
             return {}
@@ -136,7 +136,7 @@ class Roster:
         return dict(zip(ids, pool, strict=True))
 
     def poisoning(self, client_ids: tuple[int, ...], round: int) -> frozenset[int]:
-        """Return those of some clients that really poison in a round."""
+        """Return those of some clients that poison in a round."""
         attack = self.config.client.attack
         if attack is None or not poisons_in(attack, round):
             return frozenset()
@@ -150,7 +150,17 @@ class Roster:
     def updates(
         self, broadcast: Broadcast, client_ids: tuple[int, ...], weights: Tensor, buffers: Tensor
     ) -> Updates:
-        """Return the round's updates, whose models an engine has put into rows (>= n) in order."""
+        """Return the round's updates.
+
+        Parameters
+        ----------
+        broadcast
+            The global model.
+        client_ids
+            The n clients of the round.
+        weights, buffers
+            (rows, P) and (rows, B) with rows >= n: their models, in order.
+        """
         n = len(client_ids)
         return Updates(
             broadcast.round,
@@ -163,13 +173,13 @@ class Roster:
         )
 
     def collude(self, updates: Updates, poisoning: frozenset[int]) -> Updates:
-        """Let the poisoning clients of a round agree on what they send; return what was sent."""
+        """Let the poisoning clients of a round agree on what they send; return the sent updates."""
         attack = self.config.client.attack
         rows = [row for row, client in enumerate(updates.client_ids) if client in poisoning]
         if self.attacker is None or attack is None or not rows:
             return updates
         self.attacker.collude(attack.args, updates, rows, self.seeds)
-        return replace(updates)  # forgets distances that the attackers may have asked for
+        return replace(updates)  # without distances that the attackers may have had computed
 
     def adapt(self, broadcast: Broadcast, poisoning: frozenset[int]) -> Broadcast:
         """Let the colluders of a round improve an adaptive poison; return the broadcast with it.

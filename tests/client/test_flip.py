@@ -245,12 +245,12 @@ def test_hardening_takes_a_backdoor_out_that_plain_training_keeps():
         return asr, right.double().mean().item()
 
     own = pictures(120, 3)
-    gentle = {"lr": 0.01}
+    slow = {"lr": 0.01}
     assert scores(start.weights)[0] > 0.9
-    plain = scores(sent(Client(1, own, context(**gentle)), 1, start))
+    plain = scores(sent(Client(1, own, context(**slow)), 1, start))
     hardened = scores(
         sent(
-            FlipClient(1, own, context(replace(QUICK, trigger_steps=(60, 60, 30)), **gentle)),
+            FlipClient(1, own, context(replace(QUICK, trigger_steps=(60, 60, 30)), **slow)),
             1,
             start,
         )

@@ -45,7 +45,7 @@ def test_an_oracle_that_was_told_nothing_is_a_bug_not_a_zero(make_updates, make_
 
 
 @pytest.mark.parametrize(
-    ("server", "args", "n", "mend"),
+    ("server", "args", "n", "remedy"),
     [
         (Krum, KrumArgs(f=3), 8, r"n >= 2f \+ 3 .* n = 8, f = 3: lower .*\.f or raise"),
         (MultiKrum, MultiKrumArgs(f=3), 8, "lower"),
@@ -56,8 +56,8 @@ def test_an_oracle_that_was_told_nothing_is_a_bug_not_a_zero(make_updates, make_
         (TrimmedMean, TrimmedMeanArgs(f=2), 9, "set beta to null"),
     ],
 )
-def test_an_impossible_bound_is_refused_with_the_mend(server, args, n, mend):
-    with pytest.raises(ConfigError, match=mend):
+def test_an_impossible_bound_is_refused_with_a_remedy(server, args, n, remedy):
+    with pytest.raises(ConfigError, match=remedy):
         server.check(args, setting(n))
 
 
