@@ -77,14 +77,16 @@ def declare(
     names = option_names(fields)
     given_only: Any = argparse.SUPPRESS
     for table, (title, cls) in TABLES.items():
+        own = [field for field in fields if field.path.rpartition(".")[0] == table]
+        if not own:
+            continue
         made = dataclasses.make_dataclass(
             f"{title} of {owners[table]}" if table in owners else title,
             [
                 (field.path.rpartition(".")[2], str, _option(field, names[field.path]))
-                for field in fields
-                if field.path.rpartition(".")[0] == table
+                for field in own
             ],
-            namespace={"__doc__": (cls.__doc__ or "").splitlines()[0] if cls else ""},
+            namespace={"__doc__": (cls.__doc__ or "").splitlines()[0] if cls else " "},
         )
         # Without a module there is no source file, which simple-parsing would parse for every field
         # in search of its docstring.
