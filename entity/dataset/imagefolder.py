@@ -67,17 +67,7 @@ def image_folder(name: str, root: Path, size: int | None, channels: int | None) 
             f"dataset = {show(name)}: {folder / 'train'} has {len(classes)} folders; it needs one "
             f"for each of at least two classes, with images ({', '.join(SUFFIXES)})."
         )
-    found_size, found_channels = (size, channels)
-    if size is None or channels is None:
-        found_size, found_channels = _look(folder / first[0], size, channels)
-    form = Format(
-        found_channels or 3,
-        found_size or 0,
-        resized=size is not None,
-        grey=channels == 1,
-        other_size="set image_size to have all images stretched to it",
-        remedy=REMEDY,
-    )
+    form = _form(folder / first[0], size, channels)
     files = Files(
         key=_key(where, form),
         title=where,
@@ -131,6 +121,22 @@ def _parts(name: str, folder: Path, root: Path) -> list[str]:
                 "train/<class>/* and test/<class>/*."
             )
     return parts
+
+
+def _form(first: Path, size: int | None, channels: int | None) -> Format:
+    """Return what the images are decoded to, given the first of them."""
+    if size is None or channels is None:
+        own_size, own_channels = _look(first, size, channels)
+    else:
+        own_size, own_channels = size, channels
+    return Format(
+        own_channels,
+        own_size,
+        resized=size is not None,
+        grey=channels == 1,
+        other_size="set image_size to have all images stretched to it",
+        remedy=REMEDY,
+    )
 
 
 def _look(first: Path, size: int | None, channels: int | None) -> tuple[int, int]:

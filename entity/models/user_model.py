@@ -1,7 +1,7 @@
-"""A user's own classifier, given as `module:function`: found, built and tried out.
+"""A user's own classifier, given as `module:function`: imported, built and tried out.
 
-The function is called as those of the registry are, with (channels, size, classes). What is wrong
-with it is said in one sentence before anything is trained.
+The function is called as those of the registry are, with (channels, size, classes). A fault in it
+is reported in one sentence before anything is trained.
 """
 
 import importlib
@@ -19,7 +19,7 @@ Make = Callable[[int, int, int], nn.Module]
 
 
 def imported(name: str) -> Make:
-    """Return the function of `module:function`; what it returns is checked when it is called.
+    """Return the function that `module:function` names; each call checks its result.
 
     Raises
     ------
@@ -68,11 +68,11 @@ def examine(name: str, model: nn.Module, channels: int, size: int, classes: int)
     Parameters
     ----------
     name
-        What the user calls the model, for messages.
+        The field `model`, for messages.
     model
-        What the user's function returned.
+        The result of the user's function.
     channels, size, classes
-        What it was called with.
+        The arguments of that call.
 
     Raises
     ------
@@ -85,17 +85,17 @@ def examine(name: str, model: nn.Module, channels: int, size: int, classes: int)
     images, was_training = (2, channels, size, size), model.training
     try:
         with global_stream(torch.Generator()):
-            found: Any = model.eval()(torch.zeros(images, device=parameter.device))
+            output: Any = model.eval()(torch.zeros(images, device=parameter.device))
     except Exception as error:
         raise ConfigError(
             f'model = "{name}": fails on images of shape {images} ({_one_line(error)}).'
         ) from error
     finally:
         model.train(was_training)
-    if not isinstance(found, torch.Tensor):
-        answer = f"a {type(found).__name__}"
-    elif found.shape != (2, classes) or not found.is_floating_point():
-        answer = f"{found.dtype} of shape {tuple(found.shape)}".removeprefix("torch.")
+    if not isinstance(output, torch.Tensor):
+        answer = f"a {type(output).__name__}"
+    elif output.shape != (2, classes) or not output.is_floating_point():
+        answer = f"{output.dtype} of shape {tuple(output.shape)}".removeprefix("torch.")
     else:
         return
     raise ConfigError(
