@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 
 from rich.console import Console
 
@@ -43,16 +42,11 @@ class SweepDisplay(Bar):
         """Seconds until the end, None while they cannot be known."""
         self.started = time.monotonic()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Leave the last state of the bar on the screen."""
         self.left = None
         self._update("")
-        super().__exit__(kind, error, trace)
+        super().__exit__(*error)
 
     def tick(self, running: Sequence[Attempt], waiting: Sequence[Cell]) -> None:
         """Show what runs and how long it will take."""

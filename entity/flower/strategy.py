@@ -37,10 +37,6 @@ OnRound = Callable[["RoundReport"], None]
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
-def _no_numbers() -> Mapping[str, float]:
-    return {}
-
-
 @dataclass(frozen=True)
 class RoundReport:
     """What became of a round."""
@@ -50,8 +46,8 @@ class RoundReport:
     """One for each node that was asked, by its node id as text."""
     aggregated: bool
     """Whether there is a new global model; without enough sound replies the old one stays."""
-    diagnostics: Mapping[str, float] = field(default_factory=_no_numbers)
-    seconds: Mapping[str, float] = field(default_factory=_no_numbers)
+    diagnostics: Mapping[str, float] = field(default_factory=dict[str, float])
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def refused(self) -> dict[str, str]:

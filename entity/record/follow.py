@@ -1,4 +1,4 @@
-"""Reading a record while another process writes it."""
+"""Reading what another process writes, or has written: rounds as they come, the last line."""
 
 import json
 from collections.abc import Iterator
@@ -52,3 +52,12 @@ class Tail:
             if number > self.round:
                 self.round = number
                 yield found
+
+
+def last_line(path: Path) -> str:
+    """Return the last line of a text file that is not empty; "" if there is none, or no file."""
+    try:
+        lines = path.read_text("utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,8 +1,7 @@
 """Results in DuckDB, for SQL and for Parquet: the extra `store`.
 
-DuckDB and not Polars, since a question to a table of runs is SQL, which DuckDB is whole for, and
-since it writes Parquet by itself where Polars' SQL is a part of its own expressions. Everything
-else that `drop results` does needs neither.
+DuckDB rather than Polars: it has all of SQL, where Polars has a part, and writes Parquet without
+another package. Nothing else that `drop results` does needs it.
 """
 
 import importlib
@@ -50,7 +49,7 @@ def query(table: Table, sql: str) -> Table:
 
 
 def write_parquet(table: Table, path: Path) -> None:
-    """Write a table aside and rename it into place.
+    """Write a table as Parquet, atomically.
 
     Raises
     ------
@@ -60,15 +59,15 @@ def write_parquet(table: Table, path: Path) -> None:
         If DuckDB is not installed.
     """
     duckdb = _duckdb()
-    aside = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + ".part")
     with duckdb.connect(":memory:") as connection:
-        target = str(aside).replace("'", "''")
+        target = str(part).replace("'", "''")
         try:
             _fill(connection, table)
             connection.execute(f"COPY runs TO '{target}' (FORMAT PARQUET)")
-            os.replace(aside, path)
+            os.replace(part, path)
         except (duckdb.Error, OSError) as error:
-            aside.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise CannotWrite(path, " ".join(str(error).split())) from error
 
 

@@ -1,7 +1,7 @@
 """Conditions on runs, as `--where` takes them: `defense=drop,median and DPR<0.3`.
 
-A condition is NAME OP VALUE with one of = != < <= > >=; commas part values of which any will do.
-`and` binds tighter than `or`. Names may leave out their first tables where that stays unambiguous,
+A condition is NAME OP VALUE with one of = != < <= > >=; of values with commas between, any may
+match. `and` binds tighter than `or`. Names may leave out their first tables where that stays unambiguous,
 as on the command line of `drop run`.
 """
 
@@ -39,7 +39,7 @@ class Condition:
     values: tuple[str, ...]
 
     def holds(self, value: Any) -> bool:
-        """Compare; a run that lacks the field has the value null, which has no order."""
+        """Compare; a run that lacks the field has the value None, which has no order."""
         if self.operator in _ORDERS:
             number = _number(value)
             return number is not None and _ORDERS[self.operator](number, float(self.values[0]))
@@ -49,12 +49,12 @@ class Condition:
 
 @dataclass(frozen=True)
 class Where:
-    """Conditions of which all of one alternative, at least, must hold; none at all is no test."""
+    """Alternatives, of which one must hold with all its conditions; without any, every run does."""
 
     alternatives: tuple[tuple[Condition, ...], ...] = ((),)
 
     def select(self, rows: Sequence[Row]) -> list[bool]:
-        """Say of each row whether it is meant.
+        """Say of each row whether the conditions hold.
 
         Raises
         ------
@@ -62,19 +62,19 @@ class Where:
             For a name that no row has, or that may mean several fields.
         """
         keys = list(dict.fromkeys(key for row in rows for key in row))
-        conditions = [condition for each in self.alternatives for condition in each]
-        full = {one.name: full_name(one.name, keys) for one in conditions if rows}
+        every = [condition for conditions in self.alternatives for condition in conditions]
+        full = {one.name: full_name(one.name, keys) for one in every} if rows else {}
         return [
             any(
-                all(one.holds(row.get(full[one.name])) for one in each)
-                for each in self.alternatives
+                all(condition.holds(row.get(full[condition.name])) for condition in conditions)
+                for conditions in self.alternatives
             )
             for row in rows
         ]
 
 
 def parse(words: Sequence[str]) -> Where:
-    """Read conditions; those of several words must all hold.
+    """Read conditions; if there are several words, each must hold.
 
     Raises
     ------

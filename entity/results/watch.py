@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from entity.config.schema import ConfigError
 from entity.record.directory import NoRun, read_summary
-from entity.record.follow import Tail
+from entity.record.follow import Tail, last_line
 from entity.record.json_fields import at, ids, mapping, number, numbers
 from entity.record.lock import is_locked
 from entity.record.summary import MAIN_PHASES
@@ -115,11 +115,9 @@ class FollowedRun:
             alive = said != "interrupted"  # no locks here; take the run's word
         if alive:
             return "running", ""
-        try:
-            words = (self.folder / ERROR).read_text("utf-8", errors="replace").split("\n")
-        except OSError:
+        if not (self.folder / ERROR).is_file():
             return ("interrupted" if said == "interrupted" else "killed"), ""
-        return "failed", next((one.strip() for one in reversed(words) if one.strip()), "")
+        return "failed", last_line(self.folder / ERROR)
 
 
 def seconds_of(line: Mapping[str, Any]) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from entity.record.follow import last_line
 from entity.results import store
 from entity.results.store import ERROR
 from entity.sweep.cells import Cell
@@ -129,11 +130,7 @@ class _Sweep:
 
 def reason(cell: Cell) -> str:
     """Return why a cell failed, in a line."""
-    try:
-        lines = (cell.folder / ERROR).read_text("utf-8", errors="replace").split("\n")
-    except OSError:
-        return "no reason is known"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "no reason is known")
+    return last_line(cell.folder / ERROR) or "no reason is known"
 
 
 def _begun(cell: Cell) -> bool:

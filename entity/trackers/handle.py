@@ -1,4 +1,4 @@
-"""Trackers as the run sees them: processes that are started, woken after a round, and let go."""
+"""Trackers as the run sees them: processes that are started, woken after a round, and ended."""
 
 import importlib.util
 import json
@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from entity.config.schema import ConfigError
+from entity.record.follow import last_line
 
 log = logging.getLogger("entity")
 
@@ -27,10 +27,10 @@ TRACKERS: dict[str, str] = {
 """Adapters by name, which is also that of their package and of their extra."""
 
 PATIENCE = 60.0
-"""Seconds that trackers have, once the run is over, to send what they still hold."""
+"""Seconds that trackers have after the run to send what they still hold."""
 
 _SILENT = {"WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-"""Both packages send reports to their makers otherwise; nobody has asked for that."""
+"""Otherwise both packages report usage to their makers, which nobody has asked for."""
 
 
 def require(names: Sequence[str], folder: Path | None) -> None:
@@ -39,7 +39,7 @@ def require(names: Sequence[str], folder: Path | None) -> None:
     Raises
     ------
     ConfigError
-        For one whose package is not installed, or if there is no record that it could read.
+        If a tracker's package is not installed, or there is no folder for it to read.
     """
     for name in names:
         spec = importlib.util.find_spec(name)
@@ -59,17 +59,17 @@ def require(names: Sequence[str], folder: Path | None) -> None:
 class _Running:
     name: str
     process: subprocess.Popen[bytes]
-    words: Path
-    """What it prints."""
+    output: Path
+    """File of what it prints."""
 
 
 class Trackers:
-    """The trackers of one run; a context manager around the whole of it, the summary included.
+    """The trackers of one run; a context manager around all of it, writing the summary included.
 
     Parameters
     ----------
     names
-        Which, of `TRACKERS`.
+        Keys of `TRACKERS`.
     folder
         The run directory.
     """
@@ -82,7 +82,7 @@ class Trackers:
         return self
 
     def start(self) -> None:
-        """Start them, on a record that has been begun."""
+        """Start the trackers; the record must exist."""
         if self.folder is None:
             return
         for name in self.names:
@@ -92,7 +92,7 @@ class Trackers:
                 _warn(name, str(error))
 
     def wake(self) -> None:
-        """Let them read on, and drop those that have died."""
+        """Let the trackers read on, and drop those that have died."""
         for tracker in list(self._running):
             assert tracker.process.stdin is not None
             with suppress(OSError):  # a full pipe of one that reads no more, or a broken one
@@ -101,13 +101,8 @@ class Trackers:
                 self._running.remove(tracker)
                 _close(tracker)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Let them end, for as long as `PATIENCE` lasts."""
+    def __exit__(self, *error: object) -> None:
+        """Let the trackers end, and kill those that take longer than `PATIENCE`."""
         deadline = time.monotonic() + PATIENCE
         try:
             for tracker in self._running:
@@ -126,12 +121,12 @@ class Trackers:
 def _start(name: str, folder: Path) -> _Running:
     own = folder / "trackers"
     own.mkdir(exist_ok=True)
-    path = own / "id"
-    if not path.exists():
-        path.write_text(secrets.token_hex(8))
+    identity = own / "id"
+    if not identity.exists():
+        identity.write_text(secrets.token_hex(8))
     job = {"name": name, "adapter": TRACKERS[name], "folder": str(folder), "patience": PATIENCE}
-    words = own / f"{name}.log"
-    with words.open("ab") as output:
+    path = own / f"{name}.log"
+    with path.open("ab") as output:
         process = subprocess.Popen(
             # -P: a folder `wandb` of the user's is not that module.
             [sys.executable, "-P", "-m", "entity.trackers.process", json.dumps(job)],
@@ -144,7 +139,7 @@ def _start(name: str, folder: Path) -> _Running:
         )
     assert process.stdin is not None
     os.set_blocking(process.stdin.fileno(), False)
-    return _Running(name, process, words)
+    return _Running(name, process, path)
 
 
 def _environment() -> Mapping[str, str]:
@@ -153,14 +148,14 @@ def _environment() -> Mapping[str, str]:
 
 
 def _close(tracker: _Running) -> None:
-    """Take leave of a tracker, by force if need be, and say so if it did not do its work."""
+    """End a tracker, by force if necessary, and warn if it failed."""
     code = tracker.process.poll()
     if code is None:
         tracker.process.kill()
         tracker.process.wait()
         _warn(tracker.name, f"it had not ended {PATIENCE:g} s after the run")
     elif code:
-        _warn(tracker.name, _last_line(tracker.words) or f"it ended with exit code {code}")
+        _warn(tracker.name, last_line(tracker.output) or f"it ended with exit code {code}")
     assert tracker.process.stdin is not None
     with suppress(OSError):
         tracker.process.stdin.close()
@@ -168,11 +163,3 @@ def _close(tracker: _Running) -> None:
 
 def _warn(name: str, reason: str) -> None:
     log.warning("the tracker %s is dropped, the run is not touched by it: %s", name, reason)
-
-
-def _last_line(path: Path) -> str:
-    try:
-        lines = path.read_text("utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -9,6 +9,7 @@ import pytest
 from entity import experiment, trackers
 from entity.cli import main
 from entity.config.schema import ConfigError
+from entity.record.follow import last_line
 from entity.record.json_files import write_json
 from entity.setup import resolve
 from entity.setup.resume import recorded
@@ -106,7 +107,7 @@ def test_a_tracker_of_a_run_that_was_killed_ends_with_it(odd, tmp_path):
     tracker = handle._start("tensorboard", tmp_path)
     tracker.process.stdin.close()  # all that the system does for a process that is killed
     assert tracker.process.wait(60) == 1  # no summary to read of
-    assert "rounds" in handle._last_line(tracker.words)
+    assert "rounds" in last_line(tracker.output)
 
 
 @pytest.mark.parametrize("patience", [1])
