@@ -1,8 +1,8 @@
-"""Conditions on runs, as `--where` takes them: `defense=drop,median and DPR<0.3`.
+"""Conditions on runs, such as `defense=drop,median and DPR<0.3`.
 
 A condition is NAME OP VALUE with one of = != < <= > >=; of values with commas between, any may
-match. `and` binds tighter than `or`. Names may leave out their first tables where that stays unambiguous,
-as on the command line of `drop run`.
+match. `and` binds tighter than `or`. Names may leave out their first tables where that stays
+unambiguous, as on the command line of `drop run`.
 """
 
 import json
