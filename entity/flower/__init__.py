@@ -4,7 +4,7 @@
     strategy = RobustStrategy(server, min_survivors=3, state_folder="state")
     strategy.start(grid, ArrayRecord(model.state_dict()), num_rounds=50)
 
-Any server of `entity.server` serves, unchanged.
+Any defense of `entity.defenses` is such a server, unchanged.
 """
 
 from importlib.util import find_spec

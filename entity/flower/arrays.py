@@ -1,8 +1,8 @@
 """Models between Flower's records of named arrays and this project's flat vectors.
 
-What comes from a node is hostile until shown otherwise. NumPy's own reader is not asked: it takes
-zip archives, evaluates the header as a literal and allocates what that says. Here the header is
-matched as text and compared with what the model has before a byte of the payload is touched.
+A node's message is hostile until shown otherwise. NumPy's own reader is not used: it opens zip
+archives, evaluates the header as a literal and allocates as much memory as the header says. Here
+the header is matched as text and compared with the model before the payload is touched.
 
 Parameters and floating buffers keep the dtype that the global arrays have; counters (BatchNorm's
 `num_batches_tracked`) come back as the integers they were, and are in no distance, as `ParamSpec`
@@ -33,14 +33,14 @@ EXACT = 1 << 24
 
 
 class Malformed(ValueError):
-    """What a node sent is no update of this model; the text is the reason of its refusal."""
+    """A node sent no update of this model; the text is the reason of its refusal."""
 
 
 class Place(NamedTuple):
-    """One array of the record and where its entries go."""
+    """One array of the record, and its slot in the flat vectors."""
 
     name: str
-    """As the global arrays have it, prefixes included."""
+    """The name in the global arrays, prefixes included."""
     dtype: np.dtype[Any]
     slot: Slot
     is_parameter: bool
@@ -52,13 +52,13 @@ class Place(NamedTuple):
 
     @property
     def is_counter(self) -> bool:
-        """Whether the entries are whole numbers, which no mean is taken of."""
+        """Whether the entries are integers, of which no mean is taken."""
         return self.dtype.kind not in "f"
 
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """Which array of a record is which part of the flat vectors."""
+    """The slots of a record's arrays in the flat vectors."""
 
     places: tuple[Place, ...]
     spec: ParamSpec
@@ -101,7 +101,7 @@ class ArrayLayout:
         return cls(tuple(places), spec)
 
     def empty(self, rows: int | None = None) -> ModelState:
-        """Return vectors, or matrices of so many rows, to read into."""
+        """Return uninitialised vectors, or matrices of so many rows, to read into."""
         size = () if rows is None else (rows,)
         return ModelState(
             torch.empty(*size, self.spec.num_parameters), torch.empty(*size, self.spec.num_buffers)
@@ -157,7 +157,7 @@ def npy_values(array: Array, place: Place) -> NDArray[Any]:
     Raises
     ------
     Malformed
-        If it is not in NumPy's format, or of another dtype, shape or length than it should be.
+        If it is not in NumPy's format, or has another dtype, shape or length than the model's.
     """
     what, data = f"array {show(place.name)}", array.data
     if array.stype != "numpy.ndarray":

@@ -1,9 +1,9 @@
 """A node of a Flower federation that trains as one of the simulator's clients.
 
 Node `partition-id` is client `partition-id`: it holds that client's share of the data and draws
-from that client's random streams, so its update is the simulator's to the bit. Whether it attacks
-is the experiment's to say (`client.attack`, `number_of_malicious_clients`), for drills of
-defenses; a federation that is meant seriously has no attack in its experiment.
+from that client's random streams, so its update is the simulator's to the bit. The
+experiment says whether it attacks (`client.attack`, `number_of_malicious_clients`), for drills of
+defenses; the experiment of a real federation has no attack.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from entity.seeding import Seeds
 from entity.setup.assembly import recruit
 
 MEMORY, TRIGGER, LAST = "client memory", "trigger", "last global weights"
-"""Names of what a node remembers from round to round in its Flower context."""
+"""Names of the records that a node keeps from round to round in its Flower context."""
 
 
 def client_app(path: Path) -> ClientApp:
@@ -43,7 +43,16 @@ def client_app(path: Path) -> ClientApp:
 
 
 def answer(message: Message, context: Context, path: Path) -> Message:
-    """Train the node's client on the global model of a message, and reply with what it sends.
+    """Train the node's client on the global model of a message, and reply with its update.
+
+    Parameters
+    ----------
+    message
+        The global model and the number of the round.
+    context
+        The node's config, its run config, and its state from earlier rounds.
+    path
+        File of the experiment.
 
     Raises
     ------
@@ -65,7 +74,7 @@ def answer(message: Message, context: Context, path: Path) -> Message:
     memory = trainer.train(broadcast, client, out, _recall(context, MEMORY))
     _remember(context, MEMORY, memory)
     _remember(context, TRIGGER, broadcast.trigger)
-    if client in roster.malicious:  # the one who watches how the global model moves
+    if client in roster.malicious:  # only attackers watch how the global model moves
         _remember(context, LAST, {"weights": state.weights})
     reply = layout.write(out)
     if fault is not None:

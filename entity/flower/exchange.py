@@ -1,8 +1,8 @@
-"""Sending the global model and taking in the replies, one at a time as they arrive.
+"""Sending the global model and receiving the replies, one at a time as they arrive.
 
-Flower's `send_and_receive` pulls all replies together: they are all in memory at once, and one
-that cannot be decoded raises and takes the others with it. Pulled one by one, each is read into
-the round's matrix and let go, and a broken one costs only its sender.
+Flower's `send_and_receive` pulls all replies together: all are in memory at once, and one that
+cannot be decoded raises an error that loses the others. Pulled one by one, each is read into the
+round's matrix and freed, and a broken one costs only its sender.
 """
 
 import logging
@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 log = logging.getLogger("entity")
 
 LONGEST_PAUSE = 3.0
-"""Seconds between two looks for replies at most; the first ones come sooner."""
+"""Longest time between two looks for replies, in seconds; the first looks follow sooner."""
 
 _OURS = (OSError, httpx.HTTPError)
 """Errors of the connection to the SuperLink, which no node can cause."""
@@ -46,7 +46,7 @@ def exchange(
     Yields
     ------
     Message
-        A reply; an error in its sender's name where it was not to be sent or not to be decoded.
+        A reply; where it could not be sent or decoded, an error in the node's name.
     """
     if not messages:
         return

@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord
 
 Fault = Callable[[ArrayRecord], None]
-"""Spoils a record of arrays in place."""
+"""Changes a record of arrays in place."""
 
 
 def _first(arrays: ArrayRecord) -> str:
@@ -30,7 +30,7 @@ def missing(arrays: ArrayRecord) -> None:
 
 
 def extra(arrays: ArrayRecord) -> None:
-    """Send an array that the model has not."""
+    """Send an array that the model does not have."""
     arrays["no.such.array"] = arrays[_first(arrays)]
 
 

@@ -1,7 +1,7 @@
-"""The intake of a round: replies of nodes become rows of one matrix, or a reason of refusal.
+"""The intake of a round: each reply becomes a row of one matrix, or a reason of refusal.
 
-A reply that is malformed costs its node the round and nobody else anything. Rows are ordered by
-node id, never by arrival, so that the aggregate does not depend on who was fast.
+A malformed reply costs only its own node the round. Rows are ordered by node id, never by arrival,
+so that the aggregate does not depend on which node was fast.
 """
 
 import logging
@@ -27,7 +27,7 @@ SAMPLES = "num-examples"
 
 
 class Intake:
-    """What has come back in one round.
+    """The replies of one round.
 
     Parameters
     ----------
@@ -46,12 +46,12 @@ class Intake:
         self.rows = {node: row for row, node in enumerate(sorted(asked))}
         self.trust_sample_counts = trust_sample_counts
         self.refusals: dict[str, str] = {}
-        """Why a node's reply is no update, by node id as text; nodes that were not asked, too."""
+        """Reasons of refusal by node id as text, also of nodes that were not asked."""
         self._samples: dict[int, float] = {}
         self._matrix = layout.empty(len(self.rows))  # untouched rows take no memory
 
     def take(self, message: Message) -> None:
-        """Read one reply and let go of its arrays; what is wrong with it becomes a refusal."""
+        """Read one reply and free its arrays; a fault becomes a refusal."""
         node = message.metadata.src_node_id
         try:
             if node not in self.rows:
@@ -74,7 +74,7 @@ class Intake:
                 self.refusals[str(node)] = str(reason)
 
     def close(self) -> None:
-        """Refuse whoever has not answered."""
+        """Refuse the nodes that have not answered."""
         for node in self.rows:
             if node not in self._samples:
                 self.refusals.setdefault(str(node), "no reply in time")

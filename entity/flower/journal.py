@@ -1,7 +1,7 @@
-"""What a server keeps on disk, so that a restart loses nothing and pardons nobody.
+"""The state of a server on disk, so that a restart loses nothing and forgets no refusal.
 
-The folder has the simulator's checkpoints (`checkpoint/`, safetensors and JSON, written aside and
-renamed) and `rounds.jsonl`, a line for every round with the verdict on every node.
+The folder has the simulator's checkpoints (`checkpoint/`, safetensors and JSON, written
+atomically) and `rounds.jsonl`, a line for every round with the verdict on every node.
 """
 
 import json
@@ -23,42 +23,50 @@ class Journal:
         self._checkpoints = Checkpoints(None, {}, 1)
         self._record = Record(None, {})
 
-    def take_up(self, origin: Mapping[str, Any]) -> Snapshot | None:
-        """Return where the folder's federation stands; None if it has none, and begins one.
+    def resume(self, origin: Mapping[str, Any]) -> Snapshot | None:
+        """Return the last state of the federation in the folder; None if a new one begins.
 
         Parameters
         ----------
         origin
-            What the federation is: defense, settings and model, as JSON has it.
+            Identifies the federation: defense, settings and model, as JSON has it.
 
         Raises
         ------
         ConfigError
-            If the folder holds another one.
+            If the folder holds another federation, or rounds without an intact checkpoint.
         """
         if self.folder is None:
             return None
         self._checkpoints = Checkpoints(self.folder, origin, every=1)
         lines = whole_lines(self.folder)
-        found = self._checkpoints.last(len(lines))
-        if found is None and len(lines) > 1:  # one may have been cut off before its checkpoint
+        checkpoint = self._checkpoints.last(len(lines))
+        if checkpoint is None and len(lines) > 1:  # one may have been cut off before its checkpoint
             raise ConfigError(
                 f"{self.folder}: holds {len(lines)} rounds but no whole checkpoint; move it away "
                 "to begin anew."
             )
-        if found is not None:
-            before, now = found.origin, json.loads(json.dumps(origin))
+        if checkpoint is not None:
+            before, now = checkpoint.origin, json.loads(json.dumps(origin))
             for name in now:
                 if before.get(name) != now[name]:
                     raise ConfigError(
                         f"{self.folder}: holds a federation with another {name}; give it that "
                         "one, or choose another folder."
                     )
-        kept = None if found is None else found.snapshot
-        self._record = Record(self.folder, origin, keep=kept.round if kept else 0)
-        return kept
+        state = None if checkpoint is None else checkpoint.snapshot
+        self._record = Record(self.folder, origin, keep=state.round if state else 0)
+        return state
 
     def keep(self, line: Mapping[str, Any], snapshot: Snapshot) -> None:
-        """Write a finished round; when this returns it is on disk."""
+        """Write a finished round; it is on disk when this returns.
+
+        Parameters
+        ----------
+        line
+            The round's line of `rounds.jsonl`.
+        snapshot
+            The state after it.
+        """
         self._record.append(dict(line), {})
         self._checkpoints.take(snapshot)

@@ -1,4 +1,4 @@
-"""What the operator of a run may set: `flwr run APP --run-config 'fields="rounds=5 DPR=0.25"'`."""
+"""The run config of a Flower app: `flwr run APP --run-config 'fields="rounds=5 DPR=0.25"'`."""
 
 import shlex
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ class RunConfig:
     """The keys of `[tool.flwr.app.config]`, with underscores for hyphens."""
 
     fields: str = ""
-    """Fields of the experiment that are to be different, as `NAME=VALUE NAME=VALUE`."""
+    """Fields of the experiment to override, as `NAME=VALUE NAME=VALUE`."""
     timeout: Positive = 600.0
     """Seconds to wait for the replies of a round."""
     min_nodes: Whole = 0
@@ -28,11 +28,11 @@ class RunConfig:
     trust_sample_counts: bool = False
     """Believe the numbers of samples that nodes report."""
     state: str = ""
-    """Folder on the server that a restarted run goes on from; empty keeps nothing."""
+    """Folder on the server from which a restarted run goes on; empty for none."""
 
 
 def run_config(given: Mapping[str, Any]) -> RunConfig:
-    """Read what Flower hands over.
+    """Read the run config that Flower passes on.
 
     Raises
     ------
@@ -45,12 +45,12 @@ def run_config(given: Mapping[str, Any]) -> RunConfig:
 
 
 def experiment(path: Path, given: Mapping[str, Any]) -> ExperimentConfig:
-    """Return the experiment of an app, with the fields of its run config put over it.
+    """Return the experiment of an app, with the overrides of its run config.
 
     Raises
     ------
     ConfigError
-        If it is none, or one that separate nodes cannot carry out.
+        If the file is no experiment, or one that separate nodes cannot run.
 
     Examples
     --------

@@ -11,8 +11,7 @@ from entity.engine.allocator import keep_pages
 from entity.flower.arrays import to_arrays
 from entity.flower.run_config import experiment, run_config
 from entity.flower.strategy import OnRound, RobustStrategy
-from entity.seeding import Seeds
-from entity.setup.assembly import initial_state, open_judge, open_server, recruit
+from entity.setup.assembly import assemble, initial_state
 
 log = logging.getLogger("entity")
 
@@ -23,7 +22,7 @@ def server_app(path: Path) -> ServerApp:
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:  # pyright: ignore[reportUnusedFunction]
-        _speak()
+        _log_with_flower()
         serve(grid, context, path)
 
     return app
@@ -34,8 +33,19 @@ def serve(
 ) -> Result:
     """Run the federation to its end.
 
-    The global model is judged after every round on the data set's test images, MTA and, where the
-    experiment has an attack, ASR. No defense sees them.
+    After every round the global model is judged on the data set's test images, which no defense
+    sees: MTA and, where the experiment has an attack, ASR.
+
+    Parameters
+    ----------
+    grid
+        Flower's connection to the nodes.
+    context
+        Holds the run config.
+    path
+        File of the experiment.
+    on_round
+        Called with the report of every round.
 
     Raises
     ------
@@ -44,19 +54,17 @@ def serve(
     """
     keep_pages()
     config, options = experiment(path, context.run_config), run_config(context.run_config)
-    split, roster = recruit(config, Seeds(config.settings.seed))
-    server = open_server(config, split, roster)
-    judge = open_judge(config, split, roster)
-    start = to_arrays(roster.spec, initial_state(config, roster, server))
-    model = roster.new_model()
+    world = assemble(config)
+    start = to_arrays(world.roster.spec, initial_state(config, world.roster, world.server))
+    model = world.roster.new_model()
 
     def judged(number: int, arrays: ArrayRecord) -> MetricRecord:
         model.load_state_dict(arrays.to_torch_state_dict())
-        scores = judge(model)
+        scores = world.judge(model)
         return MetricRecord({k: v for k, v in scores.items() if v == v})
 
     strategy = RobustStrategy(
-        server,
+        world.server,
         nodes_per_round=config.federation.round_size,
         min_nodes=options.min_nodes or None,
         min_survivors=options.min_survivors,
@@ -73,8 +81,8 @@ def serve(
     )
 
 
-def _speak() -> None:
-    """Let this project's log go where Flower's goes."""
+def _log_with_flower() -> None:
+    """Send this project's log to the handlers of Flower's."""
     if not log.handlers:
         for handler in logging.getLogger("flwr").handlers:
             log.addHandler(handler)

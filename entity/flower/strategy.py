@@ -1,8 +1,8 @@
 """Any defense of the project as a strategy of Flower's message API.
 
-Identity across rounds is Flower's node id. Which nodes train is drawn from the server's own seed.
-What a node says about itself, its number of samples and its metrics, counts for nothing unless
-that is asked for. Nothing that a node sends ends a round.
+A client's identity across rounds is Flower's node id. Which nodes train is drawn from the server's
+own seed. A node's own number of samples is ignored unless `trust_sample_counts` is set, and so are
+its metrics, always. Nothing that a node sends ends a round.
 """
 
 import logging
@@ -39,11 +39,11 @@ EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 @dataclass(frozen=True)
 class RoundReport:
-    """What became of a round."""
+    """The outcome of a round."""
 
     round: int
     verdicts: tuple[Verdict, ...]
-    """One for each node that was asked, by its node id as text."""
+    """One for each node that was sent the model, by its node id as text."""
     aggregated: bool
     """Whether there is a new global model; without enough sound replies the old one stays."""
     diagnostics: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -55,7 +55,7 @@ class RoundReport:
         return {str(v.client): v.reason for v in self.verdicts if not v.accepted}
 
     def metrics(self) -> MetricRecord:
-        """Return numbers alone, which is all that Flower carries; reasons are part of the names."""
+        """Return the report as numbers; Flower carries no text, so reasons are in the names."""
         accepted = [verdict for verdict in self.verdicts if verdict.accepted]
         record = MetricRecord(
             {
@@ -75,7 +75,7 @@ class RoundReport:
 
 
 class RobustStrategy(Strategy):
-    """A server of `entity.server` at work in a federation of Flower nodes.
+    """A defense of `entity.defenses` as the server of a federation of Flower nodes.
 
     Parameters
     ----------
@@ -84,16 +84,16 @@ class RobustStrategy(Strategy):
     nodes_per_round
         Nodes that train in a round, drawn from the server's seed; None asks all connected ones.
     min_nodes
-        A round begins once so many nodes are connected; at least `nodes_per_round`, unless this
-        is given.
+        A round begins once so many nodes are connected; by default `nodes_per_round`, or else
+        `min_survivors`.
     min_survivors
-        With fewer well-formed replies than this the global model stays as it is, and the defense
-        is not asked.
+        With fewer well-formed replies than this the global model stays, and the defense does not
+        see the round.
     trust_sample_counts
         Believe the numbers of samples that nodes report; an attacker can inflate its own.
     state_folder
-        Where the state is kept after every round, and taken up from when the server process is
-        started again; None keeps none.
+        Where the state is written after every round, and read when the server process is started
+        again; None writes none.
     on_round
         Called with the report of every round.
 
@@ -134,18 +134,18 @@ class RobustStrategy(Strategy):
         self.on_round = on_round
         self.journal = Journal(None if state_folder is None else Path(state_folder))
         self.report: RoundReport | None = None
-        """Of the last round."""
+        """The report of the last round."""
         self._layout: ArrayLayout | None = None
         self._global: tuple[ArrayRecord, ModelState] | None = None
         self._asked: tuple[int, ...] = ()
 
     @property
     def seeds(self) -> Seeds:
-        """The server's source of randomness."""
+        """The source of the server's randomness."""
         return self.server.resources.seeds
 
     def summary(self) -> None:
-        """Say in the log who defends."""
+        """Log the defense and the sizes of a round."""
         log.info(
             "%s: %s; %s of at least %d nodes a round, at least %d sound replies",
             type(self).__name__,
@@ -158,13 +158,25 @@ class RobustStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Choose the nodes of a round and address the global model to them."""
-        self._take_global(arrays)
+        """Choose the nodes of a round and address the global model to them.
+
+        Parameters
+        ----------
+        server_round
+            Number of the round, from 1.
+        arrays
+            The global model.
+        config
+            Sent along to the nodes.
+        grid
+            Flower's connection to the nodes.
+        """
+        self._set_global(arrays)
         nodes = self._connected(grid)
         self._asked = choose(nodes, self.nodes_per_round, server_round, self.seeds)
         log.info("round %d: %d of %d nodes", server_round, len(self._asked), len(nodes))
-        told = ConfigRecord({**config, "server-round": server_round})
-        content = RecordDict({ARRAYS: arrays, CONFIG: told})
+        sent = ConfigRecord({**config, "server-round": server_round})
+        content = RecordDict({ARRAYS: arrays, CONFIG: sent})
         return [
             Message(content, node, MessageType.TRAIN, group_id=str(server_round))
             for node in self._asked
@@ -173,7 +185,7 @@ class RobustStrategy(Strategy):
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Let the server judge and combine what has come back, and keep the state.
+        """Let the server judge and combine the replies, and write the state to disk.
 
         `replies` may be a generator: each is read and let go before the next one is taken.
         """
@@ -207,7 +219,7 @@ class RobustStrategy(Strategy):
             {k: v for k, v in answer.diagnostics.items() if math.isfinite(v)},
             {**watch.seconds, **{f"aggregate {k}": v for k, v in answer.seconds.items()}},
         )
-        self._tell(self.report)
+        self._log(self.report)
         self.journal.keep(
             asdict(self.report),
             Snapshot(server_round, self._global[1], server=self.server.state_dict()),
@@ -218,13 +230,13 @@ class RobustStrategy(Strategy):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> list[Message]:
-        """Ask nobody: what nodes say of their own accuracy is no evidence."""
+        """Return no messages: what nodes report of their own accuracy is no evidence."""
         return []
 
     def aggregate_evaluate(
         self, server_round: int, replies: Iterable[Message]
     ) -> MetricRecord | None:
-        """Return nothing, as nobody was asked."""
+        """Return None, as no node evaluates."""
         return None
 
     def start(
@@ -244,11 +256,11 @@ class RobustStrategy(Strategy):
         grid
             Flower's connection to the nodes.
         initial_arrays
-            The global model before round 1; that of the state folder goes before it.
+            The global model before round 1; a state folder's model takes precedence.
         num_rounds
             Rounds in all, those before a restart included.
         timeout
-            Seconds to wait for the replies of a round; who is later is refused.
+            Seconds to wait for the replies of a round; later ones are refused.
         train_config
             Sent along to the nodes.
         evaluate_config
@@ -264,7 +276,7 @@ class RobustStrategy(Strategy):
         result = Result(arrays=initial_arrays)
         folder = self.journal.folder
         with nullcontext() if folder is None else locked(folder):
-            done = self._take_up(initial_arrays)
+            done = self._resume(initial_arrays)
             if self._global is not None:
                 result.arrays = self._global[0]
             self.summary()
@@ -281,24 +293,24 @@ class RobustStrategy(Strategy):
                 _judge(evaluate_fn, number, result)
         return result
 
-    def _take_up(self, arrays: ArrayRecord) -> int:
-        """Return how many rounds are done, with everything as it was after the last of them."""
-        self._take_global(arrays)
+    def _resume(self, arrays: ArrayRecord) -> int:
+        """Restore the state after the last finished round, and return that round's number."""
+        self._set_global(arrays)
         assert self._layout is not None
         origin = {
             "defense": type(self.server).__name__,
             "settings": dump(self.server.args),
             "model": [[p.name, p.dtype.str, list(p.shape)] for p in self._layout.places],
         }
-        kept = self.journal.take_up(origin)
-        if kept is None:
+        snapshot = self.journal.resume(origin)
+        if snapshot is None:
             return 0
-        self.server.load_state_dict(kept.server)
-        self._global = self._layout.write(kept.state), kept.state
-        log.info("going on after round %d, from %s", kept.round, self.journal.folder)
-        return kept.round
+        self.server.load_state_dict(snapshot.server)
+        self._global = self._layout.write(snapshot.state), snapshot.state
+        log.info("going on after round %d, from %s", snapshot.round, self.journal.folder)
+        return snapshot.round
 
-    def _take_global(self, arrays: ArrayRecord) -> None:
+    def _set_global(self, arrays: ArrayRecord) -> None:
         if self._global is not None and self._global[0] is arrays:
             return
         self._layout = ArrayLayout.of(self.server.resources.spec, arrays)
@@ -309,15 +321,15 @@ class RobustStrategy(Strategy):
 
     def _connected(self, grid: Grid, pause: float = 1.0) -> list[int]:
         """Return the connected nodes, once there are enough of them."""
-        told = -1
+        logged = -1
         while len(nodes := sorted(grid.get_node_ids())) < self.min_nodes:
-            if told != len(nodes):
+            if logged != len(nodes):
                 log.info("%d nodes connected, waiting for %d", len(nodes), self.min_nodes)
-                told = len(nodes)
+                logged = len(nodes)
             time.sleep(pause)
         return nodes
 
-    def _tell(self, report: RoundReport) -> None:
+    def _log(self, report: RoundReport) -> None:
         for node, reason in report.refused.items():
             log.warning("round %d: node %s refused: %s", report.round, node, reason)
         if not report.aggregated:
@@ -332,9 +344,20 @@ _TOO_FEW = "too few sound replies in the round"
 
 
 def choose(nodes: Sequence[int], count: int | None, round: int, seeds: Seeds) -> tuple[int, ...]:
-    """Return the nodes of a round, in increasing order; all of them if there are not enough.
+    """Return the nodes of a round, in increasing order.
 
-    The draw is the simulator's: with nodes that are numbered like its clients, the same ones.
+    The draw is the simulator's: of nodes that are numbered like its clients, the same are chosen.
+
+    Parameters
+    ----------
+    nodes
+        Ids of the connected nodes, in increasing order.
+    count
+        How many to choose; None, or more than there are, chooses all.
+    round
+        Number of the round, from 1.
+    seeds
+        The source of randomness.
     """
     if count is None or count >= len(nodes):
         return tuple(sorted(nodes))
@@ -346,11 +369,11 @@ def choose(nodes: Sequence[int], count: int | None, round: int, seeds: Seeds) ->
 def _in_order(
     asked: Sequence[int], verdicts: Sequence[Verdict], refusals: Mapping[str, str]
 ) -> tuple[Verdict, ...]:
-    """Return a verdict on every node that was asked, then on who answered without having been."""
-    found = {verdict.client: verdict for verdict in verdicts}
+    """Return a verdict on every node that was asked, then on those that answered unasked."""
+    by_node = {verdict.client: verdict for verdict in verdicts}
     nodes = list(dict.fromkeys([*map(str, asked), *refusals]))
     return tuple(
-        found.get(node) or Verdict(node, accepted=False, reason=refusals[node]) for node in nodes
+        by_node.get(node) or Verdict(node, accepted=False, reason=refusals[node]) for node in nodes
     )
 
 

@@ -1,4 +1,4 @@
-"""The run directory: its writer, its checkpoints, and safe reading of what others wrote."""
+"""The run directory: its writer, its lock, its checkpoints, and readers that tolerate damage."""
 
 from typing import TYPE_CHECKING
 

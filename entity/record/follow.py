@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Tail:
-    """The rounds of a run directory, each once, as they become whole.
+    """The rounds of a run directory, each once, as soon as its line is complete.
 
     Examples
     --------
@@ -21,37 +21,36 @@ class Tail:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "rounds.jsonl"
-        self.place = 0
+        self.offset = 0
         """Bytes that have been read."""
         self.round = 0
         """Number of the last round."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield the rounds that have come since the last time.
+        """Yield the rounds that were written since the last call.
 
-        After a resume, which may have cut off rounds and writes them again as they were, each
-        still comes once.
+        A resumed run may cut off rounds and write them again; each is still yielded once.
         """
         try:
             with self.path.open("rb") as file:
-                if file.seek(0, 2) < self.place:
-                    self.place = 0
-                file.seek(self.place)
+                if file.seek(0, 2) < self.offset:
+                    self.offset = 0
+                file.seek(self.offset)
                 content = file.read()
         except OSError:
             return
         for line in content.splitlines(keepends=True):
             try:
-                found = json.loads(line)
-                number = found["round"]
+                values = json.loads(line)
+                number = values["round"]
             except (ValueError, LookupError, TypeError, RecursionError):
                 return
             if not isinstance(number, int) or not line.endswith(b"\n"):
                 return
-            self.place += len(line)
+            self.offset += len(line)
             if number > self.round:
                 self.round = number
-                yield found
+                yield values
 
 
 def last_line(path: Path) -> str:

@@ -1,7 +1,7 @@
-"""Typed reading of loose JSON: a field that is absent or of another type is simply not there.
+"""Typed fields of JSON from any source: one of the wrong type counts as absent.
 
-A report must show what a crashed or an older run left behind, so nothing here raises; the strict
-reading of configs is `entity.config.schema`'s.
+A report must show what a crashed or an older run left behind, so nothing here raises;
+`entity.config.schema` reads configs strictly.
 """
 
 import math
@@ -56,7 +56,7 @@ def ids(data: Json, key: str) -> tuple[str, ...]:
     value = data.get(key)
     if not isinstance(value, list):
         return ()
-    return tuple(str(one) for one in cast("list[object]", value))
+    return tuple(str(item) for item in cast("list[object]", value))
 
 
 def at(data: Json, path: str) -> object:

@@ -1,7 +1,7 @@
-"""All runs of a folder as one table, a row a run: what they came to, and where they differ.
+"""All runs of a folder as one table, a row a run: their results, and the fields that differ.
 
-Nothing is kept beside the run directories, so the table is never out of date. Reading is patient:
-a run that was cut short, or whose files are damaged, is a row that says so.
+Nothing is stored beside the run directories, so the table is never out of date. A run that was cut
+short, or whose files are damaged, is a row that says so.
 """
 
 import json
@@ -49,7 +49,7 @@ class Run:
 
     path: Path
     facts: Mapping[str, object]
-    """What every run has: the fixed columns of the table."""
+    """The fixed columns of the table, which every run has."""
     fields: Mapping[str, object]
     """Its whole configuration, by dotted path."""
 
@@ -72,16 +72,16 @@ def collect(folders: Sequence[Path]) -> list[Run]:
     ConfigError
         If one of them is no folder.
     """
-    found: dict[Path, Path] = {}
+    paths: dict[Path, Path] = {}
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: is no folder of runs.")
-        for place, below, files in os.walk(folder):
+        for parent, below, files in os.walk(folder):
             below.sort()
             if "config.json" in files and not _TRACES.isdisjoint(files):
-                found.setdefault(Path(place).resolve(), Path(place))
+                paths.setdefault(Path(parent).resolve(), Path(parent))
                 below.clear()
-    return [read_row(path) for path in found.values()]
+    return [read_row(path) for path in paths.values()]
 
 
 def read_row(path: Path) -> Run:
@@ -115,12 +115,12 @@ def select(runs: Sequence[Run], where: Where) -> list[Run]:
     ConfigError
         For a condition on what no run has.
     """
-    chosen = where.select([run.row for run in runs])
-    return [run for run, meant in zip(runs, chosen, strict=True) if meant]
+    holds = where.select([run.row for run in runs])
+    return [run for run, chosen in zip(runs, holds, strict=True) if chosen]
 
 
 def table(runs: Sequence[Run]) -> Table:
-    """Put the runs below each other, with the fields of their configurations that differ."""
+    """Return a row for each run, with the fields of their configurations that differ."""
     differing = _differing(runs)
     short = _short_names(runs, differing)
     columns = [*map(Column, _FIRST), *(Column(short[path]) for path in differing), *MEASURED]
@@ -138,7 +138,7 @@ def table(runs: Sequence[Run]) -> Table:
 
 
 def grouped(runs: Sequence[Run], by: Sequence[str]) -> Table:
-    """Sum up the finished runs that agree in `by`: mean and standard deviation, and how many.
+    """Average the finished runs that agree in `by`: mean, standard deviation and number of runs.
 
     Raises
     ------
@@ -161,13 +161,13 @@ def grouped(runs: Sequence[Run], by: Sequence[str]) -> Table:
 
 def pooled(runs: Sequence[Run], by: Sequence[str]) -> list[str]:
     """Return the fields, seed aside, in which runs differ that `grouped` puts into one row."""
-    found: dict[str, None] = {}
+    fields: dict[str, None] = {}
     for members in _groups(runs, by):
-        found.update(dict.fromkeys(_differing(members)))
+        fields.update(dict.fromkeys(_differing(members)))
         for name in ("defense", "attack"):
             if len({str(run.facts[name]) for run in members}) > 1:
-                found[name] = None
-    return list(found)
+                fields[name] = None
+    return list(fields)
 
 
 def _groups(runs: Sequence[Run], by: Sequence[str]) -> list[list[Run]]:

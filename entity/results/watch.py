@@ -1,7 +1,7 @@
-"""What the record of a run shows while another process writes it: how far it is, and how it goes.
+"""A run that another process writes: its state, its rounds so far, the time that is left.
 
-Read from files alone, so that it works from another terminal, another session, or another machine
-that shares the folder.
+Everything is read from files, so that it works from another terminal or another machine that
+shares the folder.
 """
 
 import json
@@ -24,7 +24,7 @@ from entity.results.store import ERROR
 State = Literal["running", "finished", "interrupted", "failed", "killed"]
 
 _RECENT = 10
-"""Rounds that the time of those to come is judged by."""
+"""Rounds, the latest, by which the time of the remaining ones is estimated."""
 
 
 @dataclass
@@ -38,8 +38,10 @@ class FollowedRun:
 
     Raises
     ------
+    NoRun
+        If the folder holds no run.
     ConfigError
-        If there is no run in it.
+        If its config cannot be read.
     """
 
     folder: Path
@@ -54,9 +56,9 @@ class FollowedRun:
     def __post_init__(self) -> None:
         path = self.folder / "config.json"
         if not path.is_file():
-            known = [one.parent.name for one in sorted(self.folder.glob("*/config.json"))[:5]]
-            here = f" Runs in it: {', '.join(known)}." if known else ""
-            raise NoRun(self.folder, here)
+            runs = [path.parent.name for path in sorted(self.folder.glob("*/config.json"))[:5]]
+            hint = f" Runs in it: {', '.join(runs)}." if runs else ""
+            raise NoRun(self.folder, hint)
         try:
             self.config = mapping(json.loads(path.read_bytes()))
         except (OSError, ValueError, RecursionError) as error:
@@ -65,7 +67,7 @@ class FollowedRun:
 
     def look(self) -> list[Mapping[str, Any]]:
         """Read on, and return the rounds that are new."""
-        # The state first: what is written after that belongs to a run that still goes on.
+        # The state first: rounds that are written after that belong to a run that still goes on.
         self.state, self.reason = self._state()
         new: list[Mapping[str, Any]] = list(self._tail)
         self.lines += new
@@ -77,7 +79,7 @@ class FollowedRun:
 
     @property
     def rounds(self) -> int:
-        """Return how many rounds there will be."""
+        """Return how many rounds are planned."""
         value = at(self.config, "federation.rounds")
         return value if isinstance(value, int) else self.done
 
@@ -88,7 +90,7 @@ class FollowedRun:
 
     @property
     def title(self) -> str:
-        """Return what the run is, in a line."""
+        """Return name, data set, model, defense and attack in a line."""
         attack = at(self.config, "client.attack.type") or "no attack"
         defense = at(self.config, "server.defense.type") or "undefended"
         return (
@@ -98,25 +100,25 @@ class FollowedRun:
 
     @property
     def left(self) -> float | None:
-        """Return the seconds until the end, None where no round can tell."""
+        """Return the estimated seconds until the end; None if it has ended, or before round 1."""
         if self.state != "running" or not self.lines:
             return None
-        each = fmean(seconds_of(line) for line in self.lines[-_RECENT:])
+        mean = fmean(seconds_of(line) for line in self.lines[-_RECENT:])
         # A round that takes longer than those before it is not over yet, whatever the mean says.
-        begun = min(max(0.0, time.time() - self.last), each)
-        return max(0.0, each * (self.rounds - self.done) - begun)
+        begun = min(max(0.0, time.time() - self.last), mean)
+        return max(0.0, mean * (self.rounds - self.done) - begun)
 
     def _state(self) -> tuple[State, str]:
-        said = read_summary(self.folder).get("state")
-        if said == "finished":
+        written = read_summary(self.folder).get("state")
+        if written == "finished":
             return "finished", ""
         alive = is_locked(self.folder)
         if alive is None:
-            alive = said != "interrupted"  # no locks here; take the run's word
+            alive = written != "interrupted"  # no locks here; trust the summary
         if alive:
             return "running", ""
         if not (self.folder / ERROR).is_file():
-            return ("interrupted" if said == "interrupted" else "killed"), ""
+            return ("interrupted" if written == "interrupted" else "killed"), ""
         return "failed", last_line(self.folder / ERROR)
 
 
@@ -130,7 +132,7 @@ _BARS = "▁▂▃▄▅▆▇█"
 
 
 def sparkline(values: list[float | None], width: int) -> str:
-    """Draw shares from 0 to 1 as one line of bars; the mean of neighbours if there are too many.
+    """Draw shares from 0 to 1 as one line of bars; means of neighbours if there are too many.
 
     Examples
     --------
@@ -159,7 +161,7 @@ def shares(lines: list[Mapping[str, Any]], name: str) -> list[float | None]:
 
 
 def refused_of(line: Mapping[str, Any], most: int) -> str:
-    """Return the refused clients, those that did attack with a star, as far as there is room.
+    """Return the refused clients, attackers with a star, in at most so many characters.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a tracker is given, and what it does with it."""
+"""The interface of a tracker, and the session it is built with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,30 +13,30 @@ class Session:
     folder: Path
     """Its run directory."""
     id: str
-    """What the tracker calls it, the same after a resume; letters and digits."""
+    """The run's id in the tracker, the same after a resume; letters and digits."""
     name: str
     project: str
-    """What runs are gathered under: the data set."""
+    """The data set; runs of one are shown together."""
     config: Mapping[str, object]
     """Every field of the configuration, by dotted path."""
     logged: int
-    """Rounds that this tracker has been told of before; not 0 after a resume."""
+    """Rounds that this tracker has logged before; not 0 after a resume."""
 
     @property
     def own(self) -> Path:
-        """Return where trackers leave what belongs to this run."""
+        """Return the folder for the trackers' files of this run."""
         return self.folder / "trackers"
 
 
 class Tracker(Protocol):
-    """An adapter; it is built with the session, in a process that is its own."""
+    """An adapter; it is built with the session, in a process of its own."""
 
     def log(self, number: int, values: Mapping[str, float]) -> None:
-        """Take in the numbers of a round (shares from 0 to 1, seconds), by names such as `mta`."""
+        """Log the numbers of a round (shares from 0 to 1, seconds), by names such as `mta`."""
         ...
 
     def finish(self, state: str, summary: Mapping[str, float]) -> None:
-        """Take in what the run came to, and put everything away.
+        """Log the summary of the run, and close everything.
 
         `state` is finished, interrupted, or running for one that was killed.
         """

@@ -1,6 +1,6 @@
-"""The process of one tracker: it reads the record on whenever it is woken through stdin.
+"""The process of one tracker: it reads new rounds whenever it is woken through stdin.
 
-The end of stdin is the end of the run, in whatever way it came, SIGKILL included.
+When stdin ends, the run has ended, for whatever reason, SIGKILL included.
 """
 
 import importlib
@@ -37,7 +37,7 @@ def main(job: Mapping[str, Any]) -> int:
             for line in tail:
                 tracker.log(line["round"], numbers_of(line))
                 mark.write_text(str(line["round"]))
-        path = folder / "summary.json"  # which a run has that was stopped by more than SIGKILL
+        path = folder / "summary.json"  # missing only if the run was killed in its first round
         summary = json.loads(path.read_bytes()) if path.exists() else {"state": "running"}
         tracker.finish(str(summary.get("state")), dict(_numbers(summary)))
     except BaseException as error:
@@ -49,7 +49,7 @@ def main(job: Mapping[str, Any]) -> int:
 
 
 def _listen(calls: SimpleQueue[bool], patience: float) -> None:
-    """Pass on each call, and the end; then see to it that this process ends, too."""
+    """Pass on each call, and the end; then make sure that this process ends, too."""
     while os.read(0, 4096):
         calls.put(True)
     calls.put(False)
@@ -76,7 +76,7 @@ def adapter(path: str) -> Callable[[Session], Tracker]:
 
 
 def numbers_of(line: Mapping[str, Any]) -> dict[str, float]:
-    """Return what there is to plot of a line of rounds.jsonl.
+    """Return the numbers to plot of a line of rounds.jsonl.
 
     Examples
     --------

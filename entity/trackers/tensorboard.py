@@ -23,7 +23,7 @@ TensorShapeProto: Any = vars(tensor_shape_pb2)["TensorShapeProto"]
 
 
 class TensorBoard:
-    """Scalars by round, and the configuration and what the run came to as text.
+    """Scalars by round, and the configuration and the summary as text.
 
     Parameters
     ----------

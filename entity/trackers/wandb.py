@@ -18,7 +18,7 @@ wandb: Any = import_module("wandb")
 
 
 class WeightsAndBiases:
-    """One W&B run, taken up under the same id after a resume.
+    """One W&B run, which goes on under the same id after a resume.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class WeightsAndBiases:
             mode=os.environ.get("WANDB_MODE", "offline"),
             settings=wandb.Settings(console="off", disable_git=True, save_code=False),
         )
-        # W&B's own step must grow, and would refuse what it takes for the past.
+        # W&B's own step must grow, and rejects rounds that it takes for past ones.
         self.run.define_metric("round")
         self.run.define_metric("*", step_metric="round")
 
