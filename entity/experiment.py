@@ -95,7 +95,7 @@ def run(
 
 
 def play_round(world: World, engine: Engine, before: Snapshot) -> tuple[Snapshot, Round]:
-    """Play one round: select clients, train them, defend, judge the new global model.
+    """Select clients, train them, defend, judge; return the new state and what happened.
 
     Parameters
     ----------
@@ -105,11 +105,6 @@ def play_round(world: World, engine: Engine, before: Snapshot) -> tuple[Snapshot
         Trains the clients.
     before
         The state after the round before.
-
-    Returns
-    -------
-    tuple
-        The state after this round, and what happened in it.
     """
     config, roster, number = world.config, world.roster, before.round + 1
     watch = Stopwatch()

@@ -89,6 +89,17 @@ def rejection(answers: Tensor, labels: Tensor, threshold: float, name: str) -> d
     share of those, `conditional` the share of hits among them (NaN where nothing is retained),
     and `reject` FLIP's number, the share of retained hits among all.
 
+    Parameters
+    ----------
+    answers
+        (N, classes) logits.
+    labels
+        (N,) classes.
+    threshold
+        Confidence, from 0 to 1, that a retained prediction exceeds.
+    name
+        Prefix of the three names in the result.
+
     Examples
     --------
     >>> answers = torch.tensor([[0.9, 0.1], [0.3, 0.3], [0.5, 0.5]]).log()

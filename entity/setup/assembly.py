@@ -120,7 +120,17 @@ def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
 
 
 def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Server[Any]:
-    """Build the defense with the resources that its threat model grants, and no others."""
+    """Build the defense with the resources that its threat model grants, and no others.
+
+    Parameters
+    ----------
+    config
+        The experiment.
+    split
+        The data, of which the server gets its own part at most.
+    roster
+        The clients, for the layout of the model.
+    """
     defense, server = config.server.defense, config.server
     entry = DEFENSES[defense.type]
     clean = CleanData(normalise(split.server.x), split.server.y)
@@ -145,13 +155,33 @@ def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Serve
 
 
 def open_judge(config: ExperimentConfig, split: Split, roster: Roster) -> Judge:
-    """Build the judge on the test data, which nothing else ever sees."""
+    """Build the judge on the test data, which nothing else ever sees.
+
+    Parameters
+    ----------
+    config
+        The experiment.
+    split
+        The data.
+    roster
+        The clients, for their poison and device.
+    """
     attacked = None if roster.poison is None else roster.poison.test_set(split.test)
     return Judge(split.test, attacked, config.server.low_confidence_threshold, roster.device)
 
 
 def initial_state(config: ExperimentConfig, roster: Roster, server: Server[Any]) -> ModelState:
-    """Return the first global model, trained on the server's clean data with `pretrain`."""
+    """Return the first global model, trained on the server's clean data with `pretrain`.
+
+    Parameters
+    ----------
+    config
+        The experiment.
+    roster
+        The clients, for the model and the recipe of training.
+    server
+        The defense, for its clean data.
+    """
     model = roster.new_model()
     clean = server.resources.clean
     if config.server.defense.pretrain and clean is not None:
