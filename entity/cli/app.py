@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         description="DROP and a laboratory of backdoors and defenses in federated learning.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"drop-fl {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"drop-fl {__version__}")
     commands = add_commands(parser, "command")
     for add in COMMANDS:
         add(commands)

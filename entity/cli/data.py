@@ -26,23 +26,31 @@ def add_data_command(commands: Any) -> None:
     kinds = add_commands(data, "data_command")
 
     def add(name: str, text: str, go: Callable[[Namespace], int]) -> ArgumentParser:
-        parser = kinds.add_parser(name, help=text, description=f"{text}.", allow_abbrev=False)
-        parser.add_argument("--data_root", help="data folder (default: DROP_DATA, or ./data)")
+        parser = kinds.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
+        )
+        parser.add_argument(
+            "--data_root", metavar="FOLDER", help="data folder (default: DROP_DATA, or ./data)"
+        )
         parser.set_defaults(go=go)
         return parser
 
-    add("list", "the data sets, and which of them are here", _list)
+    add("list", "list the data sets, and which of them are here", _list)
     fetch = add("fetch", "download a data set", _fetch)
-    verify = add("verify", "read all files of a data set anew and check them", _verify)
+    verify = add("verify", "read all files of a data set again and check them", _verify)
     for parser in (fetch, verify):
         parser.add_argument("name", metavar="NAME", help=f"data set, or {PREFIX}NAME")
-    verify.add_argument("--image_size", type=int, help=f"of an {PREFIX}NAME")
-    verify.add_argument("--image_channels", type=int, choices=(1, 3), help="likewise")
-    add("where", "the data folder, and the caches of what has been decoded", _where)
+    verify.add_argument(
+        "--image_size", type=int, metavar="PIXELS", help=f"height and width of an {PREFIX}NAME"
+    )
+    verify.add_argument(
+        "--image_channels", type=int, choices=(1, 3), help=f"colour channels of an {PREFIX}NAME"
+    )
+    add("where", "show the data folder and the caches of decoded images", _where)
 
     split = kinds.add_parser(
         "preview",
-        help="who would hold what",
+        help="show which client would hold which classes",
         description="Show which client would hold how much of which class.",
         usage="%(prog)s --config FILE [--FIELD VALUE ...]",
         allow_abbrev=False,

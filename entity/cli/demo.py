@@ -36,7 +36,9 @@ def add_demo_command(commands: Any) -> None:
     parser = commands.add_parser(
         "demo", help="see DROP against its undefended twin, in three minutes", allow_abbrev=False
     )
-    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="folder of the demo")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), metavar="FOLDER", help="default: runs/demo"
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(go=_demo)
 

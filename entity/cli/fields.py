@@ -15,11 +15,17 @@ from entity.setup import resolve
 def add_fields_command(commands: Any) -> None:
     """Add `drop fields`."""
     parser = commands.add_parser(
-        "fields", help="every field of a configuration", allow_abbrev=False
+        "fields", help="show every field of a configuration", allow_abbrev=False
     )
-    parser.add_argument("--defense", default="drop", help="whose defense_args to show")
-    parser.add_argument("--attack", default="badnets", help="whose attack fields to show")
-    parser.add_argument("--poison", default="pixel", help="whose poison fields to show")
+    parser.add_argument(
+        "--defense", default="drop", metavar="NAME", help="show its defense_args (default: drop)"
+    )
+    parser.add_argument(
+        "--attack", default="badnets", metavar="NAME", help="show its fields (default: badnets)"
+    )
+    parser.add_argument(
+        "--poison", default="pixel", metavar="NAME", help="show its fields (default: pixel)"
+    )
     parser.set_defaults(go=_fields)
 
 

@@ -108,8 +108,12 @@ def rows(kind: str) -> list[Row]:
 
 def add_list_command(commands: Any) -> None:
     """Add `drop list`."""
-    parser = commands.add_parser("list", help="what there is to choose from", allow_abbrev=False)
-    parser.add_argument("kind", nargs="?", help=", ".join(CATALOGUE))
+    parser = commands.add_parser(
+        "list",
+        help="list defenses, attacks, data sets and all else to choose from",
+        allow_abbrev=False,
+    )
+    parser.add_argument("kind", nargs="?", metavar="KIND", help=", ".join(CATALOGUE))
     parser.add_argument("--json", action="store_true", help="print as JSON")
     parser.set_defaults(go=_list)
 

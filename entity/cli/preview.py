@@ -1,4 +1,4 @@
-"""What a configuration makes of the data, before anything is trained.
+"""The split of the data under a configuration, before anything is trained.
 
 `drop data preview` shows which client holds how much of which class, who is malicious and how
 many samples they poison, and how far the split is from an even one.
@@ -22,7 +22,7 @@ WIDTH = 80
 ROWS = 40
 """Clients that are drawn."""
 SHADES = " ░▒▓█"
-"""A cell without samples, and four steps up to the largest; told apart without colours, too."""
+"""A cell without samples, and four steps up to the largest; distinct without colours, too."""
 COLOURS = ("default", "#9ecae1", "#6baed6", "#3182bd", "#08519c")
 
 Ints = NDArray[np.int64]
@@ -184,7 +184,8 @@ def drawn(counts: Ints, poisoned: dict[int, int | None]) -> Text:
     counts
         (clients, classes) samples.
     poisoned
-        For each malicious client the number of samples it poisons; None where that has no sense.
+        For each malicious client the number of samples it poisons; None for an attack on the
+        model alone.
     """
     id_width = max(len(str(len(counts) - 1)), 2)
     size_width = max(len(str(counts.sum(axis=1).max())), 4)

@@ -24,7 +24,7 @@ class Bar:
     console
         Where to; there is no bar if it is not a terminal.
     title
-        What stands before the bar.
+        Text before the bar.
     width
         Letters of the bar.
     total, done

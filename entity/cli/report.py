@@ -26,20 +26,29 @@ def add_report_command(commands: Any) -> None:
     report = commands.add_parser(
         "report",
         help="make a page, and a paper's tables and figures, of runs",
-        description="Make one page of runs, or a folder of page, tables and figures.",
+        description="Make one page of runs, or a folder with a page, tables and figures.",
         epilog="Fields may leave out their first tables: --rows defense --columns attack,DPR. "
-        "Those of one side alone leave to the other what else tells the runs apart.",
+        "If only one side is given, the other gets all other fields in which the runs differ.",
         allow_abbrev=False,
     )
-    report.add_argument("runs", type=Path, nargs="+", help="run directories")
+    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
     report.add_argument(
         "--out",
         type=Path,
         default=Path("report.html"),
+        metavar="PATH",
         help="page to write, if it ends in .html; else a folder for index.html, tables and figures",
     )
-    report.add_argument("--rows", type=_names, default=[], help="fields down the side of the table")
-    report.add_argument("--columns", type=_names, default=[], help="fields across its top")
+    report.add_argument(
+        "--rows",
+        type=_names,
+        default=[],
+        metavar="FIELDS",
+        help="fields down the side of the table",
+    )
+    report.add_argument(
+        "--columns", type=_names, default=[], metavar="FIELDS", help="fields across its top"
+    )
     report.add_argument(
         "--against",
         metavar="ROW",
@@ -75,8 +84,8 @@ def _write(options: argparse.Namespace) -> int:
         page = write_page(options.runs, options.out, asked=asked)
         console.say(f"Report: {page}")
         return 0
-    for chatty in ("fontTools", "matplotlib"):  # tells every glyph of every PDF
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in ("fontTools", "matplotlib"):  # they log every glyph of every PDF
+        logging.getLogger(name).setLevel(logging.WARNING)
     lacking = missing_extra() if options.figures else ""
     figures = options.figures and not lacking
     written = write_folder(options.runs, options.out, asked, figures=figures)

@@ -41,7 +41,7 @@ def add_reproduce_command(commands: Any) -> None:
         "any time; the same command goes on with it.",
         allow_abbrev=False,
     )
-    parser.add_argument("name", nargs="?", help=", ".join(study.names()))
+    parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(study.names()))
     add_sweep_options(parser, "NAME")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
     parser.set_defaults(go=_reproduce)

@@ -33,19 +33,27 @@ def add_results_command(commands: Any) -> None:
     """Add `drop results`."""
     parser = commands.add_parser(
         "results",
-        help="all runs of a folder as one table",
+        help="show all runs of a folder as one table",
         description="Show all runs in and below some folders as one table.",
         allow_abbrev=False,
     )
-    parser.add_argument("runs", type=Path, nargs="*", default=[RUNS], help="default: runs")
+    parser.add_argument(
+        "runs", type=Path, nargs="*", default=[RUNS], metavar="FOLDER", help="default: runs"
+    )
     add_where(parser, "only runs of which this holds, such as attack=dba or 'mta>=0.9'")
-    parser.add_argument("--by", help="columns, with commas between: mean ± sd over all other runs")
-    parser.add_argument("--sql", help="ask the table, which is called runs (extra `store`)")
+    parser.add_argument(
+        "--by",
+        metavar="COLUMNS",
+        help="a row for each value of these columns, separated by commas: mean ± sd of its runs",
+    )
+    parser.add_argument(
+        "--sql", metavar="QUERY", help="query the table, which is called runs (extra `store`)"
+    )
     formats = ("table", *_WRITERS, "parquet")
     parser.add_argument(
         "--format", choices=formats, help="default: by the name of --out, else table"
     )
-    parser.add_argument("--out", type=Path, help="file to write")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write")
     parser.set_defaults(go=_results)
 
 

@@ -74,7 +74,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _free(folder: Path) -> Path:
-    """Return the folder, or with a number behind it where it is taken."""
+    """Return the folder or, where it is taken, one with a number appended."""
     number = 2
     free = folder
     while free.exists():
@@ -95,7 +95,7 @@ def run_shown(
     folder
         Run directory.
     title
-        What stands before every round.
+        Text before every round.
     quiet
         Show nothing.
     how

@@ -39,15 +39,19 @@ def add_sweep_command(commands: Any) -> None:
         epilog="Stop it at any time; the same command goes on with it.",
         allow_abbrev=False,
     )
-    sweep.add_argument("grid", type=Path, help="YAML or JSON file; see the README")
+    sweep.add_argument("grid", type=Path, metavar="GRID", help="YAML or JSON file; see the README")
     add_sweep_options(sweep, "GRID")
     sweep.set_defaults(go=_sweep)
 
 
 def add_sweep_options(parser: argparse.ArgumentParser, grid: str) -> None:
     """Add what `sweep` reads; `grid` is the name of the positional in the help."""
-    parser.add_argument("--out", type=Path, help=f"folder of the runs (default: runs/{grid})")
-    parser.add_argument("--jobs", type=_jobs, help="runs side by side (default: one a core)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help=f"folder of the runs (default: runs/{grid})"
+    )
+    parser.add_argument(
+        "--jobs", type=_jobs, metavar="N", help="runs side by side (default: one a core)"
+    )
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="run them on a cluster of Ray: auto or HOST:PORT (extra)"
     )

@@ -40,10 +40,14 @@ def add_watch_command(commands: Any) -> None:
         epilog="Exit code 0 if the run is finished, 1 if it ended before that.",
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, help="run directory")
-    parser.add_argument("--once", action="store_true", help="show how it stands, and end")
+    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("--once", action="store_true", help="show its state once, and end")
     parser.add_argument(
-        "--every", type=_seconds, default=1.0, metavar="SECONDS", help="between looks (default: 1)"
+        "--every",
+        type=_seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="time between updates (default: 1)",
     )
     parser.set_defaults(go=_watch)
 

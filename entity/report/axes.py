@@ -1,4 +1,4 @@
-"""What tells runs apart: the fields of their configurations by which a table is laid out."""
+"""The fields of configurations in which runs differ, by which a table is laid out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Axis:
 
     @property
     def of_the_server(self) -> bool:
-        """Whether it belongs to the defense rather than to what it is put to."""
+        """Whether it belongs to the defense rather than to the federation or the attack."""
         return self.path == DEFENSE or self.path.startswith("server.")
 
 

@@ -1,4 +1,4 @@
-"""What becomes of a backdoor once nobody poisons any more."""
+"""The attack success rate after the last poisoned round, and how long the backdoor lasts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -19,7 +19,7 @@ DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to; None is what it does not say."""
+    """The results of a run; None where its record has none."""
 
     mta: float | None
     """Mean main-task accuracy over the last ten evaluated rounds."""

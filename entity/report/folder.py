@@ -32,7 +32,7 @@ def write_folder(
     run_dirs
         Run directories; a run that did not end is shown as far as it went, but is in no table.
     out
-        The folder, made if need be; files of its that are written anew are replaced.
+        The folder; it is made if need be, and its files are replaced.
     asked
         Fields of the tables.
     title
@@ -43,7 +43,7 @@ def write_folder(
     Returns
     -------
     list of Path
-        What was written, the page first.
+        The files, the page first.
 
     Raises
     ------

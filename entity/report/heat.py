@@ -77,7 +77,7 @@ def _heat(label: str, entries: Sequence[Entry]) -> Heat | None:
 
 
 def draw_heat(heat: Heat) -> Figure:
-    """Draw a map whose cells bear their numbers, so that colour is not needed."""
+    """Draw a map whose cells show their numbers, so that colour is not needed."""
     x = [f"{100 * dpr:g} %" for dpr in heat.dprs]
     y = [f"{100 * share:g} %" for share in heat.shares]
     cells: Object = {

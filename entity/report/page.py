@@ -70,7 +70,17 @@ def write_page(
 
 
 def render(entries: Sequence[Entry], title: str, table: PaperTable) -> str:
-    """Return the page of these runs, with their table over seeds, as text."""
+    """Return the page as text.
+
+    Parameters
+    ----------
+    entries
+        The runs.
+    title
+        Heading of the page.
+    table
+        Their results over seeds.
+    """
     figures = draw_figures(entries)
     specs = json.dumps(figures.specs(), separators=(",", ":"), allow_nan=False)
     return _template().render(

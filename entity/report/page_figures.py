@@ -36,7 +36,7 @@ class PageFigures:
     areas: Rows
     """AUC and rates beside the receiver operating curves."""
     lifespans: Rows
-    """What became of each backdoor after the attack stopped."""
+    """Durability of each backdoor after the attack stopped."""
     certificates: Rows
     """Certified accuracy, for defenses that certify."""
     unproven: list[tuple[Group, str]]

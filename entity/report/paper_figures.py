@@ -3,7 +3,7 @@
 Drawn by matplotlib, not by plotly, which the page has anyway: plotly's way to a PDF is kaleido, a
 whole browser that has to be installed and started for each export, and its text cannot be made to
 match a paper's as exactly. Figures are built without pyplot, so nothing global is touched and no
-display is needed, and bear no date: the same runs give the same bytes.
+display is needed, and carry no date: the same runs give the same bytes.
 """
 
 import io

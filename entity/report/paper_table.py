@@ -36,12 +36,12 @@ class Layout:
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of the table and what stands behind it."""
+    """One number of the table, with the values of its seeds."""
 
     seeds: Mapping[str, float]
     """The value of each seed, a share of one."""
     best: bool
-    """Whether its mean reads like the best of its column."""
+    """Whether its mean, as written, is the best of its column."""
     p: float | None
     """Holm-adjusted p of its difference from the reference; None where none was tested."""
 
@@ -159,7 +159,7 @@ class PaperTable:
 
 @dataclass(frozen=True)
 class TableRequest:
-    """What the table of a report should look like; see `lay_out` and `tabulate`."""
+    """The fields of a report's table as the user names them; see `lay_out` and `tabulate`."""
 
     rows: Sequence[str] = ()
     columns: Sequence[str] = ()

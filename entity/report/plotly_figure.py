@@ -1,4 +1,4 @@
-"""What a figure is to the page: a plotly figure as JSON, whose colours are CSS variables.
+"""A figure of the page: a plotly figure as JSON, whose colours are CSS variables.
 
 `page.js` replaces every string `--name` by the value that the style sheet gives it, and
 `--name/0.2` by the same at an opacity, so that one figure serves the light and the dark page, and
@@ -23,7 +23,7 @@ class Figure:
     cells: tuple[int, int] | None = None
     """(rows, columns) where markers have to fit the cells of a map."""
     note: str = ""
-    """What its caption says of it where another figure may take its place."""
+    """Its part of the caption, where another figure may take its place."""
 
     def spec(self) -> Object:
         """Return what `page.js` draws."""

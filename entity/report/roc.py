@@ -2,8 +2,8 @@
 
 A run's scores of all rounds are pooled, as one threshold for all of them would judge; beside that
 area stands the one within rounds, which scores that change their scale from round to round leave
-untouched. Which end of a score is the suspicious one is told by the defense's own verdicts, never
-by who is malicious: so an area may well come out below one half.
+untouched. Whether high or low scores are suspicious is read from the defense's own verdicts, never
+from who is malicious, so an area may be below one half.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a run directory says, whole or cut short: config, rounds, summary, last artifacts."""
+"""A run directory, whole or cut short: config, rounds, summary, last artifacts."""
 
 import json
 from collections.abc import Mapping
@@ -124,10 +124,10 @@ def _object(file: Path) -> dict[str, object]:
         data: object = json.loads(file.read_text("utf-8"))
     except ValueError as error:
         raise ConfigError(
-            f"{file} is not JSON ({error}); mend it or leave this run out of the report"
+            f"{file} is not JSON ({error}); fix it or leave this run out of the report"
         ) from error
     if not isinstance(data, dict):
-        raise ConfigError(f"{file} holds no JSON object; mend it or leave this run out")
+        raise ConfigError(f"{file} holds no JSON object; fix it or leave this run out")
     return mapping(data)
 
 
@@ -146,7 +146,7 @@ def _rounds(file: Path) -> tuple[Round, ...]:
             if index == len(lines) - 1:
                 break
             raise ConfigError(
-                f"{file} line {index + 1} is not JSON; mend it or leave this run out of the report"
+                f"{file} line {index + 1} is not JSON; fix it or leave this run out of the report"
             ) from error
         each = _round(data)
         if each is not None:

@@ -17,7 +17,7 @@ from entity.results.formatting import NBSP, counted, percent
 
 @dataclass(frozen=True)
 class Overview:
-    """What the page says of all runs together."""
+    """Facts of all runs together."""
 
     verdict: str
     facts: list[tuple[str, str]]

@@ -31,7 +31,7 @@ class Cell:
     folder: Path
     """Its run directory, made or not."""
     done: Run | None
-    """What that holds already."""
+    """The run that the folder holds already, if any."""
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ class Cell:
 
     @property
     def row(self) -> dict[str, Any]:
-        """Return what conditions can be about; an axis goes before a field of its name."""
+        """Return the values that conditions can name; an axis goes before a field of its name."""
         attack = self.config.client.attack
         facts = {
             "name": self.name,
@@ -62,10 +62,19 @@ class Cell:
 def expand(
     grid: Grid, out: Path, assignments: Iterable[dict[str, str]] | None = None
 ) -> list[Cell]:
-    """Return the cells in the order in which they run; only those of `assignments`, if given.
+    """Return the cells in the order in which they run.
 
     Cells that come to the same experiment are one. Runs that `out` holds already are found by
     their identity, whatever they are called.
+
+    Parameters
+    ----------
+    grid
+        The checked grid file.
+    out
+        Folder of the run directories.
+    assignments
+        The label of each axis, for the cells to return; None for all that are not excluded.
 
     Raises
     ------

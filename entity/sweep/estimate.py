@@ -8,7 +8,7 @@ from entity.record.json_fields import number
 from entity.results.store import Run
 
 Kind = tuple[object, ...]
-"""What runs have in common that take about as long: data set, model, and more."""
+"""Data set, model and more: runs that agree in these take about as long."""
 
 
 class Pace:

@@ -5,7 +5,7 @@
   table of named bundles, each a table of fields. The field `config` chooses the base.
 - `zip`: groups of axes that move together. `seeds`: the axis `seed`, of whole numbers.
 - `exclude`: partial assignments, such as {attack: none, DPR: 0.5}; a list means any of it.
-- `study`: what `drop reproduce` says of the grid and expects of it; no matter to a sweep.
+- `study`: what `drop reproduce` says of the grid and expects of it; a sweep ignores it.
 """
 
 import json
@@ -22,7 +22,7 @@ from entity.config.schema import ConfigError, Whole, join, show, unknown
 from entity.setup.read import read_file, refuse_depth
 
 MOST = 100_000
-"""Cells that a grid may have before exclusions; more are a slip of the pen."""
+"""Cells that a grid may have before exclusions; more are a mistake."""
 
 CONFIG = "config"
 """The override that chooses a cell's base; everything else names a field."""
@@ -251,6 +251,15 @@ def pattern(
     data: Mapping[Any, Any], axes: Sequence[Axis], where: str
 ) -> Mapping[str, tuple[str, ...]]:
     """Read a partial assignment: the labels that it allows, by axis.
+
+    Parameters
+    ----------
+    data
+        Labels, or lists of them, by axis.
+    axes
+        The axes of the grid.
+    where
+        Key of the file, for errors.
 
     Raises
     ------

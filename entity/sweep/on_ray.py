@@ -17,7 +17,7 @@ from entity.sweep.worker import FAILED, REFUSED
 
 
 class NodeWorker:
-    """What an actor of Ray runs: one worker process on its node."""
+    """An actor of Ray, with one worker process on its node."""
 
     process: Process | None = None
     stopped = False
@@ -32,7 +32,7 @@ class NodeWorker:
             return FAILED, str(error)
         while self.process.read():
             pass
-        # One that is told to stop has not failed, and its folder should not say so.
+        # A worker that was stopped has not failed, and its folder should not say so.
         return (self.process.wait() if self.stopped else self.process.end()), ""
 
     def progress(self) -> tuple[int, int, float]:
@@ -41,14 +41,26 @@ class NodeWorker:
         return (process.round, process.rounds_run, process.seconds) if process else (0, 0, 0.0)
 
     def stop(self) -> None:
-        """Ask the worker to put its run away."""
+        """Ask the worker to save its run and end."""
         self.stopped = True
         if self.process is not None:
             self.process.terminate()
 
 
 class RayAttempt:
-    """One attempt at a cell, somewhere on the cluster."""
+    """One attempt at a cell, somewhere on the cluster.
+
+    Parameters
+    ----------
+    ray
+        The module.
+    worker
+        Handle of a `NodeWorker`.
+    cell
+        The cell to run.
+    resume
+        Resume the run in its folder; otherwise it starts from the beginning.
+    """
 
     def __init__(self, ray: Any, worker: Any, cell: Cell, *, resume: bool) -> None:
         self.cell, self.resume = cell, resume
@@ -56,19 +68,19 @@ class RayAttempt:
         self.seconds = 0.0
         self.worker = worker
         self._ray = ray
-        # What a run left behind is no part of the message: the node reads its own copy.
+        # The earlier run is no part of the message: the node reads it from its folder.
         self.answer = worker.run.remote(replace(cell, done=None), resume)
         self._asked = worker.progress.remote()
 
     def look(self) -> None:
-        """Take in how far it is, if the last question is answered."""
+        """Note its progress, if the last question is answered."""
         if self._ray.wait([self._asked], timeout=0)[0]:
             with suppress(self._ray.exceptions.RayError):  # its end will tell
                 self.round, self.rounds_run, self.seconds = self._ray.get(self._asked)
                 self._asked = self.worker.progress.remote()
 
     def end(self) -> int:
-        """Return the exit code; a lost node is a failure that another one may mend."""
+        """Return the exit code; a lost node is a failure, which another node may not have."""
         self.look()
         try:
             code, why = self._ray.get(self.answer)
@@ -91,7 +103,7 @@ class Cluster:
     jobs
         Runs side by side; None for as many as the cluster has cores.
     option
-        What chose the cluster, as the user knows it, for errors.
+        Name of the option or field that chose the cluster, for errors.
 
     Raises
     ------
@@ -131,7 +143,7 @@ class Cluster:
         return [attempt for attempt in running if attempt.answer in ready]
 
     def stop(self, running: Sequence[RayAttempt]) -> None:
-        """End attempts: kindly, then by force; and leave the cluster."""
+        """End attempts: first by request, then by force; and leave the cluster."""
         try:
             began = [attempt for attempt in running if attempt.seconds]  # others wait for a core
             for attempt in began:

@@ -1,4 +1,4 @@
-"""What the sweep needs of the place where its cells run: this machine, or a cluster."""
+"""A place where cells run, as the sweep sees it: this machine, or a cluster."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -11,12 +11,12 @@ class Attempt(Protocol):
 
     @property
     def cell(self) -> Cell:
-        """What runs."""
+        """The cell that runs."""
         ...
 
     @property
     def resume(self) -> bool:
-        """Whether it goes on with what its folder holds."""
+        """Whether it resumes the run in its folder."""
         ...
 
     @property
@@ -35,7 +35,7 @@ class Attempt(Protocol):
         ...
 
     def end(self) -> int:
-        """Return the exit code of one that is over, of which the run directory says why."""
+        """Return the exit code of an attempt that is over; its run directory says why."""
         ...
 
 
@@ -56,9 +56,9 @@ class Place(Protocol):
         ...
 
     def over(self, running: Sequence[Any], seconds: float) -> Sequence[Attempt]:
-        """Return those that are over, after some time at the latest."""
+        """Wait for some seconds at most, and return the attempts that are over."""
         ...
 
     def stop(self, running: Sequence[Any]) -> None:
-        """End attempts so that each puts its run away."""
+        """End attempts so that each saves its run."""
         ...

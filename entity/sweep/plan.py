@@ -1,4 +1,4 @@
-"""What a sweep has to do: the cells that are chosen, those that are left, and where they run."""
+"""The plan of a sweep: the chosen cells, those that remain to be run, and where they run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -18,7 +18,7 @@ OUTPUT = "output.log"
 """File of a run directory that takes what its worker prints and logs."""
 
 GRACE = 30.0
-"""Seconds that a worker has to put its run away when it is told to stop."""
+"""Seconds that a worker has to save its run when it is to stop."""
 
 
 class Process:
@@ -27,9 +27,9 @@ class Process:
     Parameters
     ----------
     cell
-        What to run.
+        The cell to run.
     resume
-        Go on with what its folder holds; otherwise the run starts anew.
+        Resume the run in its folder; otherwise it starts from the beginning.
     """
 
     def __init__(self, cell: Cell, *, resume: bool) -> None:
@@ -72,7 +72,7 @@ class Process:
         return self._process.stdout.fileno()
 
     def read(self) -> bool:
-        """Take in what the worker says; return False once it has ended."""
+        """Read the rounds that the worker reports; return False once it has ended."""
         content = os.read(self.fileno(), 1 << 16)
         *lines, self._rest = (self._rest + content).split(b"\n")
         if lines:
@@ -98,7 +98,7 @@ class Process:
         return self._process.wait(seconds)
 
     def terminate(self) -> None:
-        """Ask it to put its run away and end."""
+        """Ask it to save its run and end."""
         self._process.terminate()
 
     def kill(self) -> None:
@@ -128,7 +128,7 @@ class ThisMachine:
         return Process(cell, resume=resume)
 
     def over(self, running: Sequence[Process], seconds: float) -> list[Process]:
-        """Take in what workers say, and return those that have ended."""
+        """Read what workers report, and return those that have ended."""
         with selectors.DefaultSelector() as selector:
             for process in running:
                 selector.register(process, selectors.EVENT_READ, process)
@@ -136,7 +136,7 @@ class ThisMachine:
         return [process for process in ready if not process.read()]
 
     def stop(self, running: Sequence[Process]) -> None:
-        """End workers: kindly, so that each puts its run away, then by force."""
+        """End workers: first by a signal, so that each saves its run, then by force."""
         for process in running:
             process.terminate()
         deadline = time.monotonic() + GRACE

@@ -1,4 +1,4 @@
-"""Running cells side by side: whatever becomes of one, the others go on."""
+"""Running cells side by side: if one fails, the others go on."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Failure:
 
 
 class Watch(Protocol):
-    """Who is told how the sweep goes on."""
+    """Receives the progress of a sweep."""
 
     def tick(self, running: Sequence[Attempt], waiting: Sequence[Cell]) -> None:
         """Look at what runs and what waits."""
@@ -52,11 +52,11 @@ def run_cells(
     Parameters
     ----------
     cells
-        What to run, in this order.
+        The cells, in the order in which they start.
     place
         Where to run them, and how many at a time.
     watch
-        Told of progress.
+        Receives the progress.
     retry
         Try failed cells once more.
 
@@ -68,7 +68,7 @@ def run_cells(
     Raises
     ------
     KeyboardInterrupt
-        On Ctrl-C, when all workers have ended and put their runs away.
+        On Ctrl-C, when all workers have ended and saved their runs.
     """
     sweep = _Sweep(place, watch, retry, deque((cell, _begun(cell)) for cell in cells))
     try:
@@ -84,7 +84,7 @@ def run_cells(
 
 @dataclass
 class _Sweep:
-    """What waits, what runs, and what has failed for good."""
+    """The cells that wait, those that run, and those that have failed for good."""
 
     place: Place
     watch: Watch

@@ -2,8 +2,8 @@
 
 A study is a grid file of `entity/studies/` whose key `study` holds its title, how long it takes,
 where its expectations come from, and the expectations: ranges of MTA and ASR in percent for the
-cells that a partial assignment names, as `exclude` names cells. What is judged is the mean over
-the seeds of what a run's table shows, the mean of its last ten evaluated rounds.
+cells that a partial assignment names, as `exclude` names cells. The mean over the seeds is
+judged, of each run's mean over its last ten evaluated rounds.
 """
 
 import math
@@ -22,7 +22,7 @@ from entity.sweep.cells import Cell
 from entity.sweep.grid import SEED, Grid, matches, pattern, read
 
 UNKNOWN = "no published figure known here"
-"""What is said of a cell of which nothing is expected."""
+"""Text for a cell without an expectation."""
 
 Verdict = Literal["reached", "missed", "unfinished", "no figure"]
 Percent = Annotated[float, Range(0, 100)]
@@ -79,7 +79,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Expectation:
-    """What should come out of some cells."""
+    """The ranges that some cells are expected to reach."""
 
     cells: Mapping[str, tuple[str, ...]]
     mta: Band | None
@@ -195,7 +195,7 @@ def _band(ends: tuple[float, ...] | None, where: str) -> Band | None:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a cell came to over its seeds, and what was expected of it."""
+    """The results of a cell over its seeds, and its expectation."""
 
     labels: tuple[str, ...]
     runs: int
@@ -301,7 +301,7 @@ def to_markdown(study: Study, outcomes: Sequence[Outcome], made_by: str) -> str:
     study
         The study.
     outcomes
-        What its cells came to.
+        The results of its cells.
     made_by
         Markdown: which command of which version made the table.
     """

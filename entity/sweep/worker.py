@@ -25,7 +25,7 @@ from entity.record.json_files import write_json
 from entity.setup import resolve
 
 FAILED, REFUSED, STOPPED = 1, 2, 130
-"""Exit codes: an exception, a ConfigError (which another try would not mend), a signal."""
+"""Exit codes: an exception, a ConfigError (which another try would not change), a signal."""
 
 
 def main() -> int:
