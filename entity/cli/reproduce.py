@@ -21,11 +21,12 @@ from entity.cli.sweep import (
 )
 from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
-from entity.sweep import study
+from entity.sweep import study, verdicts
 from entity.sweep.cells import Cell, expand
 from entity.sweep.estimate import Pace
 from entity.sweep.plan import RUNS, finished_runs
-from entity.sweep.study import Outcome, Study
+from entity.sweep.study import Study
+from entity.sweep.verdicts import Outcome
 
 _STYLES = {"reached": "green", "missed": "bold red", "unfinished": "yellow", "no figure": "dim"}
 
@@ -65,13 +66,13 @@ def _reproduce(options: argparse.Namespace) -> int:
         show_plan(chosen.name, cells, asked)
         return 0
     failures = run_shown(chosen.name, cells, asked)
-    outcomes = study.judge(chosen, chosen_cells(chosen.grid, asked))
+    outcomes = verdicts.judge(chosen, chosen_cells(chosen.grid, asked))
     console.out.print(_screen(chosen, outcomes))
-    for line in study.said(chosen, outcomes):
+    for line in verdicts.remarks(chosen, outcomes):
         console.paragraph(line)
     if options.markdown is not None:
         made_by = f"`{_command(options)}` of drop-fl `{__version__}`"
-        _write(study.to_markdown(chosen, outcomes, made_by), options.markdown)
+        _write(verdicts.to_markdown(chosen, outcomes, made_by), options.markdown)
     poor = any(outcome.verdict in ("missed", "unfinished") for outcome in outcomes)
     return 1 if failures or poor else 0
 
@@ -91,7 +92,7 @@ def _write(text: str, path: Path) -> None:
 
 def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
     """Return the table for 80 columns."""
-    table = study.verdicts(chosen, outcomes)
+    table = verdicts.verdict_table(chosen, outcomes)
     screen = Screen(
         title=chosen.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
         pad_edge=False, padding=(0, 1, 0, 0),

@@ -20,7 +20,8 @@ from entity.setup import resolve
 from entity.sweep import study
 from entity.sweep.cells import expand
 from entity.sweep.runner import Failure
-from entity.sweep.study import Band, find, judge, load, verdicts
+from entity.sweep.study import Band, find, load
+from entity.sweep.verdicts import judge, verdict_table
 
 SAYS = {
     "title": "A tiny study",
@@ -240,7 +241,7 @@ def test_paper_studies_are_the_shipped_configs_and_claim_no_figure(dataset, tmp_
         assert cell.identity == resolve.identity(settled(shipped))
     assert {outcome.verdict for outcome in judge(chosen, cells)} == {"unfinished"}
     assert not chosen.expectations
-    assert all(row[-3] is None for row in verdicts(chosen, judge(chosen, cells)).rows)
+    assert all(row[-3] is None for row in verdict_table(chosen, judge(chosen, cells)).rows)
 
 
 def test_the_laptop_study_is_that_of_the_benchmarks(tmp_path, monkeypatch):
