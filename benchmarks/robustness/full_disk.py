@@ -83,5 +83,5 @@ def how(end: End) -> str:
     if end.code < 0:
         return f"untidy ({signal.Signals(-end.code).name})"
     if "Traceback" in end.output:
-        return f"untidy ({end.last_line.split(':')[0]})"
+        return f"untidy ({end.last_line.split(':')[0].rsplit('.')[-1]})"
     return "said in a line"

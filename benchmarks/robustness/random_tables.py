@@ -166,7 +166,9 @@ def places(table: Tables, where: str = "", levels: int = 6) -> list[str]:
     """Return the dotted paths of everything in nested tables, down to some level."""
     found: list[str] = []
     for key, value in table.items():
-        path = f"{where}.{key}" if where else str(key)
+        if not isinstance(key, str):
+            continue
+        path = f"{where}.{key}" if where else key
         deeper = levels and isinstance(value, dict)
         found += [path, *(places(value, path, levels - 1) if deeper else ())]
     return found
@@ -187,7 +189,9 @@ def harm(rng: Random, tables: Tables) -> None:
     elif how < 0.7:
         table.pop(last, None)
     else:
-        name = rng.choice([rng.choice(NAMES), misspelt(rng, last), text(rng), 5, None])
+        name = rng.choice(
+            [rng.choice(NAMES), misspelt(rng, last), text(rng), rng.choice([5, None, 16**9000])]
+        )
         table[name] = hostile(rng)
 
 

@@ -102,7 +102,8 @@ def load(cls: type[T], data: object, where: str = "") -> T:
     types_by_name = hints(cls)
     for key in data:
         if key not in types_by_name:
-            raise ConfigError(unknown(join(where, str(key)), str(key), types_by_name))
+            name = key_text(key)
+            raise ConfigError(unknown(join(where, name), name, types_by_name))
     values: dict[str, Any] = {}
     for item in dataclasses.fields(cls):  # type: ignore[arg-type]
         path = join(where, item.name)
@@ -292,6 +293,11 @@ def show(value: Any) -> str:
     except ValueError:  # Python prints at most 4300 digits; YAML reads more in hexadecimal
         text = "a number too long to print"
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def key_text(key: object) -> str:
+    """Return the key of a table as text; YAML has numbers as keys, too, of any length."""
+    return key if isinstance(key, str) else show(key)
 
 
 def join(where: str, name: str) -> str:

@@ -33,12 +33,12 @@ def fields(tables: Mapping[str, Any]) -> list[Field]:
     """Return every field that an experiment of these types has, in the order of the schema."""
     listed = _fields_below(ExperimentConfig, "")
     attack = table_at(tables, "client", "attack")
-    if (entry := ATTACKS.get(str(attack.get("type")))) is not None:
+    if (entry := _entry(ATTACKS, attack.get("type"))) is not None:
         listed += _fields_below(entry.hyperparameters, ATTACK)
-    if (poison := POISONS.get(str(attack.get("poison", "pixel")))) is not None:
+    if (poison := _entry(POISONS, attack.get("poison", "pixel"))) is not None:
         listed += _fields_below(poison.hyperparameters, ATTACK)
     defense = table_at(tables, "server", "defense")
-    if (server := DEFENSES.get(str(defense.get("type", "undefended")))) is not None:
+    if (server := _entry(DEFENSES, defense.get("type", "undefended"))) is not None:
         listed += _fields_below(server.hyperparameters, ARGS)
     return listed
 
@@ -84,10 +84,14 @@ def registered(registry: Mapping[str, Any], name: object, where: str) -> Any:
     ConfigError
         If there is no such entry; names the nearest one.
     """
-    if isinstance(name, str) and name in registry:
-        return registry[name]
-    hint = suggest(str(name), registry) or f" Allowed: {', '.join(registry)}."
+    if (entry := _entry(registry, name)) is not None:
+        return entry
+    hint = suggest(schema.key_text(name), registry) or f" Allowed: {', '.join(registry)}."
     raise ConfigError(f"{where} = {schema.show(name)} is unknown.{hint}")
+
+
+def _entry(registry: Mapping[str, Any], name: object) -> Any:
+    return registry.get(name) if isinstance(name, str) else None
 
 
 def table_at(tables: Mapping[str, Any], *path: str) -> Mapping[str, Any]:

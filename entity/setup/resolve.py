@@ -13,7 +13,7 @@ from typing import Any
 from entity.attacks import ATTACKS
 from entity.config import schema
 from entity.config.fields import AttackConfig, ExperimentConfig
-from entity.config.schema import ConfigError, unknown
+from entity.config.schema import ConfigError, key_text, unknown
 from entity.defenses import ALIASES, DEFENSES
 from entity.poisons import POISONS
 from entity.setup.checks import check
@@ -140,5 +140,6 @@ def _drop_empty_fields_of_others(attack: dict[str, Any], own: Sequence[str]) -> 
         if attack[key] is not None and key in owners:
             raise ConfigError(f"{ATTACK}.{key} belongs to {owners[key]}, which is not chosen.")
         if attack[key] is not None:
-            raise ConfigError(unknown(f"{ATTACK}.{key}", str(key), [*common, *own]))
+            name = key_text(key)
+            raise ConfigError(unknown(f"{ATTACK}.{name}", name, [*common, *own]))
         attack.pop(key)

@@ -394,11 +394,15 @@ def test_deep_nesting_is_refused_whoever_gives_it(depth):
         "dataset: !!binary aGVsbG8=",
         "dataset: !!set {a, b}",
         f"settings: {{seed: 0x{'f' * 9000}}}",
+        f"client: {{attack: {{type: 0x{'f' * 9000}}}}}",
+        f"? 0x{'f' * 9000}\n: 1",
+        f"client: {{attack: {{type: badnets, ? 0x{'f' * 9000} : 1}}}}",
     ],
 )
 def test_what_only_yaml_can_hold_is_refused_too(tmp_path, text):
     (tmp_path / "a.yaml").write_text(text)
     refusal_of(resolve.read(tmp_path / "a.yaml"))
+    refusal_of(resolve.read(tmp_path / "a.yaml"), ("lr", "0.1"))
 
 
 # --- identity
