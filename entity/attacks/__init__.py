@@ -11,6 +11,7 @@ from entity.attacks.neurotoxin import Neurotoxin
 from entity.attacks.pgd import Pgd
 from entity.attacks.sign_flip import SignFlip
 from entity.client import Attacker
+from entity.config.field_help import show_fields
 
 __all__ = ["ATTACKS"]
 
@@ -26,3 +27,6 @@ ATTACKS: dict[str, type[Attacker]] = {
     "min_max": MinMax,
     "ipm": Ipm,
 }
+
+for _attack in ATTACKS.values():
+    show_fields(_attack.hyperparameters)

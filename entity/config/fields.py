@@ -8,6 +8,7 @@ here. The fields of one attack, data poison or defense alone are declared beside
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from entity.config.field_help import show_fields
 from entity.config.schema import Count, Fraction, NonNegative, Positive, Range, Whole
 
 
@@ -242,3 +243,14 @@ RUNTIME_SETTINGS = (
 APPROXIMATE: dict[str, object] = {"engine": "vectorized", "compile": True, "streaming": True}
 """Settings that change a result in its last bits, at these values alone: only then are they a
 part of an experiment's identity."""
+
+for _table in (
+    AttackConfig,
+    ClientConfig,
+    DefenseConfig,
+    ServerConfig,
+    FederationConfig,
+    SettingsConfig,
+    ExperimentConfig,
+):
+    show_fields(_table)

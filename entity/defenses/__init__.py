@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from entity.config.field_help import show_fields
 from entity.defenses.bulyan import Bulyan
 from entity.defenses.crfl import Crfl
 from entity.defenses.deepsight import DeepSight
@@ -62,6 +63,9 @@ DEFENSES: dict[str, type[Server[Any]]] = {
     "finetuning": Finetuning,
     "random_aggregation": RandomAggregation,
 }
+
+for _defense in DEFENSES.values():
+    show_fields(_defense.hyperparameters)
 
 SERVERS = DEFENSES
 """The registry's name in earlier versions."""

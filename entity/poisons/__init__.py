@@ -1,6 +1,7 @@
 """Data poisons: how samples are poisoned. One paper a file."""
 
 from entity.client.poison import Poison
+from entity.config.field_help import show_fields
 from entity.poisons.a3fl import A3fl
 from entity.poisons.blended import Blended
 from entity.poisons.dba import Dba
@@ -20,3 +21,6 @@ POISONS: dict[str, type[Poison]] = {
     "a3fl": A3fl,
     "iba": Iba,
 }
+
+for _poison in POISONS.values():
+    show_fields(_poison.hyperparameters)
