@@ -112,9 +112,9 @@ def pool_evenly(
     for share, chosen, part in zip(shares, targets, parts, strict=True):
         clean = torch.ones(len(share), dtype=torch.bool)
         clean[chosen] = False
-        kept = share[clean]
-        samples = torch.cat([kept, part.sort().values])
-        pooled.append(Holding(samples, torch.arange(len(kept), len(samples))))
+        unpoisoned = share[clean]
+        samples = torch.cat([unpoisoned, part.sort().values])
+        pooled.append(Holding(samples, torch.arange(len(unpoisoned), len(samples))))
     return pooled
 
 

@@ -60,7 +60,7 @@ class Engine(ABC):
         return self.roster.updates(broadcast, client_ids, self.weights, self.buffers)
 
     def stream(self, broadcast: Broadcast, client_ids: tuple[int, ...], accept: Accept) -> None:
-        """Hand over the clients' models one by one, and keep none.
+        """Give the clients' models to `accept` one by one, and keep none.
 
         Parameters
         ----------

@@ -25,7 +25,7 @@ class Inline(Engine):
 
     def train_one(self, broadcast: Broadcast, client: int, row: int) -> None:
         """Train one client into its row of the round."""
-        before = {name: kept.clone() for name, kept in self.memory.get(client, {}).items()}
+        before = {name: tensor.clone() for name, tensor in self.memory.get(client, {}).items()}
         memory = self.trainer.train(broadcast, client, self.out(row), before)
         if memory:
             self.memory[client] = memory

@@ -100,10 +100,10 @@ class TrainingActor:
         broadcast = Broadcast(sent.round, state, previous, sent.trigger)
         out = ModelState(torch.empty_like(state.weights), torch.empty_like(state.buffers))
         try:
-            kept = self.trainer.train(broadcast, client, out, memory)
+            remembered = self.trainer.train(broadcast, client, out, memory)
         except Exception:
             return traceback.format_exc()
-        return _Model(out.weights.numpy(), out.buffers.numpy(), kept)
+        return _Model(out.weights.numpy(), out.buffers.numpy(), remembered)
 
 
 @dataclass
