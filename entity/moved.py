@@ -44,12 +44,13 @@ PACKAGES: dict[str, tuple[str, ...]] = {
         "entity.record.summary",
     ),
     "entity.server": ("entity.defenses",),
+    "entity.server.contract": ("entity.server.averaging", "entity.updates"),
 }
-"""Packages that are still there, and the modules that took names from them."""
+"""Packages and modules that are still there, and those that took names from them."""
 
 
 def names_of(package: str) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package that lost names."""
+    """Return the `__getattr__` of a package or module that lost names."""
 
     def find(name: str) -> Any:
         if not name.startswith("__"):

@@ -7,12 +7,13 @@ malicious. So the same object serves a real federation.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from entity.layout import ModelState, ParamSpec
+from entity.moved import names_of
 from entity.seeding import Seeds
 from entity.server.averaging import (
     Averaging,
@@ -205,3 +206,7 @@ class Server(ABC, Generic[Args]):
         x = resources.clean.x.to(resources.device)
         recalibrate(model, x, resources.seeds.generator("recalibrate"))
         return state._replace(buffers=resources.spec.flatten(model).buffers)
+
+
+if not TYPE_CHECKING:
+    __getattr__ = names_of(__name__)
