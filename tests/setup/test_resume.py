@@ -690,7 +690,7 @@ def test_sigterm_is_handled_during_a_command_only(monkeypatch):
     before = signal.getsignal(signal.SIGTERM)
     during = []
 
-    def look(options, rest):
+    def look(options):
         during.append(signal.getsignal(signal.SIGTERM))
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(5)
