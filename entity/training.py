@@ -28,7 +28,15 @@ class Recipe:
 
 
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean cross entropy of a batch: images (b, C, H, W) and labels (b,)."""
+    """Return the mean cross entropy of a batch.
+
+    Parameters
+    ----------
+    model
+        From images to logits (b, classes).
+    x, y
+        Images (b, C, H, W) and labels (b,).
+    """
     return F.cross_entropy(model(x), y)
 
 
@@ -125,9 +133,14 @@ def logits(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
 
 
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Return the share of images (N, C, H, W) that a model classifies as labelled (N,).
+    """Return the share of images that a model classifies as labelled; NaN without images.
 
-    NaN without images.
+    Parameters
+    ----------
+    model
+        From images to logits.
+    x, y
+        Images (N, C, H, W) and labels (N,).
     """
     if len(y) == 0:
         return float("nan")

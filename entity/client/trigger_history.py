@@ -61,7 +61,14 @@ def choose_pair(
 
 
 def grown(growth: float, old: float, new: float) -> float:
-    """Return a pair's growth after its trigger's size went from `old` to `new`; 0 at first.
+    """Return how fast the trigger of a pair of classes grows; 0 for its first size.
+
+    Parameters
+    ----------
+    growth
+        So far: the mean of the last relative changes, newer ones counting more.
+    old, new
+        Sizes (L1 norm of the mask) before and now; 0 for none.
 
     Examples
     --------

@@ -184,7 +184,7 @@ class SettingsConfig:
     """Rounds between checkpoints, from which `drop run --resume` goes on; with 0 there is one
     only when a run ends or is interrupted."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
-    """Trackers that are told of every round, from the record; each needs the extra of its name."""
+    """Trackers that get every round, from the record; each needs the extra of its name."""
     verbose: bool = True
     """Show progress."""
     flush_print: bool = True

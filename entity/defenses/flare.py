@@ -120,8 +120,8 @@ class Flare(Server[FlareArgs]):
 def penultimate(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
     """Return the activations (S, F) float64 that enter a model's output layer, for images x.
 
-    Activations that are not finite become finite, so that one client cannot spoil the distances
-    of the others.
+    Activations that are not finite become finite, so that one client cannot distort the
+    distances of the others.
     """
     seen: list[Tensor] = []
     _, head = head_of(model)

@@ -47,6 +47,15 @@ class FLTrustArgs:
 def balanced(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Draw `count` positions, from every class the same number as far as there are enough.
 
+    Parameters
+    ----------
+    labels
+        (S,) classes of the samples.
+    count
+        Positions to draw; all of them where there are fewer.
+    generator
+        Source of the order.
+
     Examples
     --------
     >>> labels = torch.tensor([0, 0, 0, 0, 0, 0, 1, 2, 2])

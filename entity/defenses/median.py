@@ -77,7 +77,17 @@ class CoordinateServer(Server[A]):
     """A defense that combines each coordinate on its own."""
 
     def reduce(self, updates: Updates, rule: Rule, rows: Sequence[int] | None = None) -> ModelState:
-        """Move the global model towards a rule's answer, parameters and float buffers alike."""
+        """Move the global model towards a rule's answer, parameters and float buffers alike.
+
+        Parameters
+        ----------
+        updates
+            The round.
+        rule
+            Reduces columns (n, b) to (b,).
+        rows
+            Clients that take part; None for all.
+        """
         policy, counters = self.resources.averaging, self.resources.spec.counters
         found = by_coordinate(updates.weights, rule, rows)
         weights = step(updates.global_weights, found, policy.server_lr)

@@ -63,7 +63,19 @@ class TrimmedMean(BoundedServer[TrimmedMeanArgs], CoordinateServer[TrimmedMeanAr
 
     @classmethod
     def expected(cls, args: TrimmedMeanArgs, n: int, malicious: int, federation: int) -> int:
-        """Return b for n clients."""
+        """Return how many values are cut on either side of a coordinate.
+
+        Parameters
+        ----------
+        args
+            The settings: `beta`, a share of n, or else the bound f.
+        n
+            Clients in the round.
+        malicious
+            The true number of malicious clients; only for an oracle.
+        federation
+            N, clients in the federation.
+        """
         if args.beta is None:
             return super().expected(args, n, malicious, federation)
         # 0.29 * 100 is 28.999999999999996.

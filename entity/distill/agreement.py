@@ -20,9 +20,16 @@ The standard error of a share is then at most 3 points.
 
 
 def agreement(student: nn.Module, teachers: nn.Module, x: Tensor) -> float:
-    """Return the share of images (N, C, H, W) that both put into the same class; NaN for none.
+    """Return the share of images that both put into the same class; NaN for no image.
 
-    A student whose logits are not finite agrees with nobody.
+    Parameters
+    ----------
+    student
+        One whose logits are not finite agrees with nobody.
+    teachers
+        What it is compared with.
+    x
+        (N, C, H, W) images.
     """
     return _alike(student, x, _classes(teachers, x)) if len(x) else float("nan")
 
@@ -68,7 +75,7 @@ class Plateau:
         if self.limit is None or iteration % self.length:
             return False
         before, self.agreement = self.agreement, self.measure()
-        # A fall is no plateau: high learning rates hurt first, and the next cycle mends it.
+        # A fall is no plateau: high learning rates hurt first, and the next cycle makes up for it.
         return abs(self.agreement - before) <= self.limit and self.agreement >= LEARNT
 
 

@@ -49,7 +49,7 @@ class Ensemble(nn.Module):
         """Return the combined logits (b, classes).
 
         Members whose logits are not finite are removed first, unless nobody would be left: one
-        of them would spoil every answer, and the gradients of whoever learns from it.
+        of them would make every answer NaN, and the gradients of the student, too.
         """
         answers = self.member_logits(x)
         sound = answers.detach().isfinite().flatten(1).all(1).tolist()
@@ -74,7 +74,17 @@ class Ensemble(nn.Module):
 
 
 def combine(answers: Tensor, norm: Norm, reduce: Reduce) -> Tensor:
-    """Combine logits (members, b, classes) to (b, classes)."""
+    """Combine the members' logits to those of the ensemble, (b, classes).
+
+    Parameters
+    ----------
+    answers
+        (members, b, classes) logits.
+    norm
+        What is done to each first: scaled to the median spread, clipped, or nothing.
+    reduce
+        The mean, the median, or the mean without a fifth at either end.
+    """
     if norm == "zscore":
         spread = answers.std(2, keepdim=True).clamp_min(1e-6)
         centred = (answers - answers.mean(2, keepdim=True)) / spread

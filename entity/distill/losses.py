@@ -11,10 +11,17 @@ LossType = Literal["l1", "kl_div"]
 
 
 def disagreement(teacher: Tensor, student: Tensor, kind: LossType, temperature: float) -> Tensor:
-    """Return how far a student's logits (b, classes) are from the teacher's.
+    """Return how far a student's logits are from the teacher's.
 
-    `l1` is the mean of |T - S| over batch and classes; `kl_div` is KL(T || S) of the
-    distributions at the temperature, times its square, averaged over the batch.
+    Parameters
+    ----------
+    teacher, student
+        (b, classes) logits T and S.
+    kind
+        `l1`: the mean of |T - S| over batch and classes; `kl_div`: KL(T || S) of the
+        distributions at the temperature, times its square, averaged over the batch.
+    temperature
+        Divides the logits of `kl_div`.
 
     Examples
     --------
@@ -42,6 +49,15 @@ def gradient_penalty(
 
     Gulrajani et al., "Improved Training of Wasserstein GANs", NeurIPS 2017, arXiv 1704.00028.
     Every sample is taken at its own random point on the line between its pair.
+
+    Parameters
+    ----------
+    critic
+        From images to scores (b,).
+    fake, real
+        (b, C, H, W) images, in pairs.
+    generator
+        Source of the points.
     """
     share = torch.rand(len(fake), 1, 1, 1, generator=generator).to(fake.device)
     between = (share * fake + (1 - share) * real).requires_grad_()

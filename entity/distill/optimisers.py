@@ -14,7 +14,17 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def new_optimiser(module: nn.Module, args: MazeArgs, lr: float) -> torch.optim.Optimizer:
-    """Return the configured optimiser of one of the networks, `lr` its first learning rate."""
+    """Return the configured optimiser of one of the networks.
+
+    Parameters
+    ----------
+    module
+        The network.
+    args
+        Settings; `opt` is sgd or adam.
+    lr
+        First learning rate.
+    """
     if args.opt == "adam":
         return torch.optim.Adam(module.parameters(), lr=lr, weight_decay=5e-4, fused=True)
     return torch.optim.SGD(module.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, fused=True)
@@ -23,7 +33,17 @@ def new_optimiser(module: nn.Module, args: MazeArgs, lr: float) -> torch.optim.O
 def new_schedule(
     optimiser: torch.optim.Optimizer, args: MazeArgs, iterations: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
-    """Return the configured schedule of an optimiser, to be stepped once in an iteration."""
+    """Return the configured schedule of an optimiser, to be stepped once in an iteration.
+
+    Parameters
+    ----------
+    optimiser
+        Whose learning rate falls.
+    args
+        Settings: `lr_scheduler` and `cycles`.
+    iterations
+        Of the whole distillation.
+    """
     schedulers = torch.optim.lr_scheduler
     if args.lr_scheduler == "cosine" and args.cycles > 1:
         return schedulers.CosineAnnealingWarmRestarts(optimiser, args.cycle(iterations))

@@ -20,7 +20,7 @@ class MazeArgs:
     distill_iters: Count | None = None
     """Number of iterations; null takes it from the budget (ours)."""
     model_gen: str = "conv3_gen"
-    """Generator: conv3_gen, or conv3_cgen, which is told a class."""
+    """Generator: conv3_gen, or conv3_cgen, which is given a class."""
     model_dis: str = "conv3_dis"
     """Critic."""
     gen_width: Count = 128

@@ -200,5 +200,13 @@ def combine(rows: Tensor, factors: Tensor, origin: Tensor) -> Tensor:
 
 
 def step(start: Tensor, end: Tensor, rate: float) -> Tensor:
-    """Return `start + rate * (end - start)` for vectors (P,), exactly `end` for rate 1."""
+    """Return `start + rate * (end - start)`, exactly `end` for rate 1.
+
+    Parameters
+    ----------
+    start, end
+        Vectors (P,).
+    rate
+        Share of the way.
+    """
     return end if rate == 1 else start + rate * (end - start)
