@@ -13,7 +13,25 @@ from importlib.util import spec_from_loader
 from types import ModuleType
 from typing import Any
 
+_DEFENSES = """
+    bulyan crfl deepsight drop droplet finetuning flame flare flip fltrust foolsgold freqfed krum
+    median multi_metrics norm_clipping random_aggregation rflbat rlr trimmed_mean undefended
+"""
+_ATTACKS = """
+    alie badnets chameleon constrain_and_scale ipm min_max model_replacement neurotoxin pgd
+    sign_flip
+"""
+_POISONS = "a3fl blended dba edge_case iba label_flip pixel"
+
 MODULES: dict[str, tuple[str, ...]] = {
+    **{f"entity.server.{name}": (f"entity.defenses.{name}",) for name in _DEFENSES.split()},
+    **{f"entity.client.{name}": (f"entity.attacks.{name}",) for name in _ATTACKS.split()},
+    **{f"entity.dataset.poisons.{name}": (f"entity.poisons.{name}",) for name in _POISONS.split()},
+    "entity.client.roster": ("entity.setup.roster",),
+    "entity.dataset.poisoning": ("entity.client.poisoning",),
+    "entity.dataset.poisons": ("entity.poisons", "entity.client.poison"),
+    "entity.dataset.triggers": ("entity.client.triggers",),
+    "entity.server.geometric_median": ("entity.defenses.rfa",),
     "entity.assembly": ("entity.setup.assembly",),
     "entity.checkpoint": ("entity.record.checkpoint",),
     "entity.loops": ("entity.training",),
@@ -67,7 +85,11 @@ class Moved(MetaPathFinder, Loader):
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Return how to load one of `MODULES`; None for any other."""
-        return spec_from_loader(name, self) if name in MODULES else None
+        if name not in MODULES:
+            return None
+        return spec_from_loader(
+            name, self, is_package=any(other.startswith(f"{name}.") for other in MODULES)
+        )
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         """Leave the making of a module to Python."""

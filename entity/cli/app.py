@@ -26,6 +26,7 @@ from entity.cli.sweep import add_sweep_command
 from entity.cli.watch import add_watch_command
 from entity.config.schema import ConfigError
 from entity.engine.allocator import keep_pages
+from entity.setup.overrides import BadFieldName
 
 COMMANDS = (
     add_run_command,
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _terminable():
             return options.go(options)
     except ConfigError as error:
-        console.warn(str(error), style="red")
+        said = error.as_option if isinstance(error, BadFieldName) else error
+        console.warn(str(said), style="red")
         return 2
     except KeyboardInterrupt as stop:
         console.warn("stopped; the finished rounds are kept.")

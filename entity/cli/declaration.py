@@ -28,6 +28,7 @@ from typing import Any, get_origin
 import simple_parsing
 from simple_parsing.wrappers import DataclassWrapper, FieldWrapper
 
+from entity.attacks import ATTACKS
 from entity.config import schema
 from entity.config.fields import (
     AttackConfig,
@@ -38,6 +39,10 @@ from entity.config.fields import (
     ServerConfig,
     SettingsConfig,
 )
+from entity.dataset import DATASETS
+from entity.defenses import DEFENSES
+from entity.models import MODELS
+from entity.poisons import POISONS
 from entity.setup.field_list import ARGS, ATTACK, DEFENSE, Field
 
 TABLES: dict[str, tuple[str, type | None]] = {
@@ -54,6 +59,16 @@ TABLES: dict[str, tuple[str, type | None]] = {
 
 OTHER_NAMES = {"settings.datasets_path": "data_root"}
 """Options that are other names of a field."""
+
+
+REGISTRIES: dict[str, list[str]] = {
+    "dataset": [*DATASETS, "imagefolder:NAME"],
+    "model": [*MODELS, "MODULE:FUNCTION"],
+    f"{ATTACK}.type": [*ATTACKS],
+    f"{ATTACK}.poison": [*POISONS],
+    f"{DEFENSE}.type": [*DEFENSES],
+}
+"""Names that a field chooses from, which are no part of its type."""
 
 
 def declare(
@@ -139,7 +154,7 @@ def _endings(path: str) -> list[str]:
 
 def _option(field: Field, names: list[str]) -> Any:
     text = [" ".join(part.split()) for part in field.doc.split("\n\n")]
-    allowed = "null" if field.path == ATTACK else schema.describe(field.kind)
+    allowed = _allowed(field)
     if field.default is dataclasses.MISSING:
         rest = "No default."
     else:
@@ -155,6 +170,15 @@ def _option(field: Field, names: list[str]) -> Any:
         nargs="*" if many else "?",  # without a value it means true, or is refused in our words
         metavar="VALUE",
     )
+
+
+def _allowed(field: Field) -> str:
+    """Say what a field takes: names of a registry where it chooses among methods or data."""
+    if field.path == ATTACK:
+        return "null, for no attack; --attack.type chooses one"
+    if field.path in REGISTRIES:
+        return f"one of {', '.join(REGISTRIES[field.path])}"
+    return schema.describe(field.kind)
 
 
 class _Option(FieldWrapper):

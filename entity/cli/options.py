@@ -17,6 +17,10 @@ from entity.setup import resolve
 from entity.setup.field_list import ARGS, ATTACK, DEFENSE, table_at
 from entity.setup.overrides import field_named
 
+OTHER_METHODS = (
+    "Which settings of the attack, the data poison and the defense are listed depends on --config, "
+    "--attack.type, --poison and --defense.type: drop run --defense.type flame --help."
+)
 CONFIG_HELP = "JSON or YAML file, or a shipped configuration such as mnist5k/drop"
 
 
@@ -45,6 +49,7 @@ class FieldParser(simple_parsing.ArgumentParser):
     """
 
     def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("epilog", OTHER_METHODS)
         super().__init__(formatter_class=HelpFormatter, **kwargs)
 
     def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]

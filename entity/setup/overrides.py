@@ -10,6 +10,22 @@ from entity.setup.field_list import ATTACK, DEFENSE, Field, fields
 from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
 
 
+class BadFieldName(ConfigError):
+    """A name that means no field, or several, or that lacks its value.
+
+    Parameters
+    ----------
+    text
+        The refusal.
+    as_option
+        The same where fields are options, with two dashes before their names.
+    """
+
+    def __init__(self, text: str, as_option: str = "") -> None:
+        super().__init__(text)
+        self.as_option = ConfigError(as_option or text)
+
+
 def override(tables: dict[str, Any], given: Iterable[tuple[str, str | None]]) -> None:
     """Write fields into nested tables, in place.
 
@@ -23,8 +39,10 @@ def override(tables: dict[str, Any], given: Iterable[tuple[str, str | None]]) ->
 
     Raises
     ------
+    BadFieldName
+        If a name is unknown or ambiguous, or lacks a value.
     ConfigError
-        If a name is unknown or ambiguous, or a value not allowed.
+        If a value is not allowed.
     """
     for name, text in sorted(given, key=_types_first):
         _override_one(tables, name, text)
@@ -42,17 +60,20 @@ def field_named(name: str, known: Mapping[str, Field]) -> Field:
 
     Raises
     ------
-    ConfigError
+    BadFieldName
         If the name is unknown or ambiguous.
     """
     matches = [path for path in known if path == name or path.endswith("." + name)]
     if not matches:
         short = {path.rsplit(".", 1)[-1] for path in known} | set(known)
         hint = suggest(name, short) or " `drop fields` lists them all."
-        raise ConfigError(f"--{name} is unknown.{hint}")
+        raise BadFieldName(f"{name} is unknown.{hint}", f"--{name} is unknown.{hint}")
     if len(matches) > 1 and name not in matches:
-        options = " or ".join(f"--{path}" for path in sorted(matches))
-        raise ConfigError(f"--{name} is ambiguous: write {options}.")
+        paths = sorted(matches)
+        raise BadFieldName(
+            f"{name} is ambiguous: write {' or '.join(paths)}.",
+            f"--{name} is ambiguous: write --{' or --'.join(paths)}.",
+        )
     return known[name if name in matches else matches[0]]
 
 
@@ -64,7 +85,8 @@ def _override_one(tables: dict[str, Any], name: str, text: str | None) -> None:
     field = field_named(name, {field.path: field for field in fields(tables)})
     if text is None:
         if field.kind is not bool:
-            raise ConfigError(f"--{name} needs a value: {schema.describe(field.kind)}.")
+            lacks = f"{name} needs a value: {schema.describe(field.kind)}."
+            raise BadFieldName(lacks, f"--{lacks}")
         text = "true"
     value = schema.parse_text(field.kind, text, field.path)
     *parents, last = field.path.split(".")

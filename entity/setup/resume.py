@@ -25,7 +25,9 @@ _MAY_CHANGE = {_ROUNDS, *WITHOUT_EFFECT, *(f"settings.{name}" for name in RUNTIM
 _ABSENT = "absent"
 
 
-def recorded(folder: Path, overrides: Sequence[tuple[str, str | None]] = ()) -> ExperimentConfig:
+def recorded(
+    folder: Path | str, overrides: Sequence[tuple[str, str | None]] = ()
+) -> ExperimentConfig:
     """Return the config that a run directory holds, with overrides as on the command line.
 
     Raises
@@ -35,6 +37,7 @@ def recorded(folder: Path, overrides: Sequence[tuple[str, str | None]] = ()) -> 
     ConfigError
         If a field cannot be overridden.
     """
+    folder = Path(folder)
     path = folder / "config.json"
     if not path.is_file():
         raise NoRun(folder)

@@ -143,7 +143,7 @@ def test_fields_of_the_run_go_over_the_experiment(tables, tmp_path):
     ("run", "message"),
     [
         ({"fields": "rounds"}, 'run-config.fields: "rounds" is not NAME=VALUE.'),
-        ({"fields": "ronds=3"}, "--ronds is unknown. Did you mean rounds?"),
+        ({"fields": "ronds=3"}, "ronds is unknown. Did you mean rounds?"),
         ({"timeout": -1.0}, "run-config.timeout = -1.0"),
         ({"min-survivers": 3}, "min_survivers"),
         ({"fields": "client.attack.type=alie"}, "client.attack.type = alie: its clients agree"),

@@ -126,8 +126,8 @@ def test_a_unique_name_needs_no_dots_and_any_other_says_what_to_write():
         else:
             text = ""
         if len(owners) > 1:
-            expected = " or ".join(f"--{owner}" for owner in owners)
-            assert text == f"--{name} is ambiguous: write {expected}."
+            expected = " or ".join(owners)
+            assert text == f"{name} is ambiguous: write {expected}."
         else:
             assert "ambiguous" not in text
 
@@ -135,8 +135,8 @@ def test_a_unique_name_needs_no_dots_and_any_other_says_what_to_write():
 def test_batch_size_is_ambiguous_with_drop_only():
     text = refusal_of(DROP, ("batch_size", "8"))
     assert text == (
-        "--batch_size is ambiguous: write --client.batch_size or "
-        "--server.defense.defense_args.batch_size."
+        "batch_size is ambiguous: write client.batch_size or "
+        "server.defense.defense_args.batch_size."
     )
     lean = resolve.experiment(changed("server.defense", None), [("batch_size", "8")])
     assert lean.client.batch_size == 8
@@ -145,11 +145,11 @@ def test_batch_size_is_ambiguous_with_drop_only():
 @pytest.mark.parametrize(
     ("name", "text", "start"),
     [
-        ("dpr", "1", "--dpr is unknown. Did you mean DPR?"),
-        ("roundz", "1", "--roundz is unknown. Did you mean rounds?"),
-        ("qqqq", "1", "--qqqq is unknown. `drop fields` lists them all."),
-        ("client.roundz", "1", "--client.roundz is unknown."),
-        ("DPR", None, "--DPR needs a value: a number from 0 to 1."),
+        ("dpr", "1", "dpr is unknown. Did you mean DPR?"),
+        ("roundz", "1", "roundz is unknown. Did you mean rounds?"),
+        ("qqqq", "1", "qqqq is unknown. `drop fields` lists them all."),
+        ("client.roundz", "1", "client.roundz is unknown."),
+        ("DPR", None, "DPR needs a value: a number from 0 to 1."),
         ("DPR", "7", "client.attack.DPR = 7: allowed is a number from 0 to 1."),
         ("seed", "9" * 5000, 'settings.seed = "9999'),
         ("attack", "badnets", 'client.attack = "badnets": '),
@@ -196,7 +196,7 @@ def test_the_type_is_read_before_the_settings_that_depend_on_it():
     overrides = [("penalty", "3"), ("server.defense.type", "MAZE"), ("K", "7")]
     defense = resolve.experiment(bare, overrides).server.defense
     assert (defense.type, defense.defense_args.penalty, defense.defense_args.K) == ("drop", 3.0, 7)
-    assert refusal_of(DROP, ("server.defense.type", "droplet"), ("K", "7")).startswith("--K is")
+    assert refusal_of(DROP, ("server.defense.type", "droplet"), ("K", "7")).startswith("K is")
 
 
 def test_the_last_of_two_overrides_wins_and_the_given_tables_stay_as_they_are():

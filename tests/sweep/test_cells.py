@@ -151,7 +151,7 @@ def test_a_bad_cell_is_named_with_its_file_its_place_and_the_reason():
     said = refusal_of(base="mnist5k/drop", axes={"rounds": [5, 0], "lr": [1, 2]}, seeds=[3])
     assert said.startswith("cell seed=3, rounds=0, lr=1: federation.rounds = 0: allowed is a whole")
     assert said.endswith("(Cells that are refused: 2.)")
-    assert "--DPRR is unknown. Did you mean DPR?" in refusal_of(
+    assert "cell DPRR=0.1: DPRR is unknown. Did you mean DPR?" in refusal_of(
         base="mnist5k/drop", axes={"DPRR": [0.1]}
     )
     assert "config mnist5k/dorp: is neither a file nor a shipped" in refusal_of(base="mnist5k/dorp")
