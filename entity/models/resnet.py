@@ -3,6 +3,10 @@
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385. The stem
 is a 3x3 convolution of stride 1; the wide family (18, 34) follows it with the 3x3 max pooling of
 stride 2 that the DROP experiments have.
+
+Convolutions start from normal weights of variance 2 / (outputs x height x width of the kernel), as
+in DROP's code. The paper takes that from He et al., "Delving Deep into Rectifiers: Surpassing
+Human-Level Performance on ImageNet Classification", ICCV 2015, arXiv 1502.01852.
 """
 
 from collections.abc import Sequence
@@ -13,19 +17,27 @@ from torch.nn import functional as F
 from entity.models.classifier import Classifier
 
 
+class Convolution(nn.Conv2d):
+    """A convolution whose weights start as the paper's."""
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights."""
+        nn.init.kaiming_normal_(self.weight, mode="fan_out", nonlinearity="relu")
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, which is projected where the shape changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.conv1 = Convolution(inputs, outputs, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.conv2 = Convolution(outputs, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+                Convolution(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
             )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -38,7 +50,7 @@ def _resnet(
     channels: int, classes: int, widths: Sequence[int], depths: Sequence[int], pool: bool
 ) -> Classifier:
     layers: list[nn.Module] = [
-        nn.Conv2d(channels, widths[0], 3, 1, 1, bias=False),
+        Convolution(channels, widths[0], 3, 1, 1, bias=False),
         nn.BatchNorm2d(widths[0]),
         nn.ReLU(),
     ]

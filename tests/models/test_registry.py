@@ -140,6 +140,21 @@ def test_a_block_adds_to_its_shortcut(inputs, stride):
     assert not torch.allclose(block(x), expected.relu(), atol=1e-2)
 
 
+def test_convolutions_of_residual_networks_start_as_he_s():
+    convolutions = [
+        m for m in build("resnet18", 3, 32, 10, rng()).modules() if isinstance(m, nn.Conv2d)
+    ]
+    assert len(convolutions) == 20
+    for convolution in convolutions:
+        weight = convolution.weight.detach().double()
+        outputs, _, height, width = weight.shape
+        z = weight / (2 / (outputs * height * width)) ** 0.5
+        slack = 5 / z.numel() ** 0.5  # five standard errors; the kurtosis of a uniform is 1.8
+        assert z.mean().item() == pytest.approx(0, abs=slack)
+        assert z.square().mean().item() == pytest.approx(1, abs=1.5 * slack)
+        assert z.pow(4).mean().item() == pytest.approx(3, abs=10 * slack)
+
+
 def test_initial_weights_come_from_the_generator_alone():
     torch.manual_seed(1)
     first = build("cnn", 1, 8, 3, rng(4)).state_dict()
