@@ -2,9 +2,9 @@
 
 Xie et al., "CRFL: Certifiably Robust Federated Learning against Backdoor Attacks", ICML 2021,
 arXiv 2106.08283. In training the parameters of every aggregate are clipped to a norm rho_t and
-noised with N(0, sigma^2). For prediction, many noised copies of the final model vote; from the
-shares of the votes follows how large a backdoor in the attackers' data may be without changing
-the prediction.
+noised with N(0, sigma^2), those of the last round's, which is released, clipped alone. For
+prediction, many noised copies of the released model vote; from the shares of the votes follows how
+large a backdoor in the attackers' data may be without changing the prediction.
 
 Where we leave the paper and its code, and why:
 
@@ -61,7 +61,7 @@ class CrflArgs:
     rho_max: Positive | None = None
     """Where it stops growing (paper's code: 15); null never."""
     final_round: Count | None = None
-    """Round whose model is released, and so clipped but not noised: federation.rounds."""
+    """Round whose model is released, and so clipped but not noised; null is the last one."""
     certified_images: Whole = 100
     """Test images that are certified after the last round; 0 certifies none (ours)."""
     certified_votes: Count = 100
@@ -89,7 +89,8 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
         with watch("average"):
             state = self.average(updates, shares)
         bound = self.bound(updates.round)
-        sigma = 0.0 if updates.round == self.args.final_round else self.args.sigma
+        released = updates.round == (self.args.final_round or self.resources.rounds)
+        sigma = 0.0 if released else self.args.sigma
         with watch("smooth"):
             before = float(state.weights.double().norm())
             weights = clip_to_norm(state.weights, bound)

@@ -83,6 +83,8 @@ class Resources:
     """Malicious clients in the federation, where the config asks for this oracle."""
     federation_size: int = 0
     """N, where the server knows it."""
+    rounds: int | None = None
+    """T, rounds of the experiment, where it is known how many there will be."""
     device: torch.device = CPU
 
     def module(self, state: ModelState) -> nn.Module:

@@ -148,6 +148,7 @@ def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Serve
         clean=clean if granted else None,
         malicious_count=len(roster.malicious) if needs.true_malicious_count else None,
         federation_size=config.federation.size,
+        rounds=config.federation.rounds,
         augment=source.augmentation,
         device=roster.device,
     )

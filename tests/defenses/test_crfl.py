@@ -2,9 +2,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from torch import nn
 
 from entity.defenses.crfl import Crfl, CrflArgs, clip_to_norm
+from entity.experiment import run as run_experiment
 from entity.server.certificate import Threat, smoothed_votes, vote_bounds
 
 
@@ -65,6 +67,19 @@ def test_the_noise_is_on_parameters_alone_and_not_in_the_final_round(make_update
     assert torch.equal(noisy.weights, run(updates, make_resources(updates), **args).weights)
     released = run(updates, make_resources(updates), final_round=7, **args)
     assert torch.equal(released.weights, updates.global_weights)
+    last, earlier = (run(updates, make_resources(updates, rounds=n), **args) for n in (7, 8))
+    assert torch.equal(last.weights, updates.global_weights)
+    assert torch.equal(earlier.weights, noisy.weights)
+
+
+def test_an_experiment_releases_a_clipped_model_without_noise(experiment, tmp_path):
+    # Every parameter gets noise of 0.1, which alone is longer than 1: a clipped model is not.
+    crfl = {"type": "crfl", "defense_args": {"rho_start": 1.0, "rho_growth": 0.0, "sigma": 0.1}}
+    config = experiment({"server.defense": crfl, "federation.rounds": 2, "client.ADR": 0.02})
+    result = run_experiment(config, tmp_path / "run")
+    assert [line["diagnostics"]["noise_std"] for line in result.rounds] == [0.1, 0]
+    final = load_file(tmp_path / "run" / "model.safetensors")
+    assert sum(float(tensor.square().sum()) for tensor in final.values()) == pytest.approx(1)
 
 
 def test_predictions_are_the_votes_and_radii_those_of_their_bounds(make_resources):
