@@ -12,7 +12,7 @@ from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, WITHOUT_EFFECT, 
 from entity.config.schema import flatten
 from entity.setup.field_list import fields
 
-ERA = 1
+ERA = 2
 """A part of every identity, which is made of what differs from the defaults: to be raised when the
 default of a field changes, so that runs from before are not taken for runs with the new one."""
 
