@@ -30,6 +30,9 @@ from entity.config.fields import ExperimentConfig
 from entity.engine.allocator import keep_pages
 from entity.setup import resolve
 
+ROUGH = 10
+"""Rounds at the beginning that the worst ASR leaves out."""
+
 SLOWEST = ("drop", "flip")
 """Defenses whose runs come last."""
 
@@ -55,7 +58,9 @@ def config_of(cell: Cell, seed: int) -> ExperimentConfig:
 
 def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
     """Run one experiment and return its line."""
-    summary = experiment.run(config_of(cell, seed), folder, overwrite=True).summary
+    result = experiment.run(config_of(cell, seed), folder, overwrite=True)
+    summary = result.summary
+    late = [line["asr"] for line in result.rounds if line["round"] > ROUGH and line.get("asr")]
     return {
         "label": list(cell.label),
         "seed": seed,
@@ -65,6 +70,7 @@ def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
         "mta": summary["mta"]["last10"],
         "asr": summary["asr"]["last10"],
         "asr_max": summary["asr_max_last10"],
+        "asr_late_max": max(late, default=0.0) if summary["asr"]["last10"] is not None else None,
         "tpr": finite(summary["detection"]["tpr"]),
         "fpr": finite(summary["detection"]["fpr"]),
         "seconds": summary["seconds"]["total"],
@@ -85,6 +91,12 @@ def spread(values: list[float | None], unit: float = 100.0) -> str:
     return f"{fmean(known):.1f} ± {stdev(known) if len(known) > 1 else 0.0:.1f}"
 
 
+def held(worst: list[float | None]) -> str:
+    """Say in how many runs no ASR after round 10 was above 5 %, where that was recorded."""
+    known = [value for value in worst if value is not None]
+    return f"{sum(value <= 0.05 for value in known)} of {len(known)}" if known else "-"
+
+
 def columns(found: list[dict[str, Any]]) -> list[str]:
     """Return the figures of one cell over its seeds."""
     peak = [line["asr_max"] for line in found if line["asr_max"] is not None]
@@ -92,6 +104,7 @@ def columns(found: list[dict[str, Any]]) -> list[str]:
         spread([line["mta"] for line in found]),
         spread([line["asr"] for line in found]),
         f"{100 * max(peak):.0f}" if peak else "-",
+        held([line.get("asr_late_max") for line in found]),
         spread([line["tpr"] for line in found]),
         spread([line["fpr"] for line in found]),
         spread([line["seconds"] for line in found], unit=1.0),
@@ -100,8 +113,8 @@ def columns(found: list[dict[str, Any]]) -> list[str]:
 
 def row_table(study: Study, lines: dict[Key, dict[str, Any]]) -> str:
     """Return a study as a table of one row a cell."""
-    heads = [*study.columns, "MTA %", "ASR %", "ASR max %", "attackers refused %"]
-    heads += ["honest refused %", "seconds"]
+    heads = [*study.columns, "MTA %", "ASR %", "ASR max %", "runs at most 5 %"]
+    heads += ["attackers refused %", "honest refused %", "seconds"]
     rows = [
         [*cell.label, *columns([lines[cell.label, seed] for seed in study.seeds])]
         for cell in study.cells
@@ -133,7 +146,8 @@ def publish(name: str, study: Study, text: str, commits: list[str]) -> None:
         name,
         f"## {study.title}\n\n{study.about}{text}\n\n"
         f"Mean ± standard deviation over seeds {', '.join(map(str, study.seeds))}; MTA and ASR are "
-        "means of the last 10 rounds, ASR max the highest of those rounds in any seed. "
+        "means of the last 10 rounds, ASR max the highest of those rounds in any seed; the next "
+        "column counts the runs in which no round after the tenth was above 5 %. "
         f"`python benchmarks/run_study.py {name}` at commit {', '.join(commits)}; every run as a "
         f"line in `docs/results/{name}.jsonl`.",
     )
