@@ -1,18 +1,31 @@
 """The state of a server on disk, so that a restart loses nothing and forgets no refusal.
 
 The folder has the simulator's checkpoints (`checkpoint/`, safetensors and JSON, written
-atomically) and `rounds.jsonl`, a line for every round with the verdict on every node.
+atomically) and `rounds.jsonl`, a line for every round with the verdict on every node. What was
+played is what the checkpoints say: they hold the penalties. A `rounds.jsonl` that ends before them
+is rebuilt, with `"lost": true` in the lines of rounds that nothing tells of any more.
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from entity.config.schema import ConfigError
-from entity.record.checkpoint import Checkpoints, Snapshot
+from entity.record.atomic import write_atomically
+from entity.record.checkpoint import Checkpoint, Checkpoints, Snapshot
 from entity.record.directory import Record
-from entity.record.rounds import whole_lines
+from entity.record.rounds import readable_lines, whole_lines
+
+log = logging.getLogger("entity")
+
+DAMAGED = "rounds.damaged.jsonl"
+"""What was left of `rounds.jsonl` before it was rebuilt."""
+
+_AHEAD = 2
+"""Rounds by which lines may be ahead of the last whole checkpoint: one that was cut off before its
+checkpoint was written, and one whose checkpoint is damaged."""
 
 
 class Journal:
@@ -39,24 +52,27 @@ class Journal:
         if self.folder is None:
             return None
         self._checkpoints = Checkpoints(self.folder, origin, every=1)
-        lines = whole_lines(self.folder)
-        checkpoint = self._checkpoints.last(len(lines))
-        if checkpoint is None and len(lines) > 1:  # one may have been cut off before its checkpoint
-            raise ConfigError(
-                f"{self.folder}: holds {len(lines)} rounds but no whole checkpoint; move it away "
-                "to begin anew."
-            )
-        if checkpoint is not None:
-            before, now = checkpoint.origin, json.loads(json.dumps(origin))
-            for name in now:
-                if before.get(name) != now[name]:
-                    raise ConfigError(
-                        f"{self.folder}: holds a federation with another {name}; give it that "
-                        "one, or choose another folder."
-                    )
+        checkpoint = self._checkpoints.last()
+        if checkpoint is None:
+            self._refuse_played(self.folder)
+        else:
+            _refuse_other(self.folder, checkpoint, origin)
+            _refuse_older(self.folder, checkpoint.snapshot.round)
+            _rebuild(self.folder, checkpoint.snapshot.round)
         state = None if checkpoint is None else checkpoint.snapshot
         self._record = Record(self.folder, origin, keep=state.round if state else 0)
         return state
+
+    def _refuse_played(self, folder: Path) -> None:
+        """Refuse a folder in which anything shows that its penalties are lost."""
+        lines = readable_lines(folder / "rounds.jsonl")
+        # A first round that was cut off before its checkpoint was written has penalised nobody.
+        shown = max([0, *lines, *self._checkpoints.numbers()])
+        if shown > 1 or self._checkpoints.sealed():
+            raise ConfigError(
+                f"{folder}: holds {shown} rounds but no whole checkpoint; move it away "
+                "to begin anew."
+            )
 
     def keep(self, line: Mapping[str, Any], snapshot: Snapshot) -> None:
         """Write a finished round; it is on disk when this returns.
@@ -70,3 +86,45 @@ class Journal:
         """
         self._record.append(dict(line), {})
         self._checkpoints.take(snapshot)
+
+
+def _refuse_other(folder: Path, checkpoint: Checkpoint, origin: Mapping[str, Any]) -> None:
+    before, now = checkpoint.origin, json.loads(json.dumps(origin))
+    for name in now:
+        if before.get(name) != now[name]:
+            raise ConfigError(
+                f"{folder}: holds a federation with another {name}; give it that "
+                "one, or choose another folder."
+            )
+
+
+def _refuse_older(folder: Path, round: int) -> None:
+    """Refuse checkpoints that later rounds have left behind, and their penalties with them."""
+    last = max([0, *readable_lines(folder / "rounds.jsonl")])
+    if last > round + _AHEAD:
+        raise ConfigError(
+            f"{folder}: rounds.jsonl has {last} rounds, and the last whole checkpoint is of round "
+            f"{round}; put later ones back, or move the folder away to begin anew."
+        )
+
+
+def _rebuild(folder: Path, rounds: int) -> None:
+    """Complete a `rounds.jsonl` that has fewer whole lines than rounds were played."""
+    path = folder / "rounds.jsonl"
+    whole = len(whole_lines(folder))
+    if whole >= rounds:
+        return
+    log.warning(
+        "%s has %d whole lines, and is shorter than the checkpoints: going on after round %d; "
+        "lines that are lost say so",
+        *(path, whole, rounds),
+    )
+    left = readable_lines(path)
+    if path.exists() and (content := path.read_bytes()):
+        write_atomically(path.with_name(DAMAGED), content)
+    write_atomically(path, b"".join(left.get(n, _lost(n)) for n in range(1, rounds + 1)))
+
+
+def _lost(number: int) -> bytes:
+    line = {"round": number, "verdicts": [], "aggregated": None, "lost": True}
+    return json.dumps(line).encode() + b"\n"

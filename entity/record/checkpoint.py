@@ -114,17 +114,24 @@ class Checkpoints:
         before, self._good = self._good, snapshot.round
         self._delete_all_but({self._good, before})
 
-    def last(self, most: int) -> Checkpoint | None:
+    def numbers(self) -> set[int]:
+        """Return the rounds of which there is any file, whole or not."""
+        files = [] if self.folder is None else self.folder.glob("round_*")
+        return {_number(path) for path in files if path.suffix in (".json", ".safetensors")}
+
+    def sealed(self) -> set[int]:
+        """Return the rounds whose checkpoints were written to the end, damaged since or not."""
+        files = [] if self.folder is None else self.folder.glob("round_*.json")
+        return {_number(path) for path in files}
+
+    def last(self, most: int | None = None) -> Checkpoint | None:
         """Return the last checkpoint that is intact, of round `most` or before.
 
-        `most` is the round of the last line of the record.
+        `most` is the round of the last line of the record; None takes what there is.
         """
-        if self.folder is None:
-            return None
-        numbers = [_number(path) for path in self.folder.glob("round_*.json")]
-        for number in sorted(numbers, reverse=True):
+        for number in sorted(self.sealed(), reverse=True):
             path = self._path(number)
-            if number > most:
+            if most is not None and number > most:
                 log.warning("%s passed over: the record ends before", path.with_suffix(".json"))
                 continue
             try:

@@ -53,11 +53,22 @@ def whole_lines(folder: Path) -> list[bytes]:
     path = folder / "rounds.jsonl"
     whole: list[bytes] = []
     for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-        try:
-            number = json.loads(line)["round"]
-        except (ValueError, LookupError, TypeError):
-            break
-        if number != len(whole) + 1 or not line.endswith(b"\n"):
+        if _number(line) != len(whole) + 1:
             break
         whole.append(line)
     return whole
+
+
+def readable_lines(path: Path) -> dict[int, bytes]:
+    """Return the lines of a `rounds.jsonl` that are not damaged, whatever is between, by round."""
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    return {number: line for line in lines if (number := _number(line)) > 0}
+
+
+def _number(line: bytes) -> int:
+    """Return the number of a line's round; 0 if it is damaged or cut off."""
+    try:
+        number = json.loads(line)["round"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return 0
+    return number if type(number) is int and line.endswith(b"\n") else 0

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import shutil
 
 import pytest
 import torch
@@ -409,6 +410,142 @@ def test_a_server_killed_between_record_and_checkpoint_does_the_round_again(
     assert list(result.train_metrics_clientapp) == [2]
     lines = (tmp_path / "rounds.jsonl").read_text().splitlines()
     assert [json.loads(line)["round"] for line in lines] == [1, 2]
+
+
+def lose(journal):
+    journal.unlink()
+
+
+def empty(journal):
+    journal.write_bytes(b"")
+
+
+def cut_to_one_line(journal):
+    journal.write_bytes(journal.read_bytes().splitlines(keepends=True)[0])
+
+
+def spoil_the_first_line(journal):
+    journal.write_bytes(b"\0" + journal.read_bytes())
+
+
+def spoil_the_third_line(journal):
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[2] = b"\xff" + lines[2]
+    journal.write_bytes(b"".join(lines))
+
+
+DAMAGES = {
+    lose: [],
+    empty: [],
+    cut_to_one_line: [1],
+    spoil_the_first_line: [2, 3, 4],
+    spoil_the_third_line: [1, 2, 4],
+}
+"""What happens to `rounds.jsonl` after four rounds, and the lines that can still be read."""
+
+
+def attacked(federation, make_grid, folder, rounds, name="droplet"):
+    """Run with a node that attacks in round 1 only, for which it has penalty points."""
+
+    def turncoat(message):
+        size = 3.0 if message.content["config"]["server-round"] == 1 else 0.01
+        return federation.honest(size)(message)
+
+    nodes = {node: federation.honest() for node in NODES[1:]} | {NODES[0]: turncoat}
+    server = server_of(federation, name, penalty=9.0, reward=0.5, min_separation=3.0)
+    return run(federation, make_grid, nodes, server, rounds=rounds, state_folder=folder)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_journal_shorter_than_the_checkpoints_is_rebuilt_and_nobody_pardoned(
+    damage, federation, make_grid, tmp_path, caplog
+):
+    whole, _, never = attacked(federation, make_grid, tmp_path / "whole", 5)
+    assert whole.report.refused == {str(NODES[0]): "7 penalty points"}
+    folder = tmp_path / "damaged"
+    attacked(federation, make_grid, folder, 4)
+    journal = folder / "rounds.jsonl"
+    before = journal.read_bytes().splitlines(keepends=True)
+    damage(journal)
+    left = journal.read_bytes() if journal.exists() else b""
+    checkpoints = sorted(path.name for path in (folder / "checkpoint").iterdir())
+    attacked(federation, make_grid, folder, 4)  # nothing to do, but it reads and rebuilds
+    assert sorted(path.name for path in (folder / "checkpoint").iterdir()) == checkpoints
+    assert "is shorter than the checkpoints: going on after round 4" in caplog.text
+    strategy, grid, result = attacked(federation, make_grid, folder, 5)
+    assert len(grid.sent) == len(NODES)  # round 5 alone
+    assert strategy.report.verdicts == whole.report.verdicts
+    assert torch.equal(
+        state_of(federation, result.arrays).weights, state_of(federation, never.arrays).weights
+    )
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert [json.loads(line)["round"] for line in lines] == [1, 2, 3, 4, 5]
+    for number, line in enumerate(lines[:4], start=1):
+        if number in DAMAGES[damage]:
+            assert line == before[number - 1]
+        else:
+            assert json.loads(line)["lost"] is True
+    aside = folder / "rounds.damaged.jsonl"
+    assert (aside.read_bytes() if left else b"") == left
+    assert aside.exists() == bool(left)
+
+
+def without_json(checkpoint):
+    for path in checkpoint.glob("*.json"):
+        path.unlink()
+
+
+def garbled(checkpoint):
+    for path in checkpoint.glob("*.json"):
+        path.write_bytes(path.read_bytes().replace(b"penalty", b"pen4lty"))
+
+
+def gone(checkpoint):
+    for path in checkpoint.iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize("damage", [lose, empty, cut_to_one_line, spoil_the_first_line])
+@pytest.mark.parametrize("spoil", [without_json, garbled])
+def test_rounds_that_only_damaged_checkpoints_show_are_not_begun_anew(
+    damage, spoil, federation, make_grid, tmp_path
+):
+    attacked(federation, make_grid, tmp_path, 4)
+    damage(tmp_path / "rounds.jsonl")
+    spoil(tmp_path / "checkpoint")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="holds 4 rounds but no whole checkpoint; move it away"):
+        attacked(federation, make_grid, tmp_path, 4)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_checkpoints_that_were_put_back_from_long_ago_are_not_gone_on_with(
+    federation, make_grid, tmp_path
+):
+    attacked(federation, make_grid, tmp_path, 1)
+    shutil.copytree(tmp_path / "checkpoint", tmp_path / "backup")
+    attacked(federation, make_grid, tmp_path, 4)
+    shutil.rmtree(tmp_path / "checkpoint")
+    (tmp_path / "backup").rename(tmp_path / "checkpoint")
+    with pytest.raises(ConfigError, match="has 4 rounds, and the last whole checkpoint is of rou"):
+        attacked(federation, make_grid, tmp_path, 4)
+
+
+def test_a_journal_whose_first_line_is_damaged_still_shows_that_rounds_were_played(
+    federation, make_grid, tmp_path
+):
+    attacked(federation, make_grid, tmp_path, 4)
+    spoil_the_first_line(tmp_path / "rounds.jsonl")
+    gone(tmp_path / "checkpoint")
+    with pytest.raises(ConfigError, match="holds 4 rounds but no whole checkpoint"):
+        attacked(federation, make_grid, tmp_path, 4)
+
+
+def test_a_server_killed_before_its_first_checkpoint_begins_anew(federation, make_grid, tmp_path):
+    attacked(federation, make_grid, tmp_path, 1)
+    (tmp_path / "checkpoint" / "round_0001.json").unlink()
+    _, grid, _ = attacked(federation, make_grid, tmp_path, 1)
+    assert len(grid.sent) == len(NODES)
 
 
 @pytest.mark.parametrize(
