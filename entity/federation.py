@@ -64,7 +64,7 @@ def poisons_in(attack: AttackConfig, round: int) -> bool:
     The window is `start <= round < end`. (The original's code looked at it only with batch-wise
     poisoning, so "after convergence" poisoned from the first round.)
     """
-    if attack.participation_strategy == "consistent":
-        return True
+    if attack.participation_strategy != "after_convergence":
+        return attack.takes_place
     start, end = attack.poisoning_start_round or 1, attack.poisoning_end_round
     return round >= start and (end is None or round < end)

@@ -1,7 +1,8 @@
-"""The numbers that judge a run: MTA, ASR, confidence rejection, detection.
+"""The numbers that judge a run: MTA, ASR, accuracy on the victims, confidence rejection, detection.
 
 MTA is top-1 accuracy on the clean test set. ASR is the share of triggered test images that are
-classified as the target class; images whose true class is the target never count.
+classified as the target class; images whose true class is the target never count. The accuracy on
+the victims is that on the clean images of the class that is attacked.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +31,8 @@ class Judge:
         Predictions at most this confident are rejected in the conditional metrics.
     device
         Where to evaluate.
+    victims
+        (N,) mask of the clean images that an attack would trigger; None without an attack.
     """
 
     def __init__(
@@ -38,8 +41,10 @@ class Judge:
         attacked: Images | None,
         confidence_threshold: float | None = None,
         device: torch.device | None = None,
+        victims: Tensor | None = None,
     ) -> None:
         self.device = device or torch.device("cpu")
+        self._victims = None if victims is None else victims.to(self.device)
         self._clean = _ready(test, self.device)
         self.attack_with(attacked)
         self.threshold = confidence_threshold
@@ -55,9 +60,15 @@ class Judge:
         return x[rows], y[rows]
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """Return `mta`, `asr` (NaN without an attack) and, with a threshold, the conditionals."""
+        """Return `mta`, `asr` (NaN without an attack) and what else is asked for.
+
+        With victims, `victim_accuracy`; with a threshold, the conditionals.
+        """
         clean = logits(model, self._clean[0])
         found = {"mta": rate(clean, self._clean[1]), "asr": NAN}
+        if self._victims is not None:
+            rows = self._victims
+            found["victim_accuracy"] = rate(clean[rows], self._clean[1][rows])
         if self.threshold is not None:
             found |= rejection(clean, self._clean[1], self.threshold, "clean")
         if self._attacked is not None:

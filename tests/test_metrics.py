@@ -236,3 +236,21 @@ def test_the_judge_draws_test_images_with_their_labels():
     assert torch.equal(x, again)
     assert others.tolist() != y.tolist()
     assert len(judge.sample(10**6, torch.Generator())[0]) == len(BATCH)
+
+
+def test_accuracy_on_the_victims_is_that_of_their_clean_images_alone():
+    """Half of the zeros are read as a 3, everything else is right: 50 %, whatever the MTA."""
+    test = Images(torch.zeros(12, 1, SIZE, SIZE, dtype=torch.uint8), torch.arange(12) % CLASSES)
+    answers = torch.eye(CLASSES)[test.y]
+    answers[0] = torch.eye(CLASSES)[3]
+    answers[4:5] = float("nan")  # a broken answer is no class 0
+
+    class Given(nn.Module):
+        def forward(self, x):
+            return answers[: len(x)]
+
+    found = Judge(test, None, victims=test.y == 0)(Given())
+    assert found["victim_accuracy"] == pytest.approx(1 / 3)
+    assert found["mta"] == pytest.approx(10 / 12)
+    assert math.isnan(Judge(test, None, victims=test.y == 9)(Given())["victim_accuracy"])
+    assert "victim_accuracy" not in Judge(test, None)(Given())

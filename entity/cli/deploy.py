@@ -160,7 +160,7 @@ def write_app(folder: Path, config: ExperimentConfig) -> list[Path]:
 
 
 def _files(folder: str, config: ExperimentConfig) -> dict[str, str]:
-    attack = config.client.attack
+    attack = config.client.attacked_by
     words: dict[str, Any] = {
         "name": "".join(c if c.isalnum() and c.isascii() else "-" for c in folder).strip("-")
         or "federation",
@@ -168,7 +168,7 @@ def _files(folder: str, config: ExperimentConfig) -> dict[str, str]:
         "dataset": config.dataset,
         "model": config.model,
         "defense": config.server.defense.type,
-        "attack": "" if attack is None else f", a drill with the attack {attack.type}",
+        "attack": "" if attack == "none" else f", a drill with the attack {attack}",
     }
     return {
         "pyproject.toml": _PYPROJECT.substitute(words),

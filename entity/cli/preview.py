@@ -155,6 +155,9 @@ def _poisoned(roster: Roster) -> dict[int, int | None]:
 
     None stands for an attack on the model alone.
     """
+    attack = roster.config.client.attack
+    if attack is None or not attack.takes_place:
+        return {}
     on_data = roster.attacker is not None and roster.attacker.needs_samples
     return {id: len(roster.targets(id)) if on_data else None for id in sorted(roster.malicious)}
 
@@ -163,6 +166,8 @@ def _attack(config: ExperimentConfig, poisoned: dict[int, int | None]) -> list[t
     attack = config.client.attack
     if attack is None:
         return [("attack", "none")]
+    if not attack.takes_place:
+        return [("attack", f"none, judged as {attack.type} would be")]
     if not poisoned:
         return [("attack", f"{attack.type}, but no client is malicious")]
     victim = "all others" if attack.victim_class is None else f"class {attack.victim_class}"

@@ -11,6 +11,9 @@ from typing import Annotated, Any, Literal
 from entity.config.field_help import show_fields
 from entity.config.schema import Count, Fraction, NonNegative, Positive, Range, Whole
 
+NEVER = "never"
+"""Strategy of attackers that poison in no round: what is left of the attack is how it is judged."""
+
 
 @dataclass(frozen=True)
 class AttackConfig:
@@ -35,8 +38,9 @@ class AttackConfig:
     """Corner that a named pattern sits in."""
     non_iid_equal_distribution: bool = False
     """Pool the malicious clients' poisoned samples and share them out evenly among them."""
-    participation_strategy: Literal["consistent", "after_convergence"] = "consistent"
-    """Poison in every round, or only inside the window of the next two fields."""
+    participation_strategy: Literal["consistent", "after_convergence", "never"] = "consistent"
+    """Poison in every round, only inside the window of the next two fields, or never: the run
+    without attack that the same trigger is judged on."""
     poisoning_start_round: Count | None = None
     """First round that is poisoned (after_convergence)."""
     poisoning_end_round: Count | None = None
@@ -45,6 +49,11 @@ class AttackConfig:
     """The hyper-parameters of this attack, typed by the attack."""
     poison_args: Any = None
     """The hyper-parameters of this data poison, typed by it."""
+
+    @property
+    def takes_place(self) -> bool:
+        """Whether any round may be poisoned."""
+        return self.participation_strategy != NEVER
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,11 @@ class ClientConfig:
     """With amp_enabled, keep malicious clients in full precision."""
     attack: AttackConfig | None = None
     """The attack; null for a federation without one."""
+
+    @property
+    def attacked_by(self) -> str:
+        """Name of the attack that takes place, or `none`."""
+        return self.attack.type if self.attack and self.attack.takes_place else "none"
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def experiment(path: Path, given: Mapping[str, Any]) -> ExperimentConfig:
         fields.append((name, value))
     config = resolve.experiment(resolve.read(path, "experiment"), fields)
     attack = config.client.attack
-    if attack is not None and ATTACKS[attack.type].colludes(attack.args):
+    if attack is not None and attack.takes_place and ATTACKS[attack.type].colludes(attack.args):
         alone = [
             name for name, entry in ATTACKS.items() if not entry.colludes(entry.hyperparameters())
         ]

@@ -71,3 +71,17 @@ def at(data: Json, path: str) -> object:
     for key in path.split("."):
         value = mapping(value).get(key)
     return value
+
+
+def attack_of(config: Json) -> str:
+    """Return the attack that takes place in a run, by its configuration; "" for none.
+
+    Examples
+    --------
+    >>> attack_of({"client": {"attack": {"type": "badnets"}}})
+    'badnets'
+    >>> attack_of({"client": {"attack": {"type": "badnets", "participation_strategy": "never"}}})
+    ''
+    """
+    attack = mapping(at(config, "client.attack"))
+    return "" if attack.get("participation_strategy") == "never" else text(attack, "type")

@@ -3,12 +3,14 @@
 import resource
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
 from entity import __version__
 from entity.config.fields import ExperimentConfig
 from entity.metrics import Detection
+from entity.record.consistency import Consistency, consistency
 
 LAST = 10
 """Evaluated rounds, at the end of a run, that a mean is taken over."""
@@ -25,6 +27,7 @@ def summarise(
     *,
     state: str,
     before: Mapping[str, Any],
+    poisoned_share: float | None = None,
 ) -> dict[str, Any]:
     """Return the summary of a run.
 
@@ -40,7 +43,10 @@ def summarise(
         `running`, `interrupted` or `finished`.
     before
         The summary that the run had when it was resumed; empty for a new one.
+    poisoned_share
+        Of all samples of the malicious clients, those that they poison; None without any.
     """
+    attack = config.client.attack if config.client.attacked_by != "none" else None
     seconds = total_seconds(rounds)
     total = sum(seconds.get(phase, 0.0) for phase in MAIN_PHASES)
     asr = tail_statistics(rounds, "asr")
@@ -49,7 +55,7 @@ def summarise(
         "state": state,
         "dataset": config.dataset,
         "model": config.model,
-        "attack": config.client.attack.type if config.client.attack else None,
+        "attack": attack and attack.type,
         "defense": config.server.defense.type,
         "seed": config.settings.seed,
         "config_hash": config_hash,
@@ -58,6 +64,11 @@ def summarise(
         "mta": tail_statistics(rounds, "mta"),
         "asr": asr,
         "asr_max_last10": asr["max_last10"],
+        "consistency": _consistency(rounds),
+        "victim_accuracy": tail_statistics(
+            [line.get("metrics", {}) for line in rounds], "victim_accuracy"
+        ),
+        "dpr": {"of_victims": attack and attack.DPR, "of_all": poisoned_share},
         "detection": {
             "tpr": detection.tpr,
             "fpr": detection.fpr,
@@ -71,6 +82,11 @@ def summarise(
             peak_memory_mb(of_workers=True), before.get("worker_peak_memory_mb", 0)
         ),
     }
+
+
+def _consistency(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found = consistency((line["round"], line["mta"], line["asr"]) for line in rounds)
+    return asdict(found or Consistency(0, 0, None, None))
 
 
 def last_evaluated(values: Iterable[float | None], last: int = LAST) -> list[float]:
@@ -89,7 +105,7 @@ def tail_statistics(rounds: Sequence[Mapping[str, Any]], name: str) -> dict[str,
 
     All three are None where no round was evaluated.
     """
-    recent = last_evaluated(line[name] for line in rounds)
+    recent = last_evaluated(line.get(name) for line in rounds)
     if not recent:
         return {"final": None, "last10": None, "max_last10": None}
     return {"final": recent[-1], "last10": fmean(recent), "max_last10": max(recent)}

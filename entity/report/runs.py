@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entity.config.schema import ConfigError
-from entity.record.json_fields import at, ids, mapping, number, numbers, text, texts
+from entity.record.json_fields import at, attack_of, ids, mapping, number, numbers, text, texts
 from entity.report.artifacts import Images, Tree, all_trees, last_images
 
 
@@ -66,7 +66,7 @@ class RunRecord:
     @property
     def attack(self) -> str:
         """Name of the attack, "none" if the config has none."""
-        return text(self.summary, "attack") or self.setting("client.attack.type") or "none"
+        return text(self.summary, "attack") or attack_of(self.config) or "none"
 
     @property
     def planned_rounds(self) -> int | None:

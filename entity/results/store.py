@@ -13,7 +13,7 @@ from pathlib import Path
 from entity.config.fields import RUNTIME_SETTINGS, WITHOUT_EFFECT
 from entity.config.schema import ConfigError, flatten
 from entity.record.directory import read_summary
-from entity.record.json_fields import at, mapping, number, text
+from entity.record.json_fields import at, attack_of, mapping, number, text
 from entity.record.json_files import read_object
 from entity.results.filter import Where, full_name
 from entity.results.tables import Column, Spread, Table
@@ -92,7 +92,7 @@ def read_row(path: Path) -> Run:
     facts: dict[str, object] = {
         "name": text(summary, "name") or text(config, "name") or path.resolve().name,
         "defense": at(config, "server.defense.type") or text(summary, "defense") or None,
-        "attack": at(config, "client.attack.type") or text(summary, "attack") or "none",
+        "attack": attack_of(config) or text(summary, "attack") or "none",
         "seed": at(config, "settings.seed"),
         "mta": number(mta, "last10"),
         "asr": number(asr, "last10"),

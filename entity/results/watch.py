@@ -16,7 +16,7 @@ from typing import Any, Literal
 from entity.config.schema import ConfigError
 from entity.record.directory import NoRun, read_summary
 from entity.record.follow import Tail, last_line
-from entity.record.json_fields import at, ids, mapping, number, numbers
+from entity.record.json_fields import at, attack_of, ids, mapping, number, numbers
 from entity.record.lock import is_locked
 from entity.record.summary import MAIN_PHASES
 from entity.results.store import ERROR
@@ -91,7 +91,7 @@ class FollowedRun:
     @property
     def title(self) -> str:
         """Return name, data set, model, defense and attack in a line."""
-        attack = at(self.config, "client.attack.type") or "no attack"
+        attack = attack_of(self.config) or "no attack"
         defense = at(self.config, "server.defense.type") or "undefended"
         return (
             f"{self.config.get('name') or self.folder.name}: {self.config.get('dataset')}, "

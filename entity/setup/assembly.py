@@ -12,6 +12,7 @@ from torch import nn
 from entity.attacks import ATTACKS
 from entity.client import CLIENTS_OF_DEFENSES, Client
 from entity.client.poison import AdaptivePoison, TriggerMemory
+from entity.client.poisoning import eligible
 from entity.config.fields import ExperimentConfig
 from entity.dataset import Split, load, normalise, partition, source_of
 from entity.defenses import DEFENSES
@@ -111,10 +112,10 @@ def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
         benign=CLIENTS_OF_DEFENSES.get(config.server.defense.type, Client),
         device=device_of(config),
     )
-    if malicious and not any(map(roster.is_harmful, malicious)):
+    if attack and attack.takes_place and malicious and not any(map(roster.is_harmful, malicious)):
         log.warning(
             "client.attack.DPR = %g poisons no sample of any malicious client: there is no attack",
-            attack.DPR if attack else 0,
+            attack.DPR,
         )
     return split, roster
 
@@ -167,8 +168,12 @@ def open_judge(config: ExperimentConfig, split: Split, roster: Roster) -> Judge:
     roster
         The clients, for their poison and device.
     """
-    attacked = None if roster.poison is None else roster.poison.test_set(split.test)
-    return Judge(split.test, attacked, config.server.low_confidence_threshold, roster.device)
+    threshold = config.server.low_confidence_threshold
+    attack = config.client.attack
+    if attack is None or roster.poison is None:
+        return Judge(split.test, None, threshold, roster.device)
+    victims = eligible(split.test.y, attack.victim_class, attack.target_class)
+    return Judge(split.test, roster.poison.test_set(split.test), threshold, roster.device, victims)
 
 
 def initial_state(config: ExperimentConfig, roster: Roster, server: Server[Any]) -> ModelState:

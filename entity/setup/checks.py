@@ -91,7 +91,7 @@ def _check_streaming(config: ExperimentConfig) -> None:
             f"a round at once; those that do not are {', '.join(able)}."
         )
     attack = config.client.attack
-    if attack and ATTACKS[attack.type].colludes(attack.args):
+    if attack and attack.takes_place and ATTACKS[attack.type].colludes(attack.args):
         raise ConfigError(
             f"settings.streaming = true: the attackers of {attack.type} look at the round's "
             "updates together, which are then never all there; use false."

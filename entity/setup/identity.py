@@ -58,7 +58,7 @@ def _changes_results(path: str, value: object) -> bool:
 
 def default_name(config: ExperimentConfig) -> str:
     """Return a name for a run: data set, defense, attack and seed."""
-    attack = config.client.attack.type if config.client.attack else "no-attack"
+    attack = config.client.attacked_by.replace("none", "no-attack")
     defense = config.server.defense.type
     # An image folder's name may be a path.
     dataset = Path(config.dataset.removeprefix("imagefolder:")).name or "imagefolder"

@@ -141,6 +141,7 @@ class Journal(AbstractContextManager["Journal"]):
             self._detection,
             state=state,
             before=self._record.before,
+            poisoned_share=self._world.roster.poisoned_share,
         )
         if self._certificate is not None:
             self.summary["certificate"] = self._certificate

@@ -122,10 +122,25 @@ class Roster:
         return self.poison.choose(labels, self.seeds.generator("poison", client=id))
 
     @cached_property
+    def poisoned_share(self) -> float | None:
+        """What the malicious clients poison of all their samples: the paper's DPR, as it came out.
+
+        None where nobody poisons data.
+        """
+        attack = self.config.client.attack
+        if attack is None or not attack.takes_place or not self.malicious:
+            return None
+        assert self.attacker is not None
+        if not self.attacker.needs_samples:
+            return None
+        held = sum(len(self.samples(client)) for client in self.malicious)
+        return sum(len(self.targets(client)) for client in self.malicious) / held
+
+    @cached_property
     def _pooled(self) -> dict[int, Holding]:
         """What malicious clients hold once their poisoned samples are divided evenly."""
         attack = self.config.client.attack
-        if attack is None or not attack.non_iid_equal_distribution:
+        if attack is None or not (attack.non_iid_equal_distribution and attack.takes_place):
             return {}
         ids = sorted(self.malicious)
         pool = pool_evenly(

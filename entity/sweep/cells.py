@@ -49,11 +49,10 @@ class Cell:
     @property
     def row(self) -> dict[str, Any]:
         """Return the values that conditions can name; an axis goes before a field of its name."""
-        attack = self.config.client.attack
         facts = {
             "name": self.name,
             "defense": self.config.server.defense.type,
-            "attack": attack.type if attack else "none",
+            "attack": self.config.client.attacked_by,
             "state": self.state,
         }
         return {**dict(flatten(resolve.to_json(self.config))), **facts, **self.labels}

@@ -39,7 +39,7 @@ class Pace:
 
     def seconds(self, config: ExperimentConfig) -> float | None:
         """Estimate an experiment; None where no run of its data set and model is known."""
-        attack = config.client.attack.type if config.client.attack else "none"
+        attack = config.client.attacked_by
         federation = config.federation
         work = federation.rounds * federation.round_size * config.client.num_epochs
         for kind in _kinds(config.dataset, config.model, config.server.defense.type, attack):

@@ -1,0 +1,76 @@
+"""Consistency: the worst ASR of the rounds in which training may end."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from entity.experiment import run
+from entity.record.consistency import consistency
+
+SHARES = st.none() | st.floats(0, 1)
+
+
+def test_rounds_of_poor_accuracy_do_not_count_by_hand():
+    """The backdoor of round 1 is in a useless model; that of round 3 in one that would do."""
+    rounds = [(1, 0.2, 1.0), (2, 0.7, 0.3), (3, 0.75, 0.6), (4, 0.8, 0.1)]
+    found = consistency(rounds)
+    assert (found.mta_at_least, found.rounds) == (pytest.approx(0.72), 2)
+    assert (found.worst_asr, found.worst_round) == (0.6, 3)
+    assert consistency(rounds, 0.7).rounds == 3
+    assert consistency(rounds, 0.0).worst_asr == 1.0
+    assert consistency(rounds, 0.99).worst_asr is None
+
+
+def test_rounds_without_evaluation_and_runs_without_attack():
+    assert consistency([]) is None
+    assert consistency([(1, None, None)]) is None
+    assert consistency([(1, 0.5, None), (2, 0.5, None)]).worst_asr is None
+    found = consistency([(1, 0.9, None), (2, 0.9, 0.2)])
+    assert (found.rounds, found.worst_asr, found.worst_round) == (2, 0.2, 2)
+
+
+def test_a_round_at_the_level_counts_and_the_first_of_equals_is_named():
+    found = consistency([(1, 0.81, 0.5), (2, 0.81, 0.5), (3, 0.9, 0.0)])  # 0.9 * 0.9 < 0.81 + 1 ulp
+    assert (found.rounds, found.worst_round) == (3, 1)
+
+
+@given(st.lists(st.tuples(SHARES, SHARES), max_size=12))
+def test_it_is_the_largest_of_a_mask_in_numpy(pairs):
+    rounds = [(number, *pair) for number, pair in enumerate(pairs, 1)]
+    found = consistency(rounds)
+    mta = np.array([math.nan if m is None else m for m, _ in pairs], dtype=float)
+    asr = np.array([math.nan if a is None else a for _, a in pairs], dtype=float)
+    known = mta[~np.isnan(mta)]
+    if not len(known):
+        assert found is None
+        return
+    acceptable = mta >= 0.9 * known[-1] - 1e-12
+    assert found.rounds == pytest.approx(acceptable.sum(), abs=0)
+    worst = asr[acceptable & ~np.isnan(asr)]
+    assert found.worst_asr == (worst.max() if len(worst) else None)
+
+
+def test_a_summary_has_it_and_the_victims_and_both_rates(experiment, tmp_path):
+    changes = {"federation.rounds": 3, "client.attack.DPR": 0.5, "client.ADR": 0.2}
+    summary = run(experiment(changes), tmp_path).summary
+    lines = [json.loads(x) for x in (tmp_path / "rounds.jsonl").read_text().splitlines()]
+    found = consistency((x["round"], x["mta"], x["asr"]) for x in lines)
+    assert summary["consistency"]["worst_asr"] == found.worst_asr
+    assert summary["victim_accuracy"]["final"] == lines[-1]["metrics"]["victim_accuracy"]
+    # 800 digits of 10 classes shared by 4 clients, all balanced: half of 20 zeros of 200.
+    assert summary["dpr"]["of_victims"] == 0.5
+    assert summary["dpr"]["of_all"] == pytest.approx(0.05, abs=0.003)
+
+
+def test_a_run_that_nobody_attacks_has_neither_rate(experiment):
+    for changes in (
+        {"client.attack": None},
+        {"client.attack.participation_strategy": "never"},
+    ):
+        summary = run(experiment(changes)).summary
+        assert summary["dpr"] == {"of_victims": None, "of_all": None}
+    assert run(experiment({"client.attack.type": "sign_flip"})).summary["dpr"]["of_all"] is None
