@@ -26,6 +26,8 @@ _WRITERS: dict[str, Callable[[Table], str]] = {
     "latex": tables.to_latex,
 }
 _FOR_PROGRAMS = ("hash", "path")
+_FOR_WIDE = ("name", "asr_max", "victim_accuracy", "dpr_of_all")
+"""Columns that 80 letters have no room for."""
 _SUFFIXES = {".csv": "csv", ".md": "md", ".tex": "latex", ".parquet": "parquet"}
 
 
@@ -126,7 +128,7 @@ def _save(text: str, path: Path) -> None:
 def _screen(table: Table) -> Screen:
     """Return what fits a terminal: figures are never folded, and some texts are left out."""
     screen = Screen(box=SIMPLE_HEAD, pad_edge=False)
-    left_out = _FOR_PROGRAMS if console.out.width >= 110 else ("name", *_FOR_PROGRAMS)
+    left_out = _FOR_PROGRAMS if console.out.width >= 110 else (*_FOR_WIDE, *_FOR_PROGRAMS)
     shown = [place for place, each in enumerate(table.columns) if each.name not in left_out]
     texts = table.texts()
     for column, cells in ((table.columns[i], [line[i] for line in texts]) for i in shown):

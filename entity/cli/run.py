@@ -17,6 +17,7 @@ from entity.cli.refusals import run_folder
 from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError
 from entity.experiment import Result, run
+from entity.record.json_fields import mapping, number
 from entity.record.json_files import finite
 from entity.setup import resolve
 from entity.setup.resume import recorded
@@ -115,7 +116,16 @@ def summaries(results: Sequence[Result], names: Sequence[str]) -> Table:
         title="Mean of the last 10 rounds", title_justify="left", title_style="", box=SIMPLE_HEAD
     )
     table.add_column("run", overflow="fold")
-    for heading in ("MTA", "ASR", "refused", "of attackers", "of honest", "seconds"):
+    for heading in (
+        "MTA",
+        "ASR",
+        "worst ASR",
+        "victims",
+        "refused",
+        "of attackers",
+        "of honest",
+        "seconds",
+    ):
         table.add_column(heading, justify="right")
     for name, result in zip(names, results, strict=True):
         summary = result.summary
@@ -124,6 +134,8 @@ def summaries(results: Sequence[Result], names: Sequence[str]) -> Table:
             name,
             percent(summary["mta"]["last10"]),
             percent(summary["asr"]["last10"]),
+            percent(number(mapping(summary.get("consistency")), "worst_asr")),
+            percent(number(mapping(summary.get("victim_accuracy")), "last10")),
             str(summary["refusals"]),
             percent(detection["tpr"]),
             percent(detection["fpr"]),

@@ -4,12 +4,14 @@ import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from entity.record.consistency import consistency
 from entity.record.json_fields import mapping, number
 from entity.record.summary import last_evaluated
 from entity.report.axes import Axis, differing
 from entity.report.runs import RunRecord
+from entity.results.floor import Judged, floors
 
 COLOURS = 8
 """`--run-1` to `--run-8` of the style sheet; a second pass through them changes the dash."""
@@ -26,6 +28,12 @@ class Outcome:
     asr: float | None
     """Mean attack success rate over the last ten evaluated rounds."""
     asr_max: float | None
+    worst_asr: float | None
+    """Highest attack success rate of all rounds with acceptable accuracy."""
+    floor: float | None
+    """Attack success rate of the same run without attack, if that is in the line-up."""
+    victim_accuracy: float | None
+    """Mean accuracy on clean images of the class that is attacked, over the same last rounds."""
     refused: int
     judged: int
     """Updates that the defense was asked about, over all rounds."""
@@ -81,9 +89,13 @@ def make_entries(runs: Sequence[RunRecord]) -> list[Entry]:
     """Give every run a label that no other has."""
     labels = _labels(runs)
     group_of = {place: group for group in _groups(runs, labels) for place in group.runs}
+    outcomes = [outcome(run) for run in runs]
+    found = floors([Judged(run.config, each.asr) for run, each in zip(runs, outcomes, strict=True)])
     return [
-        Entry(place, label, run, outcome(run), group_of[place])
-        for place, (label, run) in enumerate(zip(labels, runs, strict=True))
+        Entry(place, label, run, replace(each, floor=floor), group_of[place])
+        for place, (label, run, each, floor) in enumerate(
+            zip(labels, runs, outcomes, found, strict=True)
+        )
     ]
 
 
@@ -121,11 +133,17 @@ def outcome(run: RunRecord) -> Outcome:
     judged = sum(len(each.selected) for each in run.rounds)
     refused = sum(len(each.refused) for each in run.rounds)
     false_alarms = refused - (poisoned - missed)
+    worst = consistency((each.round, each.mta, each.asr) for each in run.rounds)
     spent = sum(sum(each.seconds.values()) for each in run.rounds)
     return Outcome(
         mta=_first(number(mta, "last10"), _ratio(sum(mtas), len(mtas))),
         asr=_first(number(asr, "last10"), _ratio(sum(asrs), len(asrs))),
         asr_max=_first(number(asr, "max_last10"), max(asrs, default=None)),
+        worst_asr=_first(
+            number(mapping(run.summary.get("consistency")), "worst_asr"), worst and worst.worst_asr
+        ),
+        floor=None,
+        victim_accuracy=number(mapping(run.summary.get("victim_accuracy")), "last10"),
         refused=refused,
         judged=judged,
         tpr=_first(number(detection, "tpr"), _ratio(poisoned - missed, poisoned)),

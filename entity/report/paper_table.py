@@ -1,4 +1,4 @@
-"""The table of a paper: MTA and ASR by two sets of fields, mean ± spread over seeds.
+"""The table of a paper: MTA, ASR and worst ASR by two sets of fields, mean ± spread over seeds.
 
 A cell holds the finished runs that differ by their seed alone. In every column the best mean is
 bold, and rows that differ from it significantly are marked, by the test of `significance.py`.
@@ -9,15 +9,16 @@ from dataclasses import dataclass
 from itertools import combinations, groupby
 from typing import Literal
 
+from entity.record.consistency import SHARE
 from entity.report.axes import Axis
 from entity.report.entries import Entry
 from entity.report.paper_layout import BadTable, Layout, lay_out, name_of
 from entity.report.significance import FEWEST, LEVEL, holm, paired_p
 from entity.results.tables import Spread
 
-Metric = Literal["mta", "asr"]
-METRICS: tuple[Metric, ...] = ("mta", "asr")
-TITLES: Mapping[Metric, str] = {"mta": "MTA", "asr": "ASR"}
+Metric = Literal["mta", "asr", "worst_asr"]
+METRICS: tuple[Metric, ...] = ("mta", "asr", "worst_asr")
+TITLES: Mapping[Metric, str] = {"mta": "MTA", "asr": "ASR", "worst_asr": "worst ASR"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,8 @@ class PaperTable:
     """The row that all others are compared with; None is the best of each column."""
     left_out: int
     """Runs that are not finished or were never evaluated."""
+    floors: tuple[float, ...] = ()
+    """ASR without attack, of each run of which it is known."""
 
     @property
     def seeds(self) -> tuple[int, int]:
@@ -107,6 +110,7 @@ class PaperTable:
             tuple(tuple(row[place] for place in kept) for row in self.cells),
             self.against,
             self.left_out,
+            self.floors,
         )
 
     def note(self) -> str:
@@ -121,6 +125,15 @@ class PaperTable:
             if high > 1
             else "Percent, mean of the last ten evaluated rounds; one seed, so there is no spread."
         ]
+        if any(column.metric == "worst_asr" for column in self.columns):
+            parts.append(
+                "Worst ASR: the highest of all rounds whose MTA is at least "
+                f"{100 * SHARE:g} % of the run's last."
+            )
+        if self.floors:
+            low, high = (f"{100 * end(self.floors):.1f}" for end in (min, max))
+            span = low if low == high else f"{low} to {high}"
+            parts.append(f"Without attack the ASR of these runs is {span}.")
         if len(self.rows) > 1:
             parts.append("Bold: highest MTA, lowest ASR of a column.")
             parts.append(self._test())
@@ -194,7 +207,10 @@ def tabulate(entries: Sequence[Entry], layout: Layout, against: str | None = Non
         for column in columns
     ]
     cells = tuple(zip(*by_column, strict=True)) if columns else ()
-    return PaperTable(layout, columns, tuple(rows), cells, against, len(entries) - len(whole))
+    known = tuple(e.outcome.floor for e in whole if e.outcome.floor is not None)
+    return PaperTable(
+        layout, columns, tuple(rows), cells, against, len(entries) - len(whole), known
+    )
 
 
 def _place(names: Sequence[str], against: str | None) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from entity.record.json_fields import at
+from entity.record.json_fields import at, attack_of, mapping, number
 from entity.report.axes import ATTACK, DEFENSE, Axis, differing
 from entity.report.entries import Entry, Group
 from entity.report.runs import RunRecord
@@ -28,6 +28,10 @@ class Overview:
     """Other fields that tell the runs apart."""
     any_distilled: bool
     """Whether a server distilled a model in any round."""
+    any_floor: bool
+    """Whether the ASR without attack is known of any run."""
+    any_victims: bool
+    """Whether the accuracy on the victims is known of any run."""
 
 
 def overview(entries: Sequence[Entry]) -> Overview:
@@ -41,6 +45,8 @@ def overview(entries: Sequence[Entry]) -> Overview:
         seeds=frozenset(entry.run.setting("settings.seed") for entry in entries),
         axes=[axis for axis in axes if axis.path not in (DEFENSE, ATTACK)],
         any_distilled=any(each.distilled for entry in entries for each in entry.run.rounds),
+        any_floor=any(entry.outcome.floor is not None for entry in entries),
+        any_victims=any(entry.outcome.victim_accuracy is not None for entry in entries),
     )
 
 
@@ -100,7 +106,11 @@ def verdict(entries: Sequence[Entry]) -> str:
 
 def _data_poisoning_rate(run: RunRecord) -> str:
     rate = at(run.config, "client.attack.DPR")
-    return f"{100 * rate:g}{NBSP}%" if isinstance(rate, int | float) else ""
+    if not isinstance(rate, int | float) or not attack_of(run.config):
+        return ""
+    of_victims = f"{100 * rate:g}{NBSP}% of the victims"
+    of_all = number(mapping(run.summary.get("dpr")), "of_all")
+    return of_victims if of_all is None else f"{of_victims}, {percent(of_all, 2)} of all"
 
 
 def _classes(run: RunRecord) -> str:

@@ -7,7 +7,7 @@ short, or whose files are damaged, is a row that says so.
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from entity.config.fields import RUNTIME_SETTINGS, WITHOUT_EFFECT
@@ -16,6 +16,7 @@ from entity.record.directory import read_summary
 from entity.record.json_fields import at, attack_of, mapping, number, text
 from entity.record.json_files import read_object
 from entity.results.filter import Where, full_name
+from entity.results.floor import Judged, floors
 from entity.results.tables import Column, Spread, Table
 from entity.setup import resolve
 
@@ -26,12 +27,18 @@ MEASURED = (
     Column("mta", "%", title="MTA"),
     Column("asr", "%", title="ASR"),
     Column("asr_max", "%", title="ASR max"),
+    Column("worst_asr", "%", title="worst ASR"),
+    Column("floor", "%"),
+    Column("victim_accuracy", "%", title="on victims"),
+    Column("dpr_of_all", "%", title="DPR of all"),
     Column("tpr", "%", title="TPR"),
     Column("fpr", "%", title="FPR"),
     Column("seconds", "s"),
 )
-"""Means over the last ten evaluated rounds, the highest ASR of those, share of the attackers' and
-of the honest updates refused, seconds of all rounds."""
+"""Means over the last ten evaluated rounds, the highest ASR of those, the highest of all rounds with
+acceptable MTA, ASR of the run without attack, mean accuracy on the clean victims, share of all samples
+of the malicious clients that is poisoned, share of the attackers' and of the honest updates refused,
+seconds of all rounds."""
 
 _FIRST = ("name", "defense", "attack", "seed")
 _LAST = ("state", "hash", "path")
@@ -52,6 +59,8 @@ class Run:
     """The fixed columns of the table, which every run has."""
     fields: Mapping[str, object]
     """Its whole configuration, by dotted path."""
+    config: Mapping[str, object] = field(default_factory=dict[str, object])
+    """The same, as nested tables."""
 
     @property
     def finished(self) -> bool:
@@ -67,6 +76,8 @@ class Run:
 def collect(folders: Sequence[Path]) -> list[Run]:
     """Read all runs in and below these folders, by path; a run in two of them counts once.
 
+    The floor of an attack is taken from its attack-free twin among them.
+
     Raises
     ------
     ConfigError
@@ -81,7 +92,17 @@ def collect(folders: Sequence[Path]) -> list[Run]:
             if "config.json" in files and not _TRACES.isdisjoint(files):
                 paths.setdefault(Path(parent).resolve(), Path(parent))
                 below.clear()
-    return [read_row(path) for path in paths.values()]
+    runs = [read_row(path) for path in paths.values()]
+    found = floors([Judged(run.config, _asr(run)) for run in runs])
+    return [
+        replace(run, facts={**run.facts, "floor": floor})
+        for run, floor in zip(runs, found, strict=True)
+    ]
+
+
+def _asr(run: Run) -> float | None:
+    asr = run.facts["asr"]
+    return asr if run.finished and isinstance(asr, float) else None
 
 
 def read_row(path: Path) -> Run:
@@ -97,6 +118,10 @@ def read_row(path: Path) -> Run:
         "mta": number(mta, "last10"),
         "asr": number(asr, "last10"),
         "asr_max": number(asr, "max_last10"),
+        "worst_asr": number(mapping(summary.get("consistency")), "worst_asr"),
+        "floor": None,
+        "victim_accuracy": number(mapping(summary.get("victim_accuracy")), "last10"),
+        "dpr_of_all": number(mapping(summary.get("dpr")), "of_all"),
         "tpr": number(detection, "tpr"),
         "fpr": number(detection, "fpr"),
         "seconds": number(seconds, "total"),
@@ -104,7 +129,7 @@ def read_row(path: Path) -> Run:
         "hash": text(summary, "config_hash") or (resolve.fingerprint(config) if config else None),
         "path": str(path),
     }
-    return Run(path, facts, dict(flatten(config)))
+    return Run(path, facts, dict(flatten(config)), config)
 
 
 def select(runs: Sequence[Run], where: Where) -> list[Run]:

@@ -26,7 +26,9 @@ def test_a_folder_has_page_tables_and_figures(runs, tmp_path, capsys):
     out = tmp_path / "report"
     assert main(["report", *map(str, runs), "--out", str(out), "--against", "undefended"]) == 0
     tables = [
-        f"tables/{n}.{end}" for n in ("asr", "mta", "results") for end in ("csv", "md", "tex")
+        f"tables/{n}.{end}"
+        for n in ("asr", "mta", "results", "worst_asr")
+        for end in ("csv", "md", "tex")
     ]
     figures = [f"figures/{n}.{end}" for n in ("asr", "mta", "roc") for end in ("pdf", "png")]
     assert names(out) == sorted(["index.html", *tables, *figures])
@@ -53,7 +55,7 @@ def test_without_matplotlib_all_the_rest_is_written_and_one_sentence_says_so(
     monkeypatch.setattr(paper_figures, "find_spec", lambda name: None)
     out = tmp_path / "report"
     assert main(["report", *map(str, runs), "--out", str(out)]) == 0
-    assert len(names(out)) == 1 + 9
+    assert len(names(out)) == 1 + 12
     said = capsys.readouterr().err.replace("\n", " ")
     assert "pip install -e '.[figures]'" in said
     assert main(["report", *map(str, runs), "--out", str(out), "--no-figures"]) == 0

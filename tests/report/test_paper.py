@@ -154,12 +154,12 @@ def test_two_seeds_get_no_mark_and_the_note_says_so(entries):
 def test_the_latex_is_whole_escaped_and_as_wide_as_it_says(entries):
     text = latex(TableRequest().table(entries), "results")
     columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1]
-    assert columns == "lrrrr"
+    assert columns == "lrrrrrr"
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
     lines = [line for line in body.splitlines() if line.endswith(r"\\")]
     for line in lines:
         spans = [int(n) for n in re.findall(r"\\multicolumn\{(\d+)\}", line)]
-        assert line.count("&") + 1 + sum(n - 1 for n in spans) == 5, line
+        assert line.count("&") + 1 + sum(n - 1 for n in spans) == 7, line
     for environment in ("table", "tabular"):
         assert text.count(rf"\begin{{{environment}}}") == text.count(rf"\end{{{environment}}}") == 1
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
@@ -167,14 +167,14 @@ def test_the_latex_is_whole_escaped_and_as_wide_as_it_says(entries):
     for special in "_%#":
         assert not re.search(rf"(?<!\\){special}", prose), special
     assert r"dba\_like" in text
-    assert r"\cmidrule(lr){2-3} \cmidrule(lr){4-5}" in text
+    assert r"\cmidrule(lr){2-4} \cmidrule(lr){5-7}" in text
     assert r"60.0 $\pm$ 10.0\rlap{$^{\dagger}$}" in text
     assert r"\textbf{20.0} $\pm$ \phantom{0}9.5" in text  # digits below digits
 
 
 def test_the_csv_has_every_cell_unrounded(entries):
     rows = list(csv.DictReader(io.StringIO(to_csv(TableRequest().table(entries)))))
-    assert len(rows) == 2 * 2 * 2
+    assert len(rows) == 2 * 2 * 3
     found = {(r["defense"], r["attack"]): r for r in rows if r["metric"] == "asr"}
     for key, values in ASR.items():
         row = found[key]
@@ -200,7 +200,7 @@ def test_any_fields_can_be_rows_and_columns(make_recorded):
     whole = TableRequest(["DPR"], ["number_of_malicious_clients", "defense"]).table(entries)
     assert whole.rows == (("0.25",), ("0.5",))  # numbers by size
     assert [words for words, _ in whole.spans()[0]] == ["malicious 2", "malicious 4"]
-    assert [len(cells) for cells in whole.cells] == [8, 8]
+    assert [len(cells) for cells in whole.cells] == [12, 12]
     rest = TableRequest(rows=["client.attack.DPR"]).table(entries)
     assert [axis.path for axis in rest.layout.columns] == [
         "defense",
@@ -225,3 +225,32 @@ def test_unfinished_runs_are_in_no_cell_and_counted(make_recorded):
     nothing = TableRequest().table(make_entries([read_run(runs[1])]))
     assert (nothing.rows, nothing.columns) == ((), ())
     assert markdown(nothing) == "No run is finished.\n"
+
+
+def test_the_worst_round_of_acceptable_accuracy_has_a_column_and_the_floor_is_noted(
+    make_recorded,
+):
+    """By hand: MTA 20, 80, 85, 90 %, so that rounds from 81 % on count: ASR 30, not 99 or 60."""
+    attacked, clean = make_recorded("attacked", rounds=4), make_recorded("clean", rounds=4)
+    for path, asrs in ((attacked, (0.99, 0.6, 0.3, 0.1)), (clean, (0.5, 0.02, 0.02, 0.02))):
+        lines = [json.loads(line) for line in (path / "rounds.jsonl").read_text().splitlines()]
+        for line, mta, asr in zip(lines, (0.2, 0.8, 0.85, 0.9), asrs, strict=True):
+            line |= {"mta": mta, "asr": asr}
+        (path / "rounds.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        summary = json.loads((path / "summary.json").read_text())
+        summary["asr"] = {"last10": sum(asrs) / 4}
+        (path / "summary.json").write_text(json.dumps(summary))
+    config = json.loads((clean / "config.json").read_text())
+    config["client"]["attack"]["participation_strategy"] = "never"
+    (clean / "config.json").write_text(json.dumps(config))
+    summary = json.loads((clean / "summary.json").read_text())
+    (clean / "summary.json").write_text(json.dumps({**summary, "attack": None}))
+    entries = make_entries([read_run(attacked), read_run(clean)])
+    assert [each.run.attack for each in entries] == ["badnets", "none"]
+    assert [each.outcome.worst_asr for each in entries] == [0.3, 0.02]
+    assert [each.outcome.floor for each in entries] == [pytest.approx(0.14), None]
+    table = TableRequest(columns=["attack"]).table(entries)
+    assert "| 30.0 |" in markdown(table)
+    assert "Without attack the ASR of these runs is 14.0." in table.note()
+    assert "at least 90 % of the run's last" in table.note()
+    assert "worst ASR (\\%)" in latex(table, "x")

@@ -72,6 +72,10 @@ def test_a_real_run_is_a_row_that_says_what_its_summary_says(experiment_of, tmp_
         "mta": summary["mta"]["last10"],
         "asr": summary["asr"]["last10"],
         "asr_max": summary["asr"]["max_last10"],
+        "worst_asr": summary["consistency"]["worst_asr"],
+        "floor": None,
+        "victim_accuracy": summary["victim_accuracy"]["last10"],
+        "dpr_of_all": summary["dpr"]["of_all"],
         "tpr": summary["detection"]["tpr"],
         "fpr": summary["detection"]["fpr"],
         "seconds": summary["seconds"]["total"],
@@ -105,7 +109,8 @@ def test_the_columns_are_those_in_which_runs_differ(keep, tmp_path):
     names = [column.name for column in table(collect([tmp_path])).columns]
     assert names == [
         *("name", "defense", "attack", "seed", "lr"),
-        *("mta", "asr", "asr_max", "tpr", "fpr", "seconds", "state", "hash", "path"),
+        *("mta", "asr", "asr_max", "worst_asr", "floor", "victim_accuracy", "dpr_of_all"),
+        *("tpr", "fpr", "seconds", "state", "hash", "path"),
     ]
 
 
@@ -113,7 +118,7 @@ def test_fields_that_come_with_one_defense_alone_are_no_difference(keep, tmp_pat
     keep("a", DROP)
     keep("b", MEDIAN)
     keep("c", {"client.attack": None})
-    assert len(table(collect([tmp_path])).columns) == 13
+    assert len(table(collect([tmp_path])).columns) == 17
     keep("d", {"server.defense": {"type": "drop", "defense_args": {"K": 3}}})
     found = rows(table(collect([tmp_path])))
     assert [row["K"] for row in found][1:] == [None, None, 3]
