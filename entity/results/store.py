@@ -35,10 +35,10 @@ MEASURED = (
     Column("fpr", "%", title="FPR"),
     Column("seconds", "s"),
 )
-"""Means over the last ten evaluated rounds, the highest ASR of those, the highest of all rounds with
-acceptable MTA, ASR of the run without attack, mean accuracy on the clean victims, share of all samples
-of the malicious clients that is poisoned, share of the attackers' and of the honest updates refused,
-seconds of all rounds."""
+"""Means over the last ten evaluated rounds, the highest ASR of those, the highest of all rounds of
+acceptable MTA (`record.consistency`), the ASR without attack (`floor`), mean accuracy on the clean
+victims, share of all samples of the malicious clients that is poisoned, shares of the attackers'
+and of the honest updates refused, seconds of all rounds."""
 
 _FIRST = ("name", "defense", "attack", "seed")
 _LAST = ("state", "hash", "path")
