@@ -11,6 +11,7 @@ import torch
 from entity.client import Broadcast
 from entity.config.fields import ExperimentConfig
 from entity.engine import Engine, check_engine, cores, open_engine
+from entity.engine.main_module import refuse_second_start
 from entity.federation import select
 from entity.layout import ModelState
 from entity.record.checkpoint import Snapshot
@@ -71,7 +72,10 @@ def run(
     ConfigError
         If the data or a tracker's package is missing, or the folder cannot be used; nothing is
         left behind then.
+    CannotGoOn
+        If the disk is full, or all workers died; the run can go on with `resume`.
     """
+    refuse_second_start()
     folder = None if folder is None else Path(folder)
     if resume:
         config = continued(config, folder)

@@ -5,6 +5,7 @@ import logging
 import math
 from pathlib import Path
 from statistics import fmean
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,10 +17,13 @@ from entity.dataset import DATASETS
 from entity.defenses import DEFENSES, Undefended
 from entity.engine import Inline
 from entity.experiment import run
+from entity.report.runs import read_run
+from entity.results.watch import refused_of
 from entity.seeding import Seeds
 from entity.server import Needs
 from entity.setup import resolve
 from entity.setup.assembly import recruit
+from entity.trackers.process import numbers_of
 
 LINE = {
     *("round", "mta", "asr", "n_selected", "n_malicious", "accepted", "refused", "reasons"),
@@ -385,3 +389,51 @@ def test_while_it_runs_the_summary_says_running(experiment, tmp_path):
         ),
     )
     assert states == ["running", "running"]
+
+
+class Loses(Inline):
+    """Loses one client of every round, as the pool does whose worker died twice."""
+
+    lost: ClassVar[list[int]] = []
+
+    def run(self, broadcast, client_ids, deliver):
+        gone = min(self.roster.malicious.intersection(client_ids), default=client_ids[0])
+        self.lost.append(gone)
+        super().run(
+            broadcast,
+            client_ids,
+            lambda row: None if client_ids[row] == gone else deliver(row),
+        )
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_client_whose_worker_died_is_refused_in_no_statistic(
+    experiment, tmp_path, monkeypatch, streaming
+):
+    """One of two attackers is lost in each round, and the other is accepted: the TPR is 0."""
+    monkeypatch.setattr(loop, "open_engine", Loses)
+    Loses.lost = []
+    both = {"federation.round_size": 4, "federation.number_of_malicious_clients": 2}
+    result = run(experiment({**both, "settings.streaming": streaming}), tmp_path)
+    for line, lost in zip(result.rounds, Loses.lost, strict=True):
+        assert line["lost"] == [lost]
+        for name in ("selected", "malicious", "accepted", "refused"):
+            assert lost not in line[name]
+        assert not {str(lost), lost} & {*line["weights"], *line["reasons"], *line["scores"]}
+        assert (line["n_selected"], line["n_malicious"]) == (3, 1)
+        assert sum(line["weights"].values()) == pytest.approx(1)
+        assert "gate_refused" not in line["diagnostics"]
+    summary = result.summary
+    assert (summary["refusals"], summary["lost"]) == (0, 2)
+    assert (summary["detection"]["tpr"], summary["detection"]["fpr"]) == (0, 0)
+    entry = read_run(tmp_path)
+    assert sum(len(each.selected) for each in entry.rounds) == 6
+    assert not any(each.refused for each in entry.rounds)
+    assert refused_of(result.rounds[0], 40) == "0"
+    assert numbers_of(result.rounds[0])["selected"] == 3
+
+
+def test_a_round_without_a_loss_says_nothing_of_losses(experiment):
+    result = run(experiment())
+    assert not any("lost" in line for line in result.rounds)
+    assert result.summary["lost"] == 0

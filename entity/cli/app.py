@@ -24,7 +24,7 @@ from entity.cli.results import add_results_command
 from entity.cli.run import add_run_command
 from entity.cli.sweep import add_sweep_command
 from entity.cli.watch import add_watch_command
-from entity.config.schema import ConfigError
+from entity.config.schema import CannotGoOn, ConfigError
 from entity.engine.allocator import keep_pages
 from entity.setup.overrides import BadFieldName
 
@@ -47,7 +47,8 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0, 2 for bad input, 130 for Ctrl-C, 143 for SIGTERM.
+    0, 1 for what ends a command though its input is right (a full disk), 2 for bad input, 130 for
+    Ctrl-C, 143 for SIGTERM.
     """
     handler = RichHandler(console=console.err, show_time=False, show_path=False, show_level=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
@@ -63,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = error.as_option if isinstance(error, BadFieldName) else error
         console.warn(str(said), style="red")
         return 2
+    except CannotGoOn as error:
+        console.warn(str(error), style="red")
+        return 1
     except KeyboardInterrupt as stop:
         console.warn("stopped; the finished rounds are kept.")
         return 143 if isinstance(stop, _Terminated) else 130

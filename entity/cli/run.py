@@ -15,7 +15,7 @@ from entity.cli.options import CONFIG_HELP, configured
 from entity.cli.progress import Display, percent
 from entity.cli.refusals import run_folder
 from entity.config.fields import ExperimentConfig
-from entity.config.schema import ConfigError
+from entity.config.schema import CannotGoOn, ConfigError
 from entity.experiment import Result, run
 from entity.record.json_fields import mapping, number
 from entity.record.json_files import finite
@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
     quiet = options.quiet or not config.settings.verbose
     try:
         result = run_shown(config, folder, config.server.defense.type, quiet=quiet, **how)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, CannotGoOn):
         if (folder / "config.json").exists():
             console.note(f"To go on: drop run --resume {shlex.quote(str(folder))}")
         raise

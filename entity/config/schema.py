@@ -37,13 +37,25 @@ class ConfigError(ValueError):
     """
 
     def __init__(self, text: str) -> None:
-        # Names that a file brings along may hold line ends, and halves of characters.
-        super().__init__(
-            "".join(
-                letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-                for letter in text
-            )
-        )
+        super().__init__(_one_line(text))
+
+
+class CannotGoOn(RuntimeError):
+    """What ends a run or a command though its settings are right: a full disk, dead workers.
+
+    Its text is one sentence for the user, on one line.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(_one_line(text))
+
+
+def _one_line(text: str) -> str:
+    """Escape the line ends and halves of characters that names from a file may hold."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from entity.client import Broadcast
+from entity.config.schema import CannotGoOn
 from entity.layout import ModelState
 from entity.setup.roster import Roster
 from entity.updates import Updates
@@ -17,6 +18,10 @@ Accept = Callable[[int, ModelState], None]
 
 ClientMemory = dict[str, Tensor]
 """What a client keeps from round to round."""
+
+
+class NoWorkers(CannotGoOn):
+    """Worker processes do not start, or all those of a round died."""
 
 
 class Engine(ABC):
@@ -54,10 +59,18 @@ class Engine(ABC):
     def train(self, broadcast: Broadcast, client_ids: tuple[int, ...]) -> Updates:
         """Return the clients' updates, in the order of `client_ids`.
 
-        The matrix belongs to the engine and is overwritten in the next round.
+        A client whose worker was lost, and lost again, has none. The matrix belongs to the engine
+        and is overwritten in the next round.
+
+        Raises
+        ------
+        NoWorkers
+            If no client has an update.
         """
-        self.run(broadcast, client_ids, lambda row: None)
-        return self.roster.updates(broadcast, client_ids, self.weights, self.buffers)
+        trained: list[int] = []
+        self.run(broadcast, client_ids, trained.append)
+        updates = self.roster.updates(broadcast, client_ids, self.weights, self.buffers)
+        return updates.select(trained)
 
     def stream(self, broadcast: Broadcast, client_ids: tuple[int, ...], accept: Accept) -> None:
         """Give the clients' models to `accept` one by one, and keep none.
@@ -69,7 +82,13 @@ class Engine(ABC):
         client_ids
             Who trains.
         accept
-            Called with the row and the model of each client, in the order of `client_ids`.
+            Called with the row and the model of each client, in the order of `client_ids`; not
+            with those of clients whose workers were lost.
+
+        Raises
+        ------
+        NoWorkers
+            If no client has a model.
         """
         self.run(broadcast, client_ids, lambda row: accept(row, self.out(row)))
 
@@ -90,8 +109,9 @@ class Engine(ABC):
         client_ids
             Who trains, by row of the round.
         deliver
-            Called with each row, from 0 up, once its model is there. The next row that shares its
-            place in the matrix is trained only afterwards.
+            Called with each row, from 0 up, once its model is there; rows of clients whose workers
+            were lost are left out. The next row that shares a row's place in the matrix is trained
+            only afterwards.
         """
 
     @abstractmethod

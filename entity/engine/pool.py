@@ -1,33 +1,43 @@
 """Local training in worker processes that live as long as the experiment.
 
 Each worker has one thread, which on a CPU beats one process with many. Weights pass through
-shared memory: a round moves no model through a pipe. A worker that dies is replaced and its
-client is tried once more; should that fail too, the client's row is NaN, which the server's gate
-refuses, and the round goes on.
+shared memory: a round moves no model through a pipe. A worker that dies at work is replaced and
+its client is tried once more; should that fail too, the client is missing from the round. One that
+dies before it could begin is not replaced.
 """
 
 import contextlib
+import logging
 import signal
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Self, cast
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, multiprocessing
 
 from entity.client import Broadcast
-from entity.client.poison import TriggerMemory
 from entity.engine.allocator import keep_pages
-from entity.engine.contract import ClientMemory
+from entity.engine.contract import NoWorkers
 from entity.engine.local_training import LocalTrainer
+from entity.engine.main_module import GUARD
 from entity.engine.schedule import Schedule, Task
 from entity.engine.worker_engine import WorkerEngine
 from entity.layout import ModelState
 from entity.setup.roster import Roster
+
+log = logging.getLogger("entity")
+
+_READY = "ready"
+"""What a worker says before its first task."""
+
+_SHM = Path("/dev/shm")
 
 
 @dataclass(frozen=True)
@@ -49,8 +59,8 @@ class _Request:
     row: int
     """Row of the shared matrix that the model is written into."""
     has_previous: bool
-    memory: ClientMemory
-    trigger: TriggerMemory
+    memory: "_Arrays"
+    trigger: "_Arrays"
 
 
 @dataclass
@@ -58,6 +68,7 @@ class _Worker:
     process: SpawnProcess
     pipe: "Connection[Any, Any]"
     task: Task | None = None
+    ready: bool = False
 
 
 class Pool(WorkerEngine):
@@ -65,20 +76,49 @@ class Pool(WorkerEngine):
 
     def __init__(self, roster: Roster, workers: int) -> None:
         super().__init__(roster, workers)
-        spec = roster.spec
-        self._shared = _SharedModels(
-            ModelState(
-                torch.zeros(spec.num_parameters).share_memory_(),
-                torch.zeros(spec.num_buffers).share_memory_(),
-            ),
-            torch.zeros(spec.num_parameters).share_memory_(),
-            self.weights.share_memory_(),
-            self.buffers.share_memory_(),
-        )
-        roster.images.share_memory()
-        roster.shares.share_memory()
+        self._shared = self._share_memory()
+        self._died = ""
         rows = roster.config.federation.round_size
         self._workers = [self._start() for _ in range(min(workers, rows))]
+
+    def _share_memory(self) -> _SharedModels:
+        spec = self.roster.spec
+        try:
+            self.roster.images.share_memory()
+            self.roster.shares.share_memory()
+            return _SharedModels(
+                ModelState(
+                    torch.zeros(spec.num_parameters).share_memory_(),
+                    torch.zeros(spec.num_buffers).share_memory_(),
+                ),
+                torch.zeros(spec.num_parameters).share_memory_(),
+                self.weights.share_memory_(),
+                self.buffers.share_memory_(),
+            )
+        except (RuntimeError, OSError) as error:  # torch raises RuntimeError for a full /dev/shm
+            needed = sum(each.nbytes for each in (self.weights, self.buffers)) / 2**20
+            said = " ".join(str(error).split())[-200:]
+            raise NoWorkers(
+                f"{_SHM} is too small to share {needed:,.0f} MB of models with workers ({said}); "
+                "give a container more with docker run --shm-size, or use settings.engine = inline "
+                "(--engine inline)."
+            ) from error
+
+    def started(self) -> Self:
+        """Wait until a worker is ready, and return this pool.
+
+        Raises
+        ------
+        NoWorkers
+            If all died before.
+        """
+        try:
+            while not any(worker.ready for worker in self._workers):
+                self._hear(Schedule((), (), self.memory))
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     @property
     def processes(self) -> list[SpawnProcess]:
@@ -94,20 +134,45 @@ class Pool(WorkerEngine):
             shared.previous.copy_(broadcast.previous)
         while not schedule.done:
             for worker in self._workers:
-                if worker.task is None and (task := schedule.take()) is not None:
+                if worker.task is None and worker.ready and (task := schedule.take()) is not None:
                     worker.task = task
                     with contextlib.suppress(BrokenPipeError):  # seen to be dead just below
                         worker.pipe.send(self._request(broadcast, task))
-            busy = [worker for worker in self._workers if worker.task]
-            ready = wait([w.pipe for w in busy] + [w.process.sentinel for w in busy])
-            for worker in busy:
-                assert worker.task is not None
-                if worker.pipe in ready and (answer := _receive(worker.pipe)) is not None:
-                    schedule.complete(worker.task, answer)
-                    worker.task = None
-                elif worker.pipe in ready or worker.process.sentinel in ready:
-                    task, code = worker.task, self._replace(worker)
-                    schedule.lost(task, "worker", f"exit {code}", self.invalidate)
+            self._hear(schedule)
+
+    def _hear(self, schedule: Schedule) -> None:
+        """Wait until a worker says something or dies, of those that train or get ready."""
+        heard = [worker for worker in self._workers if worker.task or not worker.ready]
+        if not heard:
+            raise NoWorkers(
+                f"no worker process starts here ({self._died}); a script that starts a run must do "
+                f"so under `{GUARD}`, or with settings.engine = inline."
+            )
+        ready = wait([w.pipe for w in heard] + [w.process.sentinel for w in heard])
+        for worker in heard:
+            if worker.pipe in ready and (answer := _receive(worker.pipe)) is not None:
+                self._answered(worker, answer, schedule)
+            elif worker.pipe in ready or worker.process.sentinel in ready:
+                self._bury(worker, schedule)
+
+    def _answered(self, worker: _Worker, answer: "_Arrays | str", schedule: Schedule) -> None:
+        if not worker.ready:
+            worker.ready = True
+            return
+        assert worker.task is not None
+        schedule.complete(worker.task, answer if isinstance(answer, str) else _tensors(answer))
+        worker.task = None
+
+    def _bury(self, worker: _Worker, schedule: Schedule) -> None:
+        """Replace a worker that died at its task; one that never got ready would die again."""
+        worker.process.join()
+        self._died, place = f"exit {worker.process.exitcode}", self._workers.index(worker)
+        if worker.task is not None:
+            self._workers[place] = self._start()
+            schedule.lost(worker.task, "worker", self._died)
+        else:
+            del self._workers[place]
+            log.warning("a worker died as it started (%s)", self._died)
 
     def _request(self, broadcast: Broadcast, task: Task) -> _Request:
         return _Request(
@@ -115,17 +180,9 @@ class Pool(WorkerEngine):
             task.client,
             task.row % self.rows,
             broadcast.previous is not None,
-            self.memory.get(task.client, {}),
-            broadcast.trigger,
+            _arrays(self.memory.get(task.client, {})),
+            _arrays(broadcast.trigger),
         )
-
-    def _replace(self, worker: _Worker) -> int | None:
-        """Start a worker in place of a dead one, and return the dead one's exit code."""
-        worker.process.join()
-        code = worker.process.exitcode
-        fresh = self._start()
-        worker.process, worker.pipe, worker.task = fresh.process, fresh.pipe, None
-        return code
 
     def _start(self) -> _Worker:
         context = multiprocessing.get_context("spawn")
@@ -150,7 +207,19 @@ class Pool(WorkerEngine):
                 worker.process.join()
 
 
-def _receive(pipe: "Connection[Any, Any]") -> "dict[str, Tensor] | str | None":
+_Arrays = dict[str, NDArray[Any]]
+"""Tensors that go through a pipe: as such, each would take a file of shared memory."""
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> _Arrays:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _tensors(arrays: _Arrays) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def _receive(pipe: "Connection[Any, Any]") -> "_Arrays | str | None":
     try:
         return pipe.recv()
     except (EOFError, OSError):
@@ -162,17 +231,19 @@ def _work(roster: Roster, shared: _SharedModels, pipe: "Connection[Any, Any]") -
     keep_pages()
     trainer = LocalTrainer(roster)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        pipe.send(_READY)
         while True:
             request: _Request = pipe.recv()
             broadcast = Broadcast(
                 request.round,
                 shared.sent,
                 shared.previous if request.has_previous else None,
-                request.trigger,
+                _tensors(request.trigger),
             )
             out = ModelState(shared.weights[request.row], shared.buffers[request.row])
             try:
-                answer = trainer.train(broadcast, request.client, out, request.memory)
+                memory = _tensors(request.memory)
+                answer = _arrays(trainer.train(broadcast, request.client, out, memory))
             except Exception:
                 answer = traceback.format_exc()
             pipe.send(answer)

@@ -178,7 +178,7 @@ class RayActors(WorkerEngine):
         except self._lost:
             self._replace(worker)
             if task is not None:
-                schedule.lost(task, "actor", f"on {worker.node}", self.invalidate)
+                schedule.lost(task, "actor", f"on {worker.node}")
             return
         worker.task = worker.answer = None
         if isinstance(reply, _Ready):

@@ -35,7 +35,8 @@ class Schedule:
     memory
         The engine's; a client's answer is stored there.
     deliver
-        Called with each row, from 0 up, as soon as it and all rows before it are completed.
+        Called with each row, from 0 up, as soon as it and all rows before it are completed; not
+        with those of clients that were lost.
     window
         Rows that may be begun, but not delivered: where a matrix has fewer rows than the round.
         A window smaller than the round needs rows that begin in their order. None sets no bound.
@@ -66,12 +67,18 @@ class Schedule:
         self._window = self._rows if window is None else window
         self._retried: set[int] = set()
         self._completed: set[int] = set()
+        self._lost: set[int] = set()
         self._delivered = 0
 
     @property
     def done(self) -> bool:
         """Whether all clients are done."""
         return self._delivered == self._rows
+
+    @property
+    def all_lost(self) -> bool:
+        """Whether no client has a model."""
+        return len(self._lost) == self._rows
 
     def take(self) -> Task | None:
         """Return the next task; None if none is waiting, or its row of the matrix is in use."""
@@ -93,10 +100,11 @@ class Schedule:
             self._memory[task.client] = answer
         self._finish(task)
 
-    def lost(self, task: Task, worker: str, why: str, invalidate: Callable[[int], None]) -> None:
+    def lost(self, task: Task, worker: str, why: str) -> None:
         """Let a client whose worker died try once more, and only once.
 
-        The second time it is this client that fails, not the round.
+        The second time it is this client that is missing from the round, as one is whose
+        connection is lost; nobody has judged it.
 
         Parameters
         ----------
@@ -104,12 +112,13 @@ class Schedule:
             What the worker was doing.
         worker, why
             The kind of worker and the circumstances, for the log.
-        invalidate
-            Fills the row of a client that has failed with what the server's gate refuses.
         """
         if task.row in self._retried:
-            log.warning("client %s: its %s died again (%s); refused", task.client, worker, why)
-            invalidate(task.row)
+            log.warning(
+                "client %s: its %s died again (%s); it is missing from this round",
+                *(task.client, worker, why),
+            )
+            self._lost.add(task.row)
             self._finish(task)
             return
         log.warning("client %s: its %s died (%s); trying once more", task.client, worker, why)
@@ -119,7 +128,8 @@ class Schedule:
     def _finish(self, task: Task) -> None:
         self._completed.add(task.row)
         while self._delivered in self._completed:
-            self._deliver(self._delivered)
+            if self._delivered not in self._lost:
+                self._deliver(self._delivered)
             self._delivered += 1
 
 

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable
 
 from entity.client import Broadcast
-from entity.engine.contract import Engine
+from entity.engine.contract import Engine, NoWorkers
 from entity.engine.schedule import Schedule, largest_first
 from entity.setup.roster import Roster
 
@@ -21,16 +21,23 @@ class WorkerEngine(Engine):
         """Share the clients out to the workers, the largest data sets first.
 
         Where the matrix has fewer rows than the round, clients begin in the order of their rows.
+
+        Raises
+        ------
+        NoWorkers
+            If the worker of every client died, twice.
         """
         fits = len(client_ids) <= self.rows
         sizes = self.roster.num_samples(client_ids)
         order = largest_first(sizes) if fits else range(len(client_ids))
         schedule = Schedule(client_ids, order, self.memory, deliver, self.rows)
         self.carry_out(broadcast, schedule)
-
-    def invalidate(self, row: int) -> None:
-        """Fill a row with NaN, which the server's gate refuses."""
-        self.out(row).weights.fill_(float("nan"))
+        if schedule.all_lost:
+            raise NoWorkers(
+                f"round {broadcast.round}: the workers of all {len(client_ids)} clients died, "
+                "twice each; where memory is short, fewer workers (settings.workers) or "
+                "settings.engine = inline need less."
+            )
 
     @abstractmethod
     def carry_out(self, broadcast: Broadcast, schedule: Schedule) -> None:

@@ -16,7 +16,7 @@ class Round:
 
     number: int
     selected: tuple[int, ...]
-    """Clients that trained, in increasing order."""
+    """Clients that were asked to train, in increasing order."""
     poisoned: frozenset[int]
     """Those of them that poisoned in this round."""
     answer: Aggregation
@@ -26,18 +26,26 @@ class Round:
     """Time by phase: `train`, `aggregate` and, where it was evaluated, `evaluate`."""
 
     def line(self) -> dict[str, Any]:
-        """Return the round's line of `rounds.jsonl`."""
+        """Return the round's line of `rounds.jsonl`.
+
+        Clients whose workers died are `lost`, and stand nowhere else: nobody has judged them.
+        """
         scores, verdicts = self.scores, self.answer.verdicts
+        judged = {verdict.client for verdict in verdicts}
+        trained = [client for client in self.selected if client in judged]
+        poisoned = sorted(self.poisoned & judged)
+        lost = [client for client in self.selected if client not in judged]
         phases = {f"aggregate_{phase}": value for phase, value in self.answer.seconds.items()}
         return {
             "round": self.number,
             "mta": scores.get("mta", math.nan),
             "asr": scores.get("asr", math.nan),
             "metrics": {name: scores[name] for name in scores if name not in ("mta", "asr")},
-            "n_selected": len(self.selected),
-            "n_malicious": len(self.poisoned),
-            "selected": list(self.selected),
-            "malicious": sorted(self.poisoned),
+            "n_selected": len(trained),
+            "n_malicious": len(poisoned),
+            "selected": trained,
+            "malicious": poisoned,
+            **({"lost": lost} if lost else {}),
             "accepted": [verdict.client for verdict in verdicts if verdict.accepted],
             "refused": [verdict.client for verdict in verdicts if not verdict.accepted],
             "reasons": {verdict.client: verdict.reason for verdict in verdicts if verdict.reason},

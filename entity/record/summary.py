@@ -76,6 +76,7 @@ def summarise(
             "f1": detection.f1,
         },
         "refusals": detection.true_positives + detection.false_positives,
+        "lost": sum(len(line.get("lost", ())) for line in rounds),
         "seconds": {**seconds, "total": round(total, 3)},
         "peak_memory_mb": max(peak_memory_mb(), before.get("peak_memory_mb", 0)),
         "worker_peak_memory_mb": max(

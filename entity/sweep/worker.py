@@ -19,7 +19,7 @@ from types import FrameType
 from typing import IO, Any
 
 from entity import experiment
-from entity.config.schema import ConfigError
+from entity.config.schema import CannotGoOn, ConfigError
 from entity.engine.allocator import keep_pages
 from entity.record.json_files import write_json
 from entity.setup import resolve
@@ -43,10 +43,13 @@ def main() -> int:
     except KeyboardInterrupt:
         return STOPPED
     except ConfigError as error:
-        reason.write_text(f"{error}\n", encoding="utf-8")
+        _note(reason, f"{error}\n")
         return REFUSED
+    except CannotGoOn as error:
+        _note(reason, f"{error}\n")
+        return FAILED
     except Exception:
-        reason.write_text(traceback.format_exc(), encoding="utf-8")
+        _note(reason, traceback.format_exc())
         return FAILED
     return 0
 
@@ -64,6 +67,14 @@ def _run(job: Mapping[str, Any], folder: Path, events: IO[str]) -> None:
         events.write(f"{line['round']}\n")
 
     experiment.run(config, folder, on_round=tell, overwrite=not job["resume"], resume=job["resume"])
+
+
+def _note(reason: Path, text: str) -> None:
+    """Write why the cell failed; where that cannot be written it goes into the output."""
+    try:
+        reason.write_text(text, encoding="utf-8")
+    except OSError:  # a full disk
+        sys.stderr.write(text)
 
 
 def _end_with_parent() -> None:

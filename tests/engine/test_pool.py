@@ -13,7 +13,7 @@ import torch
 
 from entity.client import Broadcast
 from entity.defenses import Undefended, UndefendedArgs
-from entity.engine import Inline, Pool
+from entity.engine import Inline, NoWorkers, Pool, open_engine
 from entity.layout import ModelState
 from entity.server import Averaging, Resources, admit
 
@@ -49,6 +49,10 @@ def single(roster, marks):
     with Pool(roster, 1) as pool:
         os.kill(pool.processes[0].pid, signal.SIGINT)  # as Ctrl-C does, while it imports
         yield pool
+
+
+def dies_at_once(*args):
+    os._exit(7)
 
 
 def copy(updates):
@@ -117,7 +121,7 @@ def test_a_client_whose_worker_is_killed_is_tried_again_with_the_same_result(
     assert all(worker.is_alive() for worker in pool.processes)
 
 
-def test_a_client_whose_worker_dies_twice_is_refused_and_the_round_goes_on(
+def test_a_client_whose_worker_dies_twice_is_missing_and_the_round_goes_on(
     roster, odd_clients, state, pool, marks, ids, caplog
 ):
     number = odd_clients.DIES_TWICE
@@ -125,19 +129,70 @@ def test_a_client_whose_worker_dies_twice_is_refused_and_the_round_goes_on(
         pool.memory.clear()
         updates = pool.train(Broadcast(number, state), ids)
     assert len((marks / f"died-{number}").read_text().split()) == 2
-    assert "client 2: its worker died again (exit -9); refused" in caplog.text
-    assert updates.weights[2].isnan().all()
+    assert "client 2: its worker died again (exit -9); it is missing" in caplog.text
+    assert updates.client_ids == (0, 1, 4)
     resources = Resources(
         roster.spec, roster.fresh_model, roster.seeds, (1, 12), 4, Averaging(), roster.recipe
     )
     answer = admit(Undefended(UndefendedArgs(), resources), updates)
-    assert [verdict.accepted for verdict in answer.verdicts] == [True, True, False, True]
-    assert answer.verdicts[2].reason == "nonfinite update"
+    assert [verdict.client for verdict in answer.verdicts if verdict.accepted] == [0, 1, 4]
+    assert len(answer.verdicts) == 3
     assert answer.weights.isfinite().all()
     others = Inline(roster).train(Broadcast(number, state), (0, 1, 4))
-    assert torch.equal(updates.weights[[0, 1, 3]], others.weights)
+    assert torch.equal(updates.weights, others.weights)
+    assert torch.equal(updates.num_samples, others.num_samples)
     again = pool.train(Broadcast(1, state), ids)  # and the next round is whole again
     assert again.weights.isfinite().all()
+
+
+def test_a_round_whose_workers_all_die_ends_with_one_sentence(
+    roster, odd_clients, state, pool, marks
+):
+    pool.memory.clear()
+    with pytest.raises(NoWorkers, match=r"round 11: the workers of all 1 clients died, twice each"):
+        pool.train(Broadcast(odd_clients.DIES_TWICE, state), (2,))
+
+
+def test_streaming_leaves_out_who_was_lost(roster, odd_clients, state, pool, marks, ids):
+    pool.memory.clear()
+    rows = []
+    pool.stream(Broadcast(odd_clients.DIES_TWICE, state), ids, lambda row, model: rows.append(row))
+    assert rows == [0, 1, 3]
+
+
+def test_a_full_dev_shm_is_a_sentence_with_the_mend(roster, monkeypatch):
+    def full(*args):
+        raise RuntimeError("unable to allocate shared memory(shm) for file </t>: No space left on")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(NoWorkers, match=r"/dev/shm is too small .*--shm-size.*--engine inline"):
+        Pool(roster, 2)
+
+
+def test_auto_trains_inline_where_dev_shm_is_full(make_roster, monkeypatch, caplog):
+    def full(*args):
+        raise RuntimeError("No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    roster = make_roster({"settings.engine": "auto", "settings.workers": 2})
+    with caplog.at_level(logging.WARNING, "entity"), open_engine(roster) as engine:
+        assert type(engine) is Inline
+    assert len(caplog.messages) == 1
+    assert "engine auto: one client trains after another, as /dev/shm is too small" in caplog.text
+
+
+def test_what_clients_remember_takes_no_shared_memory(roster, state, pool, ids):
+    """Each tensor that goes through a pipe as such keeps a file of it open, for the whole run."""
+    pool.memory.clear()
+    pool.train(Broadcast(1, state), ids)
+    assert set(pool.memory) == set(ids) - {4}  # the attacker keeps nothing
+    assert not any(kept.is_shared() for memory in pool.memory.values() for kept in memory.values())
+
+
+def test_workers_that_never_start_are_a_sentence_that_names_the_guard(roster, monkeypatch):
+    monkeypatch.setattr("entity.engine.pool._work", dies_at_once)
+    with pytest.raises(NoWorkers, match=r'exit 7.*`if __name__ == "__main__":`, or with .*inline'):
+        Pool(roster, 2).started()
 
 
 def test_an_error_in_a_client_surfaces_with_its_traceback_and_the_pool_can_be_closed(

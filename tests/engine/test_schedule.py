@@ -41,21 +41,30 @@ def test_no_more_rows_are_begun_than_there_are_places():
     assert [schedule.take().row, schedule.take().row] == [2, 3]
 
 
-def test_a_lost_client_is_tried_once_more_and_then_invalidated(caplog):
-    invalid = []
-    schedule = Schedule((0, 9), [0, 1], {})
+def test_a_lost_client_is_tried_once_more_and_then_never_delivered(caplog):
+    delivered = []
+    schedule = Schedule((0, 9), [0, 1], {}, delivered.append)
     task, other = schedule.take(), schedule.take()
     with caplog.at_level(logging.WARNING, "entity"):
-        schedule.lost(other, "worker", "exit 1", invalid.append)
+        schedule.lost(other, "worker", "exit 1")
         assert schedule.take() == other
-        schedule.lost(other, "worker", "exit 2", invalid.append)
-    assert invalid == [1]
+        schedule.lost(other, "worker", "exit 2")
     assert caplog.messages == [
         "client 9: its worker died (exit 1); trying once more",
-        "client 9: its worker died again (exit 2); refused",
+        "client 9: its worker died again (exit 2); it is missing from this round",
     ]
     schedule.complete(task, {})
     assert schedule.done
+    assert delivered == [0]
+    assert not schedule.all_lost
+
+
+def test_a_round_without_any_model_is_known():
+    schedule = Schedule((9,), [0], {})
+    for _ in range(2):
+        schedule.lost(schedule.take(), "worker", "exit 1")
+    assert schedule.done
+    assert schedule.all_lost
 
 
 def test_an_error_is_raised_with_its_traceback():
