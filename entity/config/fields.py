@@ -126,9 +126,10 @@ class ServerConfig:
     """Step from the old global model towards the aggregate; 1 takes the aggregate."""
     weighting: Literal["uniform", "samples"] = "uniform"
     """Weigh accepted clients alike, or by their registered numbers of samples."""
-    bn_policy: Literal["weighted", "keep", "recalibrate", "original"] = "weighted"
-    """BatchNorm statistics: averaged with the clients' weights; left as they were; re-estimated
-    on the server's clean data; or averaged as plain floats with the counters (original's code)."""
+    bn_policy: Literal["auto", "median", "weighted", "keep", "recalibrate", "original"] = "auto"
+    """BatchNorm statistics: the accepted clients' median; averaged with the clients' weights; left
+    as they were; re-estimated on the server's clean data; or averaged as plain floats with the
+    counters (original's code). Auto is the median, and weighted without a robust defense."""
     low_confidence_threshold: Fraction | None = None
     """Reject test predictions with at most this confidence in the conditional metrics."""
     held_out: Whole | None = None

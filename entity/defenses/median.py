@@ -5,9 +5,10 @@ arXiv 1803.01498. Every coordinate of the next model is the median of the client
 fewer than half of them cannot move beyond the others' range.
 
 For even n it is the mean of the two middle values; `torch.median`, which several public codes
-and the original's call, returns the lower one, a bias of every coordinate. Float buffers are
-treated alike, counters take the maximum. The paper has no server rate; `server_lr` steps towards
-the median.
+and the original's call, returns the lower one, a bias of every coordinate. Buffers take their
+median for this and all other rules by coordinates, unless `bn_policy` names another: with
+`weighted`, `recalibrate` and `original` float buffers are treated as weights are. The paper has no
+server rate; `server_lr` steps towards the median.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from entity.layout import ModelState, blocks
-from entity.server.averaging import step
+from entity.server.averaging import step, stepped
 from entity.server.contract import Needs, Server
 from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
@@ -77,7 +78,7 @@ class CoordinateServer(Server[A]):
     """A defense that combines each coordinate on its own."""
 
     def reduce(self, updates: Updates, rule: Rule, rows: Sequence[int] | None = None) -> ModelState:
-        """Move the global model towards a rule's answer, parameters and float buffers alike.
+        """Move the global model towards a rule's answer; with a named policy buffers, too.
 
         Parameters
         ----------
@@ -88,18 +89,22 @@ class CoordinateServer(Server[A]):
         rows
             Clients that take part; None for all.
         """
-        policy, counters = self.resources.averaging, self.resources.spec.counters
         found = by_coordinate(updates.weights, rule, rows)
-        weights = step(updates.global_weights, found, policy.server_lr)
-        if policy.bn_policy == "keep" or updates.buffers.shape[1] == 0:
-            return ModelState(weights, updates.global_buffers.clone())
+        weights = step(updates.global_weights, found, self.resources.averaging.server_lr)
+        return self.finish(ModelState(weights, self._buffers(updates, rule, rows)))
+
+    def _buffers(self, updates: Updates, rule: Rule, rows: Sequence[int] | None) -> Tensor:
+        policy, counters = self.resources.averaging, self.resources.spec.counters
+        used = list(range(len(updates)) if rows is None else rows)
+        if policy.bn_policy in ("median", "keep") or updates.buffers.shape[1] == 0:
+            shares = torch.zeros(len(updates))
+            shares[used] = 1 / len(used)
+            return self.combine_buffers(updates, shares).clone()
         buffers = by_coordinate(updates.buffers, rule, rows)
         if policy.bn_policy == "original":
-            return ModelState(weights, torch.where(counters, buffers.trunc(), buffers))
-        if policy.server_lr <= 1:  # beyond 1 the step could make a variance negative
-            buffers = step(updates.global_buffers, buffers, policy.server_lr)
-        used = updates.buffers if rows is None else updates.buffers[list(rows)]
-        return self.finish(ModelState(weights, torch.where(counters, used.amax(0), buffers)))
+            return torch.where(counters, buffers.trunc(), buffers)
+        highest = updates.buffers[used].amax(0)
+        return torch.where(counters, highest, stepped(updates.global_buffers, buffers, policy))
 
 
 class Median(CoordinateServer[MedianArgs]):

@@ -42,6 +42,7 @@ class RandomAggregation(Server[RandomAggregationArgs]):
     summary = "Random aggregation: the clients' mean with random weights, a sanity baseline"
     paper = "DROP's baseline, 2025, arXiv 2502.07011"
     hyperparameters = RandomAggregationArgs
+    robust = False
 
     @classmethod
     def needs(cls, args: RandomAggregationArgs) -> Needs:

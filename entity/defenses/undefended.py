@@ -28,6 +28,7 @@ class Undefended(StreamingServer[UndefendedArgs]):
     summary = "FedAvg: the mean of all models, no defense"
     paper = "McMahan et al. 2017, arXiv 1602.05629"
     hyperparameters = UndefendedArgs
+    robust = False
 
     def aggregate(self, updates: Updates) -> Aggregation:
         """Average everybody."""

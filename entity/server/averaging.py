@@ -3,6 +3,9 @@
 Weights are averaged alike by all rules. BatchNorm statistics are no trainable parameters, so how
 they are combined is a policy of its own (`Averaging.bn_policy`):
 
+- `median`: the accepted clients' coordinate-wise median, whatever their weights (`buffers.py`),
+  towards which the statistics step as the weights do;
+- `auto`: `median` for defenses that claim to be robust, `weighted` for FedAvg and its like;
 - `weighted`: the clients' mean, towards which the statistics step as the weights do;
 - `keep`: the statistics of the global model stay;
 - `recalibrate`: as `weighted`, then estimated anew from the server's clean data;
@@ -12,18 +15,15 @@ Sizes: n clients, P trainable parameters, B buffer entries. Shares (n,) are conv
 clients; nothing here is called with shares that sum to zero.
 """
 
-import logging
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from entity.layout import ModelState, ParamSpec, blocks
-from entity.seeding import global_stream
+from entity.layout import ModelState, blocks
+from entity.server.buffers import central, moved
 from entity.updates import Updates
-
-log = logging.getLogger("entity")
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,14 @@ class Averaging:
     """η of `global + η (mean - global)`; 1 takes the mean itself."""
     weighting: Literal["uniform", "samples"] = "uniform"
     """Clients count alike, or by their number of samples."""
-    bn_policy: Literal["weighted", "keep", "recalibrate", "original"] = "weighted"
+    bn_policy: Literal["auto", "median", "weighted", "keep", "recalibrate", "original"] = "auto"
     """How BatchNorm statistics are combined."""
+
+    def settled(self, *, robust: bool) -> "Averaging":
+        """Return the policy with `auto` decided, for a defense that claims to be robust or not."""
+        if self.bn_policy != "auto":
+            return self
+        return replace(self, bn_policy="median" if robust else "weighted")
 
 
 def convex_shares(updates: Updates, accepted: Tensor, policy: Averaging) -> Tensor:
@@ -99,14 +105,14 @@ def averaged_scaled(
     weights = step(updates.global_weights, scaled, policy.server_lr)
     if updates.buffers.shape[1] == 0:
         return ModelState(weights, updates.global_buffers)
-    at_most_one = factors.clamp(0, 1).float()[:, None]
-    buffers = updates.global_buffers + at_most_one * (updates.buffers - updates.global_buffers)
-    moved = replace(updates, buffers=torch.where(updates.spec.counters, updates.buffers, buffers))
-    return ModelState(weights, averaged_buffers(moved, shares, policy))
+    buffers = moved(updates.buffers, updates.global_buffers, factors, updates.spec.counters)
+    return ModelState(weights, averaged_buffers(replace(updates, buffers=buffers), shares, policy))
 
 
 def averaged_buffers(updates: Updates, shares: Tensor, policy: Averaging) -> Tensor:
-    """Return the next buffers (B,): the mean by the policy, and the maximum of counters.
+    """Return the next buffers (B,): median or mean by the policy; the global ones of nobody.
+
+    A mean comes with the maximum of counters.
 
     Parameters
     ----------
@@ -117,51 +123,32 @@ def averaged_buffers(updates: Updates, shares: Tensor, policy: Averaging) -> Ten
     policy
         The server's rate and what becomes of BatchNorm statistics.
     """
-    if policy.bn_policy == "keep" or updates.buffers.shape[1] == 0:
+    counters, accepted = updates.spec.counters, shares > 0
+    if policy.bn_policy == "keep" or updates.buffers.shape[1] == 0 or not accepted.any():
         return updates.global_buffers
-    mean = convex(updates.buffers, shares)
-    counters = updates.spec.counters
     if policy.bn_policy == "original":
+        mean = convex(updates.buffers, shares)
         return torch.where(counters, mean.trunc(), mean)
-    if policy.server_lr <= 1:  # beyond 1 the step could make a variance negative
-        mean = step(updates.global_buffers, mean, policy.server_lr)
-    highest = updates.buffers[shares > 0].amax(0)
-    return torch.where(counters, highest, mean)
+    if policy.bn_policy in ("auto", "median"):
+        centre = central(updates.buffers, accepted, counters)
+        counted = centre
+    else:
+        centre = convex(updates.buffers, shares)
+        counted = updates.buffers[accepted].amax(0)
+    return torch.where(counters, counted, stepped(updates.global_buffers, centre, policy))
 
 
-def without_negative_variances(state: ModelState, spec: ParamSpec) -> ModelState:
-    """Return a model whose negative BatchNorm variances are set to 0.
-
-    One client with a negative variance would otherwise make every answer of the model NaN.
-    """
-    negative = spec.variances & (state.buffers < 0)
-    if not negative.any():
-        return state
-    log.warning("%d negative BatchNorm variances set to 0", int(negative.sum()))
-    return state._replace(buffers=state.buffers.masked_fill(negative, 0))
-
-
-def recalibrate(model: nn.Module, x: Tensor, generator: torch.Generator) -> None:
-    """Estimate a model's BatchNorm statistics anew, in place.
+def stepped(start: Tensor, end: Tensor, policy: Averaging) -> Tensor:
+    """Return buffers (B,) after the server's step; beyond rate 1 it could make a variance negative.
 
     Parameters
     ----------
-    model
-        Is left in training mode.
-    x
-        (S, C, H, W) clean images in [-1, 1], on the model's device.
-    generator
-        Dropout draws from it.
+    start, end
+        Buffers (B,).
+    policy
+        The server's rate.
     """
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
-            module.reset_running_stats()
-            module.momentum = None  # a cumulative average over the batches
-    model.train()
-    with torch.no_grad(), global_stream(generator):
-        for batch in x.split(256):
-            if len(batch) > 1:
-                model(batch)
+    return step(start, end, policy.server_lr) if policy.server_lr <= 1 else end
 
 
 def convex(rows: Tensor, shares: Tensor) -> Tensor:

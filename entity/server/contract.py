@@ -6,7 +6,7 @@ malicious. So the same object serves a real federation.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
@@ -21,9 +21,8 @@ from entity.server.averaging import (
     averaged_buffers,
     averaged_scaled,
     convex_shares,
-    recalibrate,
-    without_negative_variances,
 )
+from entity.server.buffers import recalibrate, without_negative_variances
 from entity.training import CPU, Recipe
 from entity.updates import Aggregation, Updates
 
@@ -121,10 +120,14 @@ class Server(ABC, Generic[Args]):
     """Author, year and arXiv id."""
     hyperparameters: ClassVar[type[Any]]
     """The dataclass of the defense's own settings."""
+    robust: ClassVar[bool] = True
+    """Whether it claims that a few clients cannot do with the model as they like; says what
+    becomes of BatchNorm statistics under `bn_policy = auto`."""
 
     def __init__(self, args: Args, resources: Resources) -> None:
         self.args = args
-        self.resources = resources
+        averaging = resources.averaging.settled(robust=self.robust)
+        self.resources = replace(resources, averaging=averaging)
 
     @classmethod
     def needs(cls, args: Args) -> Needs:

@@ -66,6 +66,8 @@ class Stream:
         self.server: StreamingServer[Any] = server
         self.round, self.start = round, start
         spec = server.resources.spec
+        by_median = server.resources.averaging.bn_policy == "median"
+        assert not (by_median and spec.num_buffers), "setup refuses to stream into a median"
         self._spec = spec
         self._weights = torch.zeros(spec.num_parameters, dtype=torch.float64)
         self._buffers = torch.zeros(spec.num_buffers, dtype=torch.float64)

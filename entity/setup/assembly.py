@@ -14,6 +14,7 @@ from entity.client import CLIENTS_OF_DEFENSES, Client
 from entity.client.poison import AdaptivePoison, TriggerMemory
 from entity.client.poisoning import eligible
 from entity.config.fields import ExperimentConfig
+from entity.config.schema import ConfigError
 from entity.dataset import Split, load, normalise, partition, source_of
 from entity.defenses import DEFENSES
 from entity.federation import malicious_clients
@@ -153,7 +154,21 @@ def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Serve
         augment=source.augmentation,
         device=roster.device,
     )
-    return entry(defense.defense_args, resources)
+    opened = entry(defense.defense_args, resources)
+    if config.settings.streaming:
+        _check_statistics(opened, server.bn_policy)
+    return opened
+
+
+def _check_statistics(server: Server[Any], asked: str) -> None:
+    """Refuse to take the median of statistics that are added up one by one."""
+    resources = server.resources
+    if resources.averaging.bn_policy == "median" and resources.spec.num_buffers:
+        raise ConfigError(
+            f"server.bn_policy = {asked}: takes the median of the clients' BatchNorm statistics, "
+            "for which settings.streaming = true would have to keep all of a round; use weighted, "
+            "keep, recalibrate or original, or streaming = false."
+        )
 
 
 def open_judge(config: ExperimentConfig, split: Split, roster: Roster) -> Judge:

@@ -96,7 +96,7 @@ def test_a_field_without_effect_says_so():
         ("client.attack.poisoning_start_round", 0, "a whole number at least 1 or null"),
         ("server.server_lr", 0, "a number above 0"),
         ("server.weighting", "size", "one of uniform, samples"),
-        ("server.bn_policy", "mean", "one of weighted, keep, recalibrate, original"),
+        ("server.bn_policy", "mean", "one of auto, median, weighted"),
         ("server.low_confidence_threshold", 40, "a number from 0 to 1 or null"),
         ("server.held_out", -1, "a whole number at least 0 or null"),
         ("federation.size", 0, "a whole number at least 1"),
@@ -137,7 +137,7 @@ def test_the_defaults_are_those_of_the_drop_experiments():
     assert (client.momentum, client.weight_decay, client.batchwise_poison) == (0.9, 0.005, False)
     assert (client.IID, client.ADR, client.transform) == (True, 1.0, True)
     server = ServerConfig()
-    assert (server.server_lr, server.weighting, server.bn_policy) == (1.0, "uniform", "weighted")
+    assert (server.server_lr, server.weighting, server.bn_policy) == (1.0, "uniform", "auto")
     assert server.defense.type == "undefended"
     attack = AttackConfig("badnets", target_class=7)
     assert (attack.trigger_pattern, attack.trigger_position) == ("4pixel", "top_left")

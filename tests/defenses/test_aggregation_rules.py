@@ -169,9 +169,9 @@ def test_buffers_never_decide(name, open_server, a_round):
 
 
 @every_rule
-def test_counters_take_the_maximum_of_the_clients_used(name, open_server, a_round):
+def test_a_mean_comes_with_the_maximum_of_the_counters_used(name, open_server, a_round):
     updates = a_round(9)
-    answer = open_server(name).aggregate(updates)
+    answer = open_server(name, bn_policy="weighted").aggregate(updates)
     used = [row for row, v in enumerate(answer.verdicts) if v.accepted]
     assert answer.buffers[COUNTER] == updates.buffers[used, COUNTER].max()
 

@@ -1,5 +1,6 @@
 """What every defense that looks inside or clusters must keep to, whatever it decides."""
 
+from dataclasses import replace
 from math import isnan
 
 import pytest
@@ -164,6 +165,8 @@ def test_the_global_stream_is_left_alone(name, server, make_updates, model):
 
 def test_the_counter_is_the_highest_and_never_a_mean(name, server, make_updates, model):
     updates = make_updates(rows(6, model), model=model, buffers=statistics(6))
+    by_mean = replace(server.resources.averaging, bn_policy="weighted")
+    server.resources = replace(server.resources, averaging=by_mean)
     answer = server.aggregate(updates)
     accepted = [row for row, verdict in enumerate(answer.verdicts) if verdict.accepted]
     trained = 1 if name == "finetuning" else 0

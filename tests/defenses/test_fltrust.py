@@ -99,7 +99,8 @@ def test_buffers_are_averaged_by_trust_and_never_rescaled(make_updates, make_res
         model=model,
         buffers=[(1, 2, 3), (50, 50, 50), (3, 4, 5)],
     )
-    server = Scripted(FLTrustArgs(), make_resources(model, clean=clean_data()))
+    resources = make_resources(model, clean=clean_data(), bn_policy="weighted")
+    server = Scripted(FLTrustArgs(), resources)
     server.own = (1.0, 0, 0, 0)
     assert server.aggregate(updates).buffers.tolist() == pytest.approx([2, 3, 5])
 

@@ -149,6 +149,6 @@ def test_batchnorm_buffers_and_counters_enter_no_distance(make_updates, make_res
     deltas = [[value, 0, 0, 0] for value in (0.0, 1.0, 2.0, 4.0, 50.0)]
     buffers = [[1e6 * i, 1e6 * i + 1, 1e5 * i] for i in range(5)]
     updates = make_updates(deltas, model=model, buffers=buffers)
-    answer = krum(updates, make_resources(model), f=1)
+    answer = krum(updates, make_resources(model, bn_policy="weighted"), f=1)
     assert accepted(answer) == [1]
     assert answer.buffers.tolist() == buffers[1]

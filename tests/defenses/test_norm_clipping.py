@@ -82,7 +82,7 @@ def test_buffers_are_clipped_with_their_client_and_never_noised(make_updates, ma
         buffers=[(0, 1, 3), (0, 3, 7)],
         global_buffers=(0, 2, 0),
     )
-    answer = clip(updates, make_resources(BN), c=1.0, sigma=10.0)
+    answer = clip(updates, make_resources(BN, bn_policy="weighted"), c=1.0, sigma=10.0)
     assert answer.buffers.tolist() == [0, 1.75, 7]
 
 

@@ -70,7 +70,7 @@ def test_buffers_are_averaged_and_never_reversed(make_updates, make_resources):
         buffers=[(0, 4, 2), (0, 8, 5)],
         global_buffers=(0, 1, 0),
     )
-    answer = rlr(updates, make_resources(model), theta=2)
+    answer = rlr(updates, make_resources(model, bn_policy="weighted"), theta=2)
     assert answer.buffers.tolist() == [0, 6, 5]
 
 

@@ -90,7 +90,7 @@ def test_the_gate_stands_in_front_of_the_stream_too(make_resources, network, cro
     broken.weights[1, 4] = float("nan")
     broken.buffers[2, 0] = float("inf")
     broken = replace(broken, client_ids=(0, 1, 2, 3, 4, 4, 6))
-    server = NormClipping(NormClippingArgs(c=4.0), make_resources(network))
+    server = NormClipping(NormClippingArgs(c=4.0), make_resources(network, bn_policy="weighted"))
     whole = admit(server, broken)
     found = streamed(server, copied(broken))
     same(found, whole)

@@ -1,0 +1,109 @@
+"""BatchNorm statistics against clients that lie about them.
+
+A defense judges a client by its weights. Its statistics are not looked at, and a single variance
+of 1e38 leaves a layer with nothing to say. So they have a rule of their own, the coordinate-wise
+median, which fewer than half of those that it is taken over cannot move beyond the others' range.
+(Yin et al., ICML 2018, arXiv 1803.01498, take it of gradients; of statistics it is ours.)
+"""
+
+import logging
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from entity.layout import ModelState, ParamSpec
+from entity.seeding import global_stream
+
+log = logging.getLogger("entity")
+
+_MAJORITY = 3
+"""Accepted clients from which on one of them is outvoted by the others."""
+
+
+def voters(buffers: Tensor, accepted: Tensor) -> Tensor:
+    """Return the rows of `buffers` (n, B) that decide: the accepted (n,) bool, if at least three.
+
+    Fewer have no majority among them, and were accepted for their weights alone: then everybody
+    in the round decides. Krum takes one client's weights, but not just anything for statistics.
+    """
+    return buffers[accepted] if int(accepted.sum()) >= _MAJORITY else buffers
+
+
+def central(buffers: Tensor, accepted: Tensor, counters: Tensor) -> Tensor:
+    """Return the coordinate-wise median (B,) of clients' buffers, whatever the clients' weights.
+
+    Parameters
+    ----------
+    buffers
+        (n, B) of at least one client, finite.
+    accepted
+        (n,) bool.
+    counters
+        (B,) bool: entries that count; their median is rounded down to a whole number.
+
+    Examples
+    --------
+    >>> rows = torch.tensor([[0.5, 3.0], [0.7, 4.0], [3e38, 9e9]])
+    >>> central(rows, torch.tensor([True] * 3), torch.tensor([False, True]))
+    tensor([0.7000, 4.0000])
+    """
+    # In float64: two float32 of the largest size would overflow.
+    middle = np.median(voters(buffers, accepted).double().numpy(), axis=0)
+    found = torch.from_numpy(middle).float()
+    return torch.where(counters, found.floor(), found)
+
+
+def moved(buffers: Tensor, start: Tensor, factors: Tensor, counters: Tensor) -> Tensor:
+    """Return clients' buffers (n, B) moved from the global ones by the factors of their weights.
+
+    Parameters
+    ----------
+    buffers
+        (n, B).
+    start
+        (B,) of the global model.
+    factors
+        (n,) what each client's update is multiplied with. At most 1 is taken, and at least 0:
+        beyond them a variance could become negative.
+    counters
+        (B,) bool: entries that count, and stay.
+    """
+    share = factors.double().clamp(0, 1)[:, None]
+    away = buffers.double() - start.double()  # in float64, as it may be 6e38
+    return torch.where(counters, buffers, (start + share * away).float())
+
+
+def without_negative_variances(state: ModelState, spec: ParamSpec) -> ModelState:
+    """Return a model whose negative BatchNorm variances are set to 0.
+
+    One client with a negative variance would otherwise make every answer of the model NaN.
+    """
+    negative = spec.variances & (state.buffers < 0)
+    if not negative.any():
+        return state
+    log.warning("%d negative BatchNorm variances set to 0", int(negative.sum()))
+    return state._replace(buffers=state.buffers.masked_fill(negative, 0))
+
+
+def recalibrate(model: nn.Module, x: Tensor, generator: torch.Generator) -> None:
+    """Estimate a model's BatchNorm statistics anew, in place.
+
+    Parameters
+    ----------
+    model
+        Is left in training mode.
+    x
+        (S, C, H, W) clean images in [-1, 1], on the model's device.
+    generator
+        Dropout draws from it.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # pyright: ignore[reportPrivateUsage]
+            module.reset_running_stats()
+            module.momentum = None  # a cumulative average over the batches
+    model.train()
+    with torch.no_grad(), global_stream(generator):
+        for batch in x.split(256):
+            if len(batch) > 1:
+                model(batch)
