@@ -488,7 +488,7 @@ def test_fields_at_their_defaults_are_no_part_of_it_so_that_new_ones_change_noth
     tables = resolve.to_json(resolve.experiment(DROP))
     before = deepcopy(tables)
     del before["norm"], before["server"]["bn_policy"]
-    del before["server"]["defense"]["defense_args"]["min_agreement"]
+    del before["server"]["defense"]["defense_args"]["reschedule"]
     del before["client"]["attack"]["participation_strategy"]
     assert resolve.fingerprint(before) == resolve.fingerprint(tables)
     tables["norm"] = "group"
