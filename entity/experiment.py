@@ -1,16 +1,14 @@
 """One experiment, from a config to a record: the federated loop."""
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from entity.client import Broadcast
 from entity.config.fields import ExperimentConfig
 from entity.engine import Engine, check_engine, cores, open_engine
+from entity.engine.local_training import threads
 from entity.engine.main_module import refuse_second_start
 from entity.federation import select
 from entity.layout import ModelState
@@ -85,7 +83,7 @@ def run(
     require(config.settings.trackers, folder)
     check_engine(config.settings)
     journal = Journal(folder, overwrite=overwrite, resume=resume)
-    with _threads(config.settings.num_threads), journal:
+    with threads(config.settings.num_threads), journal:
         world = assemble(config)
         state = journal.begin(world)
         with open_engine(world.roster) as engine:
@@ -166,17 +164,6 @@ def settled(config: ExperimentConfig) -> ExperimentConfig:
     """Fill in what depends on the machine, so that the record says what was really used."""
     settings = replace(config.settings, num_threads=config.settings.num_threads or cores())
     return replace(config, settings=settings, name=config.name or default_name(config))
-
-
-@contextmanager
-def _threads(number: int) -> Generator[None]:
-    """Let PyTorch use so many threads, and put the number back on leaving."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 __all__ = ["Result", "play_round", "run", "settled"]

@@ -1,12 +1,12 @@
 """Models as flat vectors: where each tensor of a module lies in them.
 
 P trainable parameters make `weights` (P,), B buffer entries (BatchNorm statistics and counters)
-make `buffers` (B,).
+make `buffers` (B,). Both follow the module's state dict: what several of its names share is in them
+once, and a non-persistent buffer, which no state dict has, is no part of them.
 """
 
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor, nn
 BLOCK = 1 << 15
 """Columns processed at a time where a pass over (n, P) would otherwise need a copy of it."""
 
-_WRAPPED = re.compile(r"^(module\.)+")
-"""Prefix of names in data-parallel wrappers; compiled modules add `_orig_mod.` anywhere."""
+_WRAPPERS = ("module.", "_module.")
+"""What data-parallel wrappers and Opacus put before all names; compiled modules add `_orig_mod.`
+anywhere."""
 
 
 class ModelState(NamedTuple):
@@ -45,8 +46,8 @@ class ParamSpec:
     """The layout of a module's parameters and buffers in their flat vectors.
 
     Parameters are the trainable tensors in definition order, buffers everything else of the
-    state dict. Names carry no `module.` or `_orig_mod.` prefix, so a wrapped or compiled module
-    has the same layout as the bare one.
+    state dict. Names carry no prefix of a wrapper (`module.`, `_module.`) or a compiler
+    (`_orig_mod.`), so a wrapped or compiled module has the same layout as the bare one.
     """
 
     parameters: tuple[Slot, ...]
@@ -58,19 +59,31 @@ class ParamSpec:
     """
     variances: Tensor
     """(B,) bool: entries that are variances and must not become negative."""
+    ties: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
+    """Further names of tied tensors in the state dict, each with the name of the slot."""
+    scratch: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor], hash=False)
+    """Non-persistent buffers as the module had them. `load` puts them back, so that nothing of one
+    client's training is left in them for the next."""
 
     @classmethod
     def of(cls, module: nn.Module) -> "ParamSpec":
         """Read the layout off a module."""
-        named = list(module.named_buffers())
-        buffers = _slots(named)
+        tensors = _tensors_of(module)
+        buffers = _slots(tensors.buffers)
         size = buffers[-1].stop if buffers else 0
         counters = torch.zeros(size, dtype=torch.bool)
         variances = torch.zeros(size, dtype=torch.bool)
-        for slot, (name, buffer) in zip(buffers, named, strict=True):
+        for slot, buffer in zip(buffers, tensors.buffers.values(), strict=True):
             counters[slot.start : slot.stop] = not buffer.is_floating_point()
-            variances[slot.start : slot.stop] = name.endswith("running_var")
-        return cls(_slots(module.named_parameters()), buffers, counters, variances)
+            variances[slot.start : slot.stop] = slot.name.endswith("running_var")
+        return cls(
+            _slots(tensors.parameters),
+            buffers,
+            counters,
+            variances,
+            tensors.ties,
+            {name: tensor.detach().cpu().clone() for name, tensor in tensors.scratch.items()},
+        )
 
     @property
     def num_parameters(self) -> int:
@@ -83,17 +96,22 @@ class ParamSpec:
         return self.buffers[-1].stop if self.buffers else 0
 
     def slot(self, name: str) -> Slot:
-        """Return one parameter's slot.
+        """Return one parameter's slot, by any of its names.
 
         Raises
         ------
         KeyError
             If the model has no parameter of that name.
         """
+        own = self.ties.get(name, name)
         for slot in self.parameters:
-            if slot.name == name:
+            if slot.name == own:
                 return slot
         raise KeyError(name)
+
+    def names(self, slot: Slot) -> tuple[str, ...]:
+        """Return all names that a slot's tensor has in the state dict, the slot's own first."""
+        return (slot.name, *(name for name, own in self.ties.items() if own == slot.name))
 
     def flatten(self, module: nn.Module) -> ModelState:
         """Copy a module's tensors into new vectors."""
@@ -103,37 +121,91 @@ class ParamSpec:
 
     def flatten_into(self, module: nn.Module, out: ModelState) -> None:
         """Copy a module's tensors into given vectors, such as rows of a shared matrix."""
+        tensors = _tensors_of(module)
         with torch.no_grad():
-            for slot, tensor in zip(self.parameters, module.parameters(), strict=True):
+            for slot, tensor in zip(self.parameters, tensors.parameters.values(), strict=True):
                 out.weights[slot.start : slot.stop].view(slot.shape).copy_(tensor)
-            for slot, tensor in zip(self.buffers, module.buffers(), strict=True):
+            for slot, tensor in zip(self.buffers, tensors.buffers.values(), strict=True):
                 out.buffers[slot.start : slot.stop].view(slot.shape).copy_(tensor)
 
     def load(self, module: nn.Module, state: ModelState) -> None:
-        """Copy flat vectors into a module, parameters and buffers alike."""
+        """Copy flat vectors into a module; its non-persistent buffers begin anew."""
+        tensors = _tensors_of(module)
         with torch.no_grad():
-            for slot, tensor in zip(self.parameters, module.parameters(), strict=True):
+            for slot, tensor in zip(self.parameters, tensors.parameters.values(), strict=True):
                 tensor.copy_(state.weights[slot.start : slot.stop].view(slot.shape))
-            for slot, tensor in zip(self.buffers, module.buffers(), strict=True):
+            for slot, tensor in zip(self.buffers, tensors.buffers.values(), strict=True):
                 tensor.copy_(state.buffers[slot.start : slot.stop].view(slot.shape))
+            for name, tensor in tensors.scratch.items():
+                first = self.scratch.get(name)
+                # A cache may have grown since. What nobody writes to may be a view of one number.
+                if first is not None and first.shape == tensor.shape:
+                    first = first.to(tensor.device)
+                    if not torch.equal(first, tensor):
+                        tensor.copy_(first)
 
 
-def plain_name(name: str) -> str:
-    """Return a tensor's name without the prefixes of wrapped and compiled modules.
+class _Tensors(NamedTuple):
+    """The tensors of a module by their plain names, each once."""
+
+    parameters: dict[str, Tensor]
+    buffers: dict[str, Tensor]
+    scratch: dict[str, Tensor]
+    """Non-persistent buffers."""
+    ties: dict[str, str]
+    """Further names, as in `ParamSpec.ties`."""
+
+
+def _tensors_of(module: nn.Module) -> _Tensors:
+    parameters, buffers = dict(module.named_parameters()), dict(module.named_buffers())
+    kept = {  # a module's extra state may be anything
+        name: value
+        for name, value in module.state_dict(keep_vars=True).items()
+        if isinstance(value, Tensor)
+    }
+    plain = plain_names([*parameters, *buffers, *kept])
+    saved = {id(tensor) for tensor in kept.values()}
+    persistent = {name for name, each in buffers.items() if name in kept or id(each) in saved}
+    own = {id(tensor): name for name, tensor in [*buffers.items(), *parameters.items()]}
+    return _Tensors(
+        {plain[name]: tensor for name, tensor in parameters.items()},
+        {plain[name]: each for name, each in buffers.items() if name in persistent},
+        {plain[name]: each for name, each in buffers.items() if name not in persistent},
+        {
+            plain[name]: plain[own[id(tensor)]]
+            for name, tensor in kept.items()
+            if own.get(id(tensor), name) != name
+        },
+    )
+
+
+def plain_names(names: Iterable[str]) -> dict[str, str]:
+    """Return the names of a module's tensors without the prefixes of wrapped and compiled modules.
 
     Examples
     --------
-    >>> plain_name("module._orig_mod.conv.weight")
-    'conv.weight'
+    >>> plain_names(["module._orig_mod.conv.weight", "module._orig_mod.conv.bias"])
+    {'module._orig_mod.conv.weight': 'conv.weight', 'module._orig_mod.conv.bias': 'conv.bias'}
+
+    A wrapper is before all names; a model's own `module` is not.
+
+    >>> plain_names(["_module.module.weight", "_module.head.bias"])
+    {'_module.module.weight': 'module.weight', '_module.head.bias': 'head.bias'}
     """
-    return _WRAPPED.sub("", name.replace("_orig_mod.", ""))
+    plain = {name: name.replace("_orig_mod.", "") for name in names}
+    while plain:
+        prefix = next((w for w in _WRAPPERS if all(p.startswith(w) for p in plain.values())), None)
+        if prefix is None:
+            break
+        plain = {name: short.removeprefix(prefix) for name, short in plain.items()}
+    return plain
 
 
-def _slots(named: Iterable[tuple[str, Tensor]]) -> tuple[Slot, ...]:
+def _slots(tensors: Mapping[str, Tensor]) -> tuple[Slot, ...]:
     slots: list[Slot] = []
     start = 0
-    for name, tensor in named:
-        slots.append(Slot(plain_name(name), tensor.shape, start, start + tensor.numel()))
+    for name, tensor in tensors.items():
+        slots.append(Slot(name, tensor.shape, start, start + tensor.numel()))
         start += tensor.numel()
     return tuple(slots)
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from odd_models import scratch, tied
 from torch import nn
 
 from entity.layout import BLOCK, ModelState, ParamSpec, blocks
@@ -75,7 +76,15 @@ def wrapped(name, model):
 
 
 @pytest.mark.parametrize(
-    "names", [["module"], ["_orig_mod"], ["_orig_mod", "module"], ["module", "_orig_mod"]]
+    "names",
+    [
+        ["module"],
+        ["_module"],
+        ["_orig_mod"],
+        ["_orig_mod", "module"],
+        ["module", "_orig_mod"],
+        ["_module", "module"],
+    ],
 )
 def test_a_wrapped_or_compiled_module_has_the_layout_of_the_bare_one(names):
     model = norm_net()
@@ -95,6 +104,83 @@ def test_a_module_compiled_in_part_has_the_layout_of_the_bare_one():
     bare = ParamSpec.of(model)
     model[1] = wrapped("_orig_mod", model[1])
     assert ParamSpec.of(model).parameters == bare.parameters
+
+
+def test_a_models_own_module_is_no_wrapper():
+    model = nn.Module()
+    model.add_module("module", nn.Linear(2, 2))
+    model.add_module("weight_of_head", nn.Linear(2, 2))
+    names = [slot.name for slot in ParamSpec.of(model).parameters]
+    assert names[0] == "module.weight"
+    assert [slot.name for slot in ParamSpec.of(wrapped("_module", model)).parameters] == names
+
+
+def test_tied_weights_are_in_the_vector_once_and_stay_tied():
+    model = tied(1, 4, 10)
+    spec = ParamSpec.of(model)
+    assert spec.ties == {"head.weight": "embedding.weight"}
+    assert spec.num_parameters == 10 * 8 + (8 * 16 * 8 + 8) + 2 * 8 + 10
+    assert spec.slot("head.weight") == spec.slot("embedding.weight") == spec.parameters[0]
+    assert spec.names(spec.parameters[0]) == ("embedding.weight", "head.weight")
+    assert spec.names(spec.parameters[1]) == ("body.0.weight",)
+    state = spec.flatten(model)
+    other = tied(1, 4, 10)
+    spec.load(other, state)
+    assert other.head.weight is other.embedding.weight
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor), name
+    around = wrapped("_module", model)
+    assert ParamSpec.of(around).ties == spec.ties
+
+
+def test_a_layer_under_two_names_and_a_tied_buffer_are_there_once():
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.BatchNorm1d(3), nn.ReLU())
+    model.append(model[0])
+    model.append(nn.BatchNorm1d(3, affine=False))
+    model[4].running_mean = model[1].running_mean
+    spec = ParamSpec.of(model)
+    assert [slot.name for slot in spec.parameters] == ["0.weight", "1.weight", "1.bias"]
+    assert spec.ties == {"3.weight": "0.weight", "4.running_mean": "1.running_mean"}
+    assert spec.num_buffers == 3 + 3 + 1 + 3 + 1
+    spec.load(model, spec.flatten(model))
+    assert model[4].running_mean is model[1].running_mean
+
+
+def test_non_persistent_buffers_are_no_part_of_the_vectors_and_begin_anew():
+    model = scratch(1, 4, 10)
+    spec = ParamSpec.of(model)
+    assert [slot.name for slot in spec.buffers] == ["features.2.kept"]
+    assert set(spec.scratch) == {"features.2.mask", "features.2.calls"}
+    state = spec.flatten(model)
+    used = scratch(1, 4, 10)
+    for _ in range(3):
+        used(torch.zeros(2, 1, 4, 4))
+    assert (used.features[2].calls, len(used.features[2].cache)) == (3, 2)
+    spec.load(used, state)
+    assert used.features[2].calls == 0
+    assert used.features[2].kept.tolist() == [0, 0]
+    x = torch.randn(2, 1, 4, 4)
+    assert torch.equal(used(x), model(x))
+
+
+def test_a_cache_that_has_grown_is_left_as_it_is():
+    model = nn.Linear(2, 2)
+    model.register_buffer("cache", torch.zeros(3), persistent=False)
+    spec = ParamSpec.of(model)
+    model.cache = torch.ones(5)
+    spec.load(model, spec.flatten(model))
+    assert model.cache.tolist() == [1] * 5
+
+
+def test_a_module_with_state_that_is_no_tensor_has_a_layout():
+    class Noted(nn.Linear):
+        def get_extra_state(self):
+            return {"notes": "of its own"}
+
+        def set_extra_state(self, state):
+            pass
+
+    assert ParamSpec.of(Noted(2, 1)).num_parameters == 3
 
 
 def test_a_slot_shows_its_tensor_in_a_vector_and_in_every_row():

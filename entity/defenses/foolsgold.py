@@ -85,13 +85,13 @@ class FoolsGold(Server[FoolsGoldArgs]):
     def _head(self) -> tuple[Slot, ...]:
         resources = self.resources
         try:
-            name, _ = head_of(resources.build(resources.seeds.generator("scratch")))
+            name, head = head_of(resources.build(resources.seeds.generator("scratch")))
         except ValueError as error:
             raise ConfigError(
                 f"server.defense.defense_args.features = head: {error}; use all."
             ) from error
-        slots = resources.spec.parameters
-        return tuple(slot for slot in slots if slot.name.rpartition(".")[0] == name)
+        parts = dict(head.named_parameters(recurse=False))
+        return tuple(resources.spec.slot(f"{name}.{part}") for part in parts)
 
     @classmethod
     def needs(cls, args: FoolsGoldArgs) -> Needs:

@@ -58,16 +58,22 @@ class LocalTrainer:
         return client.state_dict()
 
 
-_threads = threading.Lock()
+_alone = threading.Lock()
 
 
 @contextmanager
 def single_threaded() -> Generator[None]:
     """Run a block with one thread: sums over 1 and over 2 threads differ in their last bits."""
-    with _threads:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(before)
+    with _alone, threads(1):
+        yield
+
+
+@contextmanager
+def threads(number: int) -> Generator[None]:
+    """Let PyTorch use so many threads, and put the number back on leaving."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -21,7 +21,7 @@ from flwr.app import Array, ArrayRecord
 from numpy.typing import NDArray
 
 from entity.config.schema import ConfigError, show
-from entity.layout import ModelState, ParamSpec, Slot, plain_name
+from entity.layout import ModelState, ParamSpec, Slot, plain_names
 
 HEADER = re.compile(
     rb"\{'descr': '([<>|=]?\w+)', 'fortran_order': (True|False), 'shape': \(([\d, ]*)\), \} *\n"
@@ -39,11 +39,16 @@ class Malformed(ValueError):
 class Place(NamedTuple):
     """One array of the record, and its slot in the flat vectors."""
 
-    name: str
-    """The name in the global arrays, prefixes included."""
+    names: tuple[str, ...]
+    """The names in the global arrays, prefixes included; a tied tensor has several."""
     dtype: np.dtype[Any]
     slot: Slot
     is_parameter: bool
+
+    @property
+    def name(self) -> str:
+        """The first of the names."""
+        return self.names[0]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -72,31 +77,23 @@ class ArrayLayout:
         ConfigError
             If they are not those of the model: a name, a shape or a kind of number differs.
         """
-        slots = {slot.name: (slot, True) for slot in spec.parameters}
-        slots |= {slot.name: (slot, False) for slot in spec.buffers}
-        given = {plain_name(name): name for name in arrays}
+        slots = [(slot, True) for slot in spec.parameters]
+        slots += [(slot, False) for slot in spec.buffers]
+        given = {plain: name for name, plain in plain_names(arrays).items()}
+        known = {name for slot, _ in slots for name in spec.names(slot)}
         for kind, names in (
-            ("lack", [name for name in slots if name not in given]),
-            ("have", [name for name in given if name not in slots]),
+            ("lack", [slot.name for slot, _ in slots if given.keys().isdisjoint(spec.names(slot))]),
+            ("have", [name for name in given if name not in known]),
         ):
             if names:
                 other = "which the server's model has" if kind == "lack" else "which it has not"
                 raise ConfigError(f"initial_arrays: {kind} {show(names[0])}, {other}.")
         places: list[Place] = []
-        for name, (slot, is_parameter) in slots.items():
-            array = arrays[given[name]]
-            place = Place(given[name], np.dtype(array.dtype), slot, is_parameter)
-            counts = not is_parameter and bool(spec.counters[slot.start : slot.stop].any())
-            if tuple(array.shape) != place.shape:
-                raise ConfigError(
-                    f"initial_arrays: {name} has the shape {tuple(array.shape)}, and "
-                    f"{place.shape} in the server's model."
-                )
-            if place.dtype.kind not in ("iub" if counts else "f"):
-                raise ConfigError(
-                    f"initial_arrays: {name} is {array.dtype}, another kind of "
-                    "number than in the server's model."
-                )
+        for slot, is_parameter in slots:
+            called = tuple(given[name] for name in spec.names(slot) if name in given)
+            place = Place(called, np.dtype(arrays[called[0]].dtype), slot, is_parameter)
+            for name in called:
+                _check(arrays[name], name, place, spec)
             places.append(place)
         return cls(tuple(places), spec)
 
@@ -115,7 +112,7 @@ class ArrayLayout:
         Malformed
             If it is not exactly this model in finite numbers; `out` may then be half written.
         """
-        known = {place.name for place in self.places}
+        known = {name for place in self.places for name in place.names}
         if missing := [name for name in known if name not in arrays]:
             raise Malformed(f"missing array {_first(missing)}")
         if extra := [name for name in arrays if name not in known]:
@@ -128,6 +125,10 @@ class ArrayLayout:
                 row[:] = np.clip(values, -EXACT, EXACT) if place.dtype.kind in "iu" else values
             if not np.isfinite(row).all():
                 raise Malformed("nonfinite update")
+            for other in place.names[1:]:
+                if not np.array_equal(values, npy_values(arrays[other], place, other)):
+                    one = f"arrays {show(place.name)} and {show(other)}"
+                    raise Malformed(f"{one} differ, and are one in the model")
         return out
 
     def write(self, state: ModelState) -> ArrayRecord:
@@ -138,28 +139,60 @@ class ArrayLayout:
             values = vector[place.slot.start : place.slot.stop].reshape(place.shape)
             if place.is_counter:
                 values = values.round()
-            record[place.name] = Array(np.asarray(values.astype(place.dtype)))
+            array = np.asarray(values.astype(place.dtype))
+            for name in place.names:
+                record[name] = Array(array)
         return record
+
+
+def _check(array: Array, name: str, place: Place, spec: ParamSpec) -> None:
+    """Refuse a global array that is not one of the model; the error names it."""
+    slot = place.slot
+    counts = not place.is_parameter and bool(spec.counters[slot.start : slot.stop].any())
+    if tuple(array.shape) != place.shape:
+        raise ConfigError(
+            f"initial_arrays: {name} has the shape {tuple(array.shape)}, and "
+            f"{place.shape} in the server's model."
+        )
+    if place.dtype.kind not in ("iub" if counts else "f"):
+        raise ConfigError(
+            f"initial_arrays: {name} is {array.dtype}, another kind of "
+            "number than in the server's model."
+        )
+    if np.dtype(array.dtype) != place.dtype:
+        raise ConfigError(
+            f"initial_arrays: {name} is {array.dtype}, and {place.name}, which is the same in the "
+            f"model, {place.dtype}."
+        )
 
 
 def to_arrays(spec: ParamSpec, state: ModelState) -> ArrayRecord:
     """Return a model of the project as global arrays: float32, counters int64."""
-    places = [Place(slot.name, np.dtype("f4"), slot, True) for slot in spec.parameters]
+    places = [Place(spec.names(slot), np.dtype("f4"), slot, True) for slot in spec.parameters]
     for slot in spec.buffers:
         counts = bool(spec.counters[slot.start : slot.stop].any())
-        places.append(Place(slot.name, np.dtype("i8" if counts else "f4"), slot, False))
+        places.append(Place(spec.names(slot), np.dtype("i8" if counts else "f4"), slot, False))
     return ArrayLayout(tuple(places), spec).write(state)
 
 
-def npy_values(array: Array, place: Place) -> NDArray[Any]:
+def npy_values(array: Array, place: Place, name: str | None = None) -> NDArray[Any]:
     """Return the entries (size,) of one array in row-major order, as a view of its bytes.
+
+    Parameters
+    ----------
+    array
+        As a node sent it.
+    place
+        What it must be.
+    name
+        Its name; None for the first of the place's.
 
     Raises
     ------
     Malformed
         If it is not in NumPy's format, or has another dtype, shape or length than the model's.
     """
-    what, data = f"array {show(place.name)}", array.data
+    what, data = f"array {show(name or place.name)}", array.data
     if array.stype != "numpy.ndarray":
         raise Malformed(f"{what} is not in NumPy's format")
     size = math.prod(place.shape) * place.dtype.itemsize

@@ -19,7 +19,8 @@ from torch import Tensor
 from entity.client import Broadcast
 from entity.config.schema import ConfigError, unknown
 from entity.engine.allocator import keep_pages
-from entity.engine.local_training import LocalTrainer
+from entity.engine.local_training import LocalTrainer, threads
+from entity.experiment import settled
 from entity.flower.arrays import ArrayLayout
 from entity.flower.faults import FAULTS
 from entity.flower.intake import ARRAYS, CONFIG, METRICS, SAMPLES
@@ -69,7 +70,8 @@ def answer(message: Message, context: Context, path: Path) -> Message:
     assert isinstance(number, int)
     last = _recall(context, LAST).get("weights")
     broadcast = Broadcast(number, state, last, _recall(context, TRIGGER))
-    broadcast = roster.adapt(broadcast, roster.poisoning((client,), number))
+    with threads(roster.config.settings.num_threads):
+        broadcast = roster.adapt(broadcast, roster.poisoning((client,), number))
     out = layout.empty()
     memory = trainer.train(broadcast, client, out, _recall(context, MEMORY))
     _remember(context, MEMORY, memory)
@@ -87,7 +89,7 @@ def answer(message: Message, context: Context, path: Path) -> Message:
 def _trainer(path: Path, given: tuple[tuple[str, Any], ...]) -> LocalTrainer:
     """Load the data and build the model, once in a process."""
     keep_pages()
-    config = experiment(path, dict(given))
+    config = settled(experiment(path, dict(given)))
     return LocalTrainer(recruit(config, Seeds(config.settings.seed))[1])
 
 

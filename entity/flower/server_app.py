@@ -7,9 +7,12 @@ from flwr.app import ArrayRecord, Context, MetricRecord
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result
 
+from entity.config.fields import ExperimentConfig
 from entity.engine.allocator import keep_pages
-from entity.flower.arrays import to_arrays
-from entity.flower.run_config import experiment, run_config
+from entity.engine.local_training import threads
+from entity.experiment import settled
+from entity.flower.arrays import ArrayLayout, to_arrays
+from entity.flower.run_config import RunConfig, experiment, run_config
 from entity.flower.strategy import OnRound, RobustStrategy
 from entity.setup.assembly import assemble, initial_state
 
@@ -53,14 +56,20 @@ def serve(
         If the experiment or the run config is not allowed.
     """
     keep_pages()
-    config, options = experiment(path, context.run_config), run_config(context.run_config)
+    options = run_config(context.run_config)
+    config = settled(experiment(path, context.run_config))
+    with threads(config.settings.num_threads):
+        return _serve(grid, config, options, on_round)
+
+
+def _serve(grid: Grid, config: ExperimentConfig, options: RunConfig, on_round: OnRound) -> Result:
     world = assemble(config)
-    start = to_arrays(world.roster.spec, initial_state(config, world.roster, world.server))
-    model = world.roster.new_model()
+    spec = world.roster.spec
+    start = to_arrays(spec, initial_state(config, world.roster, world.server))
+    layout = ArrayLayout.of(spec, start)
 
     def judged(number: int, arrays: ArrayRecord) -> MetricRecord:
-        model.load_state_dict(arrays.to_torch_state_dict())
-        scores = world.judge(model)
+        scores = world.judge(world.model(layout.read(arrays, layout.empty())))
         return MetricRecord({k: v for k, v in scores.items() if v == v})
 
     strategy = RobustStrategy(

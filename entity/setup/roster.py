@@ -60,6 +60,7 @@ class Roster:
         if ":" in self.config.model:
             channels, size, _ = self.images.shape
             examine(self.config.model, model, channels, size, self.classes)
+            model = self.new_model()  # a forward pass may leave something in its buffers
         return ParamSpec.of(model)
 
     def fresh_model(self, generator: torch.Generator) -> nn.Module:

@@ -10,13 +10,17 @@ from flwr.app import Context, Error, Message, RecordDict
 
 from entity import experiment as loop
 from entity.config.schema import ConfigError
+from entity.engine.local_training import threads
+from entity.flower import strategy
 from entity.flower.client_app import answer
 from entity.flower.faults import FAULTS
 from entity.flower.run_config import experiment as experiment_of
 from entity.flower.server_app import serve
+from entity.metrics import Judge
 from entity.seeding import Seeds
 from entity.setup import resolve
 from entity.setup.assembly import recruit
+from entity.setup.roster import Roster
 
 OPTIONS = {"fields": "", "timeout": 0.01, "min-nodes": 0, "min-survivors": 2, "state": ""}
 
@@ -85,6 +89,8 @@ CASES = {
             **{"victim_class": 0, "a3fl_epochs": 3},
         },
     },
+    "tied weights": {"model": "odd_models:tied", "server.defense": {"type": "droplet"}},
+    "non-persistent buffers": {"model": "odd_models:scratch"},
     "a hardened client, which remembers": {
         "federation.round_size": 4,
         "server.defense": {
@@ -113,6 +119,26 @@ def test_the_federation_is_the_simulators_to_the_bit(case, federate, experiment)
         assert judged["mta"] == line["mta"]
         if case != "a poison that the attacker learns":  # the server does not learn it
             assert judged["asr"] == line["asr"]
+
+
+def test_server_and_nodes_use_the_threads_of_the_settings(federate, monkeypatch):
+    seen = []
+
+    def watch(name, function):
+        def watched(*args, **options):
+            seen.append((name, torch.get_num_threads()))
+            return function(*args, **options)
+
+        return watched
+
+    monkeypatch.setattr(strategy, "admit", watch("aggregate", strategy.admit))
+    monkeypatch.setattr(Judge, "__call__", watch("judge", Judge.__call__))
+    monkeypatch.setattr(Roster, "adapt", watch("adapt", Roster.adapt))
+    with threads(3):
+        federate({"client.ADR": 0.03, "federation.rounds": 1, "settings.num_threads": 2})
+        assert torch.get_num_threads() == 3
+    assert {name for name, _ in seen} == {"aggregate", "judge", "adapt"}
+    assert {number for _, number in seen} == {2}
 
 
 def test_a_node_of_every_fault_is_refused_by_name(federate):

@@ -13,6 +13,7 @@ from torch import nn
 
 pytest.importorskip("flwr.serverapp")
 from flwr.app import Array, ArrayRecord
+from odd_models import scratch, tied
 
 from entity.config.schema import ConfigError
 from entity.flower.arrays import ArrayLayout, Malformed, to_arrays
@@ -54,6 +55,76 @@ def test_prefixes_of_wrapped_models_are_kept_and_matched(federation):
     layout = ArrayLayout.of(federation.spec, wrapped)
     assert torch.equal(layout.read(wrapped, layout.empty()).weights, federation.state.weights)
     assert set(layout.write(federation.state)) == set(wrapped)
+
+
+def test_the_prefix_of_opacus_is_kept_and_matched(federation):
+    private = ArrayRecord({f"_module.{k}": v for k, v in federation.model.state_dict().items()})
+    layout = ArrayLayout.of(federation.spec, private)
+    assert torch.equal(layout.read(private, layout.empty()).weights, federation.state.weights)
+    assert set(layout.write(federation.state)) == set(private)
+
+
+def through(model):
+    """Return a model's layouts by spec and by arrays, and its arrays."""
+    arrays, spec = ArrayRecord(model.state_dict()), ParamSpec.of(model)
+    return spec, ArrayLayout.of(spec, arrays), arrays
+
+
+def test_non_persistent_buffers_are_in_no_message():
+    model = scratch(1, 4, 10)
+    spec, layout, arrays = through(model)
+    back = layout.write(layout.read(arrays, layout.empty()))
+    assert set(back) == set(arrays) == set(to_arrays(spec, spec.flatten(model)))
+    scratch(1, 4, 10).load_state_dict(back.to_torch_state_dict())
+
+
+def test_tied_weights_go_through_under_all_their_names():
+    model = tied(1, 4, 10)
+    spec, layout, arrays = through(model)
+    state = layout.read(arrays, layout.empty())
+    assert torch.equal(state.weights, spec.flatten(model).weights)
+    back = layout.write(state)
+    assert set(back) == set(arrays) == set(to_arrays(spec, state))
+    other = tied(1, 4, 10)
+    other.load_state_dict(back.to_torch_state_dict())
+    assert torch.equal(spec.flatten(other).weights, state.weights)
+
+
+@pytest.mark.parametrize("left_out", ["embedding.weight", "head.weight"])
+def test_of_tied_weights_one_name_is_enough_where_the_global_arrays_have_one(left_out):
+    spec, whole, arrays = through(tied(1, 4, 10))
+    del arrays[left_out]  # as files of some libraries have it
+    layout = ArrayLayout.of(spec, arrays)
+    state = layout.read(arrays, layout.empty())
+    assert set(layout.write(state)) == set(arrays)
+    with pytest.raises(Malformed, match=f'unexpected array "{left_out}"'):
+        layout.read(whole.write(state), layout.empty())
+
+
+def test_tied_weights_that_differ_are_no_update_of_this_model():
+    _, layout, arrays = through(tied(1, 4, 10))
+    values = arrays["head.weight"].numpy().copy()
+    values[3, 2] += 1e-6
+    arrays["head.weight"] = Array(values)
+    reason = 'arrays "embedding.weight" and "head.weight" differ, and are one in the model'
+    with pytest.raises(Malformed, match=reason):
+        layout.read(arrays, layout.empty())
+    arrays["head.weight"] = Array(values.astype(np.float64))
+    with pytest.raises(Malformed, match=r'array "head\.weight" has dtype <f8 instead of <f4'):
+        layout.read(arrays, layout.empty())
+    del arrays["head.weight"]
+    with pytest.raises(Malformed, match=r'missing array "head\.weight"'):
+        layout.read(arrays, layout.empty())
+
+
+def test_tied_global_arrays_of_two_kinds_are_refused_by_name():
+    spec, _, arrays = through(tied(1, 4, 10))
+    arrays["head.weight"] = Array(arrays["head.weight"].numpy().astype(np.float16))
+    with pytest.raises(ConfigError, match=r"head\.weight is float16, and embedding\.weight"):
+        ArrayLayout.of(spec, arrays)
+    arrays["head.weight"] = Array(np.zeros((10, 9), np.float32))
+    with pytest.raises(ConfigError, match=r"head\.weight has the shape \(10, 9\), and \(10, 8\)"):
+        ArrayLayout.of(spec, arrays)
 
 
 def test_a_fortran_array_is_read_in_row_major_order():
