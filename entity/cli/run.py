@@ -113,20 +113,13 @@ def run_shown(
 def summaries(results: Sequence[Result], names: Sequence[str]) -> Table:
     """Return what some runs came to, a row for each."""
     table = Table(
-        title="Mean of the last 10 rounds", title_justify="left", title_style="", box=SIMPLE_HEAD
-    )
+        title="Mean of the last 10 rounds", title_justify="left", title_style="", box=SIMPLE_HEAD,
+        pad_edge=False, padding=(0, 1, 0, 0),
+    )  # fmt: skip
     table.add_column("run", overflow="fold")
-    for heading in (
-        "MTA",
-        "ASR",
-        "worst ASR",
-        "victims",
-        "refused",
-        "of attackers",
-        "of honest",
-        "seconds",
-    ):
-        table.add_column(heading, justify="right")
+    for heading in ("MTA", "ASR", "worst\nASR", "on\nvictims", "refused", "of\nattackers",
+                    "of\nhonest", "seconds"):  # fmt: skip
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, result in zip(names, results, strict=True):
         summary = result.summary
         detection = finite(summary["detection"])
