@@ -65,7 +65,8 @@ class ClientConfig:
     lr: Positive
     """Learning rate of local SGD."""
     batch_size: Count
-    """Samples in a local batch."""
+    """Samples in a local batch. The last one of a pass is smaller where it must be; a single sample
+    that is left over sits this pass out, as BatchNorm cannot be trained on one."""
     IID: bool = True
     """Share the training data out evenly by class; otherwise by `partition`."""
     partition: Literal[

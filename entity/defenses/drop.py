@@ -44,6 +44,7 @@ class Drop(ActivityServer[DropArgs]):
     summary = "DROP: DROPlet, and data-free distillation into a clean student every K rounds"
     paper = "DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropArgs
+    trains_on = ("batch_size",)
 
     def __init__(self, args: DropArgs, resources: Resources) -> None:
         super().__init__(args, resources)

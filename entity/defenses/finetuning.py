@@ -49,6 +49,7 @@ class Finetuning(StreamingServer[FinetuningArgs]):
     summary = "Server fine-tuning: FedAvg, then SGD on the server's clean labelled data"
     paper = "DROP's baseline, 2025, arXiv 2502.07011"
     hyperparameters = FinetuningArgs
+    trains_on = ("batch_size",)
     robust = False
 
     @classmethod

@@ -101,6 +101,7 @@ class FLTrust(Server[FLTrustArgs]):
     summary = "FLTrust: weights by the cosine to an update from the server's clean data"
     paper = "Cao et al. 2021, arXiv 2012.13995"
     hyperparameters = FLTrustArgs
+    trains_on = ("num_root",)
 
     def __init__(self, args: FLTrustArgs, resources: Resources) -> None:
         super().__init__(args, resources)

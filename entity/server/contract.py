@@ -120,6 +120,8 @@ class Server(ABC, Generic[Args]):
     """Author, year and arXiv id."""
     hyperparameters: ClassVar[type[Any]]
     """The dataclass of the defense's own settings."""
+    trains_on: ClassVar[tuple[str, ...]] = ()
+    """Settings that are how many samples a batch of its own training has."""
     robust: ClassVar[bool] = True
     """Whether it claims that a few clients cannot do with the model as they like; says what
     becomes of BatchNorm statistics under `bn_policy = auto`."""

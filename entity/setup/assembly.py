@@ -24,6 +24,7 @@ from entity.poisons import POISONS
 from entity.seeding import Seeds
 from entity.server import Averaging, CleanData, Resources, Server
 from entity.setup.roster import Roster
+from entity.setup.single_samples import check_batches
 from entity.training import fit, shuffled
 
 log = logging.getLogger("entity")
@@ -74,6 +75,7 @@ def assemble(config: ExperimentConfig) -> World:
         If the data is missing or does not suit the config.
     """
     split, roster = recruit(config, Seeds(config.settings.seed))
+    check_batches(config, roster)
     server = open_server(config, split, roster)
     return World(config, split, roster, server, open_judge(config, split, roster))
 

@@ -9,11 +9,15 @@ from entity.config.fields import AttackConfig, ExperimentConfig, FederationConfi
 from entity.config.schema import ConfigError
 from entity.dataset import Source, source_of
 from entity.defenses import DEFENSES
-from entity.models import find
+from entity.models import MODELS, find
+from entity.models.fit_of_images import next_size, takes
 from entity.poisons import POISONS
 from entity.server import Setting, StreamingServer
 from entity.server.streaming import can_stream
 from entity.setup.field_list import ATTACK
+
+ANY_MODEL = 16
+"""Side of images from which on every model of the registry takes them; a test holds it."""
 
 
 def check(config: ExperimentConfig) -> None:
@@ -25,7 +29,7 @@ def check(config: ExperimentConfig) -> None:
         One sentence that names the field, the value and what to do.
     """
     source = source_of(config)
-    find(config.model)
+    _check_image_size(config.model, source)
     _check_name(config.name)
     _check_federation(config.federation)
     if config.client.attack is not None:
@@ -40,6 +44,20 @@ def check(config: ExperimentConfig) -> None:
         )
     _check_ray_address(config.settings.ray_address)
     _check_clean_data(config, source)
+
+
+def _check_image_size(model: str, source: Source) -> None:
+    """Refuse images that a model of the registry cannot take; a user's own is tried out later."""
+    entry, (channels, size) = find(model), (source.channels, source.size)
+    if ":" in model or size >= ANY_MODEL or takes(entry.make, channels, size):
+        return
+    side = next_size(entry.make, channels, size)
+    larger = f"images from {side}x{side} pixels on, or " if side else ""
+    able = [name for name, each in MODELS.items() if takes(each.make, channels, size)]
+    raise ConfigError(
+        f"model = {model}: cannot be trained on images of {size}x{size} pixels; allowed are "
+        f"{larger}another model ({', '.join(able) or 'none of the registry'})."
+    )
 
 
 def _check_federation(federation: FederationConfig) -> None:

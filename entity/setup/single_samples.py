@@ -1,0 +1,59 @@
+"""Batches of one sample, which BatchNorm cannot be trained on where it sees one value a channel.
+
+They are refused before anything is written. One sample that is left over beside larger batches is
+another matter: it sits out this pass (`training.shuffled`), and another pass leaves out another.
+"""
+
+from collections.abc import Iterator
+
+import torch
+
+from entity.config.fields import ExperimentConfig
+from entity.config.schema import ConfigError
+from entity.defenses import DEFENSES
+from entity.models.fit_of_images import trains_on_one
+from entity.setup.field_list import ARGS
+from entity.setup.roster import Roster
+
+
+def check_batches(config: ExperimentConfig, roster: Roster) -> None:
+    """Refuse batches of one sample where the model cannot be trained on one.
+
+    Parameters
+    ----------
+    config
+        The experiment.
+    roster
+        The clients and their data.
+
+    Raises
+    ------
+    ConfigError
+        If there are such batches.
+    """
+    why = next(_single(config, roster), None)
+    if why is None:
+        return
+    channels, size, _ = roster.images.shape
+    image = torch.zeros(channels, size, size, device=roster.device)
+    if not trains_on_one(roster.new_model(), image):
+        raise ConfigError(
+            f"{why}; model = {config.model} cannot be trained on one sample of {size}x{size} "
+            "pixels, as its BatchNorm would see one value a channel (norm = group has none)."
+        )
+
+
+def _single(config: ExperimentConfig, roster: Roster) -> Iterator[str]:
+    """Yield whose batches are of one sample, and what is allowed."""
+    if config.client.batch_size == 1:
+        yield "client.batch_size = 1: allowed is at least 2"
+    defense = config.server.defense
+    for name in DEFENSES[defense.type].trains_on:
+        if getattr(defense.defense_args, name) == 1:
+            yield f"{ARGS}.{name} = 1: allowed is at least 2"
+    sizes = roster.num_samples(tuple(range(config.federation.size)))
+    if alone := int((sizes == 1).sum()):
+        yield (
+            f"federation.size = {config.federation.size}: {alone} of the clients would have one "
+            "sample; allowed are fewer clients, or a larger client.ADR or client.min_samples"
+        )
