@@ -51,7 +51,8 @@ def measure(engines: Sequence[str], workers: int, repeats: int) -> list[list[str
                 "num_threads": "1",
                 "cuda": "-1",
             }
-            config = settled(resolve.experiment(read(shipped("mnist5k/drop")), [*words.items()]))
+            config, _ = resolve.without_idle(read(shipped("mnist5k/drop")), [*words.items()])
+            config = settled(config)
             _, roster = recruit(config, Seeds(1))
             state = roster.spec.flatten(roster.new_model())
             began = time.perf_counter()

@@ -51,9 +51,9 @@ def read_lines(path: Path) -> dict[Key, dict[str, Any]]:
 def config_of(cell: Cell, seed: int) -> ExperimentConfig:
     """Return the experiment of one cell and seed."""
     fixed = [("seed", str(seed)), ("engine", "inline"), ("num_threads", "1")]
-    return resolve.experiment(
-        resolve.read(CONFIGS / f"{cell.config}.json"), [*cell.overrides, *fixed]
-    )
+    tables = resolve.read(CONFIGS / f"{cell.config}.json")
+    config, _ = resolve.without_idle(tables, [*cell.overrides, *fixed])
+    return config
 
 
 def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:

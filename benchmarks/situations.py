@@ -122,7 +122,7 @@ def prepare(federation: Federation, seed: int, data_root: Path) -> Situation:
         "num_threads": 1,
         "datasets_path": data_root,
     }
-    config = resolve.experiment(
+    config, _ = resolve.without_idle(
         resolve.read(CONFIGS / f"{federation.config}.json"),
         [*federation.overrides, *((name, str(value)) for name, value in fixed.items())],
     )

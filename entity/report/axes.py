@@ -8,6 +8,7 @@ from entity.config.schema import flatten
 from entity.report.runs import RunRecord
 from entity.results.filter import BadField, full_name
 from entity.results.formatting import NONE, setting
+from entity.setup.effect import effective
 
 DEFENSE, ATTACK = "defense", "attack"
 """Axes under which a run that has neither stands as `none`."""
@@ -59,10 +60,11 @@ def _short(paths: tuple[str, ...]) -> dict[str, str]:
 def values(run: RunRecord) -> dict[str, object]:
     """Return all fields of a run that say which experiment it is, defense and attack first.
 
-    Settings are left out: they say how to run it, and the seed is what a cell sums up.
+    Settings are left out: they say how to run it, and the seed is what a cell sums up. So are
+    fields that do nothing in it.
     """
     found: dict[str, object] = {DEFENSE: run.defense, ATTACK: run.attack}
-    for path, value in flatten(run.config):
+    for path, value in effective(flatten(run.config)).items():
         if path not in _SAY_NOTHING and path not in _TYPES and not path.startswith("settings."):
             found[path] = value
     return found

@@ -8,6 +8,7 @@ from entity.config.schema import flatten
 from entity.report.entries import Entry
 from entity.report.seed_bands import by_group
 from entity.results.formatting import NONE, setting
+from entity.setup.effect import effective
 
 SIDE_BY_SIDE = 6
 """Up to so many groups stand in columns; more in rows, as there are fewer fields than groups."""
@@ -27,8 +28,11 @@ class Settings:
 
 
 def compare(entries: Sequence[Entry]) -> Settings:
-    """Compare the configs of all runs, field by field; names are labels already and left out."""
-    flat = [{**dict(flatten(entry.run.config))} for entry in entries]
+    """Compare the configs of all runs, field by field.
+
+    Names, which are labels already, and fields that do nothing in a run are left out.
+    """
+    flat = [effective(flatten(entry.run.config)) for entry in entries]
     fields = [field for field in dict.fromkeys(f for one in flat for f in one) if field != "name"]
     written = {
         field: [setting(one[field]) if field in one else NONE for one in flat] for field in fields

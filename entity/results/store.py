@@ -19,6 +19,7 @@ from entity.results.filter import Where, full_name
 from entity.results.floor import Judged, floors
 from entity.results.tables import Column, Spread, Table
 from entity.setup import resolve
+from entity.setup.effect import blanked, idle
 
 ERROR = "error.txt"
 """File of a run directory in which a sweep leaves why the run failed."""
@@ -58,9 +59,11 @@ class Run:
     facts: Mapping[str, object]
     """The fixed columns of the table, which every run has."""
     fields: Mapping[str, object]
-    """Its whole configuration, by dotted path."""
+    """Its whole configuration, by dotted path; None where the rest of it makes a field idle."""
     config: Mapping[str, object] = field(default_factory=dict[str, object])
-    """The same, as nested tables."""
+    """The same as it is, in nested tables."""
+    idle: frozenset[str] = frozenset()
+    """Fields that do nothing in it: an alpha of an IID split would look like a non-IID one."""
 
     @property
     def finished(self) -> bool:
@@ -129,7 +132,8 @@ def read_row(path: Path) -> Run:
         "hash": text(summary, "config_hash") or (resolve.fingerprint(config) if config else None),
         "path": str(path),
     }
-    return Run(path, facts, dict(flatten(config)), config)
+    fields = dict(flatten(config))
+    return Run(path, facts, blanked(fields), config, idle(fields))
 
 
 def select(runs: Sequence[Run], where: Where) -> list[Run]:
@@ -221,13 +225,15 @@ def _known(runs: Sequence[Run], name: str) -> list[float]:
 def _differing(runs: Sequence[Run]) -> list[str]:
     """Return the fields in which runs that have them differ, in the order of the schema.
 
-    A field that only some runs have, all with one value, says no more than the type of defense or
-    attack that brings it.
+    A field that only some runs have, or that does something in only some, all with one value, says
+    no more than what brings it: the type of defense or attack, or the switch that it needs.
     """
     seen: dict[str, set[str]] = {}
     for run in runs:
         for path, value in run.fields.items():
-            seen.setdefault(path, set()).add(json.dumps(value))
+            of_path = seen.setdefault(path, set())
+            if path not in run.idle:
+                of_path.add(json.dumps(value))
     return [path for path, values in seen.items() if len(values) > 1 and path not in _NOT_COMPARED]
 
 

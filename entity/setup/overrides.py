@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from entity.attacks import ATTACKS
 from entity.config import schema
 from entity.config.schema import ConfigError, suggest
-from entity.defenses import ALIASES
-from entity.setup.field_list import ATTACK, DEFENSE, Field, fields
+from entity.defenses import ALIASES, DEFENSES
+from entity.poisons import POISONS
+from entity.setup.field_list import ARGS, ATTACK, DEFENSE, Field, fields
 from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
 
 
@@ -26,8 +28,26 @@ class BadFieldName(ConfigError):
         self.as_option = ConfigError(as_option or text)
 
 
-def override(tables: dict[str, Any], given: Iterable[tuple[str, str | None]]) -> None:
-    """Write fields into nested tables, in place.
+class ForeignField(BadFieldName):
+    """A name that only attacks, data poisons or defenses have that are not chosen.
+
+    Parameters
+    ----------
+    name
+        The name as it was given.
+    text
+        The refusal.
+    as_option
+        The same where fields are options, with two dashes before their names.
+    """
+
+    def __init__(self, name: str, text: str, as_option: str) -> None:
+        super().__init__(text, as_option)
+        self.name = name
+
+
+def override(tables: dict[str, Any], given: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """Write fields into nested tables, in place; return the name of each by its path.
 
     Parameters
     ----------
@@ -44,8 +64,9 @@ def override(tables: dict[str, Any], given: Iterable[tuple[str, str | None]]) ->
     ConfigError
         If a value is not allowed.
     """
-    for name, text in sorted(given, key=_types_first):
-        _override_one(tables, name, text)
+    return {
+        _override_one(tables, name, text): name for name, text in sorted(given, key=_types_first)
+    }
 
 
 def field_named(name: str, known: Mapping[str, Field]) -> Field:
@@ -61,9 +82,12 @@ def field_named(name: str, known: Mapping[str, Field]) -> Field:
     Raises
     ------
     BadFieldName
-        If the name is unknown or ambiguous.
+        If the name is unknown or ambiguous, or of a method that is not chosen.
     """
     matches = [path for path in known if path == name or path.endswith("." + name)]
+    if not matches and (owners := _owners(name)):
+        said = f"{name} belongs to {owners}, which is not chosen."
+        raise ForeignField(name, said, f"--{said}")
     if not matches:
         short = {path.rsplit(".", 1)[-1] for path in known} | set(known)
         hint = suggest(name, short) or " `drop fields` lists them all."
@@ -77,11 +101,23 @@ def field_named(name: str, known: Mapping[str, Field]) -> Field:
     return known[name if name in matches else matches[0]]
 
 
+def _owners(name: str) -> str:
+    """Return which attacks, data poisons or defenses have a field of that name."""
+    named = [
+        owner
+        for registry, where in ((DEFENSES, ARGS), (ATTACKS, ATTACK), (POISONS, ATTACK))
+        for owner, entry in registry.items()
+        for own in schema.hints(entry.hyperparameters)
+        if f".{where}.{own}".endswith(f".{name}")
+    ]
+    return " or ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+
+
 def _types_first(given: tuple[str, str | None]) -> int:
     return 0 if given[0].split(".")[-1] in ("type", "attack", "defense", "poison") else 1
 
 
-def _override_one(tables: dict[str, Any], name: str, text: str | None) -> None:
+def _override_one(tables: dict[str, Any], name: str, text: str | None) -> str:
     field = field_named(name, {field.path: field for field in fields(tables)})
     if text is None:
         if field.kind is not bool:
@@ -101,3 +137,4 @@ def _override_one(tables: dict[str, Any], name: str, text: str | None) -> None:
         forget_foreign_args(table)
     elif field.path in (f"{ATTACK}.type", f"{ATTACK}.poison"):
         forget_foreign_attack_fields(table)
+    return field.path

@@ -17,6 +17,7 @@ from entity.config.schema import ConfigError, key_text, unknown
 from entity.defenses import ALIASES, DEFENSES
 from entity.poisons import POISONS
 from entity.setup.checks import check
+from entity.setup.effect import IdleField, refuse_idle, refuse_without_attack
 from entity.setup.field_list import (
     ARGS,
     ATTACK,
@@ -28,7 +29,7 @@ from entity.setup.field_list import (
     table_at,
 )
 from entity.setup.identity import default_name, fingerprint, identity, to_json
-from entity.setup.overrides import override
+from entity.setup.overrides import ForeignField, override
 from entity.setup.read import read, refuse_depth
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "read",
     "refuse_depth",
     "to_json",
+    "without_idle",
 ]
 
 
@@ -63,16 +65,52 @@ def experiment(
     Raises
     ------
     ConfigError
-        One sentence for the user.
+        One sentence for the user. An `IdleField` if a field among the overrides does nothing in
+        this experiment, and a `ForeignField` if it is of a method that is not chosen.
     """
     refuse_depth(data, "the config")
     tables = _with_current_names(deepcopy(dict(data)))
     if root := os.environ.get("DROP_DATA"):
-        overrides = [("settings.datasets_path", root), *overrides]
-    override(tables, overrides)
-    config = _typed(_with_current_names(tables))
+        override(tables, [("settings.datasets_path", root)])
+    given = override(tables, overrides)
+    tables = _with_current_names(tables)
+    refuse_without_attack(tables, given)
+    config = _typed(tables)
     check(config)
+    if given:
+        refuse_idle(to_json(config), given)
     return config
+
+
+def without_idle(
+    data: Mapping[str, Any], overrides: Sequence[tuple[str, str | None]]
+) -> tuple[ExperimentConfig, dict[str, str]]:
+    """Build an experiment of a grid, where a field may do nothing beside some values of another.
+
+    Parameters
+    ----------
+    data, overrides
+        As `experiment` takes them.
+
+    Returns
+    -------
+    tuple
+        The experiment without the overrides that do nothing in it, and why for each of those.
+
+    Raises
+    ------
+    ConfigError
+        As `experiment`, but for such overrides.
+    """
+    idle: dict[str, str] = {}
+    while True:
+        kept = [(name, text) for name, text in overrides if name not in idle]
+        try:
+            return experiment(data, kept), idle
+        except IdleField as error:
+            idle.update(dict.fromkeys(error.names, str(error)))
+        except ForeignField as error:
+            idle[error.name] = str(error)
 
 
 def _with_current_names(tables: dict[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from entity.experiment import settled
 from entity.results import store
 from entity.results.store import Run
 from entity.setup import resolve
+from entity.setup.effect import blanked
 from entity.setup.read import extended
-from entity.sweep.grid import CONFIG, SEED, Axis, Grid
+from entity.sweep.grid import CONFIG, SEED, Axis, Grid, Value
 
 _ALONE = {"settings.engine": "inline", "settings.num_threads": "1"}
 """A cell is a process of one thread, unless the grid itself says otherwise."""
@@ -55,7 +56,8 @@ class Cell:
             "attack": self.config.client.attacked_by,
             "state": self.state,
         }
-        return {**dict(flatten(resolve.to_json(self.config))), **facts, **self.labels}
+        fields = blanked(dict(flatten(resolve.to_json(self.config))))
+        return {**fields, **facts, **self.labels}
 
 
 def expand(
@@ -63,8 +65,10 @@ def expand(
 ) -> list[Cell]:
     """Return the cells in the order in which they run.
 
-    Cells that come to the same experiment are one. Runs that `out` holds already are found by
-    their identity, whatever they are called.
+    Cells that come to the same experiment are one. A field that does nothing in a cell, such as
+    the share of poisoned data without an attack, is left out there, so that such cells are one,
+    too; one that does nothing in any cell of the grid is refused. Runs that `out` holds already
+    are found by their identity, whatever they are called.
 
     Parameters
     ----------
@@ -78,14 +82,14 @@ def expand(
     Raises
     ------
     ConfigError
-        Naming the first cell that is no possible experiment.
+        Naming the first cell that is no possible experiment, or the field without effect.
     """
-    bases = _Bases(grid)
+    bases, effects = _Bases(grid), _Effects()
     found: dict[str, tuple[dict[str, str], ExperimentConfig]] = {}
     refused: list[str] = []
     for labels in grid.assignments() if assignments is None else assignments:
         try:
-            config = _experiment(grid, bases, labels)
+            config = _experiment(grid, bases, labels, effects)
         except ConfigError as error:
             said = ", ".join(f"{name}={label}" for name, label in labels.items())
             refused.append(f"cell {said or 'of the base'}: {error}")
@@ -94,6 +98,8 @@ def expand(
     if refused:
         more = f" (Cells that are refused: {len(refused)}.)" if len(refused) > 1 else ""
         raise ConfigError(f"grid {grid.path}: {refused[0]}{more}")
+    if assignments is None:
+        effects.refuse(grid)
     runs = _runs_by_identity(out)
     taken = {run.path.resolve() for run in runs.values()}
     cells: list[Cell] = []
@@ -106,11 +112,12 @@ def expand(
     return cells
 
 
-def _experiment(grid: Grid, bases: "_Bases", labels: Mapping[str, str]) -> ExperimentConfig:
+def _experiment(
+    grid: Grid, bases: "_Bases", labels: Mapping[str, str], effects: "_Effects"
+) -> ExperimentConfig:
     overrides: dict[str, str] = {}
     for axis in grid.axes:
-        value = next(value for value in axis.values if value.label == labels[axis.name])
-        overrides.update(value.overrides)
+        overrides.update(_value(axis, labels).overrides)
     base = overrides.pop(CONFIG, None)
     tables = bases[base]
     own = {name.rsplit(".", 1)[-1] for name in overrides}
@@ -118,8 +125,39 @@ def _experiment(grid: Grid, bases: "_Bases", labels: Mapping[str, str]) -> Exper
         settings = grid.base.get("settings")
         own |= set(settings if isinstance(settings, dict) else ())
     alone = [(name, text) for name, text in _ALONE.items() if name.split(".")[1] not in own]
-    config = resolve.experiment(tables, [*overrides.items(), *alone])
-    return settled(replace(config, name=_name(grid.axes, labels, config)))
+    config, idle = resolve.without_idle(tables, [*overrides.items(), *alone])
+    effects.note(overrides, idle)
+    return settled(replace(config, name=_name(grid.axes, labels, config, idle)))
+
+
+def _value(axis: Axis, labels: Mapping[str, str]) -> Value:
+    return next(value for value in axis.values if value.label == labels[axis.name])
+
+
+class _Effects:
+    """Which fields of a grid do something in some cell."""
+
+    def __init__(self) -> None:
+        self.effective: set[str] = set()
+        self.idle: dict[str, str] = {}
+        """The first refusal of each that does nothing in some cell."""
+
+    def note(self, given: Iterable[str], idle: Mapping[str, str]) -> None:
+        """Take down a cell."""
+        self.effective.update(name for name in given if name not in idle)
+        self.idle = {**idle, **self.idle}
+
+    def refuse(self, grid: Grid) -> None:
+        """Refuse a field that does nothing in any cell.
+
+        Raises
+        ------
+        ConfigError
+            Naming its axis, and what it needs.
+        """
+        for axis in grid.axes:
+            for name in sorted((axis.fields & set(self.idle)) - self.effective):
+                raise ConfigError(f"grid {grid.path}: axes.{axis.name}: {self.idle[name]}")
 
 
 class _Bases:
@@ -153,15 +191,25 @@ def _runs_by_identity(out: Path) -> dict[str, Run]:
     return runs
 
 
-def _name(axes: Sequence[Axis], labels: Mapping[str, str], config: ExperimentConfig) -> str:
+def _name(
+    axes: Sequence[Axis],
+    labels: Mapping[str, str],
+    config: ExperimentConfig,
+    idle: Mapping[str, str],
+) -> str:
     """Return a name of what sets this cell apart, such as `median-dba-DPR0.5-seed1`."""
     parts = [config.name] if config.name else []
     varied = [axis for axis in axes if len(axis.values) > 1 and axis.name != SEED]
+    varied = [axis for axis in varied if not _is_idle(_value(axis, labels), idle)]
     parts += [_part(axis, labels[axis.name]) for axis in varied]
     if not parts:
         return resolve.default_name(config)
     text = "-".join(re.sub(r"[^A-Za-z0-9_.+]+", "-", part).strip("-.") for part in parts)
     return f"{text[:100].strip('-.')}-seed{config.settings.seed}".lstrip("-")
+
+
+def _is_idle(value: Value, idle: Mapping[str, str]) -> bool:
+    return bool(value.overrides) and all(name in idle for name in value.overrides)
 
 
 def _part(axis: Axis, label: str) -> str:

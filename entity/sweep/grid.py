@@ -2,7 +2,8 @@
 
 - `base`: a shipped configuration such as mnist5k/drop, a file, or tables of fields.
 - `axes`: by name, either a list of values, and the name is a field as on the command line, or a
-  table of named bundles, each a table of fields. The field `config` chooses the base.
+  table of named bundles, each a table of fields. The field `config` chooses the base. A field
+  that does nothing in a cell is left out there; cells that then come to one experiment are one.
 - `zip`: groups of axes that move together. `seeds`: the axis `seed`, of whole numbers.
 - `exclude`: partial assignments, such as {attack: none, DPR: 0.5}; a list means any of it.
 - `study`: what `drop reproduce` says of the grid and expects of it; a sweep ignores it.

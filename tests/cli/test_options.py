@@ -81,12 +81,12 @@ def test_the_types_decide_which_options_there_are(tmp_path, monkeypatch):
         (["--K", "3"], "mnist5k/krum"),
         (["--defense.type", "krum", "--K", "3"], "mnist5k/drop"),
     ):
-        with pytest.raises(ConfigError, match=r"^K is unknown\."):
+        with pytest.raises(ConfigError, match=r"^K belongs to drop, which is not chosen\."):
             parse(*words, config=config)
     words = ["--server.defense.type", "MAZE", "--K", "3"]
     assert (f"{ARGS}.K", "3") in parse(*words, config="mnist5k/krum").given
     top = ["--neurotoxin_top_k", "0.2"]
-    with pytest.raises(ConfigError, match=r"^neurotoxin_top_k is unknown\."):
+    with pytest.raises(ConfigError, match=r"^neurotoxin_top_k belongs to neurotoxin, which"):
         parse(*top)
     assert parse("--attack.type=neurotoxin", *top).given[-1] == (
         "client.attack.neurotoxin_top_k",

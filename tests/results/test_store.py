@@ -307,3 +307,25 @@ def test_without_duckdb_a_sentence_says_what_brings_it(monkeypatch, tmp_path):
     )
     with pytest.raises(ConfigError, match=r"^DuckDB is not installed"):
         duckdb_export.write_parquet(table([]), tmp_path / "x.parquet")
+
+
+def test_a_field_that_does_nothing_tells_no_runs_apart(tmp_path, keep):
+    """Two IID runs whose files have other alphas are one experiment, and no non-IID table."""
+    keep("a", {"client.dirichlet_alpha": 0.5})
+    keep("b", {"client.dirichlet_alpha": 1.0})
+    runs = collect([tmp_path])
+    assert "dirichlet_alpha" not in [column.name for column in table(runs).columns]
+    assert [run.row["client.dirichlet_alpha"] for run in runs] == [None, None]
+    assert pooled(runs, ["defense"]) == []
+
+    split = {"client.IID": False, "client.min_samples": 1}
+    keep("c", {**split, "client.dirichlet_alpha": 0.5})
+    runs = collect([tmp_path])
+    names = [column.name for column in table(runs).columns]
+    assert "IID" in names
+    assert "dirichlet_alpha" not in names  # 0.5 wherever it means anything
+    keep("d", {**split, "client.dirichlet_alpha": 0.25})
+    found = rows(table(collect([tmp_path])))
+    assert [row["dirichlet_alpha"] for row in found] == [None, None, 0.5, 0.25]
+    chosen = select(collect([tmp_path]), parse(["dirichlet_alpha=0.5"]))
+    assert [run.facts["name"] for run in chosen] == ["c"]

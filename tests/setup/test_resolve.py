@@ -21,6 +21,7 @@ from entity.defenses import DEFENSES
 from entity.poisons import POISONS
 from entity.setup import resolve
 from entity.setup.identity import ERA
+from entity.setup.overrides import override
 
 SHIPPED = [shipped(name) for name in names()]
 DROP = resolve.read(shipped("mnist5k/drop"))
@@ -36,6 +37,13 @@ def changed(path, value, data=None):
     for parent in parents:
         table = table[parent]
     table[last] = value
+    return data
+
+
+def as_in_a_file(*overrides):
+    """Return DROP's tables with some fields, which may do nothing there."""
+    data = deepcopy(DROP)
+    override(data, overrides)
     return data
 
 
@@ -164,7 +172,7 @@ def test_the_attack_is_taken_away_by_null_and_only_a_whole_one_comes_back():
         assert resolve.experiment(DROP, [("client.attack", text)]).client.attack is None
     assert resolve.experiment(DROP, [("client.attack.type", "none")]).client.attack is None
     lost = refusal_of(DROP, ("client.attack", "null"), ("DPR", "0.5"))
-    assert lost.startswith("client.attack.type is missing")
+    assert lost.startswith("client.attack.DPR = 0.5: does nothing without an attack (client.atta")
     bare = changed("client.attack", None)
     back = resolve.experiment(bare, [("client.attack.type", "badnets"), ("target_class", "3")])
     assert (back.client.attack.type, back.client.attack.target_class) == ("badnets", 3)
@@ -196,7 +204,9 @@ def test_the_type_is_read_before_the_settings_that_depend_on_it():
     overrides = [("penalty", "3"), ("server.defense.type", "MAZE"), ("K", "7")]
     defense = resolve.experiment(bare, overrides).server.defense
     assert (defense.type, defense.defense_args.penalty, defense.defense_args.K) == ("drop", 3.0, 7)
-    assert refusal_of(DROP, ("server.defense.type", "droplet"), ("K", "7")).startswith("K is")
+    assert refusal_of(DROP, ("server.defense.type", "droplet"), ("K", "7")).startswith(
+        "K belongs to"
+    )
 
 
 def test_the_last_of_two_overrides_wins_and_the_given_tables_stay_as_they_are():
@@ -357,7 +367,7 @@ def test_an_enforced_share_must_be_a_whole_number_of_clients():
     whole = [("size", "10"), ("round_size", "5"), ("number_of_malicious_clients", "4")]
     assert resolve.experiment(DROP, [enforced, *whole]).federation.round_size == 5
     # Without an attack nobody is malicious, so there is no share to keep.
-    assert resolve.experiment(DROP, [("client.attack", "null"), enforced, *shape])
+    assert resolve.experiment(as_in_a_file(("client.attack", "null"), enforced, *shape))
 
 
 def test_what_needs_clean_data_is_refused_without_any():
@@ -419,7 +429,7 @@ def test_a_configuration_survives_json_and_keeps_its_identity():
 
 
 @pytest.mark.parametrize(
-    "override",
+    "change",
     [
         ("cuda", "3"),
         ("engine", "pool"),
@@ -437,10 +447,10 @@ def test_a_configuration_survives_json_and_keeps_its_identity():
         ("name", "another"),
     ],
 )
-def test_how_an_experiment_runs_is_no_part_of_its_identity(override):
+def test_how_an_experiment_runs_is_no_part_of_its_identity(change):
     base = resolve.identity(resolve.experiment(DROP))
     assert len(base) == 12
-    assert resolve.identity(resolve.experiment(DROP, [override])) == base
+    assert resolve.identity(resolve.experiment(as_in_a_file(change))) == base
 
 
 def test_everything_else_is_part_of_the_identity():
@@ -474,7 +484,7 @@ def test_everything_else_is_part_of_the_identity():
             text = other.get(field.path, _another(base, field))
         if text is None:
             continue
-        found = resolve.identity(resolve.experiment(DROP, [(field.path, text)]))
+        found = resolve.identity(resolve.experiment(as_in_a_file((field.path, text))))
         assert found not in seen, field.path
         seen.add(found)
     for name, text in [("K", "3"), ("penalty", "2"), ("lr_clone", "0.2"), ("ensemble", "false")]:

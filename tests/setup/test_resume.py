@@ -429,7 +429,7 @@ def test_on_another_engine_it_ends_the_same_with_what_clients_remember(cheap, wh
 
 
 def test_other_runtime_settings_change_nothing(left, whole):
-    words = [("workers", "3"), ("checkpoint_every", "0"), ("verbose", "false")]
+    words = [("datasets_path", "."), ("checkpoint_every", "0"), ("verbose", "false")]
     run(recorded(left, words), left, resume=True)
     assert_same(left, whole().folder)
 

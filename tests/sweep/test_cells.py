@@ -167,9 +167,37 @@ def test_an_unreadable_config_is_refused_like_any_other(tmp_path):
 
 def test_cells_that_are_one_experiment_are_one_cell(tmp_path):
     found = cells_of(
-        tmp_path, base="mnist5k/drop", axes={"defense": {"new": {}, "old": {"lr": 0.1}}}
+        tmp_path, base="mnist5k/drop", axes={"defense": {"new": {}, "old": {"lr": 0.05}}}
     )
-    assert len(found) == 1  # the config says lr = 0.1, too
+    assert len(found) == 1  # the config says lr = 0.05, too
+
+
+def test_a_field_without_effect_is_left_out_of_a_cell_and_refused_where_no_cell_has_it(tmp_path):
+    attacks = {"none": {"client.attack": "null"}, "badnets": {}}
+    found = cells_of(tmp_path, base="mnist5k/drop", axes={"attack": attacks, "DPR": [0.25, 1]})
+    told = [cell.config.client.attack and cell.config.client.attack.DPR for cell in found]
+    assert told == [None, 0.25, 1.0]
+    assert [cell.name for cell in found] == [
+        "none-seed1",  # no DPR in the name of a cell that has none
+        "badnets-DPR0.25-seed1",
+        "badnets-DPR1-seed1",
+    ]
+    said = refusal_of(base="mnist5k/drop", axes={"dirichlet_alpha": [0.5, 1]})
+    assert said == (
+        "axes.dirichlet_alpha: client.dirichlet_alpha = 0.5: does nothing without "
+        "client.IID = false; give that, too, or leave this out."
+    )
+    axes = {"IID": [True, False], "dirichlet_alpha": [0.5, 1]}
+    assert len(cells_of(tmp_path, base="mnist5k/drop", axes=axes)) == 3
+
+
+def test_a_setting_of_one_defense_is_left_out_of_the_others_cells(tmp_path):
+    axes = {"defense": {"krum": {"defense.type": "krum"}, "drop": {}}, "K": [5, 10]}
+    found = cells_of(tmp_path, base="mnist5k/drop", axes=axes)
+    assert [cell.name for cell in found] == ["krum-seed1", "drop-K5-seed1", "drop-K10-seed1"]
+    axes["defense"].pop("drop")
+    said = refusal_of(base="mnist5k/drop", axes=axes)
+    assert said == "axes.K: K belongs to drop, which is not chosen."
 
 
 # --- what is there already
