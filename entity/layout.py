@@ -5,7 +5,7 @@ make `buffers` (B,). Both follow the module's state dict: what several of its na
 once, and a non-persistent buffer, which no state dict has, is no part of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -123,19 +123,15 @@ class ParamSpec:
         """Copy a module's tensors into given vectors, such as rows of a shared matrix."""
         tensors = _tensors_of(module)
         with torch.no_grad():
-            for slot, tensor in zip(self.parameters, tensors.parameters.values(), strict=True):
-                out.weights[slot.start : slot.stop].view(slot.shape).copy_(tensor)
-            for slot, tensor in zip(self.buffers, tensors.buffers.values(), strict=True):
-                out.buffers[slot.start : slot.stop].view(slot.shape).copy_(tensor)
+            _gather(self.parameters, list(tensors.parameters.values()), out.weights)
+            _gather(self.buffers, list(tensors.buffers.values()), out.buffers)
 
     def load(self, module: nn.Module, state: ModelState) -> None:
         """Copy flat vectors into a module; its non-persistent buffers begin anew."""
         tensors = _tensors_of(module)
         with torch.no_grad():
-            for slot, tensor in zip(self.parameters, tensors.parameters.values(), strict=True):
-                tensor.copy_(state.weights[slot.start : slot.stop].view(slot.shape))
-            for slot, tensor in zip(self.buffers, tensors.buffers.values(), strict=True):
-                tensor.copy_(state.buffers[slot.start : slot.stop].view(slot.shape))
+            _scatter(self.parameters, list(tensors.parameters.values()), state.weights)
+            _scatter(self.buffers, list(tensors.buffers.values()), state.buffers)
             for name, tensor in tensors.scratch.items():
                 first = self.scratch.get(name)
                 # A cache may have grown since. What nobody writes to may be a view of one number.
@@ -143,6 +139,25 @@ class ParamSpec:
                     first = first.to(tensor.device)
                     if not torch.equal(first, tensor):
                         tensor.copy_(first)
+
+
+def _gather(slots: Sequence[Slot], tensors: Sequence[Tensor], out: Tensor) -> None:
+    """Copy tensors into a vector; from another device at once, since each copy is a wait."""
+    assert len(slots) == len(tensors), "the layout is another module's"
+    if tensors and any(tensor.device != out.device for tensor in tensors):
+        out.copy_(torch.cat([tensor.detach().to(out.dtype).flatten() for tensor in tensors]))
+        return
+    for slot, tensor in zip(slots, tensors, strict=True):
+        out[slot.start : slot.stop].view(slot.shape).copy_(tensor)
+
+
+def _scatter(slots: Sequence[Slot], tensors: Sequence[Tensor], vector: Tensor) -> None:
+    """Copy a vector into tensors; to another device at once, since each copy is a wait."""
+    assert len(slots) == len(tensors), "the layout is another module's"
+    if tensors:
+        vector = vector.to(tensors[0].device)
+    for slot, tensor in zip(slots, tensors, strict=True):
+        tensor.copy_(vector[slot.start : slot.stop].view(slot.shape))
 
 
 class _Tensors(NamedTuple):

@@ -186,11 +186,10 @@ class Chameleon(Attacker):
         self, data: LocalData, epochs: int, rng: torch.Generator
     ) -> Iterator[tuple[Tensor, Tensor]]:
         context = self.context
-        for x, y in data.batches(
+        return data.to(context.device).batches(
             context.recipe.batch_size,
             epochs,
             rng,
             augmentation=context.augmentation,
             in_every_batch=context.batchwise_poison,
-        ):
-            yield x.to(context.device), y.to(context.device)
+        )

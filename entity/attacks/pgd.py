@@ -55,10 +55,35 @@ def project(parameters: Sequence[Tensor], centre: Sequence[Tensor], radius: floa
     [tensor([0.6000]), tensor([1.8000])]
     """
     moves = [p - c for p, c in zip(parameters, centre, strict=True)]
-    norm = torch.stack([torch.linalg.vector_norm(move) for move in moves]).norm().item()
-    if norm > radius:
-        for p, c, move in zip(parameters, centre, moves, strict=True):
-            p.copy_(c + move * (radius / norm))
+    norm = torch.stack([torch.linalg.vector_norm(move) for move in moves]).norm()
+    if norm.device.type == "cpu":
+        if (length := norm.item()) > radius:
+            _shorten(parameters, centre, moves, radius / length)
+    else:
+        _shorten(parameters, centre, moves, radius / norm, only=norm > radius)
+
+
+def _shorten(
+    parameters: Sequence[Tensor],
+    centre: Sequence[Tensor],
+    moves: Sequence[Tensor],
+    factor: float | Tensor,
+    only: Tensor | None = None,
+) -> None:
+    """Put parameters at the centre plus `factor` times their moves.
+
+    Parameters
+    ----------
+    parameters, centre, moves
+        w, c and w - c.
+    factor
+        At most 1 where it counts.
+    only
+        () bool on a device that is not to be waited for: where false, nothing changes.
+    """
+    for p, c, move in zip(parameters, centre, moves, strict=True):
+        nearer = c + move * factor
+        p.copy_(nearer if only is None else torch.where(only, nearer, p))
 
 
 class Pgd(ModelReplacement):

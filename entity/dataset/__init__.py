@@ -5,7 +5,7 @@ A data set is one file that ends in one `Source`; `DATASETS` names them all.
 
 from typing import TYPE_CHECKING
 
-from entity.dataset.augment import Augmentation
+from entity.dataset.augment import Augmentation, Draws
 from entity.dataset.images import Images, Selection, normalise, to_pixels
 from entity.dataset.mnist5k import MNIST5K
 from entity.dataset.partition import partition
@@ -18,6 +18,7 @@ __all__ = [
     "DATASETS",
     "MNIST5K",
     "Augmentation",
+    "Draws",
     "Images",
     "Selection",
     "Shares",

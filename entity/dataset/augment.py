@@ -6,9 +6,23 @@ other, without a loop over the samples.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from entity.devices import to_device
+
+
+class Draws(NamedTuple):
+    """By how much each sample of a batch is moved."""
+
+    shift: Tensor
+    """(N, 2) rows and columns."""
+    flip: Tensor
+    """(N,) bool."""
+    angle: Tensor
+    """(N,) degrees."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,20 @@ class Augmentation:
 
         The generator may be on another device than the batch.
         """
-        n, device = len(x), generator.device
+        draws = self.draw(len(x), generator)
+        return self.apply(x, Draws(*(to_device(part, x.device) for part in draws)))
+
+    def draw(self, n: int, generator: torch.Generator) -> Draws:
+        """Draw by how much the samples of a batch of n are moved, on the generator's device."""
+        device = generator.device
         shift = torch.randint(-self.pad, self.pad + 1, (n, 2), generator=generator, device=device)
         flip = torch.rand(n, generator=generator, device=device) < (0.5 if self.flip else 0.0)
         angle = (torch.rand(n, generator=generator, device=device) * 2 - 1) * self.degrees
-        return warp(x, shift.to(x.device), flip.to(x.device), angle.to(x.device))
+        return Draws(shift, flip, angle)
+
+    def apply(self, x: Tensor, draws: Draws) -> Tensor:
+        """Augment a batch by what was drawn for it, which is on the batch's device."""
+        return warp(x, *draws)
 
 
 def warp(x: Tensor, shift: Tensor, flip: Tensor, angle: Tensor) -> Tensor:

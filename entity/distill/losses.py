@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from entity.devices import to_device
+
 LossType = Literal["l1", "kl_div"]
 
 
@@ -59,7 +61,7 @@ def gradient_penalty(
     generator
         Source of the points.
     """
-    share = torch.rand(len(fake), 1, 1, 1, generator=generator).to(fake.device)
+    share = to_device(torch.rand(len(fake), 1, 1, 1, generator=generator), fake.device)
     between = (share * fake + (1 - share) * real).requires_grad_()
     (gradient,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
     return ((gradient.flatten(1).norm(dim=1) - 1) ** 2).mean()

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from entity.devices import to_device
 from entity.distill.held_out import Labelled
 from entity.distill.losses import gradient_penalty
 from entity.distill.replay import Replay
@@ -180,5 +181,5 @@ def _clean_batches(
         order = torch.randperm(len(images) * args.num_repeat_real, generator=rng) % len(images)
         for batch in order.split(args.batch_size):
             if len(batch) == args.batch_size:
-                x = images[batch.to(images.device)]
+                x = images[to_device(batch, images.device)]
                 yield x if augment is None else augment(x, rng)

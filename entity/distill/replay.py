@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from entity.devices import to_device
+
 
 class Replay:
     """A ring of (image, logits) pairs.
@@ -34,5 +36,6 @@ class Replay:
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw `count` pairs uniformly: images as float32 and their logits."""
-        pick = torch.randint(self._filled, (count,), generator=generator).to(self._x.device)
+        pick = torch.randint(self._filled, (count,), generator=generator)
+        pick = to_device(pick, self._x.device)
         return self._x[pick].float(), self._answers[pick]

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from entity.devices import to_device
 from entity.distill.agreement import PROBES, Plateau, comparison
 from entity.distill.ensemble import Ensemble
 from entity.distill.held_out import Exam, Labelled
@@ -130,7 +131,7 @@ class Run:
         return self._images(self.args.batch_size, self.rng)
 
     def _images(self, count: int, rng: torch.Generator) -> Tensor:
-        return self.generator(self.generator.noise(count, rng).to(self.device))
+        return self.generator(to_device(self.generator.noise(count, rng), self.device))
 
     def answers(self, x: Tensor) -> Tensor:
         """Return the teachers' logits (b, classes), without a gradient."""

@@ -22,6 +22,7 @@ class LocalTrainer:
         self.model = roster.new_model()
         if roster.config.settings.compile:
             compile_model(self.model)
+        self._last: tuple[Broadcast, ModelState] | None = None
 
     def train(
         self, broadcast: Broadcast, client_id: int, out: ModelState, memory: dict[str, Tensor]
@@ -48,7 +49,7 @@ class LocalTrainer:
         with single_threaded():
             client = self.roster.client(client_id)
             client.load_state_dict(memory)
-            spec.load(self.model, broadcast.state)
+            spec.load(self.model, self._received(broadcast))
             stream = self.roster.seeds.generator(
                 "global stream", round=broadcast.round, client=client_id
             )
@@ -56,6 +57,15 @@ class LocalTrainer:
                 client.fit(self.model, broadcast)
             spec.flatten_into(self.model, out)
         return client.state_dict()
+
+    def _received(self, broadcast: Broadcast) -> ModelState:
+        """Return the global model on the clients' device, sent there once for a broadcast."""
+        if self.roster.device.type == "cpu":
+            return broadcast.state
+        if self._last is None or self._last[0] is not broadcast:
+            vectors = (vector.to(self.roster.device) for vector in broadcast.state)
+            self._last = broadcast, ModelState(*vectors)
+        return self._last[1]
 
 
 _alone = threading.Lock()

@@ -13,6 +13,7 @@ from entity.client.poison import AdaptivePoison, Poison
 from entity.client.poisoning import Holding, pool_evenly
 from entity.config.fields import ExperimentConfig
 from entity.dataset import Augmentation, Images, Selection, Shares
+from entity.devices import placed
 from entity.federation import poisons_in
 from entity.layout import ParamSpec
 from entity.models import build, examine
@@ -71,7 +72,7 @@ class Roster:
 
     def new_model(self) -> nn.Module:
         """Return the classifier with the experiment's initial weights, on the clients' device."""
-        return self.fresh_model(self.seeds.generator("model")).to(self.device)
+        return placed(self.fresh_model(self.seeds.generator("model")), self.device)
 
     @property
     def recipe(self) -> Recipe:

@@ -24,10 +24,13 @@ def rows_of(batch):
     return ((batch[0][:, 0, 0, 0] + 1) * 127.5).round().long().tolist()
 
 
-class Blacken:
+class Blacken(Augmentation):
     """An augmentation that blots everything out."""
 
-    def __call__(self, x, generator):
+    def __init__(self):
+        super().__init__(pad=1, flip=True, degrees=1)
+
+    def apply(self, x, draws):
         return torch.zeros_like(x)
 
 
@@ -73,6 +76,24 @@ def test_clean_samples_are_augmented_anew_in_every_epoch():
     epochs = [x for x, _ in data.batches(12, 2, rng(), augmentation=shift)]
     assert not torch.equal(*epochs)
     assert len({tuple(image.flatten().tolist()) for image in epochs[0]}) > 3  # a draw a sample
+
+
+@pytest.mark.parametrize("in_every_batch", [False, True])
+@pytest.mark.parametrize("augmentation", [None, Augmentation(pad=2, flip=True, degrees=15)])
+@pytest.mark.parametrize("ahead", [13, 10_000])
+def test_batches_that_are_prepared_together_are_those_prepared_one_by_one(
+    monkeypatch, in_every_batch, augmentation, ahead
+):
+    """As on an accelerator; to the bit, and with the random numbers of the very same batches."""
+    data = data_of(30, poisoned=[3, 7, 11])
+    mixed = {"augmentation": augmentation, "in_every_batch": in_every_batch}
+    usual = list(data.batches(4, 3, rng(), **mixed))
+    monkeypatch.setattr(LocalData, "_ahead", ahead)
+    together = list(data.batches(4, 3, rng(), **mixed))
+    for (x, y), (one, label) in zip(together, usual, strict=True):
+        assert torch.equal(x, one)
+        assert torch.equal(y, label)
+        assert x.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_augmentation_does_not_change_the_data():
