@@ -111,10 +111,10 @@ def play_round(world: World, engine: Engine, before: Snapshot) -> tuple[Snapshot
     config, roster, number = world.config, world.roster, before.round + 1
     watch = Stopwatch()
     selected = select(config.federation, set(roster.malicious), number, roster.seeds)
-    poisoned = roster.poisoning(selected, number)
     with watch("train"):
         broadcast = Broadcast(number, before.state, before.previous, before.trigger)
-        broadcast = roster.adapt(broadcast, poisoned)
+        broadcast = roster.adapt(broadcast, roster.colluders(selected, number))
+    poisoned = roster.poisoning(selected, number)
     if config.settings.streaming:
         answer = _stream(world, engine, broadcast, selected, watch)
     else:

@@ -1,6 +1,7 @@
 """What all malicious clients share: poisoned data, and a window of rounds in which to use it."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -32,6 +33,8 @@ class Plan:
     """Its number among the malicious clients, from 0."""
     targets: Tensor
     """Rows of its data to poison."""
+    benign: type[Client] = Client
+    """What it is in rounds in which it does not attack: the benign client of the defense."""
 
 
 class Attacker(Client):
@@ -39,8 +42,9 @@ class Attacker(Client):
 
     An attack overrides the smallest step it needs: `poisoned` (its data), `corrupt` or
     `local_loss` and `after_step` (its training), `craft` (what it sends), or `collude` (what all
-    malicious clients of a round send). Outside the poisoning window an attacker is a
-    benign client, on clean data and the same code path.
+    malicious clients of a round send). Outside the poisoning window, without a sample to poison
+    and while its poison is not ready an attacker is a benign client, on clean data and the same
+    code path.
     """
 
     summary: ClassVar[str]
@@ -56,23 +60,46 @@ class Attacker(Client):
         super().__init__(id, data, context)
         self.plan = plan
 
+    @cached_property
+    def honest(self) -> Client:
+        """The client that it is where it does not attack."""
+        return self.plan.benign(self.id, self.data, self.context)
+
     @property
     def args(self) -> Any:
         """The hyper-parameters of this attack."""
         return self.plan.attack.args
 
     def fit(self, model: nn.Module, broadcast: Broadcast) -> None:
-        """Train on poisoned data inside the window, as a benign client outside of it."""
-        if not poisons_in(self.plan.attack, broadcast.round):
-            Client(self.id, self.data, self.context).fit(model, broadcast)
+        """Train on poisoned data in rounds in which it attacks, as a benign client in others."""
+        if not self.attacks(broadcast):
+            self.honest.fit(model, broadcast)
             return
-        if isinstance(self.plan.poison, AdaptivePoison):
-            self.plan.poison.recall(broadcast.trigger)
         self.corrupt(model, broadcast)
         trained = self.context.spec.flatten(model)
         crafted = self.craft(trained, broadcast)
         if crafted is not trained:
             self.context.spec.load(model, crafted)
+
+    def attacks(self, broadcast: Broadcast) -> bool:
+        """Whether it attacks in a round, with what the colluders have learnt until then."""
+        plan = self.plan
+        if isinstance(plan.poison, AdaptivePoison):
+            plan.poison.recall(broadcast.trigger)
+        return poisons_in(plan.attack, broadcast.round) and self.armed(plan.poison, plan.targets)
+
+    @classmethod
+    def armed(cls, poison: Poison, targets: Tensor) -> bool:
+        """Whether it has anything to attack with.
+
+        Parameters
+        ----------
+        poison
+            The poison, as it is by now.
+        targets
+            Rows of its data to poison.
+        """
+        return not cls.needs_samples or (poison.ready and len(targets) > 0)
 
     def corrupt(self, model: nn.Module, broadcast: Broadcast) -> None:
         """Train on the poisoned data."""
@@ -109,6 +136,14 @@ class Attacker(Client):
         seeds
             Source of all randomness.
         """
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what it keeps as a benign client."""
+        return self.honest.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` returned."""
+        self.honest.load_state_dict(state)
 
     @classmethod
     def colludes(cls, args: Any) -> bool:

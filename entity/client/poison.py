@@ -48,6 +48,11 @@ class Poison(ABC):
         attack = self.attack
         return choose(labels, attack.victim_class, attack.target_class, attack.DPR, generator)
 
+    @property
+    def ready(self) -> bool:
+        """Whether `poison` changes anything yet; clients with one that is not are benign."""
+        return True
+
     @abstractmethod
     def poison(self, chosen: Images, rank: int, generator: torch.Generator) -> Images:
         """Return poisoned copies of the chosen samples, with the labels they are trained on.

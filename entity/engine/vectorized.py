@@ -14,19 +14,18 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from entity.client import Attacker, Broadcast, Client, LocalData
-from entity.client.poison import AdaptivePoison
 from entity.engine.inline import Inline
 from entity.engine.local_training import single_threaded
 from entity.engine.stacked import fit_stacked
-from entity.federation import poisons_in
 from entity.layout import ModelState
 from entity.setup.roster import Roster
 from entity.training import Recipe
 
 log = logging.getLogger("entity")
 
-_PLAIN_LOOP = ("train", "batches", "local_loss", "state_dict")
-"""Methods that a client must have from `Client` to be stacked."""
+_PLAIN_LOOP = ("train", "batches", "local_loss")
+"""Methods that a client must have from `Client` to be stacked; others may be an attacker's."""
+_PLAIN_ATTACK = ("fit", "corrupt", "state_dict")
 
 
 class Vectorized(Inline):
@@ -82,7 +81,7 @@ class Vectorized(Inline):
             out = self.out(row)
             for slot, value in zip(spec.parameters, parameters.values(), strict=True):
                 out.weights[slot.start : slot.stop].view(slot.shape).copy_(value)
-            if isinstance(client, Attacker) and _poisons(client, broadcast):
+            if isinstance(client, Attacker) and client.attacks(broadcast):
                 sent = client.craft(ModelState(out.weights.clone(), out.buffers), broadcast)
                 out.weights.copy_(sent.weights)
 
@@ -95,7 +94,7 @@ def obstacle(client: Client, broadcast: Broadcast, model: nn.Module) -> str:
     client
         A client of the round.
     broadcast
-        The round: outside the poisoning window attackers train as benign clients do.
+        The round: attackers that do not attack in it train as benign clients do.
     model
         The architecture.
     """
@@ -104,31 +103,21 @@ def obstacle(client: Client, broadcast: Broadcast, model: nn.Module) -> str:
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):  # pyright: ignore[reportPrivateUsage]
             return "the model has dropout"
+    if isinstance(client, Attacker) and not client.attacks(broadcast):
+        client = client.honest
     kind = type(client)
     plain = all(getattr(kind, name) is getattr(Client, name) for name in _PLAIN_LOOP)
     if isinstance(client, Attacker):
-        if not _poisons(client, broadcast):
-            return ""
-        plain = plain and _as_badnets(type(client))
+        plain = plain and all(getattr(kind, n) is getattr(Attacker, n) for n in _PLAIN_ATTACK)
     else:
-        plain = plain and kind.fit is Client.fit
+        plain = plain and kind.fit is Client.fit and kind.state_dict is Client.state_dict
     if plain and not client.watches_steps:
         return ""
     return f"clients of {kind.__name__} train in a way of their own"
 
 
-def _as_badnets(kind: type[Attacker]) -> bool:
-    return kind.fit is Attacker.fit and kind.corrupt is Attacker.corrupt
-
-
 def training_data(client: Client, broadcast: Broadcast) -> LocalData:
     """Return the data that a client trains on in a round."""
-    if not isinstance(client, Attacker) or not _poisons(client, broadcast):
-        return client.data
-    if isinstance(client.plan.poison, AdaptivePoison):
-        client.plan.poison.recall(broadcast.trigger)
-    return client.poisoned()
-
-
-def _poisons(client: Attacker, broadcast: Broadcast) -> bool:
-    return poisons_in(client.plan.attack, broadcast.round)
+    if isinstance(client, Attacker) and client.attacks(broadcast):
+        return client.poisoned()
+    return client.data

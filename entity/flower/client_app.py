@@ -71,7 +71,7 @@ def answer(message: Message, context: Context, path: Path) -> Message:
     last = _recall(context, LAST).get("weights")
     broadcast = Broadcast(number, state, last, _recall(context, TRIGGER))
     with threads(roster.config.settings.num_threads):
-        broadcast = roster.adapt(broadcast, roster.poisoning((client,), number))
+        broadcast = roster.adapt(broadcast, roster.colluders((client,), number))
     out = layout.empty()
     memory = trainer.train(broadcast, client, out, _recall(context, MEMORY))
     _remember(context, MEMORY, memory)

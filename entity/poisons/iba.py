@@ -72,6 +72,11 @@ class Iba(AdaptivePoison):
         """Poisoned rounds so far; 0 while G is not good enough."""
 
     @property
+    def ready(self) -> bool:
+        """Once G has been good enough."""
+        return self.begun > 0
+
+    @property
     def epsilon(self) -> float:
         """ε of the current round's training."""
         args = self.args

@@ -103,7 +103,7 @@ class Roster:
         if id not in self.malicious or self.attacker is None or attack is None:
             return self.benign(id, data, self._context(malicious=False))
         assert self.poison is not None
-        plan = Plan(attack, self.poison, self._ranks[id], self.targets(id))
+        plan = Plan(attack, self.poison, self._ranks[id], self.targets(id), self.benign)
         return self.attacker(id, data, self._context(malicious=True), plan)
 
     @cached_property
@@ -152,12 +152,23 @@ class Roster:
         )
         return dict(zip(ids, pool, strict=True))
 
-    def poisoning(self, client_ids: tuple[int, ...], round: int) -> frozenset[int]:
-        """Return those of some clients that poison in a round."""
+    def colluders(self, client_ids: tuple[int, ...], round: int) -> frozenset[int]:
+        """Return those of some clients that may attack in a round, and improve their poison."""
         attack = self.config.client.attack
         if attack is None or not poisons_in(attack, round):
             return frozenset()
         return frozenset(filter(self.is_harmful, self.malicious.intersection(client_ids)))
+
+    def poisoning(self, client_ids: tuple[int, ...], round: int) -> frozenset[int]:
+        """Return those of some clients that attack in a round.
+
+        An adaptive poison may not be good enough yet: ask after `adapt`.
+        """
+        attacker, poison = self.attacker, self.poison
+        if attacker is None or poison is None:
+            return frozenset()
+        colluders = self.colluders(client_ids, round)
+        return frozenset(c for c in colluders if attacker.armed(poison, self.targets(c)))
 
     def is_harmful(self, id: int) -> bool:
         """Whether a malicious client has anything to attack with."""
@@ -198,19 +209,19 @@ class Roster:
         self.attacker.collude(attack.args, updates, rows, self.seeds)
         return replace(updates)  # without distances that the attackers may have had computed
 
-    def adapt(self, broadcast: Broadcast, poisoning: frozenset[int]) -> Broadcast:
+    def adapt(self, broadcast: Broadcast, colluders: frozenset[int]) -> Broadcast:
         """Let the colluders of a round improve an adaptive poison; return the broadcast with it.
 
         They learn on the data of the one with the lowest id.
         """
-        if not isinstance(self.poison, AdaptivePoison) or not poisoning:
+        if not isinstance(self.poison, AdaptivePoison) or not colluders:
             return broadcast
         self.poison.recall(broadcast.trigger)
         model = self.new_model()
         self.spec.load(model, broadcast.state)
         learnt = self.poison.adapt(
             model,
-            self.images.subset(self.samples(min(poisoning))),
+            self.images.subset(self.samples(min(colluders))),
             broadcast.round,
             self.seeds.generator("adaptive poison", round=broadcast.round),
         )

@@ -1,0 +1,66 @@
+"""Who counts as an attacker, and what the others of the malicious clients are: benign ones."""
+
+import math
+
+import pytest
+import torch
+
+from entity.experiment import run
+
+FEDERATION = {
+    "federation.number_of_malicious_clients": 2,
+    "federation.round_size": 4,
+    "federation.rounds": 2,
+}
+HOPELESS = {  # a generator that never becomes good enough to poison with
+    **{"poison": "iba", "DPR": 1.0, "victim_class": 0, "target_class": 7},
+    **{"iba_epochs": 1, "iba_lr": 1e-9, "iba_local_asr": 1.0},
+}
+FLIP = {
+    "type": "flip",
+    "defense_args": {
+        **{"size_min": 1, "trigger_steps": [2, 2, 2], "attack_succ_threshold": 0.0},
+        **{"trigger_size_check_threshold": 1.0, "init_mask_chunk": False, "pairs_per_batch": 1},
+    },
+}
+REPLACEMENT = {"type": "model_replacement", "gamma": 5.0}
+
+
+def same(one, other):
+    return torch.equal(one.state.weights, other.state.weights)
+
+
+@pytest.mark.parametrize(
+    "attack", [{"type": "badnets"}, {"type": "neurotoxin"}, REPLACEMENT], ids=lambda a: a["type"]
+)
+def test_who_does_not_poison_yet_is_no_attacker(experiment, attack):
+    waiting = run(experiment(FEDERATION | {"client.attack": HOPELESS | attack}))
+    assert [line["n_malicious"] for line in waiting.rounds] == [0, 0]
+    assert math.isnan(waiting.summary["detection"]["tpr"])
+    assert same(waiting, run(experiment(FEDERATION | {"client.attack": None})))
+
+
+def test_who_begins_to_poison_is_one_from_that_round_on(experiment):
+    begun = HOPELESS | {"type": "badnets", "iba_local_asr": 0.0}
+    found = run(experiment(FEDERATION | {"client.attack": begun}))
+    assert [line["n_malicious"] for line in found.rounds] == [2, 2]
+
+
+def test_without_a_sample_to_poison_nothing_is_boosted(experiment):
+    idle = REPLACEMENT | {"DPR": 0.0, "victim_class": 0, "target_class": 7}
+    found = run(experiment(FEDERATION | {"client.attack": idle}))
+    assert [line["n_malicious"] for line in found.rounds] == [0, 0]
+    assert same(found, run(experiment(FEDERATION | {"client.attack": None})))
+
+
+@pytest.mark.parametrize("engine", ["inline", "vectorized"])
+def test_outside_its_window_an_attacker_hardens_as_everybody_does(experiment, engine):
+    later = {
+        **{"type": "badnets", "DPR": 1.0, "victim_class": 0, "target_class": 7},
+        **{"participation_strategy": "after_convergence", "poisoning_start_round": 3},
+    }
+    flip = FEDERATION | {"server.defense": FLIP, "settings.engine": engine, "client.ADR": 0.05}
+    waiting = run(experiment(flip | {"client.attack": later}))
+    assert same(waiting, run(experiment(flip | {"client.attack": None})))
+    plain = run(experiment(flip | {"client.attack": None, "server.defense": None}))
+    assert not same(waiting, plain)
