@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.logging import RichHandler
 
@@ -22,6 +22,7 @@ from entity.cli.report import add_report_command
 from entity.cli.reproduce import add_reproduce_command
 from entity.cli.results import add_results_command
 from entity.cli.run import add_run_command
+from entity.cli.streams import give_up_output, take_any_letter
 from entity.cli.sweep import add_sweep_command
 from entity.cli.watch import add_watch_command
 from entity.config.schema import CannotGoOn, ConfigError
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     handler = RichHandler(console=console.err, show_time=False, show_path=False, show_level=False)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    take_any_letter()
     keep_pages()
     parser = _parser()
     try:
@@ -59,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rest:
             raise ConfigError(f"{rest[0]} is not an option of drop {options.command}.")
         with _terminable():
-            return options.go(options)
+            code = options.go(options)
+        sys.stdout.flush()
+        return code
     except ConfigError as error:
         said = error.as_option if isinstance(error, BadFieldName) else error
         console.warn(str(said), style="red")
@@ -73,6 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe has left; nothing to tell anybody
         return 0
+    except OSError as error:  # a full disk, a folder where a file is to be written
+        give_up_output()
+        reason = error.strerror or str(error)
+        with suppress(OSError):  # which may be the same device
+            console.warn(f"{error.filename}: {reason}." if error.filename else f"{reason}.")
+        give_up_output()
+        return 1
 
 
 class _Terminated(KeyboardInterrupt):

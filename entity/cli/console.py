@@ -1,11 +1,19 @@
 """The two streams that the commands write to; a test can put others in their place."""
 
+from typing import Any
+
 from rich.console import Console
 
-out = Console()
+
+def plain(**how: Any) -> Console:
+    """Make a console that prints texts as they are: a path may hold :x: and [b], as names may."""
+    return Console(emoji=False, markup=False, **how)
+
+
+out = plain()
 """Standard output: what a command was asked for."""
 
-err = Console(stderr=True)
+err = plain(stderr=True)
 """Standard error: progress, and why something is not done."""
 
 
@@ -16,7 +24,7 @@ def say(line: str) -> None:
 
 def paragraph(text: str) -> None:
     """Print a text folded at its words."""
-    out.print(text, markup=False, highlight=False)
+    out.print(text, markup=False, emoji=False, highlight=False)
 
 
 def note(line: str) -> None:
@@ -30,4 +38,4 @@ def warn(line: str, style: str = "") -> None:
 
 
 def _print(console: Console, line: str, style: str = "") -> None:
-    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print(line, style=style, markup=False, emoji=False, highlight=False, soft_wrap=True)

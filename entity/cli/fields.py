@@ -34,9 +34,8 @@ def _fields(options: argparse.Namespace) -> int:
         default = field.default
         shown = "" if default is dataclasses.MISSING else f" [{schema.show(default)}]"
         console.out.print(
-            f"[bold]{field.path}[/]: {schema.describe(field.kind)}", end="", highlight=False
+            Text.assemble((field.path, "bold"), f": {schema.describe(field.kind)}{shown}")
         )
-        console.out.print(shown, markup=False, highlight=False)
         if field.doc:
             console.out.print(Padding(Text(" ".join(field.doc.split())), (0, 0, 0, 4)))
     return 0

@@ -40,9 +40,9 @@ class Bar:
         self.console = console
         self.live = console.is_terminal and not quiet
         self.bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=width),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[facts]}", markup=False),
             console=console,
         )
         self.task = self.bar.add_task(title, total=total, completed=done, facts="starting")

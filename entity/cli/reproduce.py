@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as Screen
+from rich.text import Text
 
 from entity import __version__
 from entity.cli import console
@@ -86,7 +87,7 @@ def _command(options: argparse.Namespace) -> str:
 
 def _write(text: str, path: Path) -> None:
     with given_by("--markdown"), writing(path):
-        write_atomically(path, text.encode())
+        write_atomically(path, text.encode(errors="backslashreplace"))
     console.say(f"Written to {path}")
 
 
@@ -100,7 +101,7 @@ def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
     for column in table.columns:
         screen.add_column(column.heading, justify="right" if column.right else "left")
     for cells, outcome in zip(table.texts(), outcomes, strict=True):
-        screen.add_row(*cells[:-1], f"[{_STYLES[outcome.verdict]}]{cells[-1]}[/]")
+        screen.add_row(*cells[:-1], Text(cells[-1], _STYLES[outcome.verdict]))
     return screen
 
 

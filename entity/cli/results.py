@@ -122,7 +122,7 @@ def _write(table: Table, kind: str, path: Path | None) -> None:
 
 def _save(text: str, path: Path) -> None:
     with given_by("--out"), writing(path):
-        write_atomically(path, text.encode())
+        write_atomically(path, text.encode(errors="backslashreplace"))
 
 
 def _screen(table: Table) -> Screen:

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from entity.reading import parse_json
+
 T = TypeVar("T")
 
 
@@ -216,8 +218,10 @@ def parse_text(kind: Any, text: str, where: str) -> Any:
     """
     words = {"none": None, "null": None, "true": True, "false": False}
     try:
-        value = words[text.lower()] if text.lower() in words else json.loads(text)
-    except (ValueError, RecursionError):
+        value = (
+            words[text.lower()] if text.lower() in words else parse_json(text, most_digits=4_000)
+        )
+    except ValueError:
         value = text
         with contextlib.suppress(ValueError):  # .5 and +1 are numbers, though not in JSON
             value = float(text) if _accepts(kind, float(text), where) else text

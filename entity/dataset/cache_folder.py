@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from entity.config import schema
 from entity.dataset.decoded import Decoded, Pixels
 from entity.dataset.images import Images
+from entity.reading import open_regular, parse_json, read_bytes
 
 log = logging.getLogger("entity")
 
@@ -77,6 +78,8 @@ class Mapped(Images):
 
 
 def _map(folder: Path, part: str, recorded: str) -> Mapped:
+    for name in "xy":
+        open_regular(folder / f"{part}-{name}.npy").close()  # the map would wait for a pipe
     x: Pixels = np.load(folder / f"{part}-x.npy", mmap_mode="c")
     y: NDArray[np.int64] = np.load(folder / f"{part}-y.npy", mmap_mode="c")
     return Mapped(torch.from_numpy(x), torch.from_numpy(y), folder, part, recorded)
@@ -109,8 +112,8 @@ def open_cache(folder: Path) -> Parts | None:
 def header_of(folder: Path) -> Header | None:
     """Read the header of a cache; None if it is missing or damaged."""
     try:
-        return schema.load(Header, json.loads((folder / "header.json").read_text("utf-8")))
-    except (OSError, ValueError, RecursionError):  # a ConfigError is a ValueError
+        return schema.load(Header, parse_json(read_bytes(folder / "header.json")))
+    except (OSError, ValueError):  # a ConfigError is a ValueError
         return None
 
 

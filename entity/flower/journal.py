@@ -16,7 +16,7 @@ from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically
 from entity.record.checkpoint import Checkpoint, Checkpoints, Snapshot
 from entity.record.directory import Record
-from entity.record.rounds import readable_lines, whole_lines
+from entity.record.rounds import content, readable_lines, whole_lines
 
 log = logging.getLogger("entity")
 
@@ -120,8 +120,8 @@ def _rebuild(folder: Path, rounds: int) -> None:
         *(path, whole, rounds),
     )
     left = readable_lines(path)
-    if path.exists() and (content := path.read_bytes()):
-        write_atomically(path.with_name(DAMAGED), content)
+    if before := content(path):
+        write_atomically(path.with_name(DAMAGED), before)
     write_atomically(path, b"".join(left.get(n, _lost(n)) for n in range(1, rounds + 1)))
 
 

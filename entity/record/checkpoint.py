@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from entity.layout import ModelState
+from entity.reading import open_regular, parse_json, read_bytes
 from entity.record.atomic import sync_folder, write_atomically
 from entity.record.packing import pack, unpack
 
@@ -30,6 +31,8 @@ log = logging.getLogger("entity")
 
 FOLDER = "checkpoint"
 FORMAT = 1
+MOST_DIGITS = 4_000
+"""Digits of a whole number in a defense's state."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,7 @@ def _number(path: Path) -> int:
 
 def _read(path: Path) -> Checkpoint:
     """Read one checkpoint; ValueError if it is not as it was written."""
-    sealed = json.loads(path.with_suffix(".json").read_bytes())
+    sealed = parse_json(read_bytes(path.with_suffix(".json")), most_digits=MOST_DIGITS)
     content = sealed["content"]
     if _checksum(content) != sealed["sha256"]:
         raise ValueError("its checksum is wrong")
@@ -180,7 +183,7 @@ def _checksum(content: Any) -> str:
 
 
 def _checksum_of(path: Path, flush: bool = False) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         if flush:
             os.fsync(file.fileno())

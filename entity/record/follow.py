@@ -1,9 +1,10 @@
 """Reading what another process writes, or has written: rounds as they come, the last line."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from entity.reading import MOST_BYTES, at_most, open_regular, parse_json
 
 
 class Tail:
@@ -32,18 +33,18 @@ class Tail:
         A resumed run may cut off rounds and write them again; each is still yielded once.
         """
         try:
-            with self.path.open("rb") as file:
+            with open_regular(self.path) as file:
                 if file.seek(0, 2) < self.offset:
                     self.offset = 0
                 file.seek(self.offset)
-                content = file.read()
+                content = at_most(file, MOST_BYTES, self.path)
         except OSError:
             return
         for line in content.splitlines(keepends=True):
             try:
-                values = json.loads(line)
+                values = parse_json(line)
                 number = values["round"]
-            except (ValueError, LookupError, TypeError, RecursionError):
+            except (ValueError, LookupError, TypeError):
                 return
             if not isinstance(number, int) or not line.endswith(b"\n"):
                 return
@@ -53,10 +54,17 @@ class Tail:
                 yield values
 
 
-def last_line(path: Path) -> str:
-    """Return the last line of a text file that is not empty; "" if there is none, or no file."""
+def ending(path: Path, most: int = 1 << 16) -> str:
+    """Return what is at the end of a text file, in at most so many bytes; "" without a file."""
     try:
-        lines = path.read_text("utf-8", errors="replace").split("\n")
+        with open_regular(path) as file:
+            file.seek(max(0, file.seek(0, 2) - most))
+            return file.read(most).decode("utf-8", errors="replace")
     except OSError:
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def last_line(path: Path) -> str:
+    """Return the last line of a text file that is not empty; "" if there is none, or no file."""
+    lines = reversed(ending(path).split("\n"))
+    return next((line.strip() for line in lines if line.strip()), "")

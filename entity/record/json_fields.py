@@ -29,7 +29,11 @@ def number(data: Json, key: str) -> float | None:
     value = data.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) else None
+    try:
+        value = float(value)
+    except OverflowError:  # 400 digits
+        return None
+    return value if math.isfinite(value) else None
 
 
 def numbers(data: Json, key: str) -> dict[str, float]:

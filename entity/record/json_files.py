@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from entity.reading import parse_json, read_bytes
 from entity.record.atomic import write_atomically
 from entity.record.json_fields import mapping
 
@@ -35,6 +36,6 @@ def write_json(path: Path, value: Any) -> None:
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON object; empty where the file is missing, damaged or holds something else."""
     try:
-        return mapping(json.loads(path.read_bytes()))
-    except (OSError, ValueError, RecursionError):
+        return mapping(parse_json(read_bytes(path)))
+    except (OSError, ValueError):
         return {}

@@ -1,13 +1,18 @@
 """A finished round, and its line of `rounds.jsonl`."""
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from entity.config.schema import ConfigError
+from entity.reading import parse_json, read_bytes
+from entity.record.json_fields import mapping, number, numbers
 from entity.updates import Aggregation
+
+Line = Mapping[str, object]
+"""A line of `rounds.jsonl`, read back."""
 
 
 @dataclass(frozen=True)
@@ -56,27 +61,73 @@ class Round:
         }
 
 
-def whole_lines(folder: Path) -> list[bytes]:
-    """Return the lines of a run's `rounds.jsonl` up to the first that is damaged or missing."""
+def whole_lines(folder: Path, whole: Callable[[Line], bool] = lambda line: True) -> list[bytes]:
+    """Return the lines of `rounds.jsonl` up to the first that is damaged or missing.
+
+    Parameters
+    ----------
+    folder
+        The run directory.
+    whole
+        Says whether a line has the fields that its reader needs; one that has not is damaged.
+
+    Raises
+    ------
+    ConfigError
+        If there is something in the file's place that cannot be read.
+    """
     path = folder / "rounds.jsonl"
-    whole: list[bytes] = []
-    for line in path.read_bytes().splitlines(keepends=True) if path.exists() else []:
-        if _number(line) != len(whole) + 1:
+    lines: list[bytes] = []
+    for line in content(path).splitlines(keepends=True):
+        values = _values(line)
+        if _number(values) != len(lines) + 1 or not whole(values):
             break
-        whole.append(line)
-    return whole
+        lines.append(line)
+    return lines
 
 
 def readable_lines(path: Path) -> dict[int, bytes]:
     """Return the lines of a `rounds.jsonl` that are not damaged, whatever is between, by round."""
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    return {number: line for line in lines if (number := _number(line)) > 0}
+    lines = content(path).splitlines(keepends=True)
+    return {number: line for line in lines if (number := _number(_values(line))) > 0}
 
 
-def _number(line: bytes) -> int:
-    """Return the number of a line's round; 0 if it is damaged or cut off."""
+def content(path: Path) -> bytes:
+    """Read a `rounds.jsonl`; empty where there is none.
+
+    Raises
+    ------
+    ConfigError
+        If there is something in its place that cannot be read.
+    """
     try:
-        number = json.loads(line)["round"]
-    except (ValueError, LookupError, TypeError, RecursionError):
-        return 0
-    return number if type(number) is int and line.endswith(b"\n") else 0
+        return read_bytes(path)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def of_a_run(line: Line) -> bool:
+    """Whether a line has what a run's summary is made of; `Round.line` has."""
+    judged = all(name in line and _is_share(line[name]) for name in ("mta", "asr"))
+    times = line.get("seconds")
+    return judged and isinstance(times, dict) and len(numbers(line, "seconds")) == len(times)
+
+
+def _is_share(value: object) -> bool:
+    return value is None or number({"": value}, "") is not None
+
+
+def _values(line: bytes) -> dict[str, object]:
+    """Return the fields of a line; none if it is damaged or cut off."""
+    try:
+        return mapping(parse_json(line)) if line.endswith(b"\n") else {}
+    except ValueError:
+        return {}
+
+
+def _number(line: Line) -> int:
+    """Return the number of a line's round; 0 if it has none."""
+    number = line.get("round")
+    return number if isinstance(number, int) and not isinstance(number, bool) else 0

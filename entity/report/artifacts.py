@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from scipy.cluster.hierarchy import is_valid_linkage
 
+from entity.reading import open_regular
+
 MOST_TREES = 60
 """Rounds of a run that a page offers to look at."""
 
@@ -67,6 +69,7 @@ def _newest_first(
     step = math.ceil(len(numbered) / most) if most and numbered else 1
     for index, file in numbered[::step]:
         try:
+            open_regular(file).close()
             with safe_open(file, framework="numpy") as tensors:
                 if tensor in tensors.keys():  # noqa: SIM118  (no `in` on the handle itself)
                     yield index, tensors.get_tensor(tensor)

@@ -56,8 +56,11 @@ def write_folder(
     """
     entries = make_entries([read_run(Path(one)) for one in run_dirs])
     table = (asked or TableRequest()).table(entries)
-    files = {"index.html": render(entries, title, table).encode()}
-    files |= {f"tables/{name}": text.encode() for name, text in _tables(table).items()}
+    files = {"index.html": render(entries, title, table).encode(errors="backslashreplace")}
+    files |= {
+        f"tables/{name}": text.encode(errors="backslashreplace")
+        for name, text in _tables(table).items()
+    }
     if figures:
         pictures = draw_paper_figures(entries)
         files |= {f"figures/{name}": content for name, content in pictures.items()}

@@ -65,7 +65,7 @@ def write_page(
     page = render(entries, title, (asked or TableRequest()).table(entries))
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, "utf-8")
+        out.write_text(page, "utf-8", "backslashreplace")
     return out
 
 
@@ -128,4 +128,6 @@ def _packed_plotly() -> str:
 
 def _packed(text: str) -> str:
     """Compress text for `page.js` to unpack; base64 has no character that HTML would read."""
-    return base64.b64encode(gzip.compress(text.encode("utf-8"), 9, mtime=0)).decode("ascii")
+    return base64.b64encode(
+        gzip.compress(text.encode("utf-8", "backslashreplace"), 9, mtime=0)
+    ).decode("ascii")

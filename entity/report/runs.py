@@ -1,11 +1,11 @@
 """A run directory, whole or cut short: config, rounds, summary, last artifacts."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from entity.config.schema import ConfigError
+from entity.reading import parse_json, read_bytes
 from entity.record.json_fields import at, attack_of, ids, mapping, number, numbers, text, texts
 from entity.report.artifacts import Images, Tree, all_trees, last_images
 
@@ -107,7 +107,7 @@ def read_run(path: Path) -> RunRecord:
         )
     config = _object(config_file)
     summary_file = path / "summary.json"
-    summary = _object(summary_file) if summary_file.is_file() else {}
+    summary = _object(summary_file) if summary_file.exists() else {}
     rounds = _rounds(path / "rounds.jsonl")
     return RunRecord(
         name=text(summary, "name") or text(config, "name") or path.resolve().name,
@@ -120,8 +120,9 @@ def read_run(path: Path) -> RunRecord:
 
 
 def _object(file: Path) -> dict[str, object]:
+    content = _content(file)
     try:
-        data: object = json.loads(file.read_text("utf-8"))
+        data: object = parse_json(content)
     except ValueError as error:
         raise ConfigError(
             f"{file} is not JSON ({error}); fix it or leave this run out of the report"
@@ -131,17 +132,26 @@ def _object(file: Path) -> dict[str, object]:
     return mapping(data)
 
 
+def _content(file: Path) -> bytes:
+    try:
+        return read_bytes(file)
+    except OSError as error:
+        raise ConfigError(
+            f"{file} cannot be read ({error.strerror}); fix it or leave this run out of the report"
+        ) from error
+
+
 def _rounds(file: Path) -> tuple[Round, ...]:
     """Read the lines; a round that a resumed run wrote twice counts as it was written last."""
-    if not file.is_file():
+    if not file.exists():
         return ()
-    lines = file.read_text("utf-8", errors="replace").splitlines()
+    lines = _content(file).splitlines()
     found: dict[int, Round] = {}
     for index, line in enumerate(lines):
         if not line.strip():
             continue
         try:
-            data = mapping(json.loads(line))
+            data = mapping(parse_json(line.decode("utf-8", errors="replace")))
         except ValueError as error:
             if index == len(lines) - 1:
                 break

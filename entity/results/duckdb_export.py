@@ -98,6 +98,8 @@ def _fill(connection: Any, table: Table) -> None:
 def _kind(cells: list[Any]) -> str:
     """Return the narrowest of DuckDB's types that holds a column; a number where it is empty."""
     found = {type(cell) for cell in cells if cell is not None}
+    if any(type(cell) is int and abs(cell) >= 1 << 63 for cell in cells):
+        return "VARCHAR"
     options = (("DOUBLE", set[type]()), ("BOOLEAN", {bool}), ("BIGINT", {int}))
     for kind, types in (*options, ("DOUBLE", {int, float})):
         if found <= types:

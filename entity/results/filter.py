@@ -47,11 +47,18 @@ class Condition:
         return equal == (self.operator == "=")
 
 
+Alternatives = tuple[tuple[Condition, ...], ...]
+"""Of which one must hold with all its conditions."""
+
+
 @dataclass(frozen=True)
 class Where:
-    """Alternatives, of which one must hold with all its conditions; without any, every run does."""
+    """Words that must all hold; without any, every run does.
 
-    alternatives: tuple[tuple[Condition, ...], ...] = ((),)
+    Written out as alternatives of the whole, n words with an `or` would be 2^n of them.
+    """
+
+    words: tuple[Alternatives, ...] = ()
 
     def select(self, rows: Sequence[Row]) -> list[bool]:
         """Say of each row whether the conditions hold.
@@ -62,12 +69,15 @@ class Where:
             For a name that no row has, or that may mean several fields.
         """
         keys = list(dict.fromkeys(key for row in rows for key in row))
-        every = [condition for conditions in self.alternatives for condition in conditions]
+        every = [one for word in self.words for conditions in word for one in conditions]
         full = {one.name: full_name(one.name, keys) for one in every} if rows else {}
         return [
-            any(
-                all(condition.holds(row.get(full[condition.name])) for condition in conditions)
-                for conditions in self.alternatives
+            all(
+                any(
+                    all(condition.holds(row.get(full[condition.name])) for condition in conditions)
+                    for conditions in word
+                )
+                for word in self.words
             )
             for row in rows
         ]
@@ -87,14 +97,14 @@ def parse(words: Sequence[str]) -> Where:
     >>> where.select([{"defense": "drop", "DPR": 0.1, "attack": "dba"}])
     [True]
     """
-    alternatives: list[tuple[Condition, ...]] = [()]
-    for word in words:
-        options = [
-            tuple(_condition(part) for part in re.split(r"\s+and\s+", option))
-            for option in re.split(r"\s+or\s+", word)
-        ]
-        alternatives = [before + option for before in alternatives for option in options]
-    return Where(tuple(alternatives))
+    return Where(tuple(map(_alternatives, words)))
+
+
+def _alternatives(word: str) -> Alternatives:
+    return tuple(
+        tuple(_condition(part) for part in re.split(r"\s+and\s+", option))
+        for option in re.split(r"\s+or\s+", word)
+    )
 
 
 def _condition(text: str) -> Condition:

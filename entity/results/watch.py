@@ -4,7 +4,6 @@ Everything is read from files, so that it works from another terminal or another
 shares the folder.
 """
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from entity.config.schema import ConfigError
+from entity.reading import parse_json, read_bytes
 from entity.record.directory import NoRun, read_summary
 from entity.record.follow import Tail, last_line
 from entity.record.json_fields import at, attack_of, ids, mapping, number, numbers
@@ -60,8 +60,8 @@ class FollowedRun:
             hint = f" Runs in it: {', '.join(runs)}." if runs else ""
             raise NoRun(self.folder, hint)
         try:
-            self.config = mapping(json.loads(path.read_bytes()))
-        except (OSError, ValueError, RecursionError) as error:
+            self.config = mapping(parse_json(read_bytes(path)))
+        except (OSError, ValueError) as error:
             raise ConfigError(f"{path}: cannot be read.") from error
         self._tail = Tail(self.folder)
 

@@ -16,7 +16,15 @@ import yaml
 from entity.config import schema
 from entity.config.schema import ConfigError, suggest
 from entity.config.shipped import file_or_shipped, names
+from entity.reading import TooDeep, at_most, deeper_than, parse_json, read_bytes
+from entity.setup.bounded_yaml import MOST_DIGITS, BoundedLoader
 from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
+
+MOST_BYTES = 1 << 20
+"""Size of a configuration file."""
+
+MOST_LEVELS = 20
+"""Tables and lists within one another."""
 
 MOST_FILES = 10
 """Files that may extend one another, one after the other."""
@@ -151,7 +159,7 @@ def read_file(path: Path, option: str) -> dict[str, Any]:
         If there is no such file, or it cannot be parsed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _content(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{option} {path}: is not UTF-8 text.") from error
     except OSError as error:
@@ -160,9 +168,9 @@ def read_file(path: Path, option: str) -> dict[str, Any]:
         raise ConfigError(f"{option} {schema.show(str(path))}: {error}.") from error
     language = "YAML" if path.suffix in (".yaml", ".yml") else "JSON"
     try:
-        data = yaml.load(text, _YAML) if language == "YAML" else json.loads(text)
-    except RecursionError as error:
-        raise ConfigError(f"{option} {path}: is nested too deeply.") from error
+        data = yaml.load(text, _YAML) if language == "YAML" else _json(text)
+    except (RecursionError, TooDeep) as error:
+        raise _too_deep(f"{option} {path}") from error
     except Exception as error:  # for `!!bool maybe`, PyYAML lets a KeyError through
         raise ConfigError(f"{option} {path}: is not {language} ({_fault(error)}).") from error
     if not isinstance(data, dict):
@@ -171,7 +179,7 @@ def read_file(path: Path, option: str) -> dict[str, Any]:
     return data
 
 
-class _YAML(yaml.SafeLoader):
+class _YAML(BoundedLoader):
     """YAML as it is meant: 1e-3 is a number, and a key that comes twice is a mistake.
 
     PyYAML follows version 1.1, where 1e-3 is a text, and keeps the last of two equal keys.
@@ -194,6 +202,18 @@ _YAML.add_implicit_resolver(
     re.compile(r"[-+]?(\d+\.?|\d*\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
+
+
+def _content(path: Path) -> bytes:
+    """Read a file; what a shell pipes in, as `<(jq ...)` does, is one that lies in /dev."""
+    if path.is_absolute() and path.parts[1:2] == ("dev",):
+        with path.open("rb") as file:
+            return at_most(file, MOST_BYTES, path)
+    return read_bytes(path, MOST_BYTES)
+
+
+def _json(text: str) -> Any:
+    return parse_json(text, most_digits=MOST_DIGITS)
 
 
 def _files_near(path: Path) -> str:
@@ -219,7 +239,7 @@ def _fault(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def refuse_depth(data: object, where: str, most: int = 20) -> None:
+def refuse_depth(data: object, where: str, most: int = MOST_LEVELS) -> None:
     """Refuse what recursion could not get through: very deep tables, and YAML's circular ones.
 
     Parameters
@@ -236,14 +256,9 @@ def refuse_depth(data: object, where: str, most: int = 20) -> None:
     ConfigError
         If there are more than `most` levels.
     """
-    level: list[Any] = [data] if _is_table(data) else []
-    for _ in range(most):
-        items = [item.values() if isinstance(item, Mapping) else item for item in level]
-        inner = [child for item in items for child in item if _is_table(child)]
-        level = list({id(child): child for child in inner}.values())  # each shared one once
-    if level:
-        raise ConfigError(f"{where}: is nested too deeply; allowed are {most} levels.")
+    if deeper_than(data, most):
+        raise _too_deep(where, most)
 
 
-def _is_table(value: object) -> bool:
-    return isinstance(value, Mapping | list | tuple)
+def _too_deep(where: str, most: int = MOST_LEVELS) -> ConfigError:
+    return ConfigError(f"{where}: is nested too deeply; allowed are {most} levels.")

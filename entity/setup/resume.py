@@ -15,7 +15,7 @@ from entity.config.schema import ConfigError, join, show
 from entity.layout import ModelState
 from entity.record.checkpoint import Checkpoints, Snapshot
 from entity.record.directory import NoRun, read_summary
-from entity.record.rounds import whole_lines
+from entity.record.rounds import of_a_run, whole_lines
 from entity.setup import resolve
 
 log = logging.getLogger("entity")
@@ -95,7 +95,7 @@ def finished_run(config: ExperimentConfig, folder: Path | None) -> FinishedRun |
     """Return the run that a folder holds if it has all its rounds."""
     if folder is None:
         return None
-    rounds = [json.loads(line) for line in whole_lines(folder)]
+    rounds = [json.loads(line) for line in whole_lines(folder, of_a_run)]
     summary = read_summary(folder)
     if summary.get("state") != "finished" or len(rounds) != config.federation.rounds:
         return None
@@ -141,7 +141,7 @@ def resumed(checkpoints: Checkpoints, folder: Path) -> Snapshot | None:
     ConfigError
         If the config or the data are no longer those of the checkpoint.
     """
-    checkpoint = checkpoints.last(len(whole_lines(folder)))
+    checkpoint = checkpoints.last(len(whole_lines(folder, of_a_run)))
     if checkpoint is None:
         log.info("%s holds no checkpoint: starting again from round 1", folder)
         return None

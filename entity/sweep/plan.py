@@ -56,7 +56,7 @@ def choose_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
     conditions = filter.parse(options.where)
     assignments = list(grid.assignments())
     axes = {axis.name for axis in grid.axes}
-    if all(one.name in axes for each in conditions.alternatives for one in each):
+    if all(one.name in axes for word in conditions.words for each in word for one in each):
         # Settled without the other cells, whose data need not be here then.
         holds = conditions.select(assignments)
         _refuse_none(holds, options.where)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from entity.record.follow import ending
 from entity.results.store import ERROR
 from entity.setup import resolve
 from entity.sweep.cells import Cell
@@ -111,10 +112,7 @@ class Process:
         return time.monotonic() - self.started
 
     def _last_words(self) -> str:
-        try:
-            return (self.cell.folder / OUTPUT).read_text("utf-8", errors="replace")[-4000:]
-        except OSError:
-            return ""
+        return ending(self.cell.folder / OUTPUT, 4000)
 
 
 class ThisMachine:

@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from entity.reading import parse_json, read_bytes
 from entity.record.follow import Tail
 from entity.trackers.contract import Session, Tracker
 
@@ -38,7 +39,7 @@ def main(job: Mapping[str, Any]) -> int:
                 tracker.log(line["round"], numbers_of(line))
                 mark.write_text(str(line["round"]))
         path = folder / "summary.json"  # missing only if the run was killed in its first round
-        summary = json.loads(path.read_bytes()) if path.exists() else {"state": "running"}
+        summary = parse_json(read_bytes(path)) if path.exists() else {"state": "running"}
         tracker.finish(str(summary.get("state")), dict(_numbers(summary)))
     except BaseException as error:
         traceback.print_exc()
@@ -58,7 +59,7 @@ def _listen(calls: SimpleQueue[bool], patience: float) -> None:
 
 
 def _session(folder: Path, logged: int) -> Session:
-    config = json.loads((folder / "config.json").read_bytes())
+    config = parse_json(read_bytes(folder / "config.json"))
     return Session(
         folder,
         (folder / "trackers" / "id").read_text(),

@@ -121,3 +121,9 @@ def test_a_value_equals_its_own_text(value):
     text = text or json.dumps(value)
     assert parse([f"x={text}"]).select([{"x": value}]) == [True]
     assert parse([f"x!={text}"]).select([{"x": value}]) == [False]
+
+
+@pytest.mark.timeout(20)
+def test_forty_words_with_an_or_take_no_longer_than_forty_conditions():
+    assert chosen(*["defense=drop or defense=krum"] * 40) == [0, 1, 3]
+    assert chosen(*["defense=drop or defense=krum"] * 40, "seed=3 or seed=2") == [1, 3]

@@ -1,6 +1,7 @@
 """Configuration files: what is read, and what is refused."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,19 @@ def test_json_and_yaml_give_the_same_experiment(tmp_path, tables):
     (tmp_path / "a.yml").write_text("\n".join(lines))
     one, other = (resolve.experiment(read(tmp_path / n)) for n in ("a.json", "a.yml"))
     assert one == other
+
+
+def _bomb(levels=9, merge=False):
+    """Return nine levels of ten: 1e9 values in a few lines."""
+    lines = ["a0: &a0 {x0: 1}"]
+    for level in range(1, levels + 1):
+        below = f"*a{level - 1}"
+        if merge:
+            value = "{<<: [" + ", ".join([below] * 10) + "]}"
+        else:
+            value = "[" + ", ".join([below] * 10) + "]"
+        lines.append(f"a{level}: &a{level} {value}")
+    return "\n".join(lines).encode()
 
 
 @pytest.mark.parametrize(
@@ -55,6 +69,12 @@ def test_json_and_yaml_give_the_same_experiment(tmp_path, tables):
         ("a.yaml", b"a: !!python/name:os.system x", "is not YAML ("),
         ("a.yaml", b"a: \x80", "is not UTF-8 text"),
         ("a.yaml", b"[" * 1500, "is nested too deeply"),
+        ("a.json", b'{"a": ' + b"9" * 5000 + b"}", "is not JSON (a whole number has 5,000 digits)"),
+        ("a.yaml", b"a: " + b"9" * 5000, "is not YAML (a number has 5,000 characters at line 1"),
+        ("a.yaml", b"a: " + b"1:" * 90_000 + b"1", "is not YAML (a number has 180,001 charact"),
+        ("a.yaml", _bomb(), "is not YAML (aliases make more than 100,000 values of it at line 1"),
+        ("a.yaml", _bomb(merge=True), "is not YAML (aliases make more than 100,000 values of i"),
+        ("a.json", b" " * 2**20 + b"{}", "More than 1,048,576 bytes"),
     ],
 )
 def test_unreadable_files_are_refused(tmp_path, name, content, reason):
@@ -64,6 +84,27 @@ def test_unreadable_files_are_refused(tmp_path, name, content, reason):
         read(path)
     assert str(refusal.value).startswith(f"--config {path}: {reason}")
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_where_a_file_should_be_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match=r"^--config .*: Not a regular file\."):
+        read(tmp_path / "pipe.yaml")
+
+
+def test_what_a_shell_pipes_in_is_read(tables):
+    end, start = os.pipe()
+    os.write(start, json.dumps(tables()).encode())
+    os.close(start)
+    assert read(Path(f"/dev/fd/{end}")) == tables()
+    os.close(end)
+
+
+def test_aliases_that_amount_to_little_are_as_good_as_copies(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_bytes(_bomb(levels=3))
+    assert len(read(path)["a3"]) == 10
 
 
 def test_missing_files_and_folders_are_refused_with_the_nearest_file(tmp_path):
