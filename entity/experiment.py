@@ -19,6 +19,7 @@ from entity.setup.assembly import World, assemble
 from entity.setup.certificate import certificate
 from entity.setup.identity import default_name
 from entity.setup.journal import Journal
+from entity.setup.load import load
 from entity.setup.resume import continued, finished_run
 from entity.trackers import require
 from entity.updates import Aggregation, Stopwatch
@@ -41,7 +42,7 @@ class Result:
 
 
 def run(
-    config: ExperimentConfig,
+    config: ExperimentConfig | str | Path,
     folder: Path | str | None = None,
     *,
     on_round: OnRound = lambda line: None,
@@ -53,7 +54,8 @@ def run(
     Parameters
     ----------
     config
-        A checked config, as `resolve.experiment` returns it.
+        A checked config, as `load` returns it, or what `load` takes: a file, or the name of a
+        shipped configuration.
     folder
         Run directory to write; None keeps the record in memory.
     on_round
@@ -75,6 +77,8 @@ def run(
     """
     refuse_second_start()
     folder = None if folder is None else Path(folder)
+    if not isinstance(config, ExperimentConfig):
+        config = load(config)
     if resume:
         config = continued(config, folder)
         if (done := finished_run(config, folder)) is not None:

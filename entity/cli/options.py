@@ -102,12 +102,12 @@ def _look_ahead(words: Sequence[str], config: Path | None) -> tuple[dict[str, An
         names = [f"--{path}", f"--{short}", *(["--poison"] if short == "attack.poison" else [])]
         parser.add_argument(*names, nargs="?", dest=short)
     options = vars(parser.parse_known_args(words)[0])
-    tables: dict[str, Any] = {}
-    types = _SHOWN
-    if options["config"] is not None:
-        types = tables = resolve.read(file_or_shipped(options["config"], Path()))
-    elif options["resume"] and (path := Path(options["resume"], "config.json")).is_file():
-        types = resolve.read(path, "--resume")
+    try:
+        tables, types = _tables_of(options["config"], options["resume"])
+    except ConfigError:
+        if not {"-h", "--help"}.intersection(words):
+            raise
+        tables, types = {}, _SHOWN  # the help is what somebody with a broken file asks for
     attack, defense = table_at(types, "client", "attack"), table_at(types, "server", "defense")
     kind = str(options["defense.type"] or defense.get("type") or "undefended").lower()
     return tables, {
@@ -121,6 +121,16 @@ def _look_ahead(words: Sequence[str], config: Path | None) -> tuple[dict[str, An
     }
 
 
+def _tables_of(config: Path | None, resume: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the tables of `--config`, and those that say which types there are."""
+    if config is not None:
+        tables = resolve.read(file_or_shipped(config, Path()))
+        return tables, tables
+    if resume and (path := Path(resume, "config.json")).is_file():
+        return {}, resolve.read(path, "--resume")
+    return {}, _SHOWN
+
+
 def _owners(types: Mapping[str, Any]) -> dict[str, str]:
     """Return whose fields are in the tables that depend on a type, by the table's path."""
     attack, defense = types["client"]["attack"], types["server"]["defense"]
@@ -130,7 +140,7 @@ def _owners(types: Mapping[str, Any]) -> dict[str, str]:
     return owners
 
 
-_SHOWN = {
+_SHOWN: dict[str, Any] = {
     "client": {"attack": {"type": "badnets", "poison": "pixel"}},
     "server": {"defense": {"type": "drop"}},
 }

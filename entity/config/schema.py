@@ -152,7 +152,7 @@ def convert(kind: Any, value: Any, where: str) -> Any:
             result = convert(base, value, where)
             if all(result in limit for limit in limits if isinstance(limit, Range)):
                 return result
-        raise ConfigError(f"{where} = {show(value)}: allowed is {describe(kind)}.")
+        raise _refusal(kind, value, where)
     if origin in (Union, types.UnionType):
         return _convert_union(get_args(kind), value, where, kind)
     if dataclasses.is_dataclass(kind):
@@ -177,7 +177,16 @@ def convert(kind: Any, value: Any, where: str) -> Any:
             return int(value)
     elif kind in (bool, str) and isinstance(value, kind):
         return value
-    raise ConfigError(f"{where} = {show(value)}: allowed is {describe(kind)}.")
+    raise _refusal(kind, value, where)
+
+
+def _refusal(kind: Any, value: Any, where: str) -> ConfigError:
+    """Say what is allowed; of a number that is too large for torch, where numbers end."""
+    ends = ""
+    large = isinstance(value, int | float) and 2**63 <= abs(value) < math.inf
+    if large and "whole" in describe(kind):
+        ends = "; whole numbers end below 2^63"
+    return ConfigError(f"{where} = {show(value)}: allowed is {describe(kind)}{ends}.")
 
 
 def _convert_union(options: tuple[Any, ...], value: Any, where: str, kind: Any) -> Any:
@@ -190,13 +199,13 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str, kind: Any) 
         except ConfigError as error:
             if dataclasses.is_dataclass(options[0]):
                 raise
-            raise ConfigError(f"{where} = {show(value)}: allowed is {describe(kind)}.") from error
+            raise _refusal(kind, value, where) from error
     for option in options:
         try:
             return convert(option, value, where)
         except ConfigError:
             continue
-    raise ConfigError(f"{where} = {show(value)}: allowed is {describe(kind)}.")
+    raise _refusal(kind, value, where)
 
 
 def parse_text(kind: Any, text: str, where: str) -> Any:

@@ -6,6 +6,7 @@
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from entity.config import schema
 from entity.config.schema import ConfigError, suggest
 from entity.config.shipped import file_or_shipped, names
+<<<<<<< HEAD
 from entity.reading import TooDeep, at_most, deeper_than, parse_json, read_bytes
 from entity.setup.bounded_yaml import MOST_DIGITS, BoundedLoader
 from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
@@ -26,6 +28,13 @@ MOST_BYTES = 1 << 20
 MOST_LEVELS = 20
 """Tables and lists within one another."""
 
+=======
+from entity.setup.file_faults import refuse_faults, refuse_other_names
+from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
+
+EXTENDS = "extends"
+"""The key that names the configuration beneath."""
+>>>>>>> 0db9a16 (Configuration files: keys that come twice in JSON, byte-order marks, .YAML and .toml, extend for extends, faults of parents)
 MOST_FILES = 10
 """Files that may extend one another, one after the other."""
 
@@ -36,7 +45,7 @@ def read(path: Path, option: str = "--config") -> dict[str, Any]:
     Parameters
     ----------
     path
-        The file; `.yaml` and `.yml` are YAML, anything else is JSON.
+        The file; `.yaml` and `.yml` are YAML, `.toml` is refused, anything else is JSON.
     option
         Where the user named the file, for messages.
 
@@ -71,16 +80,18 @@ def extended(data: Mapping[str, Any], path: Path, where: str) -> dict[str, Any]:
         As `read`.
     """
     tables, layers, files = dict(data), [], [path]
-    while "extends" in tables:
-        name = tables.pop("extends")
+    refuse_other_names(tables, EXTENDS, where)
+    while EXTENDS in tables:
+        name = tables.pop(EXTENDS)
         refuse_depth(tables, where)
         layers.append(tables)
         path = _parent(name, files, f"{where}: extends")
         files.append(path)
         tables = read_file(path, f"{where}: extends")
         where = f"{where}: extends {path}"
-    if layers:
         refuse_depth(tables, where)
+        refuse_other_names(tables, EXTENDS, where)
+        refuse_faults(tables, EXTENDS, where)
     for layer in reversed(layers):
         tables = merged(tables, layer)
     return tables
@@ -88,7 +99,7 @@ def extended(data: Mapping[str, Any], path: Path, where: str) -> dict[str, Any]:
 
 def _parent(name: object, files: Sequence[Path], where: str) -> Path:
     """Return the file that `extends` names in the last of some files."""
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not name.strip():
         raise ConfigError(
             f"{where} = {schema.show(name)}: allowed is a file, or the name of a shipped "
             "configuration."
@@ -149,7 +160,7 @@ def read_file(path: Path, option: str) -> dict[str, Any]:
     Parameters
     ----------
     path
-        The file; `.yaml` and `.yml` are YAML, anything else is JSON.
+        The file; `.yaml` and `.yml` are YAML, `.toml` is refused, anything else is JSON.
     option
         Where the user named the file, for messages.
 
@@ -158,19 +169,30 @@ def read_file(path: Path, option: str) -> dict[str, Any]:
     ConfigError
         If there is no such file, or it cannot be parsed.
     """
+    language = _LANGUAGES.get(path.suffix.lower(), "JSON")
+    if language == "TOML":
+        raise ConfigError(f"{option} {path}: is TOML by its name; allowed are JSON and YAML.")
     try:
+<<<<<<< HEAD
         text = _content(path).decode("utf-8")
+=======
+        text = path.read_text(encoding="utf-8-sig")  # editors of Windows begin with a mark
+>>>>>>> 0db9a16 (Configuration files: keys that come twice in JSON, byte-order marks, .YAML and .toml, extend for extends, faults of parents)
     except UnicodeDecodeError as error:
         raise ConfigError(f"{option} {path}: is not UTF-8 text.") from error
     except OSError as error:
         raise ConfigError(f"{option} {path}: {error.strerror}.{_files_near(path)}") from error
     except ValueError as error:  # a NUL in the name
         raise ConfigError(f"{option} {schema.show(str(path))}: {error}.") from error
-    language = "YAML" if path.suffix in (".yaml", ".yml") else "JSON"
     try:
         data = yaml.load(text, _YAML) if language == "YAML" else _json(text)
+<<<<<<< HEAD
     except (RecursionError, TooDeep) as error:
         raise _too_deep(f"{option} {path}") from error
+=======
+    except RecursionError as error:
+        raise ConfigError(f"{option} {path}: is nested too deeply.") from error
+>>>>>>> 0db9a16 (Configuration files: keys that come twice in JSON, byte-order marks, .YAML and .toml, extend for extends, faults of parents)
     except Exception as error:  # for `!!bool maybe`, PyYAML lets a KeyError through
         raise ConfigError(f"{option} {path}: is not {language} ({_fault(error)}).") from error
     if not isinstance(data, dict):
@@ -179,7 +201,28 @@ def read_file(path: Path, option: str) -> dict[str, Any]:
     return data
 
 
+<<<<<<< HEAD
 class _YAML(BoundedLoader):
+=======
+_LANGUAGES = {".yaml": "YAML", ".yml": "YAML", ".toml": "TOML"}
+
+
+def _json(text: str) -> Any:
+    """Read JSON as it is meant: a key that comes twice is a mistake. Python keeps the last."""
+
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            times = Counter(key for key, _ in pairs)
+            twice = next(key for key, count in times.items() if count > 1)
+            raise ConfigError(f"the key {schema.show(twice)} comes twice")
+        return found
+
+    return json.loads(text, object_pairs_hook=table)
+
+
+class _YAML(yaml.SafeLoader):
+>>>>>>> 0db9a16 (Configuration files: keys that come twice in JSON, byte-order marks, .YAML and .toml, extend for extends, faults of parents)
     """YAML as it is meant: 1e-3 is a number, and a key that comes twice is a mistake.
 
     PyYAML follows version 1.1, where 1e-3 is a text, and keeps the last of two equal keys.

@@ -164,3 +164,12 @@ def test_a_namespace_of_simple_parsing_keeps_no_trace(tmp_path):
     assert set(options) == {"folder", "config", "quiet", "tables", "given"}
     assert json.loads(shipped("mnist5k/drop").read_text()).keys() & options["tables"].keys()
     assert schema.show(argparse.SUPPRESS) not in str(options)
+
+
+def test_help_is_shown_whatever_the_config_is(tmp_path, capsys):
+    (tmp_path / "broken.json").write_text("{")
+    for config in (tmp_path / "broken.json", tmp_path / "none.json", tmp_path):
+        with pytest.raises(SystemExit) as left:
+            main(["run", "--config", str(config), "--help"])
+        assert left.value.code == 0
+        assert "--client.lr" in capsys.readouterr().out

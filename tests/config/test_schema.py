@@ -107,8 +107,12 @@ def test_values_that_belong_to_a_type(kind, value, result):
         (int, "5", 'x = "5": allowed is a whole number.'),
         (int, math.nan, "x = NaN: allowed is a whole number."),
         (int, math.inf, "x = Infinity: allowed is a whole number."),
-        (int, 2**63, "x = 9223372036854775808: allowed is a whole number."),
-        (int, 1e300, "x = 1e+300: allowed is a whole number."),
+        (
+            int,
+            2**63,
+            "x = 9223372036854775808: allowed is a whole number; whole numbers end below 2^63.",
+        ),
+        (int, 1e300, "x = 1e+300: allowed is a whole number; whole numbers end below 2^63."),
         (float, False, "x = false: allowed is a number."),
         (float, None, "x = null: allowed is a number."),
         (float, -math.inf, "x = -Infinity: allowed is a number."),
@@ -286,3 +290,14 @@ def test_long_values_are_shortened_in_messages():
     assert schema.show(["abc"] * 3) == '["abc", "abc", "abc"]'
     assert schema.show("y" * 1000) == '"' + "y" * 56 + "..."
     assert len(schema.show("x" * 1000)) == 60
+
+
+def test_a_whole_number_beyond_64_bits_is_told_where_they_end():
+    for value in (2**63, 10**30, 1e19):
+        with pytest.raises(ConfigError, match="at least 0; whole numbers end below 2\\^63"):
+            schema.convert(Whole, value, "settings.seed")
+    with pytest.raises(ConfigError, match="or null; whole numbers end below"):
+        schema.convert(Whole | None, 2**63, "server.held_out")
+    assert schema.convert(Whole, 2**63 - 1, "settings.seed") == 2**63 - 1
+    with pytest.raises(ConfigError, match=r"a number from 0 to 1\.$"):
+        schema.convert(Fraction, 2**63, "DPR")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+import entity
 from entity.config.schema import ConfigError, flatten
 from entity.config.shipped import shipped
 from entity.defenses import DEFENSES
 from entity.setup import resolve
-from entity.setup.read import read
+from entity.setup.read import merged, read
 
 
 def test_json_and_yaml_give_the_same_experiment(tmp_path, tables):
@@ -158,13 +159,10 @@ def refusal_of(path):
     return str(refusal.value)
 
 
-def test_tables_are_merged_key_by_key_and_anything_else_replaces(tmp_path):
-    path = written(
-        tmp_path,
-        a={"extends": "b.json", "x": {"kept": None, "list": [3], "new": {"y": 1}}, "table": 5},
-        b={"x": {"kept": 1, "list": [1, 2], "old": {"z": 0}}, "table": {"u": 1}, "word": "b"},
-    )
-    assert read(path) == {
+def test_tables_are_merged_key_by_key_and_anything_else_replaces():
+    over = {"x": {"kept": None, "list": [3], "new": {"y": 1}}, "table": 5}
+    base = {"x": {"kept": 1, "list": [1, 2], "old": {"z": 0}}, "table": {"u": 1}, "word": "b"}
+    assert merged(base, over) == {
         "x": {"kept": None, "list": [3], "old": {"z": 0}, "new": {"y": 1}},
         "table": 5,
         "word": "b",
@@ -173,10 +171,10 @@ def test_tables_are_merged_key_by_key_and_anything_else_replaces(tmp_path):
 
 def test_a_chain_goes_from_folder_to_folder_and_from_json_to_yaml(tmp_path):
     (tmp_path / "below").mkdir()
-    (tmp_path / "base.yaml").write_text("x: {a: 1, b: 1, c: 1}")
-    written(tmp_path, middle={"extends": "base.yaml", "x": {"b": 2, "c": 2}})
-    path = written(tmp_path / "below", top={"extends": "../middle.json", "x": {"c": 3}})
-    assert read(path) == {"x": {"a": 1, "b": 2, "c": 3}}
+    (tmp_path / "base.yaml").write_text("client: {lr: 1, num_epochs: 1, batch_size: 1}")
+    written(tmp_path, middle={"extends": "base.yaml", "client": {"lr": 2, "num_epochs": 2}})
+    path = written(tmp_path / "below", top={"extends": "../middle.json", "client": {"lr": 3}})
+    assert read(path) == {"client": {"lr": 3, "num_epochs": 2, "batch_size": 1}}
 
 
 def test_a_file_may_extend_a_shipped_configuration_but_its_neighbour_comes_first(tmp_path):
@@ -264,7 +262,6 @@ def test_extends_must_be_a_name(tmp_path, name):
         ("cifar10/flam", "No such file or directory. Did you mean cifar10/flame?"),
         ("qqq/qqq.json", "No such file or directory."),
         (".", "Is a directory."),
-        ("", "Is a directory."),
         ("x" * 300, "File name too long."),
         ("broken.json", "is not JSON (Expecting value at line 1, column 1)."),
         ("list.json", "holds [], not a table of fields."),
@@ -300,10 +297,10 @@ def test_a_circle_by_a_symbolic_link_is_one(tmp_path):
 
 
 def test_at_most_ten_files_may_extend_one_another(tmp_path):
-    files = {f"f{i}": {"extends": f"f{i + 1}.json", "x": i} for i in range(10)}
+    files = {f"f{i}": {"extends": f"f{i + 1}.json", "name": str(i)} for i in range(10)}
     path = written(tmp_path, **files, f10={})
     assert refusal_of(path).endswith("f10.json: is one too many; allowed are 10 files.")
-    assert read(tmp_path / "f1.json") == {"x": 1}
+    assert read(tmp_path / "f1.json") == {"name": "1"}
 
 
 def test_deep_and_circular_tables_are_refused_before_they_are_merged(tmp_path):
@@ -320,3 +317,96 @@ def test_deep_and_circular_tables_are_refused_before_they_are_merged(tmp_path):
 def test_a_run_s_recorded_configuration_is_whole(tmp_path):
     path = written(tmp_path, a={"extends": "mnist5k/drop"})
     assert "extends" not in resolve.to_json(resolve.experiment(read(path)))
+
+
+def saved(folder, name, text):
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def refusal(path):
+    with pytest.raises(ConfigError) as found:
+        read(path)
+    assert "\n" not in str(found.value)
+    return str(found.value)
+
+
+def test_a_key_that_comes_twice_in_json_is_refused_as_in_yaml(tmp_path):
+    for text in ('{"model": "cnn", "model": "lenet"}', '{"client": {"model": 1, "model": 1}}'):
+        said = refusal(saved(tmp_path, "twice.json", text))
+        assert said.endswith('twice.json: is not JSON (the key "model" comes twice).')
+
+
+def test_a_byte_order_mark_is_no_part_of_json_nor_of_yaml(tmp_path):
+    for name, text in (("a.json", '{"model": "cnn"}'), ("a.yaml", "model: cnn")):
+        path = saved(tmp_path, name, b"\xef\xbb\xbf" + text.encode())
+        assert read(path) == {"model": "cnn"}
+
+
+def test_yaml_is_known_by_its_name_in_any_case_and_toml_is_refused_by_its(tmp_path):
+    assert read(saved(tmp_path, "a.YAML", "model: cnn")) == {"model": "cnn"}
+    assert read(saved(tmp_path, "a.Yml", "model: cnn")) == {"model": "cnn"}
+    said = refusal(saved(tmp_path, "a.toml", 'model = "cnn"'))
+    assert said.endswith("a.toml: is TOML by its name; allowed are JSON and YAML.")
+
+
+@pytest.mark.parametrize("key", ["extend", "Extends", "extents"])
+def test_a_misspelt_extends_is_told_of_extends(tmp_path, key):
+    said = refusal(saved(tmp_path, "a.json", json.dumps({key: "mnist5k/drop"})))
+    assert said.endswith(f"a.json: {key} is unknown. Did you mean extends?")
+    inner = saved(tmp_path, "b.json", '{"extends": "a.json"}')
+    assert f"a.json: {key} is unknown. Did you mean extends?" in refusal(inner)
+
+
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_extends_is_told_what_is_allowed(tmp_path, name):
+    said = refusal(saved(tmp_path, "a.json", json.dumps({"extends": name})))
+    assert said.endswith(
+        f'a.json: extends = "{name}": allowed is a file, or the name of a shipped configuration.'
+    )
+
+
+@pytest.mark.parametrize(
+    ("parent", "end"),
+    [
+        ({"client": {"lrr": 0.1}}, "client.lrr is unknown. Did you mean lr?"),
+        ({"clinet": {"lr": 0.1}}, "clinet is unknown. Did you mean client?"),
+        ({"modle": "cnn"}, "modle is unknown. Did you mean model?"),
+        (
+            {"server": {"defense": {"defense_args": {"rewardd": 1}}}},
+            "server.defense.defense_args.rewardd is unknown. Did you mean reward?",
+        ),
+        ({"client": {"attack": {"DPRR": 1}}}, "client.attack.DPRR is unknown. Did you mean DPR?"),
+        ({"client": {"lr": -1}}, "client.lr = -1: allowed is a number above 0."),
+        ({"settings": {"seed": "x"}}, 'settings.seed = "x": allowed is a whole number at least 0.'),
+    ],
+)
+def test_a_typo_in_a_file_that_another_extends_is_told_with_its_own_name(tmp_path, parent, end):
+    saved(tmp_path, "parent.json", json.dumps(parent))
+    top = saved(tmp_path, "top.json", '{"extends": "parent.json"}')
+    said = refusal(top)
+    assert said.startswith(f"--config {top}: extends {tmp_path / 'parent.json'}: ")
+    assert said.endswith(end)
+
+
+def test_parents_that_leave_much_open_are_read(tmp_path):
+    parents = (
+        {"client": {"attack": None}, "server": {"defense": None}},
+        {"client": {"attack": {"type": "None", "neurotoxin_top_k": None}}},
+        {"server": {"defense": {"type": "Maze", "defense_args": {"K": 3, "num_seed": 5}}}},
+        {"server": {"defense": {"type": "krum", "defense_args": None}}},
+        {"client": {"attack": {"gamma": "replace"}}},
+        {},
+    )
+    for parent in parents:
+        saved(tmp_path, "parent.json", json.dumps(parent))
+        top = saved(tmp_path, "top.json", '{"extends": "parent.json", "model": "cnn"}')
+        assert read(top) == {**parent, "model": "cnn"}
+
+
+def test_an_experiment_runs_by_the_name_of_its_configuration(tmp_path, tables):
+    path = saved(tmp_path, "tiny.json", json.dumps(tables({"federation.rounds": 1})))
+    assert entity.run(path).summary["state"] == "finished"
+    with pytest.raises(ConfigError, match="neither a file nor a shipped configuration"):
+        entity.run("mnist5k/dorp")
