@@ -17,9 +17,9 @@ import yaml
 from entity.config import schema
 from entity.config.schema import ConfigError, suggest
 from entity.config.shipped import file_or_shipped, names
-<<<<<<< HEAD
 from entity.reading import TooDeep, at_most, deeper_than, parse_json, read_bytes
 from entity.setup.bounded_yaml import MOST_DIGITS, BoundedLoader
+from entity.setup.file_faults import refuse_faults, refuse_other_names
 from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
 
 MOST_BYTES = 1 << 20
@@ -28,13 +28,9 @@ MOST_BYTES = 1 << 20
 MOST_LEVELS = 20
 """Tables and lists within one another."""
 
-=======
-from entity.setup.file_faults import refuse_faults, refuse_other_names
-from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
-
 EXTENDS = "extends"
 """The key that names the configuration beneath."""
->>>>>>> 0db9a16 (Configuration files: keys that come twice in JSON, byte-order marks, .YAML and .toml, extend for extends, faults of parents)
+
 MOST_FILES = 10
 """Files that may extend one another, one after the other."""
 
@@ -173,11 +169,7 @@ def read_file(path: Path, option: str) -> dict[str, Any]:
     if language == "TOML":
         raise ConfigError(f"{option} {path}: is TOML by its name; allowed are JSON and YAML.")
     try:
-<<<<<<< HEAD
-        text = _content(path).decode("utf-8")
-=======
-        text = path.read_text(encoding="utf-8-sig")  # editors of Windows begin with a mark
->>>>>>> 0db9a16 (Configuration files: keys that come twice in JSON, byte-order marks, .YAML and .toml, extend for extends, faults of parents)
+        text = _content(path).decode("utf-8-sig")  # editors of Windows begin with a mark
     except UnicodeDecodeError as error:
         raise ConfigError(f"{option} {path}: is not UTF-8 text.") from error
     except OSError as error:
@@ -186,13 +178,8 @@ def read_file(path: Path, option: str) -> dict[str, Any]:
         raise ConfigError(f"{option} {schema.show(str(path))}: {error}.") from error
     try:
         data = yaml.load(text, _YAML) if language == "YAML" else _json(text)
-<<<<<<< HEAD
     except (RecursionError, TooDeep) as error:
         raise _too_deep(f"{option} {path}") from error
-=======
-    except RecursionError as error:
-        raise ConfigError(f"{option} {path}: is nested too deeply.") from error
->>>>>>> 0db9a16 (Configuration files: keys that come twice in JSON, byte-order marks, .YAML and .toml, extend for extends, faults of parents)
     except Exception as error:  # for `!!bool maybe`, PyYAML lets a KeyError through
         raise ConfigError(f"{option} {path}: is not {language} ({_fault(error)}).") from error
     if not isinstance(data, dict):
@@ -201,28 +188,10 @@ def read_file(path: Path, option: str) -> dict[str, Any]:
     return data
 
 
-<<<<<<< HEAD
-class _YAML(BoundedLoader):
-=======
 _LANGUAGES = {".yaml": "YAML", ".yml": "YAML", ".toml": "TOML"}
 
 
-def _json(text: str) -> Any:
-    """Read JSON as it is meant: a key that comes twice is a mistake. Python keeps the last."""
-
-    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) < len(pairs):
-            times = Counter(key for key, _ in pairs)
-            twice = next(key for key, count in times.items() if count > 1)
-            raise ConfigError(f"the key {schema.show(twice)} comes twice")
-        return found
-
-    return json.loads(text, object_pairs_hook=table)
-
-
-class _YAML(yaml.SafeLoader):
->>>>>>> 0db9a16 (Configuration files: keys that come twice in JSON, byte-order marks, .YAML and .toml, extend for extends, faults of parents)
+class _YAML(BoundedLoader):
     """YAML as it is meant: 1e-3 is a number, and a key that comes twice is a mistake.
 
     PyYAML follows version 1.1, where 1e-3 is a text, and keeps the last of two equal keys.
@@ -256,7 +225,17 @@ def _content(path: Path) -> bytes:
 
 
 def _json(text: str) -> Any:
-    return parse_json(text, most_digits=MOST_DIGITS)
+    """Read JSON as it is meant: a key that comes twice is a mistake. Python keeps the last."""
+
+    def table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            times = Counter(key for key, _ in pairs)
+            twice = next(key for key, count in times.items() if count > 1)
+            raise ConfigError(f"the key {schema.show(twice)} comes twice")
+        return found
+
+    return parse_json(text, most_digits=MOST_DIGITS, pairs=table)
 
 
 def _files_near(path: Path) -> str:
