@@ -158,7 +158,8 @@ def run_shown(name: str, cells: Sequence[Cell], options: SweepOptions) -> list[F
     _make(options.folder)
     failures = [*_run(cells, options), *given_up(cells, options)]
     for failure in failures:
-        console.say(f"failed: {failure.cell.folder}: {failure.reason}")
+        said = "left" if failure.elsewhere else "failed"
+        console.say(f"{said}: {failure.cell.folder}: {failure.reason}")
     return failures
 
 

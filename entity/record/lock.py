@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import platform
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,17 @@ log = logging.getLogger("entity")
 FILE = ".lock"
 
 
+class InUse(ConfigError):
+    """Another process is at work on a run; the sentence begins with its folder."""
+
+    def __init__(self, folder: Path, owner: str) -> None:
+        super().__init__(
+            f"{folder}: {owner} is at work on this run; wait until it is done, or stop it."
+        )
+        self.owner = owner
+        """Process and machine, as in `process 4711 on node3`."""
+
+
 @contextmanager
 def locked(folder: Path | None) -> Generator[None]:
     """Keep other processes off a run directory, which is created if it does not exist.
@@ -24,8 +36,10 @@ def locked(folder: Path | None) -> Generator[None]:
 
     Raises
     ------
-    ConfigError
-        If another process has it, or if the folder cannot be written.
+    InUse
+        If another process has it.
+    CannotWrite
+        If the folder cannot be written.
     """
     if folder is None:
         yield
@@ -37,17 +51,22 @@ def locked(folder: Path | None) -> Generator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            raise ConfigError(
-                f"{folder}: process {file.read() or 'unknown'} is at work on this run; wait until "
-                "it is done, or stop it."
-            ) from None
+            raise InUse(folder, owner_of(folder)) from None
         except OSError as error:  # some network file systems have no locks
             log.warning("%s cannot be locked (%s): start no second process on it", folder, error)
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} on {platform.node()}")
         file.flush()
         yield
+
+
+def owner_of(folder: Path) -> str:
+    """Return who has locked a folder, or had."""
+    try:
+        text = (folder / FILE).read_text("utf-8", errors="replace")[:200].strip()
+    except OSError:
+        text = ""
+    return f"process {text or 'unknown'}"
 
 
 def is_locked(folder: Path) -> bool | None:

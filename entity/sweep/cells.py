@@ -33,6 +33,8 @@ class Cell:
     """Its run directory, made or not."""
     done: Run | None
     """The run that the folder holds already, if any."""
+    out: Path
+    """Folder of the sweep."""
 
     @property
     def name(self) -> str:
@@ -108,8 +110,22 @@ def expand(
         folder = out / f"{config.name}-{identity[:8]}"
         if done is None and folder.resolve() in taken:  # eight digits met another run's
             folder = out / f"{config.name}-{identity}"
-        cells.append(Cell(labels, config, identity, done.path if done else folder, done))
+        cells.append(Cell(labels, config, identity, done.path if done else folder, done, out))
     return cells
+
+
+def as_it_is_now(cell: Cell) -> Cell:
+    """Return a cell with the run of it that the folder of the sweep holds by now.
+
+    Another sweep may have begun it since, under another name if its grid is another one.
+    """
+    found: list[Run] = []
+    for folder in (cell.folder, *sorted(cell.out.glob(f"*-{cell.identity[:8]}*"))):
+        if (folder / "config.json").is_file():
+            run = store.read_row(folder)
+            found += [run] if run.facts["hash"] == cell.identity else []
+    run = next((each for each in found if each.finished), found[0] if found else None)
+    return cell if run is None else replace(cell, folder=run.path, done=run)
 
 
 def _experiment(

@@ -14,6 +14,7 @@ from entity.record.follow import ending
 from entity.results.store import ERROR
 from entity.setup import resolve
 from entity.sweep.cells import Cell
+from entity.sweep.worker import TAKEN
 
 OUTPUT = "output.log"
 """File of a run directory that takes what its worker prints and logs."""
@@ -89,7 +90,7 @@ class Process:
                 if pipe is not None:
                     pipe.close()
         error = self.cell.folder / ERROR
-        if code and not error.exists():
+        if code not in (0, TAKEN) and not error.exists():
             with suppress(OSError):  # a full disk
                 error.write_text(f"{self._last_words()}{_cause(code)}\n", encoding="utf-8")
         return code

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from entity.config.schema import ConfigError
 from entity.record.follow import last_line
 from entity.results import store
 from entity.results.store import ERROR
-from entity.sweep.cells import Cell
+from entity.sweep.cells import Cell, as_it_is_now
+from entity.sweep.owners import Owners
 from entity.sweep.place import Attempt, Place
-from entity.sweep.worker import REFUSED
+from entity.sweep.worker import REFUSED, TAKEN
 
 TICK = 1.0
 """Seconds between two looks at the clock."""
@@ -22,7 +24,9 @@ class Failure:
 
     cell: Cell
     reason: str
-    """The last line of its error.txt."""
+    """The last line of its error.txt, or who is at work on it."""
+    elsewhere: bool = False
+    """Whether it has not failed: another process is at work on it."""
 
 
 class Watch(Protocol):
@@ -47,7 +51,9 @@ def run_cells(
     """Run cells, each in a process of its own.
 
     A cell whose run was interrupted goes on where it was. One that fails is tried once more after
-    the others, unless its config or its folder was refused, which would happen again.
+    the others, unless its config or its folder was refused, which would happen again. Other sweeps
+    may be at work in the same folder: what one of them has is left to it, and tried again as long
+    as others run here; what one has finished is not done again.
 
     Parameters
     ----------
@@ -63,22 +69,25 @@ def run_cells(
     Returns
     -------
     list
-        The cells that failed for good.
+        The cells that failed for good, and those that others are at work on.
 
     Raises
     ------
     KeyboardInterrupt
         On Ctrl-C, when all workers have ended and saved their runs.
     """
-    sweep = _Sweep(place, watch, retry, deque((cell, _begun(cell)) for cell in cells))
+    sweep = _Sweep(place, watch, retry, deque((cell, False) for cell in cells))
     try:
-        while sweep.waiting or sweep.running:
+        while sweep.waiting or sweep.running or sweep.any_came_free():
             sweep.start_waiting()
             watch.tick(sweep.running, [cell for cell, _ in sweep.waiting])
             for attempt in place.over(sweep.running, TICK) if sweep.running else ():
                 sweep.conclude(attempt)
     finally:
-        place.stop(sweep.running)
+        try:
+            place.stop(sweep.running)
+        finally:
+            sweep.owners.close()
     return sweep.failures
 
 
@@ -90,7 +99,10 @@ class _Sweep:
     watch: Watch
     retry: bool
     waiting: deque[tuple[Cell, bool]]
-    """Cells, each with whether its run goes on where it was."""
+    """Cells, each with whether it begins anew even if its folder holds a run to go on with."""
+    elsewhere: list[tuple[Cell, bool]] = field(default_factory=list[tuple[Cell, bool]])
+    """Those that another process is at work on."""
+    owners: Owners = field(default_factory=Owners)
     running: list[Attempt] = field(default_factory=list[Attempt])
     failures: list[Failure] = field(default_factory=list[Failure])
     retried: set[str] = field(default_factory=set[str])
@@ -98,32 +110,65 @@ class _Sweep:
 
     def start_waiting(self) -> None:
         """Start cells until as many run as there are jobs."""
+        if len(self.running) < self.place.jobs:
+            self.waiting.extend(self.elsewhere)
+            self.elsewhere.clear()
         while self.waiting and len(self.running) < self.place.jobs:
-            cell, resume = self.waiting.popleft()
+            cell, anew = self.waiting.popleft()
             try:
-                self.running.append(self.place.start(cell, resume=resume))
-            except OSError as error:
-                self.fail(Failure(cell, f"{cell.folder}: {error}"), again=False)
+                self._start(cell, anew)
+            except (OSError, ConfigError) as error:
+                self.owners.release(cell)
+                said = str(error) if isinstance(error, ConfigError) else f"{cell.folder}: {error}"
+                self.fail(Failure(cell, said), again=False)
+
+    def _start(self, cell: Cell, anew: bool) -> None:
+        """Start a cell, unless another process has it or has finished it."""
+        if self.owners.take(cell):
+            self.elsewhere.append((cell, anew))
+            return
+        cell = as_it_is_now(cell)
+        if cell.state == "finished":
+            self.owners.release(cell)
+            self.watch.finished(cell)
+            return
+        self.running.append(self.place.start(cell, resume=not anew and _begun(cell)))
+
+    def any_came_free(self) -> bool:
+        """Whether other processes have let go of a cell; if not, note those that they have."""
+        owners = [self.owners.take(cell) for cell, _ in self.elsewhere]
+        for cell, _ in self.elsewhere:
+            self.owners.release(cell)
+        if all(owners):
+            for (cell, _), who in zip(self.elsewhere, owners, strict=True):
+                said = f"{who} is at work on it"
+                self.failures.append(Failure(cell, said, elsewhere=True))
+            return False
+        return True
 
     def conclude(self, attempt: Attempt) -> None:
         """Take an attempt that is over off the running ones, and note what it came to."""
         self.running.remove(attempt)
         code = attempt.end()
+        self.owners.release(attempt.cell)
         cell = replace(attempt.cell, done=store.read_row(attempt.cell.folder))
         if code == 0:
             self.watch.finished(cell)
             return
+        if code == TAKEN:
+            self.elsewhere.append((cell, False))
+            return
         # A resumed run that fails before its first round is started anew.
         stuck = attempt.resume and not attempt.rounds_run
         again = self.retry and code != REFUSED and cell.identity not in self.retried
-        self.fail(Failure(cell, reason(cell)), again=again, resume=not stuck and _begun(cell))
+        self.fail(Failure(cell, reason(cell)), again=again, anew=stuck)
 
-    def fail(self, failure: Failure, *, again: bool, resume: bool = False) -> None:
+    def fail(self, failure: Failure, *, again: bool, anew: bool = False) -> None:
         """Note a failure, and put the cell back behind the others if it is tried again."""
         self.watch.failed(failure, again=again)
         if again:
             self.retried.add(failure.cell.identity)
-            self.waiting.append((failure.cell, resume))
+            self.waiting.append((failure.cell, anew))
         else:
             self.failures.append(failure)
 

@@ -22,10 +22,12 @@ from entity import experiment
 from entity.config.schema import CannotGoOn, ConfigError
 from entity.engine.allocator import keep_pages
 from entity.record.json_files import write_json
+from entity.record.lock import InUse
 from entity.setup import resolve
 
-FAILED, REFUSED, STOPPED = 1, 2, 130
-"""Exit codes: an exception, a ConfigError (which another try would not change), a signal."""
+FAILED, REFUSED, TAKEN, STOPPED = 1, 2, 75, 130
+"""Exit codes: an exception, a ConfigError (which another try would not change), another process at
+work on the run, a signal."""
 
 
 def main() -> int:
@@ -42,6 +44,8 @@ def main() -> int:
         _run(job, Path(job["folder"]), events)
     except KeyboardInterrupt:
         return STOPPED
+    except InUse:
+        return TAKEN
     except ConfigError as error:
         _note(reason, f"{error}\n")
         return REFUSED

@@ -13,6 +13,7 @@ from entity.config.schema import ConfigError
 from entity.sweep.cells import expand
 from entity.sweep.grid import parse
 from entity.sweep.on_ray import Cluster
+from entity.sweep.owners import Owners
 from entity.sweep.runner import run_cells
 
 SHORT = {"client.ADR": 0.05, "federation.rounds": 3}
@@ -78,6 +79,16 @@ def test_a_run_that_is_killed_is_tried_again(cells):
     assert run_cells(cells([4], **{"federation.rounds": 40}), Cluster("auto", 1), notes) == []
     assert len(killed) == 1
     assert notes.said == [("4", "again"), ("4", "finished")]
+
+
+def test_what_another_sweep_has_is_left_to_it(cells):
+    notes, chosen, other = Notes(), cells([8, 9]), Owners()
+    assert other.take(chosen[0]) == ""
+    (left,) = run_cells(chosen, Cluster("auto", 2), notes)
+    other.close()
+    assert (left.cell.labels["seed"], left.elsewhere) == ("8", True)
+    assert notes.said == [("9", "finished")]
+    assert not chosen[0].folder.exists()
 
 
 def test_told_to_stop_it_puts_its_runs_away_and_gives_the_cores_back(cells):

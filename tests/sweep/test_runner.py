@@ -1,17 +1,22 @@
 """Who runs when, and what becomes of failures; with processes that only pretend."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
 from entity.record.json_files import write_json
+from entity.record.lock import locked
 from entity.setup import resolve
 from entity.sweep import process, runner
 from entity.sweep.cells import expand
 from entity.sweep.grid import parse
+from entity.sweep.owners import Owners
 from entity.sweep.process import ThisMachine
 from entity.sweep.runner import reason, run_cells
-from entity.sweep.worker import FAILED, REFUSED
+from entity.sweep.worker import FAILED, REFUSED, TAKEN
 
 
 class Pretender:
@@ -91,11 +96,37 @@ def sweep(tables, tmp_path, monkeypatch):
         )
         grid = parse({"base": begin.base, "axes": {"lr": [int(name) for name in names]}}, tmp_path)
         notes = notes or Notes()
-        failures = run_cells(expand(grid, tmp_path / "out"), ThisMachine(jobs), notes, **options)
-        return failures, notes
+        cells = begin.plan or expand(grid, tmp_path / "out")
+        return run_cells(cells, ThisMachine(jobs), notes, **options), notes
 
-    begin.base = tables()
+    begin.base, begin.plan = tables(), None
     return begin
+
+
+@pytest.fixture
+def cells(sweep, tmp_path):
+    """Return the cells of `sweep` as they are in the folder now."""
+
+    def now(names=(1, 2, 3, 4)):
+        grid = {"base": sweep.base, "axes": {"lr": list(names)}}
+        return expand(parse(grid, tmp_path), tmp_path / "out")
+
+    return now
+
+
+def finish(cell, folder=None):
+    """Leave a finished run, as another sweep would."""
+    folder = folder or cell.folder
+    folder.mkdir(parents=True)
+    write_json(folder / "config.json", resolve.to_json(cell.config))
+    (folder / "rounds.jsonl").write_text("{}\n")
+    write_json(folder / "summary.json", {"state": "finished", "config_hash": cell.identity})
+
+
+def contents(folder):
+    """Return what is in a folder, locks apart."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
 
 
 def test_all_run_in_order_and_no_more_at_a_time_than_there_are_jobs(sweep):
@@ -143,7 +174,7 @@ def test_a_retry_goes_on_with_the_rounds_that_are_finished(sweep):
 @pytest.mark.parametrize(("rounds", "again"), [(0, False), (2, True)])
 def test_going_on_that_leads_nowhere_is_followed_by_a_new_start(sweep, tmp_path, rounds, again):
     sweep({"1": [(1, FAILED)]}, names=("1",), retry=False)
-    (folder,) = (tmp_path / "out").iterdir()
+    (folder,) = (tmp_path / "out").glob("[!.]*")
     (cell,) = expand(parse({"base": sweep.base, "axes": {"lr": [1]}}, tmp_path), tmp_path)
     write_json(folder / "config.json", resolve.to_json(cell.config))  # now it is a run
     sweep({"1": [(rounds, FAILED), (1, 0)]}, names=("1",))
@@ -179,6 +210,113 @@ def test_the_watch_is_told_while_nothing_happens(sweep, monkeypatch):
     _, notes = sweep(names=("1",), notes=Patient())
     assert notes.ticks == 4
     assert notes.said == [("1", "finished")]
+
+
+# --- other sweeps in the same folder
+
+
+def test_what_another_sweep_has_is_left_to_it_and_the_rest_is_done(sweep, cells):
+    other = Owners()
+    assert other.take(cells()[0]) == other.take(cells()[2]) == ""
+    failures, notes = sweep()
+    assert notes.said == [("2", "finished"), ("4", "finished")]
+    assert [(f.cell.labels["lr"], f.elsewhere) for f in failures] == [("1", True), ("3", True)]
+    assert failures[0].reason.startswith(f"process {os.getpid()} on ")
+    assert failures[0].reason.endswith(" is at work on it")
+    assert not cells()[0].folder.exists()  # not one of its files is touched
+    other.close()
+    assert sweep()[0] == []
+
+
+def test_cells_that_another_sweep_finished_since_the_plan_are_not_done_again(sweep, cells):
+    sweep.plan = cells()
+    finish(sweep.plan[1])
+    finish(sweep.plan[2], sweep.plan[2].out / f"called-otherwise-{sweep.plan[2].identity[:8]}")
+    before = contents(sweep.plan[0].out)
+    failures, notes = sweep()
+    assert failures == []
+    assert [name for name, _ in Pretender.began] == ["1", "4"]
+    assert sorted(notes.said) == [(name, "finished") for name in "1234"]
+    assert contents(sweep.plan[0].out).items() >= before.items()
+
+
+def test_a_cell_that_another_sweep_began_is_gone_on_with_under_its_name(sweep, cells):
+    sweep.plan = cells((1,))
+    folder = sweep.plan[0].out / f"called-otherwise-{sweep.plan[0].identity[:8]}"
+    finish(sweep.plan[0], folder)
+    write_json(folder / "summary.json", {"state": "interrupted"})
+    sweep()
+    assert Pretender.began == [("1", True)]
+    assert not sweep.plan[0].folder.exists()
+
+
+def test_a_cell_that_comes_free_is_taken(sweep, cells):
+    other = Owners()
+    other.take(cells()[0])
+
+    class Freeing(Notes):
+        def finished(self, cell):
+            super().finished(cell)
+            if len(self.said) == 3:
+                other.close()
+
+    failures, notes = sweep(notes=Freeing())
+    assert failures == []
+    assert [name for name, _ in notes.said] == ["2", "3", "4", "1"]
+
+
+def test_the_death_of_its_owner_frees_a_cell(sweep, cells):
+    (cell,) = cells((1,))
+    script = (
+        "import sys, time; from pathlib import Path; from entity.record.lock import locked\n"
+        "with locked(Path(sys.argv[1])): print('mine', flush=True); time.sleep(600)"
+    )
+    place = cell.out / ".owners" / cell.identity
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(place)], stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout.readline() == "mine\n"
+        failures, _ = sweep(names=("1",))
+        assert failures[0].reason.startswith(f"process {owner.pid} on ")
+        owner.send_signal(signal.SIGKILL)
+    failures, notes = sweep(names=("1",))
+    assert failures == []
+    assert notes.said == [("1", "finished")]
+
+
+def test_a_single_run_in_the_folder_of_a_cell_is_left_alone(sweep, cells):
+    (cell,) = cells((1,))
+    with locked(cell.folder):
+        before = contents(cell.folder)
+        failures, _ = sweep(names=("1",))
+        assert failures[0].reason.startswith(f"process {os.getpid()} on ")
+        assert Pretender.began == []
+        assert contents(cell.folder) == before
+
+
+def test_a_worker_that_finds_its_run_taken_has_not_failed(sweep):
+    failures, notes = sweep({"2": [(0, TAKEN), (1, 0)]})
+    assert failures == []
+    assert sorted(name for name, _ in Pretender.began) == ["1", "2", "2", "3", "4"]
+    assert sorted(notes.said) == [(name, "finished") for name in "1234"]
+
+
+def test_a_cell_is_given_back_when_it_is_over_and_when_the_sweep_is_stopped(sweep, cells):
+    with pytest.raises(KeyboardInterrupt):
+        sweep(jobs=3, notes=Notes(interrupt_after=1))
+    other = Owners()
+    assert [other.take(cell) for cell in cells()] == [""] * 4
+    other.close()
+
+
+def test_where_nothing_can_be_locked_a_line_says_so_and_cells_are_run(sweep, monkeypatch, caplog):
+    def no_locks(file, how):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("entity.record.lock.fcntl.flock", no_locks)
+    failures, _ = sweep(names=("1",))
+    assert failures == []
+    assert "cannot be locked (" in caplog.text
 
 
 @pytest.mark.parametrize(

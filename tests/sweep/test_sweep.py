@@ -134,7 +134,7 @@ def test_a_sweep_that_is_told_to_stop_puts_its_runs_away(write, start, tmp_path,
     assert "Traceback" not in shown + said
     assert left_of(sweep.pid) == []
     assert states(tmp_path / "out") == ["interrupted"]
-    (folder,) = (tmp_path / "out").iterdir()
+    (folder,) = (tmp_path / "out").glob("[!.]*")
     assert not (folder / "error.txt").exists()
     assert list(folder.glob("checkpoint/*.json"))
 
@@ -202,3 +202,35 @@ def test_missing_data_fails_its_cell_with_a_sentence_and_is_not_tried_again(writ
     assert "will be tried again" not in shown.err
     assert shown.out.count("failed: ") == 1
     assert "nowhere" in shown.out
+
+
+COUNTED = """
+import os, sys
+from pathlib import Path
+from torch import nn
+
+def net(channels, size, classes):
+    if "-m" in sys.orig_argv and "entity.sweep.worker" in sys.orig_argv:
+        with open("workers", "a") as file:
+            file.write(f"{os.getpid()}\\n")
+    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes))
+"""
+
+
+def test_two_sweeps_in_one_folder_divide_its_cells(write, start, tmp_path, monkeypatch):
+    (tmp_path / "counted.py").write_text(COUNTED)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    write({"federation.rounds": 1, "model": "counted:net"}, seeds=[1, 2, 3, 4])
+    both = [start("g.yaml", "--out", "out", "--jobs", "1") for _ in range(2)]
+    said = [sweep.communicate(timeout=240) for sweep in both]
+    assert "Traceback" not in str(said)
+    assert states(tmp_path / "out") == ["finished"] * 4
+    assert len(set((tmp_path / "workers").read_text().split())) == 4  # none of them twice
+    assert list((tmp_path / "out").glob("*/error.txt")) == []
+    for (shown, _), sweep in zip(said, both, strict=True):
+        # The one that ends first leaves at most the cell that the other one still runs.
+        left = [line for line in shown.splitlines() if line.startswith("left: ")]
+        assert len(left) <= 1
+        assert sweep.returncode == len(left)
+        assert all(" is at work on it" in line for line in left)
+    assert {sweep.returncode for sweep in both} & {0} == {0}
