@@ -19,6 +19,9 @@ class Owners:
 
     def __init__(self) -> None:
         self._held: dict[str, ExitStack] = {}
+        self.orphans: set[str] = set()
+        """Identities of cells that nobody owned when asked, but at whose run a process was at work:
+        a single run, or the worker of a sweep that was killed, which has a moment left."""
 
     def take(self, cell: Cell) -> str:
         """Become the owner of a cell; return who has it, an empty text if it is ours now.
@@ -28,13 +31,14 @@ class Owners:
         ConfigError
             If the folder of the sweep cannot be written.
         """
+        self.orphans.discard(cell.identity)
         with ExitStack() as stack:
             try:
                 stack.enter_context(locked(_place(cell)))
             except InUse as error:
                 return error.owner
-            # The worker of a sweep that was killed has a moment left; or it is a single run.
             if is_locked(cell.folder):
+                self.orphans.add(cell.identity)
                 return owner_of(cell.folder)
             self._held[cell.identity] = stack.pop_all()
         return ""

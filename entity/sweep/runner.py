@@ -1,5 +1,6 @@
 """Running cells side by side: if one fails, the others go on."""
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,9 @@ from entity.sweep.worker import REFUSED, TAKEN
 
 TICK = 1.0
 """Seconds between two looks at the clock."""
+
+PATIENCE = 10.0
+"""Seconds, at the end, that a run has to end which no sweep owns any more."""
 
 
 @dataclass(frozen=True)
@@ -136,15 +140,19 @@ class _Sweep:
 
     def any_came_free(self) -> bool:
         """Whether other processes have let go of a cell; if not, note those that they have."""
-        owners = [self.owners.take(cell) for cell, _ in self.elsewhere]
-        for cell, _ in self.elsewhere:
-            self.owners.release(cell)
-        if all(owners):
-            for (cell, _), who in zip(self.elsewhere, owners, strict=True):
-                said = f"{who} is at work on it"
-                self.failures.append(Failure(cell, said, elsewhere=True))
-            return False
-        return True
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            owners = [self.owners.take(cell) for cell, _ in self.elsewhere]
+            for cell, _ in self.elsewhere:
+                self.owners.release(cell)
+            if not all(owners):
+                return True
+            if not self.owners.orphans or time.monotonic() > deadline:
+                break
+            time.sleep(PATIENCE / 50)
+        for (cell, _), who in zip(self.elsewhere, owners, strict=True):
+            self.failures.append(Failure(cell, f"{who} is at work on it", elsewhere=True))
+        return False
 
     def conclude(self, attempt: Attempt) -> None:
         """Take an attempt that is over off the running ones, and note what it came to."""

@@ -89,6 +89,7 @@ def sweep(tables, tmp_path, monkeypatch):
         Pretender.script, Pretender.began, Pretender.stopped = script or {}, [], []
         Pretender.alive = Pretender.most = 0
         monkeypatch.setattr(process, "Process", Pretender)
+        monkeypatch.setattr(runner, "PATIENCE", 2.0)
         monkeypatch.setattr(
             ThisMachine,
             "stop",
@@ -292,6 +293,30 @@ def test_a_single_run_in_the_folder_of_a_cell_is_left_alone(sweep, cells):
         assert failures[0].reason.startswith(f"process {os.getpid()} on ")
         assert Pretender.began == []
         assert contents(cell.folder) == before
+
+
+def test_the_worker_of_a_killed_sweep_is_waited_for(sweep, cells):
+    (cell,) = cells((1,))
+    script = (
+        "import sys, time; from pathlib import Path; from entity.record.lock import locked\n"
+        "with locked(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(cell.folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as worker:
+        assert worker.stdout.readline() == "mine\n"
+
+        class Ending(Notes):
+            def tick(self, running, waiting):
+                super().tick(running, waiting)
+                worker.stdin.close()
+
+        failures, notes = sweep(names=("1",), notes=Ending())
+    assert failures == []
+    assert notes.said == [("1", "finished")]
 
 
 def test_a_worker_that_finds_its_run_taken_has_not_failed(sweep):
