@@ -1,4 +1,4 @@
-"""Runs whose disk is full at some moment: nothing half-written is taken for whole.
+"""Runs whose disk is full at some moment: one line says so, and nothing half-written is left.
 
 Half of the cases run on a file system in memory that is too small (a mount in a namespace of the
 process, where that is allowed), the others under a limit of the size of files.
@@ -58,6 +58,8 @@ class FullDisk:
             counts[how(end)] += 1
             if end.hung:
                 return Case(counts, f"{variant}, {what}: it hung")
+            if how(end).startswith("untidy"):
+                return Case(counts, f"{variant}, {what}: ended {how(end)}")
             if broken := half_written(folder):
                 return Case(counts, f"{variant}, {what}: {broken}")
         end = forked(main, [variant.resume(folder)], folder)

@@ -1,7 +1,9 @@
 """The command `drop deploy init`: a Flower app that trains and defends one experiment."""
 
 import argparse
+import contextlib
 import json
+import shutil
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -152,10 +154,17 @@ def write_app(folder: Path, config: ExperimentConfig) -> list[Path]:
     with writing(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"{folder}: is not empty; choose a new folder.")
-        for path, text in files.items():
-            place = folder / path
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text, encoding="utf-8")
+        try:
+            for path, text in files.items():
+                place = folder / path
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.write_text(text, encoding="utf-8")
+        except OSError:
+            for made in folder.iterdir() if folder.is_dir() else ():  # it was empty before
+                shutil.rmtree(made, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    made.unlink()
+            raise
     return [folder / path for path in files]
 
 

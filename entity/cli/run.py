@@ -62,16 +62,24 @@ def _run(options: argparse.Namespace) -> int:
     quiet = options.quiet or not config.settings.verbose
     try:
         result = run_shown(config, folder, config.server.defense.type, quiet=quiet, **how)
-    except (KeyboardInterrupt, CannotGoOn):
-        if (folder / "config.json").exists():
-            console.note(f"To go on: drop run --resume {shlex.quote(str(folder))}")
+    except KeyboardInterrupt:
+        _say_how_to_go_on(folder)
         raise
+    except CannotGoOn as error:
+        console.warn(str(error), style="red")
+        _say_how_to_go_on(folder)
+        return 1
     if options.json:
         print(json.dumps(finite(result.summary), indent=2))
     else:
         console.out.print(summaries([result], [config.server.defense.type]))
         console.say(f"Written to {folder}")
     return 0
+
+
+def _say_how_to_go_on(folder: Path) -> None:
+    if (folder / "config.json").exists():
+        console.note(f"To go on: drop run --resume {shlex.quote(str(folder))}")
 
 
 def _free(folder: Path) -> Path:

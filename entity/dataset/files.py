@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 
+from entity.config import full_disk
+from entity.config.full_disk import DiskFull, is_full
 from entity.config.schema import ConfigError
 from entity.dataset import cache
 from entity.dataset.cache import Stamp
@@ -116,8 +118,10 @@ class Files:
 
         Raises
         ------
+        DiskFull
+            If the disk is full.
         ConfigError
-            If the download fails, for whatever reason.
+            If the download fails, for whatever other reason.
         """
         before = socket.getdefaulttimeout()
         target = root / self.folders[0]
@@ -137,6 +141,8 @@ class Files:
             for folder in new:  # downloaders make it first; an empty one says nothing true
                 with contextlib.suppress(OSError):
                     folder.rmdir()
+            if is_full(error):
+                raise DiskFull(target, full_disk.reason(error)) from None
             reason = str(error).strip().splitlines()[-1:] or [type(error).__name__]
             raise self.missing(root, f" and could not be downloaded ({reason[0]})") from None
         finally:

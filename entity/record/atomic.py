@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from entity.config.full_disk import DiskFull, is_full, reason
 from entity.config.schema import ConfigError
 
 
@@ -16,28 +17,44 @@ class CannotWrite(ConfigError):
 
 
 @contextmanager
-def writing(path: Path) -> Generator[None]:
+def writing(path: Path, *, begun: bool = False) -> Generator[None]:
     """Turn an OSError of the block into one sentence about the path.
+
+    Parameters
+    ----------
+    path
+        What is written, as the user named it.
+    begun
+        Whether it could be written before, so that the user's naming it is not at fault.
 
     Raises
     ------
+    DiskFull
+        For a full disk, and for any OSError of what has been begun.
     CannotWrite
-        For any OSError.
+        For any other OSError.
     """
     try:
         yield
     except OSError as error:
-        raise CannotWrite(path, error.strerror) from error
+        if begun or is_full(error):
+            raise DiskFull(path, reason(error)) from error
+        raise CannotWrite(path, reason(error)) from error
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under another name, flush it to disk and rename it into place."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        with suppress(OSError):  # leave no half of a file on a disk that may be full
+            part.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,12 +8,14 @@ kept, and a damaged one is passed over for the one before. Nothing is ever unpic
 No random generator is stored: all are derived from (seed, purpose, round, client).
 """
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,7 +96,13 @@ class Checkpoints:
             self.flush()
 
     def flush(self) -> None:
-        """Write the snapshot held to disk, unless it is there already."""
+        """Write the snapshot held to disk, unless it is there already.
+
+        Raises
+        ------
+        OSError
+            If that cannot be done; the checkpoints before are what they were.
+        """
         snapshot = self._latest
         if self.folder is None or snapshot is None or snapshot.round == self._good:
             return
@@ -102,9 +110,14 @@ class Checkpoints:
         tree, tensors = pack({**vars(snapshot), "state": snapshot.state._asdict()})
         path = self._path(snapshot.round)
         part = path.with_name(path.name + ".part")
-        save_file(tensors, part)
-        digest = _checksum_of(part, flush=True)
-        part.replace(path)
+        try:
+            save_file(tensors, part)
+            digest = _checksum_of(part, flush=True)
+            part.replace(path)
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise _as_os_error(error, part) from error
         content = {
             "format": FORMAT,
             "origin": self.origin,
@@ -156,6 +169,15 @@ class Checkpoints:
         for path in sorted(self.folder.glob("round_*")):
             if _number(path) not in kept or path.suffix == ".part":
                 path.unlink(missing_ok=True)
+
+
+def _as_os_error(error: Exception, path: Path) -> OSError:
+    """Return what the operating system said; safetensors has it in its text alone."""
+    if isinstance(error, OSError):
+        return error
+    found = re.search(r"os error (\d+)", str(error))
+    number = int(found[1]) if found else errno.EIO
+    return OSError(number, os.strerror(number) if found else str(error), str(path))
 
 
 def _number(path: Path) -> int:

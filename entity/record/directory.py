@@ -102,8 +102,8 @@ class Record:
     def append(self, line: dict[str, Any], artifacts: Mapping[str, Tensor]) -> None:
         """Add a finished round; it is on disk when this returns."""
         line = finite(line)
-        self.rounds.append(line)
         if self.folder is None:
+            self.rounds.append(line)
             return
         if artifacts:
             path = self.folder / "artifacts" / f"round_{line['round']:04d}.safetensors"
@@ -114,6 +114,7 @@ class Record:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        self.rounds.append(line)
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
         """Replace the summary."""

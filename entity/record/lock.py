@@ -54,9 +54,10 @@ def locked(folder: Path | None) -> Generator[None]:
             raise InUse(folder, owner_of(folder)) from None
         except OSError as error:  # some network file systems have no locks
             log.warning("%s cannot be locked (%s): start no second process on it", folder, error)
-        file.truncate(0)
-        file.write(f"{os.getpid()} on {platform.node()}")
-        file.flush()
+        with writing(folder):
+            file.truncate(0)
+            owner = f"{os.getpid()} on {platform.node()}"
+            os.write(file.fileno(), owner.encode())  # no buffer that closing would flush
         yield
 
 

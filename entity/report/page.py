@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from entity.record.atomic import writing
+from entity.record.atomic import write_atomically, writing
 from entity.report.axes import Axis
 from entity.report.entries import Entry, make_entries
 from entity.report.page_figures import draw_figures
@@ -65,7 +65,7 @@ def write_page(
     page = render(entries, title, (asked or TableRequest()).table(entries))
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, "utf-8", "backslashreplace")
+        write_atomically(out, page.encode(errors="backslashreplace"))
     return out
 
 

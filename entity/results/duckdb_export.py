@@ -10,6 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from entity.config.full_disk import DiskFull, is_full, reason
 from entity.config.schema import ConfigError
 from entity.record.atomic import CannotWrite
 from entity.results.tables import Column, Table
@@ -68,7 +69,9 @@ def write_parquet(table: Table, path: Path) -> None:
             os.replace(part, path)
         except (duckdb.Error, OSError) as error:
             part.unlink(missing_ok=True)
-            raise CannotWrite(path, " ".join(str(error).split())) from error
+            if is_full(error):
+                raise DiskFull(path, reason(error)) from error
+            raise CannotWrite(path, reason(error)) from error
 
 
 def _duckdb() -> Any:

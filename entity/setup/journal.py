@@ -5,6 +5,7 @@ every round, counts what the defense detected, wakes the trackers, and says in `
 whether the run is `running`, `finished` or `interrupted`.
 """
 
+import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
@@ -13,7 +14,9 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from entity.config.full_disk import DiskFull, reason
 from entity.metrics import Detection
+from entity.record.atomic import writing
 from entity.record.checkpoint import Checkpoints, Snapshot
 from entity.record.directory import Record
 from entity.record.lock import locked
@@ -23,6 +26,8 @@ from entity.setup.assembly import World, initial_state
 from entity.setup.identity import identity, to_json
 from entity.setup.resume import origin, resumed
 from entity.trackers import Trackers
+
+log = logging.getLogger("entity")
 
 
 class Journal(AbstractContextManager["Journal"]):
@@ -93,11 +98,17 @@ class Journal(AbstractContextManager["Journal"]):
             The state after the round; the counters of detection are added here.
         played
             What happened in it.
+
+        Raises
+        ------
+        DiskFull
+            If it cannot be written.
         """
-        self._detection.add(played.answer.verdicts, played.poisoned)
-        self._record.append(played.line(), played.answer.artifacts)
-        self._checkpoints.take(replace(state, detection=asdict(self._detection)))
-        self._summarise("running")
+        with self._writing():
+            self._record.append(played.line(), played.answer.artifacts)
+            self._detection.add(played.answer.verdicts, played.poisoned)
+            self._checkpoints.take(replace(state, detection=asdict(self._detection)))
+            self._summarise("running")
         self._trackers.wake()
         return self.rounds[-1]
 
@@ -110,12 +121,21 @@ class Journal(AbstractContextManager["Journal"]):
             Its `state_dict`.
         certificate
             Of `entity.setup.certificate`, for the summary.
+
+        Raises
+        ------
+        DiskFull
+            If one cannot be written.
         """
-        self._checkpoints.flush()
         self._certificate = certificate
-        self._record.keep_model(model, self._identity)
+        with self._writing():
+            self._checkpoints.flush()
+            self._record.keep_model(model, self._identity)
+            self._summarise("finished")
         self._finished = True
-        self._summarise("finished")
+
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing(self.folder or Path(), begun=True)
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
@@ -128,10 +148,18 @@ class Journal(AbstractContextManager["Journal"]):
     def __exit__(self, *error: object) -> None:
         with self._open:  # lets the trackers end, then unlocks
             if self._begun and not self._finished:
-                try:
-                    self._checkpoints.flush()
-                finally:
-                    self._summarise("interrupted")
+                self._keep_what_there_is(quiet=isinstance(error[1], DiskFull))
+
+    def _keep_what_there_is(self, quiet: bool) -> None:
+        """Write the last checkpoint and the summary; no error here hides why the run has ended."""
+        failed: OSError | None = None
+        for write in (self._checkpoints.flush, lambda: self._summarise("interrupted")):
+            try:
+                write()
+            except OSError as error:
+                failed = error
+        if failed and not quiet:
+            log.warning("%s: cannot be written to the end (%s)", self.folder, reason(failed))
 
     def _summarise(self, state: str) -> None:
         self.summary = summarise(
