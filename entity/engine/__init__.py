@@ -10,6 +10,7 @@ from entity.engine import main_module
 from entity.engine.compiler import without_compiler
 from entity.engine.contract import Engine, NoWorkers
 from entity.engine.inline import Inline
+from entity.engine.local_training import cores
 from entity.engine.pool import Pool
 from entity.engine.ray_actors import RayActors
 from entity.engine.ray_cluster import require_cluster, require_ray
@@ -32,13 +33,6 @@ __all__ = [
     "open_engine",
     "worker_count",
 ]
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def worker_count(settings: SettingsConfig) -> int:

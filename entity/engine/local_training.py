@@ -1,5 +1,6 @@
 """Training one client after another with one model, as a worker or a Flower node does."""
 
+import os
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -68,6 +69,13 @@ class LocalTrainer:
         return self._last[1]
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 _alone = threading.Lock()
 
 
@@ -80,9 +88,9 @@ def single_threaded() -> Generator[None]:
 
 @contextmanager
 def threads(number: int) -> Generator[None]:
-    """Let PyTorch use so many threads, and put the number back on leaving."""
+    """Let PyTorch use so many threads, 0 for one a core, and put the number back on leaving."""
     before = torch.get_num_threads()
-    torch.set_num_threads(number)
+    torch.set_num_threads(number or cores())
     try:
         yield
     finally:

@@ -20,7 +20,6 @@ from entity.client import Broadcast
 from entity.config.schema import ConfigError, unknown
 from entity.engine.allocator import keep_pages
 from entity.engine.local_training import LocalTrainer, threads
-from entity.experiment import settled
 from entity.flower.arrays import ArrayLayout
 from entity.flower.faults import FAULTS
 from entity.flower.intake import ARRAYS, CONFIG, METRICS, SAMPLES
@@ -89,7 +88,7 @@ def answer(message: Message, context: Context, path: Path) -> Message:
 def _trainer(path: Path, given: tuple[tuple[str, Any], ...]) -> LocalTrainer:
     """Load the data and build the model, once in a process."""
     keep_pages()
-    config = settled(experiment(path, dict(given)))
+    config = experiment(path, dict(given))
     return LocalTrainer(recruit(config, Seeds(config.settings.seed))[1])
 
 

@@ -10,7 +10,6 @@ from flwr.serverapp.strategy import Result
 from entity.config.fields import ExperimentConfig
 from entity.engine.allocator import keep_pages
 from entity.engine.local_training import threads
-from entity.experiment import settled
 from entity.flower.arrays import ArrayLayout, to_arrays
 from entity.flower.run_config import RunConfig, experiment, run_config
 from entity.flower.strategy import OnRound, RobustStrategy
@@ -57,7 +56,7 @@ def serve(
     """
     keep_pages()
     options = run_config(context.run_config)
-    config = settled(experiment(path, context.run_config))
+    config = experiment(path, context.run_config)
     with threads(config.settings.num_threads):
         return _serve(grid, config, options, on_round)
 
