@@ -1,7 +1,6 @@
 """Engines: where the selected clients of a round train."""
 
 import logging
-import os
 from collections.abc import Callable
 
 from entity.config.fields import SettingsConfig
