@@ -7,6 +7,7 @@ from typing import Any
 
 from entity.client import Broadcast
 from entity.config.fields import ExperimentConfig
+from entity.config.paths import user_path
 from entity.engine import Engine, check_engine, cores, open_engine
 from entity.engine.local_training import threads
 from entity.engine.main_module import refuse_second_start
@@ -76,7 +77,7 @@ def run(
         If the disk is full, or all workers died; the run can go on with `resume`.
     """
     refuse_second_start()
-    folder = None if folder is None else Path(folder)
+    folder = None if folder is None else user_path(folder)
     if not isinstance(config, ExperimentConfig):
         config = load(config)
     if resume:

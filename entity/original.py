@@ -27,6 +27,7 @@ from torch.utils.data import Dataset
 
 from entity.client.poisoning import choose
 from entity.client.triggers import Position, pixel_trigger
+from entity.config.paths import user_path
 from entity.dataset.cifar10 import CIFAR10
 from entity.dataset.cinic10 import CINIC10
 from entity.dataset.emnist import EMNIST
@@ -84,7 +85,7 @@ class Backdoorable(Dataset[tuple[Any, int]]):
     ) -> None:
         if split not in ("train", "test"):
             raise ValueError(f"split = {split!r}: allowed are train (with valid) and test.")
-        root = Path(root)
+        root = user_path(root)
         if root.name in self.folders:
             root = root.parent
         images = self.source.read(root, Seeds(0))[split == "test"]

@@ -13,6 +13,7 @@ from rich.table import Table
 from entity.cli import console
 from entity.cli.options import CONFIG_HELP, add_commands, configured
 from entity.config.fields import SettingsConfig
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.dataset import DATASETS, Images, Source, differs, find
 from entity.dataset.cache import cache_folders, caches
@@ -56,17 +57,19 @@ def add_data_command(commands: Any) -> None:
         allow_abbrev=False,
         takes_fields=True,
     )
-    split.add_argument("--config", type=Path, metavar="FILE", required=True, help=CONFIG_HELP)
+    split.add_argument("--config", type=user_path, metavar="FILE", required=True, help=CONFIG_HELP)
     split.set_defaults(go=_preview)
 
 
 def data_root(option: str | None) -> tuple[Path, str]:
     """Return the data folder and why it is that one: an option, the environment or neither."""
     if option:
-        return Path(option), "--data_root says so"
+        return user_path(option), "--data_root says so"
     if named := os.environ.get("DROP_DATA"):
-        return Path(named), "the environment variable DROP_DATA says so"
-    return Path(SettingsConfig().datasets_path), "the default; --data_root or DROP_DATA change it"
+        return user_path(named), "the environment variable DROP_DATA says so"
+    return user_path(
+        SettingsConfig().datasets_path
+    ), "the default; --data_root or DROP_DATA change it"
 
 
 def _list(options: Namespace) -> int:

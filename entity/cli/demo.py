@@ -9,6 +9,7 @@ from typing import Any
 from entity.cli import console
 from entity.cli.run import run_shown, summaries
 from entity.config.fields import ExperimentConfig
+from entity.config.paths import user_path
 from entity.config.shipped import shipped
 from entity.experiment import Result
 from entity.report import write_page
@@ -24,7 +25,11 @@ def add_demo_command(commands: Any) -> None:
         "demo", help="see DROP against its undefended twin, in three minutes", allow_abbrev=False
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("runs/demo"), metavar="FOLDER", help="default: runs/demo"
+        "--out",
+        type=user_path,
+        default=Path("runs/demo"),
+        metavar="FOLDER",
+        help="default: runs/demo",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(go=_demo)

@@ -11,6 +11,7 @@ from typing import Any
 from entity.cli import console
 from entity.cli.options import CONFIG_HELP, add_commands, configured
 from entity.config.fields import ExperimentConfig
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.config.shipped import shipped
 from entity.record.atomic import writing
@@ -112,10 +113,10 @@ def add_deploy_command(commands: Any) -> None:
         allow_abbrev=False,
         takes_fields=True,
     )
-    init.add_argument("folder", type=Path, metavar="DIR", help="folder to write, new or empty")
+    init.add_argument("folder", type=user_path, metavar="DIR", help="folder to write, new or empty")
     init.add_argument(
         "--config",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         default=shipped("mnist5k/droplet"),
         help=f"{CONFIG_HELP} (default: mnist5k/droplet)",

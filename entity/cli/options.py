@@ -10,6 +10,7 @@ import simple_parsing
 
 from entity.cli.declaration import HelpFormatter, declare, given_texts
 from entity.config.fields import ExperimentConfig
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.config.shipped import file_or_shipped
 from entity.defenses import ALIASES
@@ -126,7 +127,7 @@ def _tables_of(config: Path | None, resume: str | None) -> tuple[dict[str, Any],
     if config is not None:
         tables = resolve.read(file_or_shipped(config, Path()))
         return tables, tables
-    if resume and (path := Path(resume, "config.json")).is_file():
+    if resume and (path := user_path(resume) / "config.json").is_file():
         return {}, resolve.read(path, "--resume")
     return {}, _SHOWN
 

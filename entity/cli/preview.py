@@ -13,6 +13,7 @@ from rich.style import Style
 from rich.text import Text
 
 from entity.config.fields import ClientConfig, ExperimentConfig
+from entity.dataset import source_of
 from entity.seeding import Seeds
 from entity.setup.assembly import recruit
 from entity.setup.roster import Roster
@@ -170,8 +171,10 @@ def _attack(config: ExperimentConfig, poisoned: dict[int, int | None]) -> list[t
         return [("attack", f"none, judged as {attack.type} would be")]
     if not poisoned:
         return [("attack", f"{attack.type}, but no client is malicious")]
-    victim = "all others" if attack.victim_class is None else f"class {attack.victim_class}"
-    text = f"{attack.type} by {len(poisoned)} (!), {victim} to be read as {attack.target_class}"
+    named = source_of(config).named
+    victim = "all others" if attack.victim_class is None else f"class {named(attack.victim_class)}"
+    target = named(attack.target_class)
+    text = f"{attack.type} by {len(poisoned)} (!), {victim} to be read as {target}"
     amounts = [amount for amount in poisoned.values() if amount is not None]
     if not amounts:
         return [("attack", f"{attack.type} by {len(poisoned)} (!), on the model alone")]

@@ -7,6 +7,7 @@ from typing import Any
 
 from entity.cli import console
 from entity.cli.refusals import given_by
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import CannotWrite
 from entity.report import (
@@ -31,10 +32,10 @@ def add_report_command(commands: Any) -> None:
         "If only one side is given, the other gets all other fields in which the runs differ.",
         allow_abbrev=False,
     )
-    report.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
+    report.add_argument("runs", type=user_path, nargs="+", metavar="RUN", help="run directories")
     report.add_argument(
         "--out",
-        type=Path,
+        type=user_path,
         default=Path("report.html"),
         metavar="PATH",
         help="page to write, if it ends in .html; else a folder for index.html, tables and figures",

@@ -20,6 +20,7 @@ from entity.cli.sweep import (
     show_plan,
     sweep_options,
 )
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
 from entity.sweep import study, verdicts
@@ -45,7 +46,9 @@ def add_reproduce_command(commands: Any) -> None:
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(study.names()))
     add_sweep_options(parser, "NAME")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the table there, too")
+    parser.add_argument(
+        "--markdown", type=user_path, metavar="FILE", help="write the table there, too"
+    )
     parser.set_defaults(go=_reproduce)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table as Screen
 from entity.cli import console
 from entity.cli.refusals import given_by
 from entity.cli.sweep import add_where
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import CannotWrite, write_atomically, writing
 from entity.results import duckdb_export, filter, store, tables
@@ -40,7 +41,7 @@ def add_results_command(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "runs", type=Path, nargs="*", default=[RUNS], metavar="FOLDER", help="default: runs"
+        "runs", type=user_path, nargs="*", default=[RUNS], metavar="FOLDER", help="default: runs"
     )
     add_where(parser, "only runs of which this holds, such as attack=dba or 'mta>=0.9'")
     parser.add_argument(
@@ -55,7 +56,7 @@ def add_results_command(commands: Any) -> None:
     parser.add_argument(
         "--format", choices=formats, help="default: by the name of --out, else table"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write")
+    parser.add_argument("--out", type=user_path, metavar="FILE", help="file to write")
     parser.set_defaults(go=_results)
 
 

@@ -15,6 +15,7 @@ from entity.cli.options import CONFIG_HELP, configured
 from entity.cli.progress import Display, percent
 from entity.cli.refusals import run_folder
 from entity.config.fields import ExperimentConfig
+from entity.config.paths import user_path
 from entity.config.schema import CannotGoOn, ConfigError
 from entity.experiment import Result, run
 from entity.record.json_fields import mapping, number
@@ -34,12 +35,15 @@ def add_run_command(commands: Any) -> None:
         takes_fields=True,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", type=Path, metavar="FILE", help=CONFIG_HELP)
+    what.add_argument("--config", type=user_path, metavar="FILE", help=CONFIG_HELP)
     what.add_argument(
-        "--resume", type=Path, metavar="RUN", help="run directory of a stopped run to go on with"
+        "--resume",
+        type=user_path,
+        metavar="RUN",
+        help="run directory of a stopped run to go on with",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="run directory (default: runs/NAME)"
+        "--out", type=user_path, metavar="DIR", help="run directory (default: runs/NAME)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
     parser.add_argument("--quiet", action="store_true", help="show no progress")

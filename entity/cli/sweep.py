@@ -9,6 +9,7 @@ from typing import Any
 from entity.cli import console
 from entity.cli.refusals import given_by
 from entity.cli.sweep_display import SweepDisplay
+from entity.config.paths import user_path
 from entity.engine import cores
 from entity.record.atomic import writing
 from entity.results.filter import BadCondition, BadField
@@ -39,7 +40,9 @@ def add_sweep_command(commands: Any) -> None:
         epilog="Stop it at any time; the same command goes on with it.",
         allow_abbrev=False,
     )
-    sweep.add_argument("grid", type=Path, metavar="GRID", help="YAML or JSON file; see the README")
+    sweep.add_argument(
+        "grid", type=user_path, metavar="GRID", help="YAML or JSON file; see the README"
+    )
     add_sweep_options(sweep, "GRID")
     sweep.set_defaults(go=_sweep)
 
@@ -47,7 +50,7 @@ def add_sweep_command(commands: Any) -> None:
 def add_sweep_options(parser: argparse.ArgumentParser, grid: str) -> None:
     """Add what `sweep` reads; `grid` is the name of the positional in the help."""
     parser.add_argument(
-        "--out", type=Path, metavar="FOLDER", help=f"folder of the runs (default: runs/{grid})"
+        "--out", type=user_path, metavar="FOLDER", help=f"folder of the runs (default: runs/{grid})"
     )
     parser.add_argument(
         "--jobs", type=_jobs, metavar="N", help="runs side by side (default: one a core)"

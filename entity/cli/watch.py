@@ -4,7 +4,6 @@ import argparse
 import shlex
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from entity.cli import console
 from entity.cli.progress import percent
+from entity.config.paths import user_path
 from entity.record.json_fields import number
 from entity.record.summary import tail_statistics
 from entity.results.formatting import clock, compact_percent
@@ -40,7 +40,7 @@ def add_watch_command(commands: Any) -> None:
         epilog="Exit code 0 if the run is finished, 1 if it ended before that.",
         allow_abbrev=False,
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="run directory")
+    parser.add_argument("run", type=user_path, metavar="RUN", help="run directory")
     parser.add_argument("--once", action="store_true", help="show its state once, and end")
     parser.add_argument(
         "--every",

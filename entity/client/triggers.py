@@ -10,6 +10,7 @@ the original's 29 puts pixel (3, 3) outside a 32-pixel image.
 import os.path
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError, show, suggest
+from entity.dataset.tree import TooDeepPixels, refuse_deep
 
 Position = Literal["top_left", "top_right", "bottom_left", "bottom_right"]
 
@@ -82,8 +85,9 @@ def pixel_trigger(
         down = offset if position.startswith("bottom") else 0
         right = offset if position.endswith("right") else 0
         return _from_pixels([(r + down, c + right) for r, c in PATTERNS[pattern]], channels, size)
-    if os.path.splitext(pattern)[1] or os.path.exists(pattern):
-        return _from_file(pattern, channels, size)
+    file = user_path(pattern)
+    if pattern and (file.suffix or os.path.exists(file)):
+        return _from_file(file, channels, size)
     raise _refusal(
         pattern,
         f"one of {', '.join(PATTERNS)}, an image file, or a list of pixels",
@@ -113,11 +117,14 @@ def _from_pixels(pixels: Sequence[Sequence[int]], channels: int, size: int) -> T
     return Trigger(mask, values)
 
 
-def _from_file(path: str, channels: int, size: int) -> Trigger:
+def _from_file(path: Path, channels: int, size: int) -> Trigger:
     allowed = f"an image file of {size}x{size} pixels"
     try:
         with Image.open(path) as image:
             image.load()
+        refuse_deep(image)
+    except TooDeepPixels as error:
+        raise _refusal(path, f"{allowed}, and {error}; make it one of 8") from None
     except FileNotFoundError:
         raise _refusal(path, f"{allowed}, and there is no such file") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):

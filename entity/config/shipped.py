@@ -5,6 +5,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError, suggest
 
 
@@ -18,7 +19,7 @@ def file_or_shipped(name: str | Path, folder: Path) -> Path:
 
     Where there is neither, it is the file, which its reader will miss.
     """
-    path = folder / name
+    path = folder / user_path(name)
     known = Path(name).as_posix()
     return shipped(known) if not os.path.exists(path) and known in names() else path
 
@@ -31,7 +32,7 @@ def find_config(name: str, beside: Path) -> Path:
     ConfigError
         If there is none of that name.
     """
-    for path in (beside / name, Path(name)):
+    for path in (beside / user_path(name), user_path(name)):
         if os.path.isfile(path):  # unlike Path.is_file, false for a name too long
             return path
     if name in names():

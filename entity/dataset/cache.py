@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from pathlib import Path
 
+from entity.config.paths import user_path
 from entity.dataset.cache_folder import FORMAT, Parts, open_cache, sync_folder, write
 from entity.dataset.decoded import Decoded
 
@@ -114,7 +115,7 @@ def cache_folders(root: Path) -> list[Path]:
     """Return the folders that caches of a data folder may lie in, the first choice first."""
     folders = [root / FOLDER] if root.is_dir() else []
     with contextlib.suppress(RuntimeError, OSError, ValueError):  # no home, or no path at all
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        home = user_path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         # Two data folders may hold different files under the same names.
         own = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:12]
         folders.append(home / "drop" / own)

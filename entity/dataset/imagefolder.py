@@ -1,5 +1,7 @@
 """Anyone's own images: `train/<class>/*` and `test/<class>/*`, in a data set `imagefolder:NAME`.
 
+Classes are in the order of their names, whole numbers in that of the numbers: 2 before 10.
+
 What a folder `valid` or `val` holds is trained on, too. Size and colour are those of the first
 image unless they are set. Then all images are stretched to the size (bicubic) and made grey or
 RGB; otherwise an image that differs is an error.
@@ -13,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError, show, suggest
 from entity.dataset.augment import Augmentation
 from entity.dataset.decoded import Decoded
@@ -56,9 +59,9 @@ def image_folder(name: str, root: Path, size: int | None, channels: int | None) 
     """
     where = name.removeprefix(PREFIX)
     try:
-        folder = root / Path(where).expanduser()
+        folder = root / user_path(where)
         parts = _parts(name, folder, root)
-        classes = folders_in(folder / "train")
+        classes = sorted(folders_in(folder / "train"), key=_as_a_number)
         first = next((f for c in classes for f in scan_images(folder, f"train/{c}")), None)
     except (OSError, RuntimeError) as error:  # a forbidden folder, a name too long, ~nobody
         raise ConfigError(f"dataset = {show(name)}: cannot be read ({reason(error)}).") from error
@@ -71,11 +74,11 @@ def image_folder(name: str, root: Path, size: int | None, channels: int | None) 
     files = Files(
         key=_key(where, form),
         title=where,
-        folders=(str(Path(where).expanduser()),),
+        folders=(str(user_path(where)),),
         scan=partial(scan_tree, parts=parts),
         decode=partial(_decode, classes=classes, form=form),
         remedy="copy the images there",
-        recipe=f"1 {form.channels} {form.size} {form.resized} {form.grey}",
+        recipe=_recipe(form, classes),
     )
     rgb = form.channels == 3
     return Source(
@@ -164,6 +167,24 @@ def _decode(
     train = [name for name in names if not name.startswith("test/")]
     one = partial(decode_classes, folder, classes=classes, form=form)
     return one(train), one(test)
+
+
+def _as_a_number(name: str) -> tuple[bool, int, str]:
+    """Sort whole numbers as numbers, before other names.
+
+    Examples
+    --------
+    >>> sorted(["10", "b", "9", "a"], key=_as_a_number)
+    ['9', '10', 'a', 'b']
+    """
+    number = int(name) if name.isascii() and name.isdecimal() else None
+    return number is None, number or 0, name
+
+
+def _recipe(form: Format, classes: Sequence[str]) -> str:
+    """Say how a folder is decoded, for its cache: another order of the classes is another."""
+    order = "" if list(classes) == sorted(classes) else " numbers"
+    return f"1 {form.channels} {form.size} {form.resized} {form.grey}{order}"
 
 
 def _key(where: str, form: Format) -> str:

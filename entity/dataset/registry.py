@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from entity.config.fields import ExperimentConfig
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError, show, suggest
 from entity.dataset.cifar10 import CIFAR10
 from entity.dataset.cifar100 import CIFAR100
@@ -77,5 +78,5 @@ def source_of(config: ExperimentConfig) -> Source:
     ConfigError
         As `find` does.
     """
-    root = Path(config.settings.datasets_path)
+    root = user_path(config.settings.datasets_path)
     return find(config.dataset, root, config.image_size, config.image_channels)

@@ -48,6 +48,11 @@ class Source:
     counts: tuple[int, int] | None = None
     """Training and test images of the published set."""
 
+    def named(self, label: int) -> str:
+        """Return a class as its number and, where that is another, its name: `7 (horse)`."""
+        name = self.class_names[label]
+        return f"{label}" if name == f"{label}" else f"{label} ({name})"
+
 
 @dataclass(frozen=True, eq=False)
 class Split:
@@ -100,13 +105,14 @@ def load(source: Source, root: Path, seeds: Seeds, held_out: int | None = None) 
     if source.counts and source.counts != (len(train), len(test)):
         log.warning("%s", differs(source, (len(train), len(test))))
     count = source.held_out if held_out is None else held_out
-    rarest = int(torch.bincount(train.y, minlength=source.num_classes).min())
+    sizes = torch.bincount(train.y, minlength=source.num_classes)
+    rarest = int(sizes.min())
     most = source.num_classes * max(rarest - 1, 0)
     if not 0 <= count <= most:
         raise ConfigError(
             f"server.held_out = {count}: allowed is a whole number from 0 to {most}, as the "
-            f"rarest class of {source.name} has {rarest} training samples and the clients need "
-            "one of them."
+            f"rarest class of {source.name}, {source.named(int(sizes.argmin()))}, has {rarest} "
+            "training samples and the clients need one of them."
         )
     per_class = apportion(np.ones(source.num_classes), count)
     server = draw_per_class(train.y, per_class, seeds.numpy("held-out"))

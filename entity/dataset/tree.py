@@ -168,10 +168,23 @@ def channels_of(image: Image.Image) -> int:
     return 1 if image.mode in ("1", "L", "LA", "La") else 3
 
 
+class TooDeepPixels(ValueError):
+    """An image has pixels of more than 8 bits."""
+
+    def __init__(self) -> None:
+        super().__init__("it has pixels of more than 8 bits")
+
+
 def refuse_deep(image: Image.Image) -> None:
-    """Refuse pixels of more than 8 bits, which Pillow would cut off at 255."""
+    """Refuse pixels of more than 8 bits, which Pillow would cut off at 255.
+
+    Raises
+    ------
+    TooDeepPixels
+        If they have more.
+    """
     if image.mode.startswith(("I", "F")):
-        raise ValueError("it has pixels of more than 8 bits")
+        raise TooDeepPixels
 
 
 def reason(error: Exception) -> str:

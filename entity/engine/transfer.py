@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.dataset import Images, Selection, load, source_of
 from entity.dataset.cache_folder import Mapped
@@ -29,7 +30,7 @@ class PackedRoster:
         images = roster.images
         if not isinstance(images, Selection) or not isinstance(images.images, Mapped):
             return cls(roster, None, "")
-        folder = Path(roster.config.settings.datasets_path).resolve()
+        folder = user_path(roster.config.settings.datasets_path).resolve()
         bare = Images(images.images.x[:0].clone(), images.images.y[:0].clone())
         return cls(replace(roster, images=bare), folder, images.images.known_sha256())
 
@@ -48,7 +49,7 @@ class PackedRoster:
             return self.roster
         folder = self.folder
         if not folder.is_dir():
-            folder = Path(os.environ.get("DROP_DATA") or folder)
+            folder = user_path(os.environ.get("DROP_DATA") or folder)
         config = self.roster.config
         config = replace(config, settings=replace(config.settings, datasets_path=str(folder)))
         source = source_of(config)

@@ -19,6 +19,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError, dump
 from entity.flower.arrays import ArrayLayout, Malformed
 from entity.flower.exchange import exchange
@@ -132,7 +133,7 @@ class RobustStrategy(Strategy):
         self.min_survivors = min_survivors
         self.trust_sample_counts = trust_sample_counts
         self.on_round = on_round
-        self.journal = Journal(None if state_folder is None else Path(state_folder))
+        self.journal = Journal(None if state_folder is None else user_path(state_folder))
         self.report: RoundReport | None = None
         """The report of the last round."""
         self._layout: ArrayLayout | None = None

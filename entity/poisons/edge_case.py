@@ -23,8 +23,10 @@ from torch import Tensor
 
 from entity.client.poison import Poison
 from entity.config.fields import AttackConfig
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError, show
 from entity.dataset.images import Images
+from entity.dataset.tree import TooDeepPixels, refuse_deep
 
 _SPLIT_SEED = 200705084
 
@@ -72,6 +74,8 @@ def read_images(path: Path, channels: int, size: int) -> Tensor:
         x = _load(path, channels, size)
     except ConfigError:
         raise
+    except TooDeepPixels as error:
+        raise _refusal(path, f"with pixels of 8 bits, and {error}") from None
     except FileNotFoundError:
         raise _refusal(path, "and there is no such file") from None
     except _UNREADABLE:
@@ -103,6 +107,7 @@ def _from_folder(folder: Path, channels: int, size: int) -> Tensor:
     found: list[Tensor] = []
     for file in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
         with Image.open(file) as image:
+            refuse_deep(image)
             if image.size != (size, size):
                 raise _refusal(
                     folder,
@@ -130,7 +135,7 @@ class EdgeCase(Poison):
 
     def __init__(self, attack: AttackConfig, args: EdgeCaseArgs, channels: int, size: int) -> None:
         super().__init__(attack, args, channels, size)
-        x = read_images(Path(args.edge_case_path), channels, size)
+        x = read_images(user_path(args.edge_case_path), channels, size)
         order = torch.randperm(len(x), generator=torch.Generator().manual_seed(_SPLIT_SEED))
         half = (len(x) + 1) // 2
         self.train, self.held_out = x[order[:half]], x[order[half:]]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
 from entity.report import paper_table_text
@@ -54,7 +55,7 @@ def write_folder(
     ConfigError
         For a directory that holds no run.
     """
-    entries = make_entries([read_run(Path(one)) for one in run_dirs])
+    entries = make_entries([read_run(user_path(one)) for one in run_dirs])
     table = (asked or TableRequest()).table(entries)
     files = {"index.html": render(entries, title, table).encode(errors="backslashreplace")}
     files |= {

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from entity.config.paths import user_path
 from entity.record.atomic import write_atomically, writing
 from entity.report.axes import Axis
 from entity.report.entries import Entry, make_entries
@@ -61,7 +62,7 @@ def write_page(
     ConfigError
         For a directory that holds no run.
     """
-    entries = make_entries([read_run(Path(one)) for one in run_dirs])
+    entries = make_entries([read_run(user_path(one)) for one in run_dirs])
     page = render(entries, title, (asked or TableRequest()).table(entries))
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)

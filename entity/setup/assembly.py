@@ -3,7 +3,6 @@
 import logging
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from entity.client import CLIENTS_OF_DEFENSES, Client
 from entity.client.poison import AdaptivePoison, TriggerMemory
 from entity.client.poisoning import eligible
 from entity.config.fields import ExperimentConfig
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.dataset import Split, load, normalise, partition, source_of
 from entity.defenses import DEFENSES
@@ -97,7 +97,7 @@ def device_of(config: ExperimentConfig) -> torch.device:
 def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
     """Load the data, split it between server, test and clients, and draw the malicious clients."""
     source = source_of(config)
-    split = load(source, Path(config.settings.datasets_path), seeds, config.server.held_out)
+    split = load(source, user_path(config.settings.datasets_path), seeds, config.server.held_out)
     shares = partition(split.train.y, config.federation.size, config.client, seeds)
     attack = config.client.attack
     malicious = frozenset(malicious_clients(config.federation, attack, seeds))

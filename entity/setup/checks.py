@@ -137,13 +137,13 @@ def _check_attack(attack: AttackConfig, dataset: str, source: Source) -> None:
         value = getattr(attack, name)
         if value is not None and value >= source.num_classes:
             raise ConfigError(
-                f"{ATTACK}.{name} = {value}: {dataset} has the classes 0 to "
-                f"{source.num_classes - 1}."
+                f"{ATTACK}.{name} = {value}: {dataset} has the classes "
+                f"{source.named(0)} to {source.named(source.num_classes - 1)}."
             )
     if attack.victim_class == attack.target_class:
         raise ConfigError(
-            f"{ATTACK}.victim_class = {attack.victim_class}: is also the target class; choose "
-            "another, or null for all classes but the target."
+            f"{ATTACK}.victim_class = {source.named(attack.target_class)}: is also the target "
+            "class; choose another, or null for all classes but the target."
         )
     POISONS[attack.poison](attack, attack.poison_args, source.channels, source.size)
     _check_window(attack)

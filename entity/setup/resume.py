@@ -11,6 +11,7 @@ import torch
 
 from entity import __version__
 from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, WITHOUT_EFFECT, ExperimentConfig
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError, join, show
 from entity.layout import ModelState
 from entity.record.checkpoint import Checkpoints, Snapshot
@@ -37,7 +38,7 @@ def recorded(
     ConfigError
         If a field cannot be overridden.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     path = folder / "config.json"
     if not path.is_file():
         raise NoRun(folder)

@@ -102,6 +102,19 @@ def test_an_image_without_alpha_stamps_where_it_is_not_black(tmp_path, channels)
     assert stamped_places(trigger, channels, 8) == {(1, 2)}
 
 
+def test_an_image_of_16_bits_is_refused_and_not_stamped_white(tmp_path):
+    """Pillow would clip 300 of 65535, which is nearly black, to 255."""
+    grey = np.full((8, 8), 300, dtype=np.uint16)
+    for name, array in (
+        ("deep.png", grey),
+        ("deep.tif", grey.astype(np.int32)),
+        ("real.tif", grey.astype(np.float32)),
+    ):
+        with pytest.raises(ConfigError, match="more than 8 bits; make it one of 8") as said:
+            pixel_trigger(save(array, tmp_path / name), "top_left", 1, 8)
+        assert str(said.value).startswith("client.attack.trigger_pattern = ")
+
+
 def test_bad_image_files_are_refused_in_one_sentence(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     whole = np.full((8, 8), 9, dtype=np.uint8)

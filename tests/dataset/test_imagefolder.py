@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from entity.config.schema import ConfigError
-from entity.dataset import find, load
+from entity.dataset import find, imagefolder, load
 from entity.dataset.imagefolder import image_folders
 from entity.seeding import Seeds
 
@@ -163,3 +163,41 @@ def test_an_image_folder_is_split_like_any_other_data(own):
 def test_whatever_is_named_is_read_or_refused(own, where):
     with pytest.raises(ConfigError, match=r"^dataset = "):
         find(f"imagefolder:{where}", own.parent)
+
+
+def test_numeric_names_are_classes_in_the_order_of_their_numbers(tmp_path, write_tree):
+    """With folders 0 to 11, class 2 is folder "2" and not "10"."""
+    names = [str(number) for number in range(12)]
+    written = write_tree(tmp_path / "own", ("train", "test"), names, n=1, shape=(9, 9, 3))
+    source = find(NAME, tmp_path)
+    assert source.class_names == tuple(names)
+    train, _ = source.read(tmp_path, SEEDS)
+    for x, y in zip(train.x, train.y.tolist(), strict=True):
+        assert np.array_equal(x.permute(1, 2, 0), written[f"train/{y}/0.png"])
+
+
+def test_other_names_follow_and_stay_as_they_were(tmp_path, write_tree):
+    write_tree(tmp_path / "own", ("train", "test"), ("10", "b", "9", "a", "01"), shape=(9, 9, 3))
+    assert find(NAME, tmp_path).class_names == ("01", "9", "10", "a", "b")
+
+
+def test_a_cache_of_the_old_order_is_not_taken_for_the_new_one(tmp_path, write_tree, monkeypatch):
+    write_tree(tmp_path / "own", ("train", "test"), ("2", "10"), n=1, shape=(9, 9, 3))
+    with monkeypatch.context() as before:
+        before.setattr(imagefolder, "_as_a_number", lambda name: name)
+        old = find(NAME, tmp_path)
+        assert old.class_names == ("10", "2")
+        old_train, _ = old.read(tmp_path, SEEDS)
+    train, _ = find(NAME, tmp_path).read(tmp_path, SEEDS)
+    pixels = {y: x for x, y in zip(train.x, train.y.tolist(), strict=True)}
+    former = {y: x for x, y in zip(old_train.x, old_train.y.tolist(), strict=True)}
+    assert np.array_equal(pixels[0], former[1])
+    assert np.array_equal(pixels[1], former[0])
+
+
+def test_a_class_is_shown_with_its_name_where_that_is_not_its_number(tmp_path, write_tree):
+    write_tree(tmp_path / "own", ("train", "test"), ("1", "2", "10"), shape=(9, 9, 3))
+    source = find(NAME, tmp_path)
+    assert [source.named(label) for label in range(3)] == ["0 (1)", "1 (2)", "2 (10)"]
+    assert find("mnist5k", tmp_path).named(7) == "7"
+    assert find("cifar10", tmp_path).named(7) == "7 (horse)"

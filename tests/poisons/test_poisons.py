@@ -254,6 +254,13 @@ def test_a_pickle_is_never_opened(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+def test_edge_case_images_of_16_bits_are_refused(tmp_path):
+    write("folder", numbered(2), tmp_path)
+    Image.fromarray(np.full((28, 28), 300, dtype=np.uint16)).save(tmp_path / "001.png")
+    with pytest.raises(ConfigError, match="pixels of more than 8 bits"):
+        edge(tmp_path)
+
+
 def test_bad_folders_are_refused_in_one_sentence(tmp_path):
     with pytest.raises(ConfigError, match="two or more"):
         edge(tmp_path)
