@@ -3,7 +3,9 @@
 import argparse
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
 from entity.config.schema import CannotGoOn, ConfigError
 from entity.experiment import Result, run
+from entity.record.atomic import writing
 from entity.record.json_fields import mapping, number
 from entity.record.json_files import finite
 from entity.setup import resolve
@@ -55,14 +58,20 @@ def _run(options: argparse.Namespace) -> int:
     if options.resume is None:
         config = configured(options)
         name = config.name or resolve.default_name(config)
-        folder = options.out or _free(Path("runs") / name)
-        how = {"overwrite": options.overwrite}
-    else:
-        folder, how = options.resume, {"resume": True}
-        if options.out or options.overwrite:
-            raise ConfigError(f"--resume {folder}: takes neither --out nor --overwrite.")
-        with run_folder(folder, "--resume"):
-            config = recorded(folder, options.given)
+        place = nullcontext(options.out) if options.out else own_folder(Path("runs") / name)
+        with place as folder:
+            return _run_in(folder, config, options, overwrite=options.overwrite)
+    folder = options.resume
+    if options.out or options.overwrite:
+        raise ConfigError(f"--resume {folder}: takes neither --out nor --overwrite.")
+    with run_folder(folder, "--resume"):
+        config = recorded(folder, options.given)
+    return _run_in(folder, config, options, resume=True)
+
+
+def _run_in(
+    folder: Path, config: ExperimentConfig, options: argparse.Namespace, **how: bool
+) -> int:
     quiet = options.quiet or not config.settings.verbose
     try:
         result = run_shown(config, folder, config.server.defense.type, quiet=quiet, **how)
@@ -86,14 +95,34 @@ def _say_how_to_go_on(folder: Path) -> None:
         console.note(f"To go on: drop run --resume {shlex.quote(str(folder))}")
 
 
-def _free(folder: Path) -> Path:
-    """Return the folder or, where it is taken, one with a number appended."""
-    number = 2
-    free = folder
-    while free.exists():
-        free = folder.with_name(f"{folder.name}-{number}")
-        number += 1
-    return free
+def _make(folder: Path) -> bool:
+    with writing(folder):
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            return False
+    return True
+
+
+@contextmanager
+def own_folder(folder: Path) -> Generator[Path]:
+    """Make a folder or, where the name is taken, one with a number appended, and give its path.
+
+    Making it takes the name: of runs that start at once each gets another. It is removed where
+    nothing was written into it, as for a run that is refused.
+    """
+    parent, was_there = folder.parent, folder.parent.exists()
+    with writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+    names = chain([folder.name], (f"{folder.name}-{number}" for number in count(2)))
+    made = next(place for name in names if _make(place := folder.with_name(name)))
+    try:
+        yield made
+    finally:
+        with suppress(OSError):  # it is not empty
+            made.rmdir()
+            if not was_there:
+                parent.rmdir()
 
 
 def run_shown(
