@@ -108,12 +108,8 @@ def runs() -> dict[str, list[list[str]]]:
         "pool": {"engine": "pool"},
         "inline": inline,
         "fresh-student": {"clone_init_with_global": "false"},
-        "adam-plateau": {
-            "opt": "adam",
-            "cycles": 2,
-            "plateau": 0.01,
-            "model_gen": "conv3_cgen",
-        },
+        "adam": {"opt": "adam", "cycles": 1, "plateau": "null", "model_gen": "conv3_cgen"},
+        "plateau": {"cycles": 2, "plateau": 0.01},
         "dfme": {"stealing_method": "dfme", "model_gen": "dfme_gen"},
         "augment": {"augment": "true", "transform": "true"},
     }

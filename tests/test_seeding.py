@@ -1,9 +1,13 @@
+import ast
 import hashlib
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import entity
 from entity.seeding import Seeds, global_stream
 
 
@@ -19,6 +23,31 @@ def test_the_seed_of_a_stream_never_changes_or_published_runs_could_not_be_repea
     digest = hashlib.blake2b(b"71/fit/3/7", digest_size=8).digest()
     expected = int.from_bytes(digest, "big") // 2
     assert Seeds(71).number("fit", round=3, client=7) == expected == 8309765036277980817
+
+
+SHARED = {
+    "fit": {"client/client.py", "attacks/chameleon.py"},  # which trains in place of the client
+    "select": {"federation.py", "flower/strategy.py"},  # the simulator's draw, or the strategy's
+    "scratch": {"server/contract.py", "defenses/foolsgold.py"},  # weights that are written over
+}
+"""Streams that several files draw from, never two of them in one run."""
+
+
+def test_a_stream_serves_one_purpose():
+    """The reference model, the distillation and client 0 had one stream for their dropout."""
+    package, used = Path(entity.__file__).parent, defaultdict(set)
+    for file in package.rglob("*.py"):
+        for call in ast.walk(ast.parse(file.read_text())):
+            if (
+                isinstance(call, ast.Call)
+                and isinstance(call.func, ast.Attribute)
+                and call.func.attr in ("generator", "numpy", "number")
+                and call.args
+                and isinstance(call.args[0], ast.Constant)
+            ):
+                used[call.args[0].value].add(str(file.relative_to(package)))
+    assert len(used) > 25
+    assert {purpose: files for purpose, files in used.items() if len(files) > 1} == SHARED
 
 
 def test_generators_are_fresh_and_leave_the_global_stream_alone():

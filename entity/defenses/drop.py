@@ -79,7 +79,7 @@ class Drop(ActivityServer[DropArgs]):
             rows = [row for row, kept in enumerate(accepted) if kept]
             self.due = not rows
             if rows:
-                stream = self.resources.seeds.generator("global stream", round=updates.round)
+                stream = self.resources.seeds.generator("distill dropout", round=updates.round)
                 with watch("distill_setup"), global_stream(stream):  # dropout draws from it
                     student, report = self.distiller.distil(
                         updates.round,

@@ -4,7 +4,7 @@ Two uses: a distillation may end once more training no longer changes the agreem
 that agrees too little with its teachers never takes the place of a good model.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -57,22 +57,24 @@ class Plateau:
     ----------
     limit
         Change of the agreement over a cycle that counts as none; None never ends anything.
-    length
-        Iterations in a cycle.
+    ends
+        The last iteration (from 1) of every cycle.
     measure
         Returns the agreement now. It is asked before the first cycle and after every one.
     """
 
-    def __init__(self, limit: float | None, length: int, measure: Callable[[], float]) -> None:
+    def __init__(
+        self, limit: float | None, ends: Sequence[int], measure: Callable[[], float]
+    ) -> None:
         self.limit = limit
-        self.length = length
+        self.ends = frozenset(ends)
         self.measure = measure
         self.agreement = float("nan") if limit is None else measure()
         """At the last look."""
 
     def reached(self, iteration: int) -> bool:
         """Whether this iteration (from 1) ends a cycle, and the cycle changed nothing."""
-        if self.limit is None or iteration % self.length:
+        if self.limit is None or iteration not in self.ends:
             return False
         before, self.agreement = self.agreement, self.measure()
         # A fall is no plateau: high learning rates hurt first, and the next cycle makes up for it.

@@ -54,6 +54,11 @@ def _check_steps(args: StudentArgs) -> None:
             f"{_WHERE}.iter_dis = {args.iter_dis}: the critic learns beside the student, at "
             f"most iter_clone = {args.iter_clone} times an iteration; lower it."
         )
+    if args.opt == "adam" and args.cycles > 1:
+        raise ConfigError(
+            f"{_WHERE}.cycles = {args.cycles}: a cycle ends where the learning rate has fallen, "
+            "and opt = adam keeps its rate; use sgd, or set cycles to 1 and plateau to null."
+        )
     if args.plateau is not None and args.cycles == 1:
         raise ConfigError(
             f"{_WHERE}.plateau = {args.plateau:g}: is looked for between cycles, and there is "

@@ -62,15 +62,16 @@ class MazeArgs:
     lr_dis: Positive = 1e-4
     """Learning rate of the critic."""
     opt: Literal["sgd", "adam"] = "sgd"
-    """Optimiser of all three; SGD has momentum 0.9, both have weight decay 5e-4."""
+    """Optimiser of all three: SGD with momentum 0.9 and weight decay 5e-4, or Adam, which has no
+    weight decay and keeps its rates."""
     lr_scheduler: Literal["cosine", "cosine_warm", "none"] = "cosine"
-    """Learning rates fall to zero once, or again and again, or stay."""
+    """SGD's learning rates fall to zero once, or again and again, or stay."""
     teacher_norm: Norm = "none"
     """What is done to a teacher's logits so that none dominates (ours)."""
     teacher_reduce: Reduce = "mean"
     """How the teachers' logits become one answer (ours)."""
     cycles: Count = 1
-    """Equal parts of the budget, in each of which a cosine falls to zero (ours)."""
+    """Parts of the budget, as equal as can be, in each of which a cosine falls to zero (ours)."""
     plateau: Fraction | None = None
     """End after a cycle that changed the agreement with the teachers by at most this (ours)."""
     early_stopping: bool = False
@@ -107,15 +108,16 @@ class MazeArgs:
         """Return the number of iterations that take this many nominal queries each."""
         return self.distill_iters or int(self.budget // queries)
 
-    def cycle(self, iterations: int) -> int:
-        """Return the length of a cycle.
+    def cycle_ends(self, iterations: int) -> list[int]:
+        """Return the last iteration (from 1) of every cycle; lengths differ by at most one.
 
         Examples
         --------
-        >>> MazeArgs(cycles=4).cycle(60), MazeArgs(cycles=4).cycle(30)
-        (15, 8)
+        >>> MazeArgs(cycles=4).cycle_ends(60), MazeArgs(cycles=4).cycle_ends(30)
+        ([15, 30, 45, 60], [7, 15, 22, 30])
         """
-        return max(1, -(-iterations // self.cycles))
+        count = max(1, min(self.cycles, iterations))
+        return [iterations * (number + 1) // count for number in range(count)]
 
 
 @dataclass(frozen=True)

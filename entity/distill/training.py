@@ -194,9 +194,9 @@ class Run:
         return report
 
     def _new_plateau(self, holdout: Labelled | None) -> Plateau:
-        length = self.args.cycle(self.iterations)
+        ends = self.args.cycle_ends(self.iterations)
         if self.args.plateau is None:
-            return Plateau(None, length, lambda: float("nan"))
+            return Plateau(None, ends, lambda: float("nan"))
 
         def sample(fresh: torch.Generator) -> Tensor:
             with torch.no_grad():
@@ -204,4 +204,4 @@ class Run:
 
         held_out = None if holdout is None else holdout.x.to(self.device)
         measure = comparison(self.student, self.teachers, held_out, sample, self.rng)
-        return Plateau(self.args.plateau, length, measure)
+        return Plateau(self.args.plateau, ends, measure)

@@ -19,7 +19,7 @@ def add_reference(updates: Updates, resources: Resources) -> Updates:
     x, y = clean.x.to(resources.device), clean.y.to(resources.device)
     order = resources.seeds.generator("reference", round=updates.round)
     batches = shuffled(len(y), RECIPE.batch_size, RECIPE.epochs, order)
-    stream = resources.seeds.generator("global stream", round=updates.round)
+    stream = resources.seeds.generator("reference dropout", round=updates.round)
     with global_stream(stream):  # dropout draws from it
         fit(model, ((x[batch], y[batch]) for batch in batches), RECIPE)
     trained = resources.spec.flatten(model)

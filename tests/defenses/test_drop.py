@@ -831,6 +831,7 @@ FINE = Setting(round_size=25, clean_samples=2000, image=(3, 32))
         ({"K": 0}, FINE, ["K = 0", "-1 (never)", "at least 1"]),
         ({"K": -2}, FINE, ["K = -2", "-1 (never)", "at least 1"]),
         ({"iter_dis": 6}, FINE, ["iter_dis = 6", "iter_clone = 5", "lower it"]),
+        ({"opt": "adam", "cycles": 4}, FINE, ["cycles = 4", "opt = adam", "use sgd"]),
         ({"plateau": 0.02}, FINE, ["plateau = 0.02", "at least 2", "raise cycles"]),
         ({"model_gen": "conv3_gem"}, FINE, ["model_gen", "conv3_gem", "mean conv3_gen?"]),
         ({"model_dis": "conv3_dist"}, FINE, ["model_dis", "conv3_dist", "mean conv3_dis?"]),

@@ -63,7 +63,7 @@ def looks(*values):
 )
 def test_a_plateau_is_a_cycle_that_changed_nothing(values, cycles):
     measure, left = looks(*values)
-    plateau = Plateau(0.02, 4, measure)
+    plateau = Plateau(0.02, [4, 8, 12], measure)
     end = next((i for i in range(1, 13) if plateau.reached(i)), None)
     assert end == (None if cycles is None else 4 * cycles)
     assert left == []
@@ -72,7 +72,7 @@ def test_a_plateau_is_a_cycle_that_changed_nothing(values, cycles):
 
 def test_without_a_limit_nothing_is_measured():
     measure, left = looks(0.5)
-    plateau = Plateau(None, 1, measure)
+    plateau = Plateau(None, range(1, 5), measure)
     assert not any(plateau.reached(i) for i in range(1, 5))
     assert left == [0.5]
     assert math.isnan(plateau.agreement)

@@ -1,6 +1,6 @@
 import math
 from dataclasses import replace
-from itertools import count
+from itertools import count, pairwise
 
 import pytest
 import torch
@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from entity.distill import Ensemble, Labelled, MazeArgs, Networks, distill, maze, training
+from entity.distill.optimisers import falling, new_schedule
 from entity.engine.local_training import single_threaded
 from entity.models import CRITICS, GENERATORS
 from entity.seeding import global_stream
@@ -441,12 +442,17 @@ def test_learning_rates_follow_the_schedule(monkeypatch, opt, schedule, iteratio
     )
     run(args)
     bases = [0.002, 0.03, 0.0001] if iterations < 100 else [0.03]
+    if opt == "adam":  # in DROP's code it is given a rate and nothing else
+
+        def rate(iteration):
+            return 1.0
+
     expected = [base * rate(i) for i in range(iterations) for base in bases]
     assert rates == pytest.approx(expected, rel=1e-6)
     kinds = {type(optimiser) for optimiser in seen}
     assert kinds == {torch.optim.Adam if opt == "adam" else torch.optim.SGD}
     for optimiser in seen[: len(bases)]:
-        assert optimiser.param_groups[0]["weight_decay"] == 5e-4
+        assert optimiser.param_groups[0]["weight_decay"] == (5e-4 if opt == "sgd" else 0)
         assert optimiser.param_groups[0].get("momentum", 0.9) == 0.9
 
 
@@ -603,8 +609,43 @@ def test_the_rate_falls_to_zero_in_every_cycle(monkeypatch, scheduler):
     monkeypatch.setattr(training, "descend", spy)
     args = replace(SMALL, distill_iters=8, iter_gen=0, iter_clone=1, iter_exp=0, lr_clone=0.03)
     run(replace(args, cycles=3, lr_scheduler=scheduler))
-    falls = [0.015 * (1 + math.cos(math.pi * (i % 3) / 3)) for i in range(8)]
+    falls = [
+        0.015 * (1 + math.cos(math.pi * step / length))
+        for length in (2, 3, 3)
+        for step in range(length)
+    ]
     assert rates == pytest.approx(falls if scheduler == "cosine" else [0.03] * 8)
+
+
+@pytest.mark.parametrize(("iterations", "cycles"), [(55, 10), (60, 10), (61, 7), (3, 8), (1, 1)])
+def test_cycles_are_as_equal_as_can_be_and_the_last_ends_low(iterations, cycles):
+    """55 iterations in 10 cycles ended in the first of a tenth of 6, at the full rate."""
+    ends = MazeArgs(cycles=cycles).cycle_ends(iterations)
+    lengths = [end - start for start, end in pairwise([0, *ends])]
+    assert ends[-1] == iterations
+    assert len(ends) == min(cycles, iterations)
+    assert max(lengths) - min(lengths) <= 1
+    share = falling(ends)
+    lows = [share(end - 1) for end in ends]
+    expected = [(1 + math.cos(math.pi * (n - 1) / n)) / 2 for n in lengths]
+    assert lows == pytest.approx(expected)
+
+
+def test_equal_cycles_are_torchs_warm_restarts_to_the_bit():
+    parameter = nn.Parameter(torch.zeros(1))
+    rates = []
+    for schedule in (
+        lambda sgd: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(sgd, 6),
+        lambda sgd: new_schedule(sgd, MazeArgs(cycles=10), 60),
+    ):
+        sgd = torch.optim.SGD([parameter], lr=0.1)
+        falls = schedule(sgd)
+        rates.append([])
+        for _ in range(60):
+            rates[-1].append(sgd.param_groups[0]["lr"])
+            sgd.step()
+            falls.step()
+    assert rates[0] == rates[1]
 
 
 def test_one_cycle_without_a_plateau_is_what_it_was_to_the_bit():
