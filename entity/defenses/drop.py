@@ -12,6 +12,8 @@ Where we leave the original code, and why (what concerns the distillation itself
 - no decision is taken on test data, and the clean images are in no client's data;
 - where every teacher is refused for unbounded logits, or the student itself is no longer finite,
   the averaged model is kept; the original stops with an exception;
+- teachers' BatchNorm statistics stay within a fence around the median of theirs: nobody looks at
+  them when clients are admitted, and a small variance makes one teacher louder than all others;
 - with `min_agreement` (off by default) it is kept, too, where the student has collapsed: now and
   then one that started from random weights ends near chance, and would undo the whole training.
 """
@@ -28,7 +30,9 @@ from entity.distill.checks import check_distillation
 from entity.distill.settings import StudentArgs
 from entity.distill.student import Distiller
 from entity.distill.training import Distillation
+from entity.layout import ModelState
 from entity.seeding import global_stream
+from entity.server.buffers import fenced
 from entity.server.contract import Needs, Resources, Setting
 from entity.updates import Aggregation, Stopwatch, Updates
 
@@ -83,7 +87,7 @@ class Drop(ActivityServer[DropArgs]):
                 with watch("distill_setup"), global_stream(stream):  # dropout draws from it
                     student, report = self.distiller.distil(
                         updates.round,
-                        [updates.state(row) for row in rows],
+                        self._teachers(updates, rows),
                         updates.global_state,
                         state,
                     )
@@ -98,6 +102,15 @@ class Drop(ActivityServer[DropArgs]):
                 if len(report.samples):
                     artifacts["generated"] = ((report.samples + 1) * 127.5).round().byte()
         return self.answer(updates, accepted, split, watch, state, diagnostics, artifacts)
+
+    def _teachers(self, updates: Updates, rows: list[int]) -> list[ModelState]:
+        """Return the models of some clients, with statistics like the others' under the median."""
+        buffers = updates.buffers
+        if self.resources.averaging.bn_policy == "median" and buffers.shape[1]:
+            accepted = torch.zeros(len(updates), dtype=torch.bool)
+            accepted[rows] = True
+            buffers = fenced(buffers, accepted, updates.spec)
+        return [ModelState(updates.weights[row], buffers[row]) for row in rows]
 
     def _is_time(self, round: int) -> bool:
         args = self.args

@@ -3,7 +3,8 @@
 A defense judges a client by its weights. Its statistics are not looked at, and a single variance
 of 1e38 leaves a layer with nothing to say. So they have a rule of their own, the coordinate-wise
 median, which fewer than half of those that it is taken over cannot move beyond the others' range.
-(Yin et al., ICML 2018, arXiv 1803.01498, take it of gradients; of statistics it is ours.)
+(Yin et al., ICML 2018, arXiv 1803.01498, take it of gradients; of statistics it is ours.) Models
+that are used one by one, as DROP's teachers, keep their own within a fence around the median.
 """
 
 import logging
@@ -17,6 +18,10 @@ from entity.seeding import global_stream
 
 log = logging.getLogger("entity")
 
+_HAMPEL = 3 * 1.4826
+"""Median deviations that are three standard deviations of a normal distribution."""
+_EPS = 1e-5
+"""What BatchNorm adds to a variance before it divides by its root."""
 _MAJORITY = 3
 """Accepted clients from which on one of them is outvoted by the others."""
 
@@ -52,6 +57,41 @@ def central(buffers: Tensor, accepted: Tensor, counters: Tensor) -> Tensor:
     middle = np.median(voters(buffers, accepted).double().numpy(), axis=0)
     found = torch.from_numpy(middle).float()
     return torch.where(counters, found.floor(), found)
+
+
+def fenced(buffers: Tensor, accepted: Tensor, spec: ParamSpec) -> Tensor:
+    """Return clients' own buffers (n, B), but no statistic further from the median than usual.
+
+    Hampel's rule, on the logarithm for variances: within median ± 3 · 1.4826 · MAD, the median of
+    the deviations from the median. Honest statistics are left alone, almost all of them; those of
+    a minority that lies come within 4.5 times the range of the others'. Counters stay.
+
+    Parameters
+    ----------
+    buffers
+        (n, B) of at least one client, finite.
+    accepted
+        (n,) bool: whose median and deviations are taken.
+    spec
+        Says which entries are variances, and which count.
+
+    Examples
+    --------
+    >>> rows = torch.tensor([[1.0], [1.5], [2.5], [3e38]])
+    >>> spec = ParamSpec((), (), torch.tensor([False]), torch.tensor([False]))
+    >>> fenced(rows, torch.tensor([True] * 4), spec)[:, 0]
+    tensor([1.0000, 1.5000, 2.5000, 5.3358])
+    """
+    logs = (buffers.double().clamp_min(0) + _EPS).log()
+    scaled = torch.where(spec.variances, logs, buffers.double())
+    jury = voters(scaled, accepted).numpy()
+    centre = np.median(jury, axis=0)
+    reach = _HAMPEL * np.median(np.abs(jury - centre), axis=0)
+    low, high = torch.from_numpy(centre - reach), torch.from_numpy(centre + reach)
+    inside = (scaled >= low) & (scaled <= high) & ~(spec.variances & (buffers < 0))
+    clipped = scaled.clamp(low, high)
+    clipped = torch.where(spec.variances, (clipped.exp() - _EPS).clamp_min(0), clipped)
+    return torch.where(inside | spec.counters, buffers, clipped.float())
 
 
 def moved(buffers: Tensor, start: Tensor, factors: Tensor, counters: Tensor) -> Tensor:

@@ -10,11 +10,14 @@ from torch import nn
 
 from entity.config.schema import ConfigError
 from entity.defenses import DEFENSES
+from entity.distill.student import Distiller
+from entity.distill.training import Distillation
 from entity.experiment import run
+from entity.layout import ParamSpec
 from entity.models import Classifier
 from entity.seeding import global_stream
 from entity.server.averaging import averaged_buffers
-from entity.server.buffers import central
+from entity.server.buffers import central, fenced
 from entity.server.contract import CleanData
 
 MEANS, VARIANCES, COUNTER = slice(0, 5), slice(5, 10), 10
@@ -37,11 +40,11 @@ def model():
 
 @pytest.fixture
 def open_server(make_resources, model):
-    def of(name, **changes):
+    def of(name, settings=None, **changes):
         x = torch.rand(8, 1, 4, 4, generator=torch.Generator().manual_seed(1)) * 2 - 1
         clean = CleanData(x, torch.arange(8) % 3)
         entry = DEFENSES[name]
-        args = entry.hyperparameters(**SETTINGS.get(name, {}))
+        args = entry.hyperparameters(**(settings or SETTINGS.get(name, {})))
         return entry(args, make_resources(model, clean=clean, classes=3, **changes))
 
     return of
@@ -180,6 +183,70 @@ def test_factors_of_clipped_updates_cannot_make_nan_of_huge_statistics(open_serv
         server = open_server("norm_clipping", bn_policy=policy)
         found = server.average_scaled(updates, torch.full((7,), 1 / 7), factors)
         assert found.buffers.isfinite().all()
+
+
+# Models that are used one by one
+
+
+def test_the_fence_is_hampels_in_numpy(model):
+    spec = ParamSpec.of(model)
+    rows = np.random.default_rng(4).uniform(0.5, 2, size=(9, 11)).astype(np.float32)
+    rows[2], rows[5, :5], rows[7, 5:10] = 3e38, -1e30, 1e-20
+    everybody = torch.ones(9, dtype=torch.bool)
+    found = fenced(torch.from_numpy(rows), everybody, spec).double().numpy()
+    logs = rows.astype(np.float64)
+    logs[:, VARIANCES] = np.log(logs[:, VARIANCES] + 1e-5)
+    middle = np.median(logs, axis=0)
+    reach = 3 * 1.4826 * np.median(np.abs(logs - middle), axis=0)
+    expected = np.clip(logs, middle - reach, middle + reach)
+    expected[:, VARIANCES] = np.exp(expected[:, VARIANCES]) - 1e-5
+    np.testing.assert_allclose(found[:, :COUNTER], expected[:, :COUNTER], rtol=1e-5)
+    inside = (logs == np.clip(logs, middle - reach, middle + reach))[:, :COUNTER]
+    assert (found[:, :COUNTER][inside] == rows[:, :COUNTER][inside]).all()  # to the bit
+    assert (found[:, COUNTER] == rows[:, COUNTER]).all()
+    assert 0.5 < inside.mean() < 0.9
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_where_there_is_no_majority_the_fence_leaves_everybody_alone(a_round, n):
+    updates = a_round(n)
+    everybody = torch.ones(n, dtype=torch.bool)
+    assert torch.equal(fenced(updates.buffers, everybody, updates.spec), updates.buffers)
+
+
+def test_a_negative_variance_becomes_one_within_the_fence(a_round):
+    updates = a_round(7, bad=3, value=-1.0, columns=VARIANCES)
+    everybody = torch.ones(7, dtype=torch.bool)
+    found = fenced(updates.buffers, everybody, updates.spec)
+    assert (found[3, VARIANCES] >= 0).all()
+    assert torch.equal(found[3, MEANS], updates.buffers[3, MEANS])
+
+
+@pytest.mark.parametrize("value", [3e38, -3e38, 0.0])
+def test_an_admitted_teacher_s_statistics_come_to_those_of_the_others(
+    open_server, a_round, monkeypatch, value
+):
+    seen = []
+
+    def distil(self, round, states, start, averaged):
+        seen.extend(states)
+        return None, Distillation()
+
+    monkeypatch.setattr(Distiller, "distil", distil)
+    settings = {"K": 1, "client_cluster_filtering": False}
+    updates = a_round(7, bad=3, value=value, columns=slice(0, 10))
+    honest = updates.buffers[[row for row in range(7) if row != 3]]
+    open_server("drop", settings).aggregate(updates)
+    teacher = seen[3].buffers
+    span = honest.amax(0) - honest.amin(0)
+    assert ((teacher - honest.median(0).values).abs() <= 4.5 * span)[MEANS].all()
+    ratio = honest[:, VARIANCES].amax(0) / honest[:, VARIANCES].amin(0)
+    assert (teacher[VARIANCES] <= honest[:, VARIANCES].amax(0) * ratio**4.5).all()
+    assert (teacher[VARIANCES] >= honest[:, VARIANCES].amin(0) / ratio**4.5 - 1e-4).all()
+    assert torch.equal(seen[3].weights, updates.weights[3])
+    seen.clear()
+    open_server("drop", settings, bn_policy="weighted").aggregate(updates)
+    assert torch.equal(seen[3].buffers, updates.buffers[3])
 
 
 # Streaming
