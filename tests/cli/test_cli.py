@@ -216,7 +216,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2_and_leaves_nothing(
         ("a.json", b"{", "is not JSON ("),
         ("a.yaml", b"a: [", "is not YAML ("),
         ("a.json", b"\xff\xfe", "is not UTF-8 text."),
-        ("a.json", b"[" * 100_000, "is nested too deeply."),
+        ("a.json", b"[" * 100_000, "is nested too deeply"),
         ("a.json", b"[]", "holds [], not a table of fields."),
         ("missing.json", None, "No such file or directory."),
         (".", None, "Is a directory."),

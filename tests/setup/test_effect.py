@@ -12,7 +12,10 @@ from entity.config.schema import ConfigError, flatten
 from entity.config.shipped import names, shipped
 from entity.dataset import partition
 from entity.defenses import DEFENSES
+from entity.flower import run_config
 from entity.poisons import POISONS
+from entity.report import axes
+from entity.report.runs import RunRecord
 from entity.seeding import Seeds
 from entity.setup import resolve
 from entity.setup.effect import idle, needs_of
@@ -251,3 +254,23 @@ def test_idle_settings_of_a_split_do_not_change_it():
             assert f"client.{name}" in idle(values)
             found = partition(labels, 4, dataclasses.replace(start, **{name: value}), Seeds(1))
             assert all(torch.equal(found[client], expected[client]) for client in range(4))
+
+
+def test_flower_s_run_config_is_refused_as_the_command_line_is():
+    path = shipped("mnist5k/droplet")
+    with pytest.raises(ConfigError, match=r"^client.dirichlet_alpha = 0.5: does nothing without"):
+        run_config.experiment(path, {"fields": "dirichlet_alpha=0.5"})
+    both = run_config.experiment(path, {"fields": "dirichlet_alpha=0.5 IID=false min_samples=1"})
+    assert both.client.dirichlet_alpha == 0.5
+
+
+def test_a_report_does_not_name_what_does_nothing():
+    config = resolve.to_json(resolve.experiment(DROP))
+    records = []
+    for alpha in (0.5, 1.0):
+        config = json.loads(json.dumps(config))
+        config["client"]["dirichlet_alpha"] = alpha
+        records.append(RunRecord("a run", config, (), {}, None, ()))
+    assert axes.differing(records) == []
+    assert "client.dirichlet_alpha" not in axes.values(records[0])
+    assert "client.lr" in axes.values(records[0])
