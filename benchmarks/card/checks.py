@@ -4,7 +4,7 @@ Every check returns what was found, how much may be, and what it means. On a CPU
 there the device is its own reference.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,7 +42,7 @@ class Found:
 
 
 @contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
+def tf32(allowed: bool) -> Generator[None]:
     """Let the card multiply in TF32, which has the mantissa of half precision, or not."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed

@@ -48,7 +48,7 @@ def distillations(
     for number, (way, changes) in enumerate(WAYS):
         args = replace(server.args, **changes)
         wanted = args.iterations
-        found: dict[str, Any] | None = None
+        found: list[dict[str, Any]] = []  # empty where the time was over
         with budget.share(budget.left / (len(WAYS) - number)):
 
             def timed(iterations: int, args: DropArgs = args) -> tuple[dict[str, float], float]:
@@ -59,20 +59,21 @@ def distillations(
             _, several = timed(1 + FIRST)
             each = max(1e-6, (several - first) / FIRST)
             done = max(2, min(wanted, int((0.8 * budget.left - first) / each)))
-            phases, seconds = timed(2 if tiny else done)
+            done = 2 if tiny else done
+            phases, seconds = timed(done)
             in_loop = sum(phases.values())
-            found = {
+            one = {
                 "way": way,
                 "teachers": scale.teachers,
                 "batch": args.batch_size,
-                "iterations": 2 if tiny else done,
+                "iterations": done,
                 "of": wanted,
                 "seconds": seconds,
-                "whole": seconds - in_loop + in_loop / (2 if tiny else done) * wanted,
+                "whole": seconds - in_loop + in_loop / done * wanted,
                 "phases": phases,
             }
-        if found is not None:
-            yield found
+            found.append(one)
+        yield from found
 
 
 def _moved(state: ModelState, number: int) -> ModelState:
