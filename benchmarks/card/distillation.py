@@ -55,12 +55,12 @@ def distillations(
                 distiller = Distiller(replace(args, distill_iters=iterations), server.resources)
                 return _timed(distiller, teachers, state, device)
 
-            _, first = timed(1)
-            _, several = timed(1 + FIRST)
-            each = max(1e-6, (several - first) / FIRST)
-            done = max(2, min(wanted, int((0.8 * budget.left - first) / each)))
+            first, started = timed(FIRST)
+            each = sum(first.values()) / FIRST
+            beside = started - sum(first.values())
+            done = max(2, min(wanted, int((0.8 * budget.left - beside) / each)))
+            phases, seconds = timed(2 if tiny else done)
             done = 2 if tiny else done
-            phases, seconds = timed(done)
             in_loop = sum(phases.values())
             one = {
                 "way": way,
