@@ -94,7 +94,10 @@ def _state(source: Source, root: Path) -> tuple[str, str, str]:
     published = _numbers(*source.counts) if source.counts else ""
     if source.files is None:
         return "built in", "", published
-    found = source.files.locate(root)
+    try:
+        found = source.files.locate(root)
+    except ConfigError:  # `drop data verify` says what is wrong
+        return "damaged", source.files.folders[0], published
     if found is None:
         return "missing", source.files.folders[0], published
     folder, stamps = found

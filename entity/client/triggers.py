@@ -20,7 +20,7 @@ from torch import Tensor
 
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError, show, suggest
-from entity.dataset.tree import TooDeepPixels, refuse_deep
+from entity.dataset.tree import TooDeepPixels, open_image, refuse_deep
 
 Position = Literal["top_left", "top_right", "bottom_left", "bottom_right"]
 
@@ -120,7 +120,7 @@ def _from_pixels(pixels: Sequence[Sequence[int]], channels: int, size: int) -> T
 def _from_file(path: Path, channels: int, size: int) -> Trigger:
     allowed = f"an image file of {size}x{size} pixels"
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.load()
         refuse_deep(image)
     except TooDeepPixels as error:

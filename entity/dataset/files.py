@@ -6,7 +6,7 @@ import logging
 import socket
 import tarfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -129,7 +129,8 @@ class Files:
         socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
         log.info("downloading %s to %s", self.title, target)
         try:
-            download(root)
+            with _kept_inside():
+                download(root)
         except (
             OSError,
             RuntimeError,
@@ -157,6 +158,24 @@ class Files:
             f"settings.datasets_path = {root}: {self.title} is not in {looked}{also}: "
             f"{self.remedy}."
         )
+
+
+@contextlib.contextmanager
+def _kept_inside() -> Generator[None]:
+    """Unpack archives with Python's filter for data: nothing beside the folder, no devices.
+
+    torchvision's `extract_archive` names no filter, and Python has one by default from 3.14 on.
+    """
+    strict, kind = getattr(tarfile, "data_filter", None), tarfile.TarFile
+    before = vars(kind).get("extraction_filter")
+    if strict is None:  # Python 3.11.0 to 3.11.3
+        yield
+        return
+    kind.extraction_filter = staticmethod(strict)
+    try:
+        yield
+    finally:
+        kind.extraction_filter = before
 
 
 def scan_files(*names: str, gzipped: bool = False) -> Callable[[Path], list[Stamp] | None]:

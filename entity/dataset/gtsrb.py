@@ -77,7 +77,7 @@ def scan(folder: Path) -> list[Stamp] | None:
     if not ((folder / TRAIN).is_dir() and (folder / TEST).is_dir() and truth.is_file()):
         return None
     stamps: list[Stamp] = []
-    for name in folders_in(folder / TRAIN):
+    for name in folders_in(folder / TRAIN, strict=True):
         stamps += scan_images(folder, f"{TRAIN}/{name}")
     status = truth.stat()
     return [*stamps, *scan_images(folder, TEST), (TRUTH, status.st_size, status.st_mtime_ns)]
@@ -123,8 +123,8 @@ def _truth(file: Path) -> list[tuple[Path, int]]:
 
 
 def _class(text: str, where: Path) -> int:
-    if not (text.isdecimal() and int(text) < len(CLASSES)):
-        raise damaged(where, f"{text!r} is no class from 0 to {len(CLASSES) - 1}", AGAIN)
+    if not (text.isdecimal() and len(text) <= 5 and int(text) < len(CLASSES)):
+        raise damaged(where, f"{text[:20]!r} is no class from 0 to {len(CLASSES) - 1}", AGAIN)
     return int(text)
 
 

@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError, show, suggest
 from entity.dataset.augment import Augmentation
@@ -27,6 +25,7 @@ from entity.dataset.tree import (
     channels_of,
     decode_classes,
     folders_in,
+    open_image,
     reason,
     refuse_deep,
     scan_images,
@@ -61,7 +60,7 @@ def image_folder(name: str, root: Path, size: int | None, channels: int | None) 
     try:
         folder = root / user_path(where)
         parts = _parts(name, folder, root)
-        classes = sorted(folders_in(folder / "train"), key=_as_a_number)
+        classes = sorted(folders_in(folder / "train", strict=True), key=_as_a_number)
         first = next((f for c in classes for f in scan_images(folder, f"train/{c}")), None)
     except (OSError, RuntimeError) as error:  # a forbidden folder, a name too long, ~nobody
         raise ConfigError(f"dataset = {show(name)}: cannot be read ({reason(error)}).") from error
@@ -145,7 +144,7 @@ def _form(first: Path, size: int | None, channels: int | None) -> Format:
 def _look(first: Path, size: int | None, channels: int | None) -> tuple[int, int]:
     """Return size and channels of an image, where they are not set."""
     try:
-        with Image.open(first) as image:
+        with open_image(first) as image:
             refuse_deep(image)
             width, height, colour = image.width, image.height, channels_of(image)
     except Exception as error:  # the decoders have a dozen kinds

@@ -1,8 +1,11 @@
 """Images that lie as files in a folder for each class, below a folder for each part."""
 
+import logging
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +16,14 @@ from entity.config.schema import ConfigError
 from entity.dataset.cache import Stamp
 from entity.dataset.decoded import BATCH, Decoded, Pixels
 from entity.dataset.files import damaged
+from entity.reading import open_regular
+
+log = logging.getLogger("entity")
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Files that count as images; others are passed over."""
+OTHER_IMAGES = (".avif", ".gif", ".heic", ".jfif", ".jp2", ".tga")
+"""Files that are images to people; that they are passed over is said."""
 
 
 @dataclass(frozen=True)
@@ -42,28 +50,109 @@ def scan_tree(folder: Path, parts: Iterable[str]) -> list[Stamp] | None:
     for part in parts:
         if not (folder / part).is_dir():
             return None
-        for name in folders_in(folder / part):
+        for name in folders_in(folder / part, strict=True):
             stamps += scan_images(folder, f"{part}/{name}")
     return stamps
 
 
 def scan_images(folder: Path, below: str) -> list[Stamp]:
-    """List the images that lie directly in `folder/below`, by name."""
+    """List the images that lie directly in `folder/below`, by name.
+
+    Raises
+    ------
+    ConfigError
+        For an image that is a link to nothing, or no file.
+    """
+    found: list[Stamp] = []
+    over: list[str] = []
     with os.scandir(folder / below) as entries:
-        found = [
-            (f"{below}/{entry.name}", status.st_size, status.st_mtime_ns)
-            for entry in entries
-            if entry.name.lower().endswith(SUFFIXES) and not entry.name.startswith(".")
-            # One look at every file: a tree may have a million.
-            for status in (entry.stat(),)
-        ]
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            name = entry.name.lower()
+            if name.endswith(SUFFIXES):
+                status = _status(entry)  # one look at every file: a tree may have a million
+                found.append((f"{below}/{entry.name}", status.st_size, status.st_mtime_ns))
+            elif name.endswith(OTHER_IMAGES) or entry.is_dir():
+                over.append(entry.name)
+    if over:
+        _say_passed_over(folder / below, min(over), len(over))
     return sorted(found)
 
 
-def folders_in(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted, hidden ones left out."""
+def _status(entry: os.DirEntry[str]) -> os.stat_result:
+    """Return size and time of an image file.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        raise _leads_nowhere(entry) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(
+            f"settings.datasets_path: {entry.path} is called as an image and is no file; remove it."
+        )
+    return status
+
+
+def _leads_nowhere(entry: os.DirEntry[str]) -> ConfigError:
+    return ConfigError(
+        f"settings.datasets_path: {entry.path} is a symbolic link to nothing "
+        f"({os.readlink(entry.path)}); put there what it led to, or remove it."
+    )
+
+
+@cache
+def _say_passed_over(folder: Path, first: str, number: int) -> None:
+    """Warn, once, of images that are not read: in folders below a class, or of another kind."""
+    more = f" and {number - 1} more" if number > 1 else ""
+    log.warning(
+        "%s: %s%s passed over; images are read that lie in the folder itself, as %s",
+        *(folder, first, more, ", ".join(SUFFIXES)),
+    )
+
+
+def folders_in(folder: Path, *, strict: bool = False) -> list[str]:
+    """Return the names of the folders in a folder, sorted, hidden ones left out.
+
+    Parameters
+    ----------
+    folder
+        Where they are.
+    strict
+        Refuse a symbolic link to nothing, which may have been one of them.
+
+    Raises
+    ------
+    ConfigError
+        For such a link.
+    """
+    names: list[str] = []
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                names.append(entry.name)
+            elif strict and entry.is_symlink() and not os.path.exists(entry.path):
+                raise _leads_nowhere(entry)
+    return sorted(names)
+
+
+def open_image(file: Path) -> Image.Image:
+    """Open an image; a pipe in its place is refused and not waited for.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened; Pillow raises a dozen others.
+    """
+    open_regular(file).close()
+    return Image.open(file)
 
 
 def decode_classes(
@@ -139,7 +228,7 @@ def decode_image(file: Path, form: Format) -> Pixels:
         If it is damaged, or has another size or more colour than is wanted.
     """
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             image.load()
             refuse_deep(image)
             colour = channels_of(image) > form.channels and not form.grey

@@ -208,7 +208,7 @@ def npy_values(array: Array, place: Place, name: str | None = None) -> NDArray[A
         raise Malformed(f"{what} has no plain header")
     dtype, fortran, shape = (part.decode() for part in header.groups())
     if dtype != place.dtype.str:
-        raise Malformed(f"{what} has dtype {dtype} instead of {place.dtype.str}")
+        raise Malformed(f"{what} has dtype {dtype[:10]} instead of {place.dtype.str}")
     expected = ", ".join(map(str, place.shape)) + ("," if len(place.shape) == 1 else "")
     if shape != expected:
         raise Malformed(f"{what} has shape ({shape[:40]}) instead of ({expected})")

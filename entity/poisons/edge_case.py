@@ -26,13 +26,18 @@ from entity.config.fields import AttackConfig
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError, show
 from entity.dataset.images import Images
-from entity.dataset.tree import TooDeepPixels, refuse_deep
+from entity.dataset.tree import TooDeepPixels, open_image, refuse_deep
+from entity.reading import open_regular
 
 _SPLIT_SEED = 200705084
+
+MOST_BYTES = 1 << 30
+"""Bytes of an .npz file when unpacked."""
 
 _UNREADABLE = (
     OSError,
     EOFError,
+    MemoryError,
     AttributeError,
     IndexError,
     RuntimeError,
@@ -97,16 +102,20 @@ def read_images(path: Path, channels: int, size: int) -> Tensor:
 def _load(path: Path, channels: int, size: int) -> object:
     if path.is_dir():
         return _from_folder(path, channels, size)
+    open_regular(path).close()
     if path.suffix == ".pt":
         return torch.load(path, map_location="cpu", weights_only=True)
+    with zipfile.ZipFile(path) as packed:
+        if sum(each.file_size for each in packed.infolist()) > MOST_BYTES:
+            raise ValueError("it unpacks to more than images need")
     with np.load(path, allow_pickle=False) as arrays:
         return torch.from_numpy(arrays[arrays.files[0]])
 
 
 def _from_folder(folder: Path, channels: int, size: int) -> Tensor:
     found: list[Tensor] = []
-    for file in sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != "."):
-        with Image.open(file) as image:
+    for file in sorted(p for p in folder.iterdir() if not p.is_dir() and p.name[0] != "."):
+        with open_image(file) as image:
             refuse_deep(image)
             if image.size != (size, size):
                 raise _refusal(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from entity.config.full_disk import DiskFull, is_full, reason
 from entity.config.schema import ConfigError
+from entity.record.links import open_own
 
 
 class CannotWrite(ConfigError):
@@ -46,7 +47,8 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under another name, flush it to disk and rename it into place."""
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as file:
+        part.unlink(missing_ok=True)  # what a killed process left, or a link to elsewhere
+        with open_own(part, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

@@ -20,6 +20,7 @@ from torch import Tensor
 from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
 from entity.record.json_files import finite, read_object, write_json
+from entity.record.links import open_own
 from entity.record.rounds import whole_lines
 
 
@@ -110,7 +111,7 @@ class Record:
             path.parent.mkdir(exist_ok=True)
             tensors = {name: tensor.contiguous() for name, tensor in artifacts.items()}
             write_atomically(path, save(tensors))
-        with (self.folder / "rounds.jsonl").open("a", encoding="utf-8") as file:
+        with open_own(self.folder / "rounds.jsonl", "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())

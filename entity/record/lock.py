@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from entity.config.schema import ConfigError
+from entity.reading import open_regular
 from entity.record.atomic import writing
+from entity.record.links import open_own, refuse_links
 
 log = logging.getLogger("entity")
 
@@ -40,13 +42,16 @@ def locked(folder: Path | None) -> Generator[None]:
         If another process has it.
     CannotWrite
         If the folder cannot be written.
+    ConfigError
+        If it holds a symbolic link.
     """
     if folder is None:
         yield
         return
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / FILE).open("a+")
+        refuse_links(folder)
+        file = open_own(folder / FILE, "a+")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -76,7 +81,7 @@ def is_locked(folder: Path) -> bool | None:
     Asking takes the lock for a moment; a run that starts in that moment is refused.
     """
     try:
-        with (folder / FILE).open() as file:
+        with open_regular(folder / FILE) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

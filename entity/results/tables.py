@@ -96,13 +96,28 @@ class Table:
 
 
 def to_csv(table: Table) -> str:
-    """Return comma-separated values with a line of names; nothing is rounded."""
+    """Return comma-separated values with a line of names; nothing is rounded.
+
+    A text that begins as a formula does has an apostrophe before it, as spreadsheets want.
+    """
     names, rows = table.plain()
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([["" if cell is None else _word(cell) for cell in row] for row in rows])
+    writer.writerows([[_inert(_word(cell)) for cell in row] for row in (names, *rows)])
     return text.getvalue()
+
+
+def _inert(cell: Any) -> Any:
+    """Put an apostrophe before a text that a spreadsheet would take for a formula."""
+    if cell is None:
+        return ""
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def to_markdown(table: Table) -> str:

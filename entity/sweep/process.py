@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from entity.record.follow import ending
+from entity.record.links import open_own
 from entity.results.store import ERROR
 from entity.setup import resolve
 from entity.sweep.cells import Cell
@@ -46,7 +47,7 @@ class Process:
         error = cell.folder / ERROR
         error.unlink(missing_ok=True)
         threads = str(cell.config.settings.num_threads)
-        with (cell.folder / OUTPUT).open("ab" if resume else "wb") as output:
+        with open_own(cell.folder / OUTPUT, "ab" if resume else "wb") as output:
             self._process = subprocess.Popen(
                 # -P: a file of the user's that is called like a module is not that module.
                 [sys.executable, "-P", "-m", "entity.sweep.worker"],

@@ -16,6 +16,7 @@ from typing import Self
 
 from entity.config.schema import ConfigError
 from entity.record.follow import last_line
+from entity.record.links import open_own
 
 log = logging.getLogger("entity")
 
@@ -126,7 +127,7 @@ def _start(name: str, folder: Path) -> _Running:
         identity.write_text(secrets.token_hex(8))
     job = {"name": name, "adapter": TRACKERS[name], "folder": str(folder), "patience": PATIENCE}
     path = own / f"{name}.log"
-    with path.open("ab") as output:
+    with open_own(path, "ab") as output:
         process = subprocess.Popen(
             # -P: a folder `wandb` of the user's is not that module.
             [sys.executable, "-P", "-m", "entity.trackers.process", json.dumps(job)],

@@ -112,3 +112,21 @@ def test_fetching_unpacks_the_archive_to_where_it_is_looked_for(
     assert found[0] == root / "cinic-10"
     assert len(found[1]) == 30
     assert sorted(path.name for path in root.iterdir()) == ["cinic-10"]
+
+
+def test_an_archive_writes_nothing_beside_its_folder(tmp_path, write_tree, monkeypatch):
+    write_tree(tmp_path / "made", PARTS, SOURCE.class_names, n=1)
+    (tmp_path / "evil").write_text("evil")
+    root = tmp_path / "data"
+
+    def download(url, folder, md5):
+        with tarfile.open(root / "CINIC-10.tar.gz", "w:gz") as archive:
+            archive.add(tmp_path / "made", arcname=".")
+            archive.add(tmp_path / "evil", arcname="../../outside")
+
+    monkeypatch.setattr(torchvision.datasets.utils, "download_url", download)
+    before = vars(tarfile.TarFile)["extraction_filter"]
+    with pytest.raises(ConfigError, match=r"could not be downloaded .*outside"):
+        FILES.obtain(root, FILES.fetch)
+    assert not list(tmp_path.rglob("outside"))
+    assert vars(tarfile.TarFile)["extraction_filter"] is before

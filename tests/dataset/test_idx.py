@@ -1,6 +1,7 @@
 """MNIST, FashionMNIST and EMNIST, which come in the idx format."""
 
 import gzip
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -96,3 +97,37 @@ def test_files_that_do_not_belong_together_are_refused(
     (folder / file).write_bytes(idx(content))
     with pytest.raises(ConfigError, match=rf"{file} is damaged, .*{message}"):
         DATASETS["mnist"].read(tmp_path, SEEDS)
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashionmnist", "emnist"])
+def test_images_of_another_size_are_refused_and_not_cached(tmp_path, idx, name):
+    names = NAMES if name == "emnist" else MNIST_NAMES
+    raw = {"mnist": "MNIST", "fashionmnist": "FashionMNIST", "emnist": "EMNIST"}[name]
+    folder = tmp_path / raw / "raw"
+    folder.mkdir(parents=True)
+    for i, file in enumerate(names):
+        (folder / file).write_bytes(idx(np.zeros(4) if i % 2 else np.zeros((4, 14, 56))))
+    with pytest.raises(ConfigError, match="images of 14x56 instead of 28x28"):
+        DATASETS[name].read(tmp_path, SEEDS)
+    assert not list(tmp_path.rglob("*.npy"))
+
+
+@pytest.mark.parametrize("head", ["0000 08 03 ffffffff ffffffff ffffffff", "0000 08 01 ffffffff"])
+def test_a_header_that_claims_what_no_memory_holds_is_refused(tmp_path, head):
+    (tmp_path / "file").write_bytes(bytes.fromhex(head))
+    with pytest.raises(ConfigError, match="file is damaged"):
+        read_idx(tmp_path / "file")
+
+
+def test_of_an_archive_no_more_is_unpacked_than_its_header_says(tmp_path, idx):
+    small, path = idx(np.zeros((1, 28, 28))), tmp_path / "bomb.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(small)
+        for _ in range(64):
+            file.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(ConfigError, match=r"bomb\.gz is damaged"):
+        read_idx(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1 << 22

@@ -252,3 +252,14 @@ def test_global_arrays_of_another_model_are_refused(federation, change, message)
     with pytest.raises(ConfigError) as error:
         ArrayLayout.of(federation.spec, ArrayRecord(tensors))
     assert message in str(error.value)
+
+
+def test_a_dtype_of_sixty_thousand_letters_does_not_go_into_the_reason(federation):
+    place = federation.layout.places[0]
+    shape = ", ".join(map(str, place.shape))
+    header = f"{{'descr': '<{'f' * 60_000}', 'fortran_order': False, 'shape': ({shape}), }}\n"
+    data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    content = {**federation.arrays, place.name: array(data)}
+    with pytest.raises(Malformed, match="has dtype") as refusal:
+        federation.layout.read(content, federation.layout.empty())
+    assert len(str(refusal.value)) < 200

@@ -1,3 +1,5 @@
+import os
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -6,12 +8,13 @@ import torch
 from PIL import Image
 
 from entity.client.poison import NoPoisonArgs, Poison
+from entity.client.triggers import pixel_trigger
 from entity.config.fields import AttackConfig
 from entity.config.schema import ConfigError
 from entity.dataset import Images
 from entity.poisons.blended import Blended, BlendedArgs
 from entity.poisons.dba import Dba, DbaArgs, bars
-from entity.poisons.edge_case import EdgeCase, EdgeCaseArgs
+from entity.poisons.edge_case import EdgeCase, EdgeCaseArgs, read_images
 from entity.poisons.label_flip import LabelFlip
 
 ARGS: dict[type[Poison], Any] = {
@@ -270,3 +273,32 @@ def test_bad_folders_are_refused_in_one_sentence(tmp_path):
     (tmp_path / "000.png").write_text("text")
     with pytest.raises(ConfigError, match="cannot be read"):
         edge(tmp_path)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["pipe", "bomb", "lie", "folder of a pipe", "dangling"])
+def test_edge_cases_that_hang_or_do_not_fit_the_memory_are_refused(tmp_path, kind):
+    path = tmp_path / "images.npz"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "bomb":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open("x.npy", "w") as x:
+            for _ in range(1025):
+                x.write(bytes(1 << 20))
+    elif kind == "lie":
+        header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000, 3, 8, 8), }\n"
+        data = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr("x.npy", data)
+    else:
+        path.mkdir()
+        os.mkfifo(path / "a.png") if "pipe" in kind else (path / "a.png").symlink_to("gone")
+    with pytest.raises(ConfigError, match="edge_case_path"):
+        read_images(path, 3, 8)
+
+
+@pytest.mark.timeout(60)
+def test_a_trigger_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "trigger.png")
+    with pytest.raises(ConfigError, match="not one that can be read"):
+        pixel_trigger(str(tmp_path / "trigger.png"), "top_left", 3, 8)

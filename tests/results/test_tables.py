@@ -108,3 +108,11 @@ def test_spreads_are_mean_and_sample_deviation(values):
 def test_one_value_has_no_deviation_and_none_has_no_mean():
     assert Spread.of([0.5]) == Spread(0.5, None, 1)
     assert Spread.of([]) is None
+
+
+def test_texts_that_a_spreadsheet_would_run_are_inert_in_csv_and_numbers_are_numbers():
+    cells = ("=1+2", "+x", "-x", "@SUM(A1)", "\tx", "-0.5", "1e-3", "a=b", -3, None)
+    table = Table((*(Column(f"c{i}") for i in range(9)), Column("=c")), (cells,))
+    names, row = csv.reader(io.StringIO(to_csv(table)))
+    assert names[-1] == "'=c"
+    assert row == ["'=1+2", "'+x", "'-x", "'@SUM(A1)", "'\tx", "-0.5", "1e-3", "a=b", "-3", ""]
