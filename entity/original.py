@@ -17,6 +17,7 @@ Where we leave the original, and why:
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -47,7 +48,8 @@ class Backdoorable(Dataset[tuple[Any, int]]):
     Parameters
     ----------
     root
-        The data folder, or the data set's own folder inside it.
+        The data folder, the data set's own folder inside it, or any folder that itself holds its
+        files (for CINIC-10 the folders `train`, `valid` and `test`).
     split
         `train` or `test`. What a data set has as `valid` is part of `train`.
     transform
@@ -85,12 +87,20 @@ class Backdoorable(Dataset[tuple[Any, int]]):
     ) -> None:
         if split not in ("train", "test"):
             raise ValueError(f"split = {split!r}: allowed are train (with valid) and test.")
-        root = user_path(root)
-        if root.name in self.folders:
-            root = root.parent
-        images = self.source.read(root, Seeds(0))[split == "test"]
+        images = self._read(user_path(root))[split == "test"]
         self._hold(images, torch.zeros(len(images), dtype=torch.bool))
         self.transform = transform
+
+    def _read(self, root: Path) -> tuple[Images, Images]:
+        """Read the data from where it is: below the root, at it under its own name, or in it."""
+        files, above = self.source.files, root.parent if root.name in self.folders else root
+        if files is not None:
+            inner = {str(Path(*Path(name).parts[1:])) for name in files.folders}
+            itself = replace(files, folders=(".", *sorted(inner - {"."})))
+            for some, place in ((files, root), (files, above), (itself, root)):
+                if some.locate(place) is not None:
+                    return some.read(place)
+        return self.source.read(above, Seeds(0))
 
     def _hold(self, images: Images, poisoned: Tensor) -> None:
         self.data, self.targets, self._poisoned = images.x, images.y, poisoned

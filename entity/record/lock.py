@@ -11,6 +11,7 @@ from pathlib import Path
 from entity.config.schema import ConfigError
 from entity.reading import open_regular
 from entity.record.atomic import writing
+from entity.record.follow import ending
 from entity.record.links import open_own, refuse_links
 
 log = logging.getLogger("entity")
@@ -68,10 +69,7 @@ def locked(folder: Path | None) -> Generator[None]:
 
 def owner_of(folder: Path) -> str:
     """Return who has locked a folder, or had."""
-    try:
-        text = (folder / FILE).read_text("utf-8", errors="replace")[:200].strip()
-    except OSError:
-        text = ""
+    text = ending(folder / FILE, 200).strip()
     return f"process {text or 'unknown'}"
 
 

@@ -1,6 +1,8 @@
 """Symbolic links in run folders: nothing outside is emptied, written or deleted."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -100,3 +102,15 @@ def test_a_lock_that_is_a_pipe_is_not_waited_for(folder):
     assert is_locked(folder) is None
     with pytest.raises(ConfigError, match="cannot be written"), locked(folder):
         pass
+
+
+def test_a_system_without_file_locks_is_told_in_a_sentence():
+    program = "import sys; sys.modules['fcntl'] = None; import entity.defenses; import entity.record"
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert answer.returncode == 1
+    assert answer.stderr.splitlines()[-1] == (
+        "ImportError: Runs are locked by fcntl, which Windows has not: use Linux, macOS, or WSL 2 "
+        "on Windows."
+    )
