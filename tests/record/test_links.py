@@ -105,7 +105,9 @@ def test_a_lock_that_is_a_pipe_is_not_waited_for(folder):
 
 
 def test_a_system_without_file_locks_is_told_in_a_sentence():
-    program = "import sys; sys.modules['fcntl'] = None; import entity.defenses; import entity.record"
+    program = (
+        "import sys; sys.modules['fcntl'] = None; import entity.defenses; import entity.record"
+    )
     answer = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120
     )
