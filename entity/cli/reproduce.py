@@ -23,12 +23,16 @@ from entity.cli.sweep import (
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
-from entity.sweep import study, verdicts
+from entity.sweep import study, verdict_table, verdicts
 from entity.sweep.cells import Cell, expand
 from entity.sweep.estimate import Pace
-from entity.sweep.plan import RUNS, finished_runs
+from entity.sweep.gpu_hours import guess
+from entity.sweep.plan import RUNS, finished_runs, remaining
 from entity.sweep.study import Study
 from entity.sweep.verdicts import Outcome
+
+_FOR_WIDE = ("n", "on victims", "DPR of all")
+"""Columns that 80 letters have no room for; the Markdown has them."""
 
 _STYLES = {"reached": "green", "missed": "bold red", "unfinished": "yellow", "no figure": "dim"}
 
@@ -58,25 +62,33 @@ def _reproduce(options: argparse.Namespace) -> int:
         console.paragraph(
             "Hours are judged by finished runs in runs/ where there are any, else as said here:"
         )
+        takes: dict[str, list[str]] = {}
         for each in map(study.find, study.names()):
-            console.paragraph(f"{each.name}: {each.takes}")
+            takes.setdefault(each.takes, []).append(each.name)
+        for text, names in takes.items():
+            name = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+            console.paragraph(f"{name}: {text}")
         return 0
     chosen = study.find(options.name)
     if options.markdown is not None and not options.markdown.parent.is_dir():
         raise ConfigError(f"--markdown {options.markdown}: there is no folder for it.")
-    asked = sweep_options(options, RUNS / chosen.name)
+    asked = sweep_options(options, RUNS / chosen.folder)
     cells = chosen_cells(chosen.grid, asked)
+    to_do = [cell.config for cell in remaining(cells, asked)]
+    guessed = guess(to_do) if chosen.published is not None and to_do else None
     if options.dry_run:
-        show_plan(chosen.name, cells, asked)
+        show_plan(chosen.name, cells, asked, guessed)
         return 0
+    if guessed:
+        console.note(f"{chosen.name}: {guessed}")
     failures = run_shown(chosen.name, cells, asked)
     outcomes = verdicts.judge(chosen, chosen_cells(chosen.grid, asked))
     console.out.print(_screen(chosen, outcomes))
-    for line in verdicts.remarks(chosen, outcomes):
+    for line in verdict_table.remarks(chosen, outcomes):
         console.paragraph(line)
     if options.markdown is not None:
         made_by = f"`{_command(options)}` of drop-fl `{__version__}`"
-        _write(verdicts.to_markdown(chosen, outcomes, made_by), options.markdown)
+        _write(verdict_table.to_markdown(chosen, outcomes, made_by), options.markdown)
     poor = any(outcome.verdict in ("missed", "unfinished") for outcome in outcomes)
     return 1 if failures or poor else 0
 
@@ -96,15 +108,21 @@ def _write(text: str, path: Path) -> None:
 
 def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
     """Return the table for 80 columns."""
-    table = verdicts.verdict_table(chosen, outcomes)
+    table = verdict_table.verdict_table(chosen, outcomes)
+    left_out = _FOR_WIDE if chosen.published is not None and console.out.width < 110 else ()
+    shown = [i for i, column in enumerate(table.columns) if column.name not in left_out]
     screen = Screen(
         title=chosen.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
         pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
-    for column in table.columns:
-        screen.add_column(column.heading, justify="right" if column.right else "left")
+    for column in (table.columns[i] for i in shown):
+        name = column.heading.replace("worst ", "worst\n")
+        justify = "right" if column.right or column.name in ("paper", "diff.") else "left"
+        axis = column.name in chosen.axes
+        screen.add_column(name, justify=justify, overflow="fold", no_wrap=not axis)
     for cells, outcome in zip(table.texts(), outcomes, strict=True):
-        screen.add_row(*cells[:-1], Text(cells[-1], _STYLES[outcome.verdict]))
+        *texts, verdict = (cells[i] for i in shown)
+        screen.add_row(*texts, Text(verdict, _STYLES[outcome.verdict]))
     return screen
 
 
@@ -115,8 +133,10 @@ def _listing() -> Screen:
     for heading in ("runs", "done", "hours"):
         screen.add_column(heading, justify="right")
     for each in map(study.find, study.names()):
-        folder = RUNS / each.name
+        folder = RUNS / each.folder
         try:
+            if each.published is not None and not folder.exists():
+                raise ConfigError("nothing is there that would tell more than the file does")
             cells = expand(each.grid, folder)
         except ConfigError:  # its data is not here, as `drop reproduce NAME` will say
             runs, done, hours = sum(1 for _ in each.grid.assignments()), "-", each.hours

@@ -119,7 +119,9 @@ def chosen_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
         return choose_cells(grid, options)
 
 
-def show_plan(name: str, cells: Sequence[Cell], options: SweepOptions) -> None:
+def show_plan(
+    name: str, cells: Sequence[Cell], options: SweepOptions, guessed: str | None = None
+) -> None:
     """Print which runs there are, and how long the remaining ones will take.
 
     Parameters
@@ -130,12 +132,15 @@ def show_plan(name: str, cells: Sequence[Cell], options: SweepOptions) -> None:
         The chosen cells.
     options
         How they would be run.
+    guessed
+        How long the remaining ones take, for when no finished run can tell.
     """
     for cell in cells:
         console.say(f"{cell.state:11}  {cell.folder}")
     console.say(f"{name}: {_counted(cells)}")
     known = finished_runs(options.folder)
-    console.say(_duration(remaining(cells, options), known, options.jobs or cores()))
+    text = _duration(remaining(cells, options), known, options.jobs or cores())
+    console.say(guessed if guessed and text.startswith(_BLIND) else text)
 
 
 def run_shown(name: str, cells: Sequence[Cell], options: SweepOptions) -> list[Failure]:
@@ -183,6 +188,9 @@ def _counted(cells: Sequence[Cell]) -> str:
     return f"{counted(len(cells), 'run', ' ')}: {', '.join(parts)}"
 
 
+_BLIND = "how long that takes cannot be known"
+
+
 def _duration(waiting: Sequence[Cell], known: Sequence[Run], jobs: int) -> str:
     """Say how long it will take, or why that cannot be said."""
     if not waiting:
@@ -196,7 +204,7 @@ def _duration(waiting: Sequence[Cell], known: Sequence[Run], jobs: int) -> str:
     sure = [each for each in seconds if each is not None]
     blind = " or ".join(f"{d} with {m}" for (d, m), runs in judged.items() if not runs)
     if not sure:
-        return f"how long that takes cannot be known: no run of {blind} is finished yet"
+        return f"{_BLIND}: no run of {blind} is finished yet"
     text = (
         f"about {_hours(makespan(sure, jobs))} with {counted(jobs, 'job', ' ')}, judged by "
         f"{counted(sum(judged.values()), 'finished run', ' ')} of the same data set and model"

@@ -3,23 +3,23 @@
 A study is a grid file of `entity/studies/` whose key `study` holds its title, how long it takes,
 where its expectations come from, and the expectations: ranges of MTA and ASR in percent for the
 cells that a partial assignment names, as `exclude` names cells. The mean over the seeds is
-judged, of each run's mean over its last ten evaluated rounds.
+judged, of each run's mean over its last ten evaluated rounds. A study of a paper's table has the
+paper's figures instead (`published.py`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from entity.config import schema
-from entity.config.schema import ConfigError, NonNegative, Range, suggest, unknown
+from entity.config.schema import ConfigError, NonNegative, suggest, unknown
 from entity.sweep.grid import SEED, Grid, matches, pattern, read
+from entity.sweep.published import Percent, Published, published
 
 UNKNOWN = "no published figure known here"
 """Text for a cell without an expectation."""
-
-Percent = Annotated[float, Range(0, 100)]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class _StudyTable:
     rows: tuple[str, ...] | None = None
     """Axes that tell the rows of the table apart, where the others follow from them."""
     expect: tuple[_ExpectationTable, ...] = ()
+    published: dict[Any, Any] | None = None
+    """Figures of a paper's table instead."""
+    notes: tuple[str, ...] = ()
+    """Sentences below the table: where the study is not quite what the paper says, and why."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,13 @@ class Study:
     expectations: tuple[Expectation, ...]
     axes: tuple[str, ...]
     """Those that tell the rows of its table apart."""
+    published: Published | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Its folder below that of all runs: one for all tables of a paper, which share some."""
+        return Path(self.name).parent if "/" in self.name else Path(self.name)
 
     def expectation(self, cell: Mapping[str, str]) -> Expectation | None:
         """Return what is expected of a cell, by its labels."""
@@ -101,10 +112,15 @@ class Study:
 
 
 def names() -> list[str]:
-    """Return the shipped studies, the smallest first."""
-    found = [Path(each.name).stem for each in _folder().iterdir() if each.name.endswith(".yaml")]
+    """Return the shipped studies, the smallest first, and last the tables of a paper."""
+    folder = _folder()
+    found = [path.relative_to(folder).with_suffix("") for path in sorted(folder.rglob("*.yaml"))]
     order = ("quick", "laptop")
-    return sorted(found, key=lambda name: (order.index(name) if name in order else 9, name))
+
+    def place(name: str) -> tuple[bool, int, str]:
+        return "/" in name, order.index(name) if name in order else 9, name
+
+    return sorted((path.as_posix() for path in found), key=place)
 
 
 def find(name: str) -> Study:
@@ -118,11 +134,11 @@ def find(name: str) -> Study:
     if name not in (known := names()):
         hint = suggest(name, known) or f" There are {', '.join(known)}."
         raise ConfigError(f"study {name}: is unknown.{hint}")
-    return load(Path(str(_folder() / f"{name}.yaml")))
+    return replace(load(_folder() / f"{name}.yaml"), name=name)
 
 
-def _folder() -> Any:
-    return files("entity") / "studies"
+def _folder() -> Path:
+    return Path(str(files("entity"))) / "studies"
 
 
 def load(path: Path) -> Study:
@@ -138,6 +154,8 @@ def load(path: Path) -> Study:
         if grid.study is None:
             raise ConfigError("study is missing: it says what is expected of the grid.")
         table = schema.load(_StudyTable, grid.study, "study")
+        if table.expect and table.published is not None:
+            raise ConfigError("study.expect and study.published: choose one.")
         return Study(
             path.stem,
             table.title,
@@ -147,6 +165,8 @@ def load(path: Path) -> Study:
             grid,
             _expectations(table.expect, grid),
             _rows(table.rows, grid),
+            None if table.published is None else published(table.published, grid),
+            table.notes,
         )
     except ConfigError as error:
         raise ConfigError(f"grid {path}: {error}") from error

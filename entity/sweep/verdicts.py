@@ -1,15 +1,14 @@
-"""Whether the runs of a study reached what is expected, as a table and as a section of a page."""
+"""Whether the runs of a study reached what is expected."""
 
 import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-from entity.results import tables
-from entity.results.tables import Column, Spread, Table
+from entity.results.tables import Spread
 from entity.sweep.cells import Cell
-from entity.sweep.study import UNKNOWN, Band, Expectation, Study
+from entity.sweep.published import METRICS, Figure, Metric
+from entity.sweep.study import Expectation, Study
 
 Verdict = Literal["reached", "missed", "unfinished", "no figure"]
 
@@ -24,12 +23,26 @@ class Outcome:
     mta: Spread | None
     asr: Spread | None
     expected: Expectation | None
+    worst_asr: float | None = None
+    """The highest of all seeds; what follows are means."""
+    floor: float | None = None
+    """ASR of the same runs without attack."""
+    victim_accuracy: float | None = None
+    dpr_of_all: float | None = None
+    figures: Mapping[Metric, Figure] = field(default_factory=dict[Metric, Figure])
+    """Those of a paper."""
+    agrees: bool = True
+    """Whether the results are near all of them."""
+    cell: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The label of every axis, in one of its runs."""
 
     @property
     def verdict(self) -> Verdict:
         """Judge the means; the mean of half of the seeds is none."""
         if self.finished < self.runs:
             return "unfinished"
+        if self.figures:
+            return "reached" if self.agrees else "missed"
         if self.expected is None:
             return "no figure"
         met = (
@@ -45,87 +58,50 @@ def judge(study: Study, cells: Sequence[Cell]) -> list[Outcome]:
     rows: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         rows.setdefault(tuple(cell.labels[name] for name in study.axes), []).append(cell)
+    return [_outcome(study, labels, row) for labels, row in rows.items()]
+
+
+def _outcome(study: Study, labels: tuple[str, ...], row: Sequence[Cell]) -> Outcome:
+    cell, paper = row[0].labels, study.published
+    measured = {metric: _spread(row, metric) for metric in METRICS}
+    figures: dict[Metric, Figure] = {}
+    for metric in METRICS:
+        figure = None if paper is None else paper.figure(metric, cell)
+        if figure is not None:
+            figures[metric] = figure
+    return Outcome(
+        labels,
+        len(row),
+        sum(cell.state == "finished" for cell in row),
+        expected=study.expectation(cell),
+        **measured,
+        worst_asr=max(_values(row, "worst_asr"), default=None),
+        floor=_mean(row, "floor"),
+        victim_accuracy=_mean(row, "victim_accuracy"),
+        dpr_of_all=_mean(row, "dpr_of_all"),
+        figures=figures,
+        cell=cell,
+        agrees=paper is None
+        or all(
+            (spread := measured[metric]) is not None and paper.agrees(metric, figure, spread.mean)
+            for metric, figure in figures.items()
+        ),
+    )
+
+
+def _values(cells: Sequence[Cell], name: str) -> list[float]:
     return [
-        Outcome(
-            labels,
-            len(row),
-            sum(cell.state == "finished" for cell in row),
-            _spread(row, "mta"),
-            _spread(row, "asr"),
-            study.expectation(row[0].labels),
-        )
-        for labels, row in rows.items()
+        value
+        for cell in cells
+        if cell.done is not None and cell.done.finished
+        if isinstance(value := cell.done.facts.get(name), float) and math.isfinite(value)
     ]
 
 
 def _spread(cells: Sequence[Cell], name: str) -> Spread | None:
-    values = [
-        value
-        for cell in cells
-        if cell.done is not None and cell.done.finished
-        if isinstance(value := cell.done.facts[name], float) and math.isfinite(value)
-    ]
-    return Spread.of(values)
+    return Spread.of(_values(cells, name))
 
 
-def verdict_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
-    """Return the table of a study, a row a cell."""
-    columns = [*map(Column, study.axes), Column("n")]
-    for metric in ("MTA", "ASR"):
-        columns += [Column(metric, "%", spread=True), Column("expected")]
-    rows = [
-        (
-            *outcome.labels,
-            outcome.finished,
-            outcome.mta,
-            _expected(outcome.expected and outcome.expected.mta),
-            outcome.asr,
-            _expected(outcome.expected and outcome.expected.asr),
-            outcome.verdict,
-        )
-        for outcome in outcomes
-    ]
-    return Table((*columns, Column("verdict")), tuple(rows))
-
-
-def _expected(band: Band | None) -> str | None:
-    return None if band is None else str(band)
-
-
-def remarks(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
-    """Return the text below the table: how to read it, and how many cells did as expected."""
-    lines = [
-        "Mean ± standard deviation over the seeds; a run's MTA and ASR are means of its last 10 "
-        "rounds."
-    ]
-    counts = Counter(outcome.verdict for outcome in outcomes)
-    judged = counts["reached"] + counts["missed"]
-    if judged:
-        lines.append(
-            f"{counts['reached']} of {judged} cells reached what is expected ({study.source})."
-        )
-    if counts["no figure"]:
-        lines.append(f"No figure in {counts['no figure']} of {len(outcomes)} cells: {UNKNOWN}.")
-    if counts["unfinished"]:
-        lines.append(
-            f"Unfinished are {counts['unfinished']} of {len(outcomes)} cells; the same command "
-            "goes on with them."
-        )
-    return lines
-
-
-def to_markdown(study: Study, outcomes: Sequence[Outcome], made_by: str) -> str:
-    """Return the table as a section of a Markdown page.
-
-    Parameters
-    ----------
-    study
-        The study.
-    outcomes
-        The results of its cells.
-    made_by
-        Markdown: which command of which version made the table.
-    """
-    table = tables.to_markdown(verdict_table(study, outcomes))
-    below = " ".join([*remarks(study, outcomes), f"{made_by}."])
-    return f"## {study.title}\n\n{table}\n{below}\n"
+def _mean(cells: Sequence[Cell], name: str) -> float | None:
+    spread = _spread(cells, name)
+    return None if spread is None else spread.mean

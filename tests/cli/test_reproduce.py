@@ -21,7 +21,16 @@ from entity.sweep import study
 from entity.sweep.cells import expand
 from entity.sweep.runner import Failure
 from entity.sweep.study import Band, find, load
-from entity.sweep.verdicts import judge, verdict_table
+from entity.sweep.verdict_table import verdict_table
+from entity.sweep.verdicts import judge
+
+PAPER = (
+    *("table-3-cifar10", "table-3-cinic10", "table-3-emnist"),
+    *("table-4-cifar10", "table-4-cinic10", "table-4-emnist"),
+    "table-5-cifar10",
+    *("table-6-cifar10", "table-6-cinic10", "table-6-emnist"),
+    *("table-7-cifar10", "table-7-emnist"),
+)
 
 SAYS = {
     "title": "A tiny study",
@@ -222,7 +231,9 @@ def test_the_list_has_every_shipped_study_in_80_columns(tmp_path, monkeypatch, c
     monkeypatch.setattr(console.out, "_width", 80, raising=False)
     assert main(["reproduce"]) == 0
     shown = capsys.readouterr().out
-    assert study.names() == ["quick", "laptop", "paper-cifar10", "paper-cinic10", "paper-emnist"]
+    first = ["quick", "laptop", "paper-cifar10", "paper-cinic10", "paper-emnist"]
+    assert study.names()[:5] == first
+    assert study.names()[5:] == [f"paper/{name}" for name in PAPER]
     for name, runs in (("quick", 18), ("laptop", 12), ("paper-emnist", 30)):
         (row,) = [x for x in shown.splitlines() if x.strip().startswith(f"{name} ")]
         assert str(runs) in row.split()
@@ -317,3 +328,55 @@ def test_nothing_that_stands_under_study_gives_a_traceback(tmp_path_factory, bas
         refusal = ""
         assert (found.axes, found.title) == (("defense",), says["title"])
     assert "\n" not in refusal
+
+
+def test_a_papers_table_stands_beside_ours_with_the_floor_of_the_twin(tiny, results, capsys):
+    """The clean cell's ASR is the floor of the attacked one, by the folder and no second run."""
+    given, _ = results
+    tiny(
+        axes={
+            "defense": {"undefended": {"server.defense.type": "undefended"}},
+            "rate": {"none": {"participation_strategy": "never"}, "1.25%": {"DPR": 1}},
+        },
+        study={
+            "title": "A table",
+            "takes": "no time",
+            "source": "table I",
+            "published": {
+                "tolerance": {"mta": 3, "asr": 10, "low_asr": 5},
+                "rows": ["defense"],
+                "columns": "rate",
+                "mta": {"undefended": [95, 96]},
+                "asr": {"undefended": [None, 85]},
+            },
+            "notes": ["A note."],
+        },
+        seeds=[1],
+    )
+    given["undefended"] = [(0.95, 0.03)]
+    assert main(["reproduce", "tiny", "--where", "rate=none"]) == 0
+    given["undefended"] = [(0.95, 0.9)]
+    assert main(["reproduce", "tiny", "--markdown", "t.md"]) == 0
+    shown = capsys.readouterr()
+    assert "| none | 1 | 95.0 | 95.00 | +0.0 | 3.0 | - | - | - | - |" in (
+        text := Path("t.md").read_text()
+    )
+    assert "| 1.25% | 1 | 95.0 | 96.00 | -1.0 | 90.0 | 85.00 | +5.0 | - | 3.0 |" in text
+    assert text.count("| reached |") == 2
+    assert "A note." in text
+    assert "The floor is the ASR of the same run without attack." in text
+    assert "GPU hours" in shown.err or "cannot be guessed" in shown.err
+    assert max(map(len, shown.out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("table", ["table-4-cinic10", "table-7-emnist"])
+def test_a_dry_run_of_a_papers_table_estimates_gpu_hours_and_runs_nothing(
+    table, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", f"paper/{table}", "--dry-run", "--where", "defense!=flip"]) == 0
+    shown = capsys.readouterr()
+    assert "GPU hours" in shown.out
+    assert "guessed from what the paper says of its own runs" in shown.out.replace("\n", " ")
+    assert "runs/paper/" in shown.out  # one folder, as tables share runs
+    assert not (tmp_path / "runs").exists()

@@ -1,0 +1,65 @@
+"""How many hours of a GPU experiments with a ResNet-18 take, guessed before any was run.
+
+The paper says of its own runs on CIFAR-10 (200 rounds of 25 clients with 980 images each, two
+epochs): DROPlet takes half an hour, DROP two, FLIP up to 57, on a GPU that it does not name. From
+that follow images a second, seconds of a distillation, and what FLIP multiplies training by.
+"""
+
+from collections.abc import Sequence
+
+from entity.config.fields import ExperimentConfig
+from entity.dataset import source_of
+
+IMAGES_A_SECOND = 200 * 25 * 980 * 2 / (0.5 * 3600)
+"""Images that clients train on."""
+
+QUERIES_A_SECOND = 200 / 5 * 5e6 / (1.5 * 3600)
+"""Budget of a distillation."""
+
+FLIP = 57 / 0.5
+"""Times that clients' training takes with trigger inversion, at most."""
+
+BASIS = (
+    "guessed from what the paper says of its own runs on CIFAR-10 (DROPlet half an hour, DROP 2, "
+    "FLIP up to 57, on a GPU that it does not name)"
+)
+
+
+def gpu_hours(config: ExperimentConfig) -> float | None:
+    """Guess the hours of one experiment; None where the size of its data set is not known.
+
+    Examples
+    --------
+    >>> from entity import load
+    >>> [round(gpu_hours(load(f"cifar10/{name}")), 1) for name in ("droplet", "drop", "flip")]
+    [0.5, 2.0, 57.0]
+    """
+    source, federation = source_of(config), config.federation
+    if source.counts is None:
+        return None
+    held = source.held_out if config.server.held_out is None else config.server.held_out
+    share = config.client.ADR * (source.counts[0] - held) / federation.size
+    images = federation.rounds * federation.round_size * share * config.client.num_epochs
+    seconds = images / IMAGES_A_SECOND
+    defense = config.server.defense
+    if defense.type == "flip":
+        seconds *= FLIP
+    if defense.type == "drop" and defense.defense_args.K > 0:
+        queries = federation.rounds // defense.defense_args.K * defense.defense_args.budget
+        seconds += queries / QUERIES_A_SECOND
+    return seconds / 3600
+
+
+def guess(configs: Sequence[ExperimentConfig]) -> str:
+    """Say how long some experiments may take, and which defense takes most of it."""
+    hours: dict[str, float] = {}
+    for config in configs:
+        if (found := gpu_hours(config)) is not None:
+            defense = config.server.defense.type
+            hours[defense] = hours.get(defense, 0.0) + found
+    if not hours:
+        return "how long that takes on a GPU cannot be guessed"
+    most = max(hours, key=hours.__getitem__)
+    longest, total = hours[most], sum(hours.values())
+    of_it = f", {longest:.0f} of them {most}'s" if len(hours) > 1 else ""
+    return f"about {total:.0f} GPU hours{of_it}: {BASIS}"

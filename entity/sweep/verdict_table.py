@@ -1,0 +1,150 @@
+"""The verdicts on a study as a table, and as a section of a page."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from entity.record.consistency import SHARE
+from entity.results import tables
+from entity.results.tables import Column, Spread, Table
+from entity.sweep.published import METRICS, Metric
+from entity.sweep.study import UNKNOWN, Band, Study
+from entity.sweep.verdicts import Outcome
+
+
+def verdict_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
+    """Return the table of a study, a row a cell."""
+    if study.published is not None:
+        return _beside_the_paper(study, outcomes)
+    beside = _known(outcomes, ("worst_asr", "floor"))
+    columns = [*map(Column, study.axes), Column("n")]
+    for metric in ("MTA", "ASR"):
+        columns += [Column(metric, "%", spread=True), Column("expected")]
+    rows = [
+        (
+            *outcome.labels,
+            outcome.finished,
+            outcome.mta,
+            _expected(outcome.expected and outcome.expected.mta),
+            outcome.asr,
+            _expected(outcome.expected and outcome.expected.asr),
+            *(getattr(outcome, name) for name in beside),
+            outcome.verdict,
+        )
+        for outcome in outcomes
+    ]
+    columns += [_BESIDE[name] for name in beside]
+    return Table((*columns, Column("verdict")), tuple(rows))
+
+
+_BESIDE = {
+    "worst_asr": Column("worst ASR", "%"),
+    "floor": Column("floor", "%"),
+    "victim_accuracy": Column("on victims", "%"),
+    "dpr_of_all": Column("DPR of all", "%"),
+}
+
+
+def _known(outcomes: Sequence[Outcome], names: Iterable[str]) -> list[str]:
+    """Return the names of what any cell has."""
+    return [n for n in names if any(getattr(outcome, n) is not None for outcome in outcomes)]
+
+
+def _beside_the_paper(study: Study, outcomes: Sequence[Outcome]) -> Table:
+    """Return the table of a study of a paper's table: ours, the paper's, and the difference."""
+    columns = [*map(Column, study.axes), Column("n")]
+    for metric in METRICS:
+        columns += [Column(metric.upper(), "%", spread=True), Column("paper"), Column("diff.")]
+    columns += [*_BESIDE.values(), Column("verdict")]
+    rows = [
+        (
+            *outcome.labels,
+            outcome.finished,
+            *_compared(outcome, "mta"),
+            *_compared(outcome, "asr"),
+            *(getattr(outcome, name) for name in _BESIDE),
+            outcome.verdict,
+        )
+        for outcome in outcomes
+    ]
+    return Table(tuple(columns), tuple(rows))
+
+
+def _compared(outcome: Outcome, metric: Metric) -> tuple[Spread | None, str | None, str | None]:
+    spread: Spread | None = getattr(outcome, metric)
+    figure = outcome.figures.get(metric)
+    if figure is None:
+        return spread, None, None
+    if spread is None:
+        return spread, str(figure), None
+    return spread, str(figure), f"{100 * (spread.mean - figure.nearest(spread.mean)):+.1f}"
+
+
+def _expected(band: Band | None) -> str | None:
+    return None if band is None else str(band)
+
+
+def remarks(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the text below the table: how to read it, and how many cells did as expected."""
+    lines = [
+        "Mean ± standard deviation over the seeds; a run's MTA and ASR are means of its last 10 "
+        "rounds."
+    ]
+    if study.published is not None:
+        lines.append(f"Reached is {study.published.tolerance} ({study.source}).")
+    if _known(outcomes, ("worst_asr",)):
+        lines.append(
+            "Worst ASR is the highest of all rounds, and seeds, whose MTA is at least "
+            f"{100 * SHARE:g} % of the run's last."
+        )
+    if _known(outcomes, ("floor",)):
+        lines.append("The floor is the ASR of the same run without attack.")
+    counts = Counter(outcome.verdict for outcome in outcomes)
+    judged = counts["reached"] + counts["missed"]
+    if judged:
+        lines.append(
+            f"{counts['reached']} of {judged} cells reached what is expected"
+            + ("." if study.published else f" ({study.source}).")
+        )
+    if counts["no figure"]:
+        lines.append(f"No figure in {counts['no figure']} of {len(outcomes)} cells: {UNKNOWN}.")
+    if counts["unfinished"]:
+        lines.append(
+            f"Unfinished are {counts['unfinished']} of {len(outcomes)} cells; the same command "
+            "goes on with them."
+        )
+    return [*lines, *study.notes, *_doubts(study, outcomes)]
+
+
+def _doubts(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
+    """Say why figures have a question mark."""
+    if study.published is None:
+        return []
+    reasons: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        for why in study.published.reasons(outcome.cell):
+            reasons.setdefault(why, []).append(" ".join(outcome.labels))
+    return [
+        f"A question mark ({_named(cells)}): {why}; the nearer figure counts."
+        for why, cells in reasons.items()
+    ]
+
+
+def _named(cells: Sequence[str]) -> str:
+    return ", ".join(cells) if len(cells) < 4 else f"{len(cells)} cells"
+
+
+def to_markdown(study: Study, outcomes: Sequence[Outcome], made_by: str) -> str:
+    """Return the table as a section of a Markdown page.
+
+    Parameters
+    ----------
+    study
+        The study.
+    outcomes
+        The results of its cells.
+    made_by
+        Markdown: which command of which version made the table.
+    """
+    table = tables.to_markdown(verdict_table(study, outcomes))
+    below = " ".join([*remarks(study, outcomes), f"{made_by}."])
+    return f"## {study.title}\n\n{table}\n{below}\n"
