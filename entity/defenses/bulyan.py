@@ -5,10 +5,10 @@ arXiv 1802.07927. Krum picks one client at a time from those that are left, n - 
 every coordinate is the mean of the n - 4f values of the picked ones that are closest to their
 median. For n >= 4f + 3.
 
-Scores are computed anew for the clients that are left, from distances computed once. Where a
-value below and one above the median are equally close, the lower counts as closer. A benchmark's
-code takes positions in the shrunk list for clients, and n - 2f closest values, which trims
-nothing. Buffers as for the median, over the picked clients.
+Scores are computed anew for the clients that are left, from distances computed once. Where values
+below and above the median tie for the last places, either side gets half, so that no side is
+preferred. A benchmark's code takes positions in the shrunk list for clients, and n - 2f closest
+values, which trims nothing. Buffers as for the median, over the picked clients.
 """
 
 from collections.abc import Sequence
@@ -70,12 +70,21 @@ def mean_around_median(values: NDArray[Any], count: int) -> NDArray[Any]:
     """
     if count < 1:
         return middle(values)
-    n = values.shape[1]
     centre = middle(values)[:, None]
-    # The closest values are neighbours in the sorted row: slide a window over it.
-    starts, ends = values[:, : n - count + 1], values[:, count - 1 :]
-    first = np.maximum(centre - starts, ends - centre).argmin(axis=1)
-    window = first[:, None] + np.arange(count)
+    # The closest values are neighbours in the sorted row: a window over them moves up as long as
+    # the value that it leaves is farther away than the one that it takes in. Where both are
+    # equally close it may stop or go on, so the first and the last such window are averaged.
+    left, taken = values.shape[1] - count, slice(count, None)
+    below, above = centre - values[:, :left], values[:, taken] - centre
+    first, last = (below > above).sum(1), (below >= above).sum(1)
+    means = _window_means(values, first, count)
+    tied = (first < last).nonzero()[0]
+    means[tied] += (_window_means(values[tied], last[tied], count) - means[tied]) / 2
+    return means
+
+
+def _window_means(values: NDArray[Any], starts: NDArray[Any], count: int) -> NDArray[Any]:
+    window = starts[:, None] + np.arange(count)
     return np.take_along_axis(values, window, axis=1).mean(axis=1, dtype=np.float64)
 
 

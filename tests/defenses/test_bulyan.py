@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -65,6 +66,45 @@ def test_values_are_trimmed_after_the_selection():
     values = torch.tensor([[0.0, 1.0, 2.0, 3.0, 10.0]]).T
     assert by_coordinate(values, lambda v: mean_around_median(v, 3)).item() == 2.0
     assert by_coordinate(values, lambda v: mean_around_median(v, 5)).item() == np.float32(3.2)
+
+
+def closest_by_sorting(values, count):
+    """Mean of the closest values, by sorting the distances; what ties decide is left out."""
+    centre = np.median(values)
+    away = np.abs(values - centre)
+    limit = np.sort(away)[count - 1]
+    sure, tied = values[away < limit], values[away == limit]
+    places = count - len(sure)
+    low, high = sorted(tied)[:places], sorted(tied)[::-1][:places]
+    return (sum(sure) + (sum(low) + sum(high)) / 2) / count
+
+
+def test_the_farthest_value_of_a_window_does_not_decide_alone():
+    # Distances to the median 0.25 are .75, .75, 0, .5 and 1.75.
+    values = np.array([[-0.5, -0.5, 0.25, 0.75, 2.0]])
+    mirrored = -values[:, ::-1]
+    assert mean_around_median(values, 3)[0] == pytest.approx(0.5 / 3)
+    assert mean_around_median(mirrored, 3)[0] == pytest.approx(-0.5 / 3)
+
+
+def test_a_tie_of_both_sides_prefers_neither():
+    assert mean_around_median(np.array([[-1.0, 0.0, 1.0]]), 2).tolist() == [0]
+    assert mean_around_median(np.array([[-1.0, -1.0, 0.0, 1.0, 5.0]]), 2).tolist() == [0]
+
+
+small = st.integers(-4, 4) | st.sampled_from([3e38, -3e38, 1e-40])
+
+
+@settings(max_examples=200, deadline=None)
+@given(row=st.lists(small, min_size=1, max_size=9), data=st.data())
+def test_repeated_and_huge_values_count_by_their_distance(row, data):
+    count = data.draw(st.integers(1, len(row)))
+    values = np.sort(np.array([row], dtype=np.float32), axis=1)
+    got = mean_around_median(values, count)[0]
+    expected = closest_by_sorting(values[0].astype(np.float64), count)
+    near = 1e-12 * float(np.abs(values).max())  # of sums of both signs
+    assert got == pytest.approx(expected, rel=1e-9, abs=near)
+    assert mean_around_median(-values[:, ::-1], count)[0] == pytest.approx(-got, abs=near)
 
 
 def test_f_attackers_inside_the_cloud_cannot_leave_the_honest_range(make_updates, make_resources):

@@ -50,6 +50,39 @@ def test_bulyan_is_flowers(seed, make_updates, make_resources):
     np.testing.assert_allclose(answer.weights.numpy(), expected[0], atol=1e-5)
 
 
+@pytest.mark.parametrize(("n", "f"), [(15, 3), (25, 5), (50, 11)])
+@pytest.mark.parametrize("seed", range(3))
+def test_bulyan_is_flowers_where_colluders_send_one_vector(
+    n, f, seed, make_updates, make_resources
+):
+    """Regression: the values that colluders repeat counted several times."""
+    rng = np.random.default_rng(seed)
+    honest = rng.normal(size=(n - f, 40)).astype(np.float32)
+    lie = largest_gamma_lie(honest)
+    updates = make_updates(np.vstack([np.tile(lie, (f, 1)), honest]))
+    entry = DEFENSES["bulyan"]
+    answer = entry(entry.hyperparameters(f=f), make_resources(updates)).aggregate(updates)
+    expected = judge.aggregate_bulyan(as_flower_has_it(updates), f, judge.aggregate_krum, to_keep=0)
+    picked = [row for row, verdict in enumerate(answer.verdicts) if verdict.accepted]
+    values = updates.weights[picked].double().numpy()
+    # Where values below and above the median tie, Flower takes whichever come first.
+    away = np.abs(values - np.median(values, axis=0))
+    last = away == np.sort(away, axis=0)[n - 4 * f - 1]
+    tied = [np.ptp(values[rows, column]) > 0 for column, rows in enumerate(last.T)]
+    decided = ~np.array(tied)
+    assert decided.mean() > 0.9
+    np.testing.assert_allclose(answer.weights[decided], expected[0][decided], atol=1e-5)
+
+
+def largest_gamma_lie(honest: np.ndarray) -> np.ndarray:
+    """Return Min-Max's update: as far along -std as its farthest honest update is apart."""
+    centre, way = honest.mean(0), honest.std(0)
+    span = max(np.linalg.norm(honest - row, axis=1).max() for row in honest)
+    gammas = np.linspace(0, 20, 2001)
+    fits = [g for g in gammas if np.linalg.norm(honest - (centre - g * way), axis=1).max() <= span]
+    return (centre - max(fits) * way).astype(np.float32)
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", ["trimmed_mean", "median"])
 def test_coordinate_rules_are_flowers(name, seed, make_updates, make_resources):
