@@ -60,9 +60,16 @@ class Updates:
     """(B,)."""
     spec: ParamSpec
     """Names and shapes behind the P columns."""
+    asked: int = 0
+    """Clients that were sent the model, if more than the n that came."""
 
     def __len__(self) -> int:
         return len(self.client_ids)
+
+    @property
+    def round_size(self) -> int:
+        """Clients that were sent the model, whether or not they came."""
+        return max(self.asked, len(self))
 
     @property
     def global_state(self) -> ModelState:

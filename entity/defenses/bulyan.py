@@ -97,10 +97,10 @@ class Bulyan(BoundedServer[BulyanArgs], CoordinateServer[BulyanArgs]):
     condition = Condition(4, 3)
 
     def aggregate(self, updates: Updates) -> Aggregation:
-        """Pick, then combine; without enough clients for f as many as there are."""
+        """Pick, then combine; with too few clients for n - 4f values, the median of the picked."""
         watch = Stopwatch()
         n = len(updates)
-        f = self.bound(n)
+        f = self.bound(n, updates.round_size)
         with watch("select"):
             squared = squared_distances(updates)
             scores: list[float] = krum_scores(squared, f).tolist()

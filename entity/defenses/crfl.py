@@ -152,5 +152,6 @@ def clip_to_norm(weights: Tensor, bound: float) -> Tensor:
     >>> clip_to_norm(torch.tensor([3.0, 4.0]), 1.0)
     tensor([0.6000, 0.8000])
     """
-    size = float(weights.double().norm())
-    return weights * (bound / size) if size > bound else weights
+    wide = weights.double()  # float32 has no room for the factor of a huge model
+    size = float(wide.norm())
+    return (wide * (bound / size)).float() if size > bound else weights

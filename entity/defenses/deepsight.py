@@ -31,7 +31,12 @@ from torch import Tensor
 from entity.config.schema import Count, Fraction, Range
 from entity.defenses.norm_clipping import clip_factors
 from entity.server.contract import Needs, Server, Setting
-from entity.server.density import cosine_distances, density_labels, require_clusterable
+from entity.server.density import (
+    LEAST_CLUSTERED,
+    cosine_distances,
+    density_labels,
+    require_clusterable,
+)
 from entity.server.output_layer import normalised_energies, output_layer, threshold_exceedings
 from entity.training import logits
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
@@ -63,6 +68,7 @@ class DeepSight(Server[DeepSightArgs]):
     summary = "DeepSight: clusters by output layer and answers to noise, refused if concentrated"
     paper = "Rieger et al. 2022, arXiv 2201.00763"
     hyperparameters = DeepSightArgs
+    least_clients = LEAST_CLUSTERED
 
     @classmethod
     def needs(cls, args: DeepSightArgs) -> Needs:

@@ -7,7 +7,8 @@ noised with standard deviation lambda S, which hides what the other two stages l
 
 Where we leave the paper, and why:
 
-- fewer than four clients are not clustered, and where no cluster has a majority everybody is kept;
+- a round of fewer than four clients keeps the global model, and where no cluster has a majority
+  everybody is kept;
 - the noise is on trainable parameters only: a noised BatchNorm variance may become negative.
 
 The original DROP code clips models instead of updates, takes the median over the admitted only,
@@ -24,7 +25,7 @@ from entity.config.schema import NonNegative
 from entity.defenses.norm_clipping import clip_factors
 from entity.layout import ModelState, blocks
 from entity.server.contract import Needs, Server, Setting
-from entity.server.density import cosine_distances, majority, require_clusterable
+from entity.server.density import LEAST_CLUSTERED, cosine_distances, majority, require_clusterable
 from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 
@@ -45,6 +46,7 @@ class Flame(Server[FlameArgs]):
     summary = "FLAME: HDBSCAN majority by cosine, clipped to the median norm, noised"
     paper = "Nguyen et al. 2022, arXiv 2101.02281"
     hyperparameters = FlameArgs
+    least_clients = LEAST_CLUSTERED
 
     @classmethod
     def needs(cls, args: FlameArgs) -> Needs:

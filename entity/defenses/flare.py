@@ -12,11 +12,13 @@ Where we leave the paper and the original DROP code, and why:
   zero between any two activations of a wide layer, and every distance is a tie;
 - the MMD is unbiased: the diagonals are left out of its means, and of its divisors;
 - clients at equal distance share the votes that are left, instead of the first ones taking all;
-- the activations are the input of the output layer by its name, not of the last module by order.
+- the activations are the input of the output layer by its name, not of the last module by order;
+- a refused client has no weight: the softmax leaves it a small one, with which a model of any
+  length could move the aggregate anywhere.
 
 Votes range over tens, so at temperature 1 the softmax is nearly one-hot: `effective_clients`
 says how many clients the aggregate really is made of. A client counts as refused if its weight is
-below half of an even share among these.
+below half of an even share among these. The output layer itself is judged by nobody.
 """
 
 from dataclasses import dataclass
@@ -56,6 +58,7 @@ class Flare(Server[FlareArgs]):
     summary = "FLARE: trust weights by MMD between penultimate activations on clean images"
     paper = "Wang et al. 2022, doi 10.1145/3488932.3517395"
     hyperparameters = FlareArgs
+    least_clients = 3
 
     def __init__(self, args: FlareArgs, resources: Resources) -> None:
         super().__init__(args, resources)
@@ -72,7 +75,7 @@ class Flare(Server[FlareArgs]):
     @classmethod
     def check(cls, args: FlareArgs, setting: Setting) -> None:
         """Refuse too few clients or too few clean images."""
-        if setting.round_size < 3:
+        if setting.round_size < cls.least_clients:
             raise ConfigError(
                 f"federation.round_size = {setting.round_size}: flare needs at least 3 clients in "
                 "a round to vote; raise it."
@@ -94,15 +97,17 @@ class Flare(Server[FlareArgs]):
             width = median_distance(latent) if width == "median" else width
             received = votes(mmd(latent, width))
         trust = (received / self.args.temperature).softmax(0)
+        trusted = trust >= 0.5 * (trust**2).sum()
+        trust = torch.where(trusted, trust, 0)
+        trust = trust / trust.sum()
+        effective = float(1 / (trust**2).sum())
         with watch("average"):
             state = self.average(updates, trust)
-        effective = float(1 / (trust**2).sum())
-        accepted = (trust >= 0.5 / effective).tolist()
         return Aggregation(
             *state,
             verdicts(
                 updates,
-                accepted,
+                trusted.tolist(),
                 trust,
                 scores=received.tolist(),
                 reasons=dict.fromkeys(range(len(updates)), "trust below half of an even share"),
@@ -120,8 +125,8 @@ class Flare(Server[FlareArgs]):
 def penultimate(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
     """Return the activations (S, F) float64 that enter a model's output layer, for images x.
 
-    Activations that are not finite become finite, so that one client cannot distort the
-    distances of the others.
+    Activations that are not finite become finite and far from all others, so that one client
+    cannot distort the distances of the others.
     """
     seen: list[Tensor] = []
     _, head = head_of(model)
@@ -132,7 +137,7 @@ def penultimate(model: nn.Module, x: Tensor, batch_size: int) -> Tensor:
             model(batch)
     finally:
         hook.remove()
-    return torch.cat(seen).nan_to_num(0.0, 1e38, -1e38)
+    return torch.cat(seen).nan_to_num(1e38, 1e38, -1e38)
 
 
 def median_distance(latent: Tensor) -> float:

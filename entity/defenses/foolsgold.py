@@ -79,7 +79,8 @@ class FoolsGold(Server[FoolsGoldArgs]):
     def __init__(self, args: FoolsGoldArgs, resources: Resources) -> None:
         super().__init__(args, resources)
         self.history: dict[ClientId, Tensor] = {}
-        """Sum of each client's updates, in the chosen features."""
+        """Sum of each client's updates, in the chosen features; float64, as two updates of float32
+        may overflow, and an infinite history would be like any other for ever."""
         self.slots = resources.spec.parameters if args.features == "all" else self._head()
 
     def _head(self) -> tuple[Slot, ...]:
@@ -105,7 +106,7 @@ class FoolsGold(Server[FoolsGoldArgs]):
             histories = self._booked(updates)
         with watch("weigh"):
             # The histories take the place of the models, for their cosines in blocks.
-            origin = torch.zeros(histories.shape[1])
+            origin = torch.zeros(histories.shape[1], dtype=histories.dtype)
             like = replace(updates, weights=histories, global_weights=origin)
             rates = foolsgold_weights(like.cosines, self.args.kappa)
         total = float(rates.sum())
@@ -122,8 +123,8 @@ class FoolsGold(Server[FoolsGoldArgs]):
         for row, client in enumerate(updates.client_ids):
             moved = torch.cat(
                 [
-                    updates.weights[row, slot.start : slot.stop]
-                    - updates.global_weights[slot.start : slot.stop]
+                    updates.weights[row, slot.start : slot.stop].double()
+                    - updates.global_weights[slot.start : slot.stop].double()
                     for slot in self.slots
                 ]
             )
@@ -138,4 +139,5 @@ class FoolsGold(Server[FoolsGoldArgs]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
-        self.history = dict(zip(state["clients"], state["histories"], strict=True))
+        histories = [history.double() for history in state["histories"]]
+        self.history = dict(zip(state["clients"], histories, strict=True))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from entity.layout import Slot, blocks
 from entity.server.contract import Needs, Server, Setting
-from entity.server.density import cosine_distances, majority, require_clusterable
+from entity.server.density import LEAST_CLUSTERED, cosine_distances, majority, require_clusterable
 from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 
@@ -39,6 +39,7 @@ class FreqFed(Server[FreqFedArgs]):
     summary = "FreqFed: HDBSCAN majority by the low frequencies (DCT) of the updates"
     paper = "Fereidooni et al. 2024, arXiv 2312.04432"
     hyperparameters = FreqFedArgs
+    least_clients = LEAST_CLUSTERED
 
     @classmethod
     def needs(cls, args: FreqFedArgs) -> Needs:

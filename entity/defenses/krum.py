@@ -6,9 +6,9 @@ n - f - 2 nearest others; Krum takes the client with the lowest score as the nex
 Multi-Krum averages the m lowest. Resilient for n >= 2f + 3.
 
 Public codes take n - f - 1 neighbours, distances that are not squared, f = n // 2, or count
-buffers in; none of that happens here. Beyond the paper: ties go to the lowest client id; one or
-two clients are averaged, as neither can be told from the other; updates closer than 1e-6 of
-their length count as identical, which is what float32 models resolve.
+buffers in; none of that happens here. Beyond the paper: ties go to the lowest client id; m is never
+more than n - f of the clients that came; updates closer than 1e-6 of their length count as
+identical, which is what float32 models resolve.
 """
 
 from collections.abc import Sequence
@@ -99,10 +99,10 @@ class KrumServer(BoundedServer[B]):
         """Score, select, average."""
         watch = Stopwatch()
         n = len(updates)
-        f = self.bound(n)
+        f = self.bound(n, updates.round_size)
         with watch("score"):
             scores = krum_scores(squared_distances(updates), f)
-        count = n if n < 3 else min(n, max(1, self.selected(n, f)))
+        count = min(n, max(1, self.selected(n, f)))
         accepted = torch.zeros(n, dtype=torch.bool)
         accepted[ranked(scores, updates.client_ids)[:count]] = True
         shares = self.shares(updates, accepted)
@@ -142,5 +142,8 @@ class MultiKrum(KrumServer[MultiKrumArgs]):
             )
 
     def selected(self, n: int, f: int) -> int:
-        """Return m."""
-        return self.args.multi_k or n - f
+        """Return m, as many as can be honest at most."""
+        wanted = self.args.multi_k or n - f
+        if wanted > n - f:
+            self.warn_once("m", f"m = {wanted} of {n} clients is lowered to n - f = {n - f}")
+        return min(wanted, n - f)

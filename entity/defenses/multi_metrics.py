@@ -29,7 +29,7 @@ from torch import Tensor
 from entity.config.schema import Range
 from entity.layout import blocks
 from entity.server.contract import Needs, Server, Setting
-from entity.server.density import require_clusterable
+from entity.server.density import LEAST_CLUSTERED, require_clusterable
 from entity.updates import Aggregation, Stopwatch, Updates, rows_by_id, verdicts
 
 log = logging.getLogger("entity")
@@ -54,6 +54,7 @@ class MultiMetrics(Server[MultiMetricsArgs]):
     summary = "Multi-Metrics: keep the share that stands out least by three whitened distances"
     paper = "Huang et al. 2023, arXiv 2303.06601"
     hyperparameters = MultiMetricsArgs
+    least_clients = LEAST_CLUSTERED
 
     @classmethod
     def needs(cls, args: MultiMetricsArgs) -> Needs:

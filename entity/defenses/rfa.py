@@ -9,6 +9,8 @@ smoothed Weiszfeld algorithm: average, weigh every client by 1 / max(nu, distanc
 - So steps cost nothing here, and there are many. In the paper each is a round of secure
   averaging; it stops after a few, or when the objective hardly changes. Neither is robust: one
   update far away inflates the objective until any change is small against it.
+- Far updates are drawn in (`entity.server.reach`): from about 1e16 times the others' distances
+  on, the steps would lose all digits of these, and the median depends on the direction alone.
 - alpha_i is uniform by default and n_i / sum(n_j), the paper's, with `server.weighting = samples`.
 """
 
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from entity.config.schema import Count, Positive
 from entity.server.contract import Needs, Server
+from entity.server.reach import drawn_in
 from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 
@@ -97,8 +100,13 @@ class GeometricMedian(Server[GeometricMedianArgs]):
             alphas = everybody / len(updates)
         args = self.args
         with watch("weiszfeld"):
-            squared = updates.distances**2
+            near = drawn_in(updates)
+            far = near.factors < 1
+            squared = (near.distances if far.any() else updates.distances) ** 2
             shares, distances = weiszfeld(squared, alphas, args.nu, args.iterations)
+            if far.any():
+                shares = near.of_models(shares)
+                distances = torch.where(far, updates.distances[near.centre], distances)
         with watch("average"):
             state = self.average(updates, shares)
         judged = verdicts(updates, everybody.tolist(), shares, scores=distances.tolist())

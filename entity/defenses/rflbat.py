@@ -28,8 +28,9 @@ from torch.nn import functional as F
 
 from entity.config.schema import Count, Positive
 from entity.server.contract import Needs, Server, Setting
-from entity.server.density import require_clusterable
+from entity.server.density import LEAST_CLUSTERED, require_clusterable
 from entity.server.gap_statistic import gap_clusters
+from entity.server.reach import drawn_in
 from entity.updates import Aggregation, Stopwatch, Updates, rows_by_id, verdicts
 
 
@@ -53,6 +54,7 @@ class Rflbat(Server[RflbatArgs]):
     summary = "RFLBAT: outliers and the most aligned clusters on two principal components refused"
     paper = "Wang et al. 2022, arXiv 2201.03772"
     hyperparameters = RflbatArgs
+    least_clients = LEAST_CLUSTERED
 
     @classmethod
     def needs(cls, args: RflbatArgs) -> Needs:
@@ -70,8 +72,9 @@ class Rflbat(Server[RflbatArgs]):
         rng = self.resources.seeds.generator("rflbat", round=updates.round)
         with watch("cluster"):
             order = rows_by_id(updates.client_ids)
+            gram = drawn_in(updates).gram  # or a far one leaves no digit of the second component
             found = rflbat_filter(
-                updates.gram[order][:, order], updates.cosines[order][:, order], self.args, rng
+                gram[order][:, order], updates.cosines[order][:, order], self.args, rng
             )
         kept = {order[place] for place in found.kept}
         accepted = [row in kept for row in range(len(updates))]
@@ -113,7 +116,8 @@ def rflbat_filter(
     Parameters
     ----------
     gram, cosines
-        (n, n) of the updates, rows in the order of the clients' ids.
+        (n, n) of the updates, rows in the order of the clients' ids; the Gram matrix from any
+        origin.
     args
         Thresholds.
     rng

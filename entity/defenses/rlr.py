@@ -5,8 +5,10 @@ Learning Rate", AAAI 2021, arXiv 2007.03767. Each coordinate of the mean update 
 direction where the signs of the updates sum to at least theta in absolute value, and is
 subtracted instead of added elsewhere.
 
-The rule is applied to the mean; the paper also combines it with others. Buffers are averaged as
-ever: a reversed variance could become negative (the original's helper reverses them, too).
+A round of fewer clients than theta keeps the global model: even if all of them agreed, every
+coordinate would be reversed. The rule is applied to the mean; the paper also combines it with
+others. Buffers are averaged as ever: a reversed variance could become negative (the original's
+helper reverses them, too).
 """
 
 from dataclasses import dataclass
@@ -27,8 +29,8 @@ class RobustLearningRateArgs:
     """Settings of the robust learning rate."""
 
     theta: Count | None = None
-    """Agreement that a coordinate needs, in clients; null is ceil(0.4 n), the paper's 4 of 10.
-    Between k + 1 and n - k for k malicious clients in a round."""
+    """Agreement that a coordinate needs, in clients; null is ceil(0.4 n) of those that came, the
+    paper's 4 of 10. Between k + 1 and n - k for k malicious clients in a round."""
 
 
 def sign_votes(weights: Tensor, origin: Tensor) -> Tensor:
@@ -68,6 +70,13 @@ class RobustLearningRate(Server[RobustLearningRateArgs]):
                 f"every coordinate would be reversed; lower it to at most {n}, or raise "
                 "federation.round_size."
             )
+
+    def too_few(self, came: int, asked: int) -> str:
+        """Refuse a threshold that the clients who came cannot reach."""
+        theta = self.args.theta
+        if theta is None or came >= theta:
+            return super().too_few(came, asked)
+        return f"{came} of {asked} clients are left, and theta = {theta} needs as many to agree"
 
     def aggregate(self, updates: Updates) -> Aggregation:
         """Average, and reverse where the votes say so; nobody is refused."""

@@ -4,6 +4,10 @@ Yin et al., "Byzantine-Robust Distributed Learning: Towards Optimal Statistical 
 arXiv 1803.01498. In every coordinate the b largest and b smallest values are dropped and the
 rest is averaged; b = floor(beta * n), where beta bounds the share of malicious clients.
 
+n are the clients that were sent the model, as the honest may be those that are missing, and b is at
+least 1 for any beta above 0: with floor alone, fewer than 1 / beta clients are the plain mean. A
+round of 2b clients or fewer keeps the global model.
+
 The remaining values are selected and then averaged. Subtracting the extremes from the sum, as a
 public benchmark does, loses all digits to an outlier of 1e9. Buffers as for the median.
 """
@@ -28,8 +32,8 @@ class TrimmedMeanArgs(BoundArgs):
     """Settings of the trimmed mean."""
 
     beta: Annotated[float, Range(0, 0.5)] | None = 0.1
-    """Share of the clients dropped at either end, at least that of the malicious ones; null drops
-    f at either end, which for f = estimate is the median."""
+    """Share of the clients dropped at either end, at least that of the malicious ones and at least
+    one client; 0 drops nobody, and null drops f, which for f = estimate is the median."""
 
 
 def trimmed_mean(values: NDArray[Any], b: int) -> NDArray[Any]:
@@ -70,7 +74,7 @@ class TrimmedMean(BoundedServer[TrimmedMeanArgs], CoordinateServer[TrimmedMeanAr
         args
             The settings: `beta`, a share of n, or else the bound f.
         n
-            Clients in the round.
+            Clients that were sent the model; for an estimate those that came.
         malicious
             The true number of malicious clients; only for an oracle.
         federation
@@ -79,13 +83,19 @@ class TrimmedMean(BoundedServer[TrimmedMeanArgs], CoordinateServer[TrimmedMeanAr
         if args.beta is None:
             return super().expected(args, n, malicious, federation)
         # 0.29 * 100 is 28.999999999999996.
-        return min(floor(args.beta * n + 1e-9), cls.condition.largest(n))
+        b = min(floor(args.beta * n + 1e-9), cls.condition.largest(n))
+        return max(1, b) if args.beta > 0 else 0
+
+    @classmethod
+    def estimates(cls, args: TrimmedMeanArgs) -> bool:
+        """Without beta, and without a bound."""
+        return args.beta is None and super().estimates(args)
 
     def aggregate(self, updates: Updates) -> Aggregation:
         """Trim and average; nobody is refused, as each coordinate has its own extremes."""
         watch = Stopwatch()
         n = len(updates)
-        f = self.bound(n)
+        f = self.bound(n, updates.round_size)
         b = min(f, self.condition.largest(n))
         with watch("trim"):
             state = self.reduce(updates, lambda values: trimmed_mean(values, b))

@@ -5,7 +5,6 @@ so that the aggregate does not depend on which node was fast.
 """
 
 import logging
-import math
 import string
 from collections.abc import Sequence
 
@@ -15,6 +14,7 @@ from flwr.app import Message, MetricRecord, RecordDict
 from entity.config.schema import show
 from entity.flower.arrays import ArrayLayout, Malformed
 from entity.layout import ModelState
+from entity.server.gate import MOST_SAMPLES
 from entity.updates import Updates
 
 log = logging.getLogger("entity")
@@ -99,6 +99,7 @@ class Intake:
             torch.tensor([self._samples[node] for node in nodes], dtype=torch.float64),
             *start,
             spec=self.layout.spec,
+            asked=len(self.rows),
         )
 
     def _read(self, content: RecordDict, row: int) -> None:
@@ -117,8 +118,8 @@ class Intake:
             return 1.0
         metrics = content.metric_records.get(METRICS, MetricRecord())
         count = metrics.get(SAMPLES)
-        if not isinstance(count, int | float) or not math.isfinite(count) or count <= 0:
-            raise Malformed(f"{SAMPLES} is {show(count)}, not a number above 0")
+        if not isinstance(count, int | float) or not 0 < count <= MOST_SAMPLES:
+            raise Malformed(f"{SAMPLES} is {show(count)}, not a number above 0 and up to 2**53")
         return float(count)
 
 

@@ -4,6 +4,7 @@ A server sees tensors and what its threat model grants it, never test data and n
 malicious. So the same object serves a real federation.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from entity.server.averaging import (
 from entity.server.buffers import recalibrate, without_negative_variances
 from entity.training import CPU, Recipe
 from entity.updates import Aggregation, Updates
+
+log = logging.getLogger("entity")
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,14 @@ class Server(ABC, Generic[Args]):
     robust: ClassVar[bool] = True
     """Whether it claims that a few clients cannot do with the model as they like; says what
     becomes of BatchNorm statistics under `bn_policy = auto`."""
+    least_clients: ClassVar[int] = 1
+    """Clients in a round that the rule needs, whatever its settings."""
 
     def __init__(self, args: Args, resources: Resources) -> None:
         self.args = args
         averaging = resources.averaging.settled(robust=self.robust)
         self.resources = replace(resources, averaging=averaging)
+        self._warned: set[str] = set()
 
     @classmethod
     def needs(cls, args: Args) -> Needs:
@@ -146,9 +152,33 @@ class Server(ABC, Generic[Args]):
             If they cannot; the message says what to change.
         """
 
+    def too_few(self, came: int, asked: int) -> str:
+        """Say why a round cannot be decided, which then keeps the global model; "" if it can.
+
+        Every bound of a rule is held against the clients whose updates are there, which after
+        dropouts and refusals are fewer than `check` was told of.
+
+        Parameters
+        ----------
+        came
+            Clients with an update that passed the gate.
+        asked
+            Clients that were sent the model: as many of them may be malicious as was expected,
+            and all of these may have come.
+        """
+        if came >= self.least_clients:
+            return ""
+        return f"{came} of {asked} clients are left and {self.least_clients} are needed"
+
+    def warn_once(self, kind: str, message: str) -> None:
+        """Warn of something that may hold in every round, in the first of them."""
+        if kind not in self._warned:
+            self._warned.add(kind)
+            log.warning("%s: %s", type(self).__name__, message)
+
     @abstractmethod
     def aggregate(self, updates: Updates) -> Aggregation:
-        """Reduce a round's updates, all of them finite and of at least one client.
+        """Reduce a round's updates, all of them finite and of enough clients (`too_few`).
 
         The matrix behind `updates` is reused after the round: keep copies, not views.
         """

@@ -18,6 +18,9 @@ from entity.config.schema import ConfigError
 from entity.server.contract import Setting
 from entity.updates import ClientId, rows_by_id
 
+LEAST_CLUSTERED = 4
+"""Clients in a round below which closeness means nothing."""
+
 _DIGITS = 12
 """Decimals of a distance that count: the rest is rounding, and must not break ties."""
 
@@ -98,13 +101,13 @@ def majority(distances: Tensor, client_ids: Sequence[ClientId]) -> list[int]:
     """
     n = len(client_ids)
     everybody = list(range(n))
-    if n < 4:
+    if n < LEAST_CLUSTERED:
         return everybody
     labels = density_labels(distances, client_ids, n // 2 + 1)
     return [row for row in everybody if labels[row] >= 0] or everybody
 
 
-def require_clusterable(name: str, setting: Setting, least: int = 4) -> None:
+def require_clusterable(name: str, setting: Setting, least: int = LEAST_CLUSTERED) -> None:
     """Refuse rounds of fewer than `least` clients.
 
     Parameters

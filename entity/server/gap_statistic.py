@@ -1,20 +1,19 @@
 """k-means with the number of clusters from the gap statistic.
 
 Tibshirani, Walther and Hastie, "Estimating the Number of Clusters in a Data Set via the Gap
-Statistic", JRSS B 2001.
-
-Not scikit-learn's KMeans: the points, all reference samples and all random starts are one batch
-of matrix products here, where it would take kmax x (references + 1) calls in every round; and a
-torch generator, so a seed of the experiment, decides every start. A test holds the dispersion to
-scikit-learn's.
+Statistic", JRSS B 2001. The k-means is scikit-learn's, with its careful starts (k-means++) and run
+until nothing moves; a generator of the experiment gives every call its seed.
 """
 
+import warnings
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 _RESTARTS = 10
-"""Random starts of k-means; the best one counts."""
+"""Starts of k-means; the best one counts."""
 _TINY = 1e-12
 """Dispersion, as a share of that of one cluster, that counts as none."""
 
@@ -35,7 +34,7 @@ def gap_clusters(points: Tensor, kmax: int, references: int, rng: torch.Generato
     references
         Uniform samples.
     rng
-        Draws the samples and the starts of k-means.
+        Draws the samples and the seeds of k-means.
 
     Returns
     -------
@@ -48,53 +47,40 @@ def gap_clusters(points: Tensor, kmax: int, references: int, rng: torch.Generato
     whole = ((data - data.mean(1, keepdim=True)) ** 2).sum((1, 2)).clamp_min(1e-300)
     previous: tuple[float, list[int]] | None = None
     for k in range(1, kmax + 1):
-        dispersion, labels = k_means(data, k, rng)
+        fits = [k_means(part, k, rng) for part in data.double().numpy()]
+        dispersion = torch.tensor([spread for spread, _ in fits], dtype=whole.dtype)
         logs = torch.maximum(dispersion, _TINY * whole).log()
         gap = float(logs[1:].mean() - logs[0])
         noise = float(logs[1:].std(correction=0)) * (1 + 1 / references) ** 0.5
         if previous is not None and previous[0] >= gap - noise:
             break
-        previous = gap, labels[0].tolist()
+        previous = gap, fits[0][1].tolist()
     assert previous is not None, "kmax is at least 1"
     return previous[1]
 
 
-def k_means(data: Tensor, k: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Run Lloyd's algorithm on several data sets at once, each from many random starts.
+def k_means(
+    points: NDArray[np.float64], k: int, rng: torch.Generator
+) -> tuple[float, NDArray[np.int32]]:
+    """Return the dispersion, the summed squared distances to the centres, and labels (n,).
 
     Parameters
     ----------
-    data
-        (sets, n, dimensions).
+    points
+        (n, dimensions).
     k
-        Clusters, at most n.
+        Clusters, at most n; points in fewer places make fewer.
     rng
-        Draws the points that the centres start from.
-
-    Returns
-    -------
-    tuple
-        Dispersion (sets,), the summed squared distances to the centres, and labels (sets, n).
+        Draws the seed of the starts.
     """
-    sets, n, dimensions = data.shape
-    starts = torch.rand(sets, _RESTARTS, n, generator=rng).argsort(-1)[..., :k, None]
-    points = data[:, None].expand(-1, _RESTARTS, -1, -1)
-    centres = points.gather(2, starts.expand(-1, -1, -1, dimensions))
-    nearest, labels = _assign(points, centres)
-    for _ in range(100):
-        member = F.one_hot(labels, k).to(data.dtype)
-        counts = member.sum(2)[..., None]
-        means = member.mT @ points / counts.clamp_min(1)
-        moved = torch.where(counts > 0, means, centres)
-        if torch.equal(moved, centres):
-            break
-        centres = moved
-        nearest, labels = _assign(points, centres)
-    dispersion, best = nearest.sum(-1).min(1)
-    return dispersion, labels[torch.arange(sets), best]
+    from sklearn.cluster import KMeans  # half a second of every start, and only needed here
+    from sklearn.exceptions import ConvergenceWarning
 
-
-def _assign(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the squared distances (..., n) to the nearest of centres (..., k, d), and which."""
-    squared = ((points[..., None, :] - centres[..., None, :, :]) ** 2).sum(-1)
-    return squared.min(-1)
+    seed = int(torch.randint(2**31 - 1, (), generator=rng))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer places than clusters
+        means = KMeans(k, n_init=_RESTARTS, tol=0, random_state=seed)  # pyright: ignore[reportArgumentType]
+        found = means.fit(points)
+    assert found.labels_ is not None
+    assert found.inertia_ is not None
+    return float(found.inertia_), found.labels_

@@ -1,10 +1,13 @@
-"""The gate in front of every server: only finite updates of distinct clients reach a defense.
+"""The gate around every server: only finite updates of distinct clients reach a defense.
 
-Updates with NaN or infinite values, and repeated identities, are refused with a reason; the
-round goes on with the rest. Without any left the global model stays.
+Updates with NaN or infinite values or without a sensible number of samples, and repeated
+identities, are refused with a reason; the round goes on with the rest. The global model stays where
+too few are left for the defense's bounds, or its answer is not finite; all clients are refused
+then, and `kept_global` is among the diagnostics.
 """
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +18,10 @@ from entity.server.contract import Server
 from entity.updates import Aggregation, Updates, Verdict
 
 REPEATED, NONFINITE = "repeated client id", "nonfinite update"
+UNCOUNTED = "number of samples is not from 0 to 2**53"
 """Reasons for which an update is refused."""
+MOST_SAMPLES = 2**53
+"""Largest number of samples: up to here sums of them are exact and cannot overflow."""
 
 
 def is_finite(state: ModelState) -> bool:
@@ -31,21 +37,43 @@ def _finite(vector: Tensor) -> bool:
     return all(bool(torch.isfinite(vector[part]).all()) for part in blocks(len(vector)))
 
 
+def fault_of(state: ModelState, num_samples: float) -> str:
+    """Return the reason to refuse an update for its numbers; "" without any."""
+    if not 0 <= num_samples <= MOST_SAMPLES:
+        return UNCOUNTED
+    return "" if is_finite(state) else NONFINITE
+
+
+def decide(server: Server[Any], updates: Updates) -> Aggregation:
+    """Let a server aggregate sound updates, and keep the global model where it cannot."""
+    reason = server.too_few(len(updates), updates.round_size)
+    if not reason:
+        answer = server.aggregate(updates)
+        if is_finite(answer.state):
+            return answer
+        reason = "the aggregate is not finite"
+    server.warn_once(reason, f"{reason}, so the global model stays")
+    refused = tuple(Verdict(client, False, reason=reason) for client in updates.client_ids)
+    return Aggregation(*updates.global_state, refused, {"kept_global": 1.0})
+
+
 def admit(server: Server[Any], updates: Updates) -> Aggregation:
     """Let a server aggregate the updates that pass the gate, and complete its verdicts."""
     refusals: dict[int, str] = {}
     seen: set[object] = set()
+    samples = updates.num_samples.tolist()
     for row, client in enumerate(updates.client_ids):
         if client in seen:
             refusals[row] = REPEATED
-        elif not is_finite(updates.state(row)):
-            refusals[row] = NONFINITE
+        elif fault := fault_of(updates.state(row), samples[row]):
+            refusals[row] = fault
         seen.add(client)
     rows = [row for row in range(len(updates)) if row not in refusals]
     if not rows:
         answer = Aggregation(*updates.global_state, verdicts=())
     else:
-        answer = server.aggregate(updates.select(rows))
+        sound = replace(updates.select(rows), asked=updates.round_size) if refusals else updates
+        answer = decide(server, sound)
     if not refusals:
         return answer
     decided = dict(zip(rows, answer.verdicts, strict=True))

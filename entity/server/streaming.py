@@ -14,7 +14,7 @@ from torch import Tensor
 
 from entity.layout import ModelState, blocks
 from entity.server.contract import Args, Server
-from entity.server.gate import NONFINITE, REPEATED, is_finite
+from entity.server.gate import REPEATED, decide, fault_of
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, Verdict
 
 
@@ -89,18 +89,13 @@ class Stream:
             Registered size of the client's data.
         """
         with self._watch("accumulate"):
-            reason = self._fault(client, state)
+            reason = REPEATED if client in self._seen else fault_of(state, float(num_samples))
             self._seen.add(client)
             self._arrivals.append(
                 _Arrival(client, 0.0, 0.0, None, reason)
                 if reason
                 else self._add(client, state, float(num_samples))
             )
-
-    def _fault(self, client: ClientId, state: ModelState) -> str:
-        if client in self._seen:
-            return REPEATED
-        return "" if is_finite(state) else NONFINITE
 
     def _add(self, client: ClientId, state: ModelState, samples: float) -> _Arrival:
         by_samples = self.server.resources.averaging.weighting == "samples"
@@ -126,7 +121,9 @@ class Stream:
         if total == 0:
             answer = Aggregation(*self.start, verdicts=())
         else:
-            answer = self.server.aggregate(self._round_of_the_mean(total))
+            answer = decide(self.server, self._round_of_the_mean(total))
+        # The mean is refused where it is not finite, and with it everybody.
+        why = next((verdict.reason for verdict in answer.verdicts if not verdict.accepted), "")
         refused = sum(bool(arrival.reason) for arrival in self._arrivals)
         diagnostics = dict(answer.diagnostics)
         if self.server.scale is not None:
@@ -137,7 +134,7 @@ class Stream:
             diagnostics["gate_refused"] = float(refused)
         return Aggregation(
             *answer.state,
-            tuple(_verdict(arrival, total) for arrival in self._arrivals),
+            tuple(_verdict(arrival, total, why) for arrival in self._arrivals),
             diagnostics,
             {**self._watch.seconds, **answer.seconds},
             answer.artifacts,
@@ -168,8 +165,8 @@ def delta_norm(weights: Tensor, start: Tensor) -> float:
     return float(total.sqrt())
 
 
-def _verdict(arrival: _Arrival, total: float) -> Verdict:
-    if arrival.reason:
-        return Verdict(arrival.client, accepted=False, reason=arrival.reason)
+def _verdict(arrival: _Arrival, total: float, refused: str) -> Verdict:
+    if reason := arrival.reason or refused:
+        return Verdict(arrival.client, accepted=False, reason=reason)
     share = arrival.share / total if total > 0 else 0.0
     return Verdict(arrival.client, True, share * arrival.factor, arrival.norm)

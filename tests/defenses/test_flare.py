@@ -134,14 +134,14 @@ def test_the_majority_is_trusted_equally_and_more(make_updates, make_resources, 
     # Six give each other 5 votes; four give 3 to each other and share 2 among the six.
     assert [v.score for v in answer.verdicts] == pytest.approx([5 + 8 / 6] * 6 + [3] * 4)
     odds = np.exp([5 + 8 / 6] * 6 + [3] * 4)
-    assert weights == pytest.approx((odds / odds.sum()).tolist())
+    refused = odds < 0.5 * (odds**2).sum() / odds.sum()
+    assert refused.tolist() == [False] * 6 + [True] * 4
+    assert weights == pytest.approx([1 / 6] * 6 + [0] * 4)
     assert [verdict.accepted for verdict in answer.verdicts] == [True] * 6 + [False] * 4
     assert answer.verdicts[9].reason == "trust below half of an even share"
     expected = (updates.weights * torch.tensor(weights)[:, None]).sum(0)
     torch.testing.assert_close(answer.weights, expected)
-    assert answer.diagnostics["effective_clients"] == pytest.approx(
-        odds.sum() ** 2 / (odds**2).sum()
-    )
+    assert answer.diagnostics["effective_clients"] == pytest.approx(6)
 
 
 def test_a_high_temperature_is_the_plain_mean(make_updates, make_resources, model, clean):

@@ -97,3 +97,17 @@ def test_few_clients_are_refused_or_warned_of(caplog):
         assert not caplog.records
         MultiMetrics.check(MultiMetricsArgs(), Setting(9, 0, (1, 4)))
     assert "unreliable below 10" in caplog.text
+
+
+@pytest.mark.parametrize("far", [1e8, 1e16, 3e38])
+def test_a_far_decoy_does_not_leave_the_choice_to_the_ids(far, make_updates, make_resources):
+    rng = np.random.default_rng(0)
+    honest = 0.1 * rng.normal(size=(15, 30)) + 0.1
+    colluders = 0.3 * rng.normal(size=(4, 30)) + 0.3
+    rows = np.vstack([colluders, honest, np.full((1, 30), far)])
+    updates = make_updates(rows)
+    answer = MultiMetrics(MultiMetricsArgs(), make_resources(updates)).aggregate(updates)
+    accepted = [verdict.client for verdict in answer.verdicts if verdict.accepted]
+    assert len(accepted) == 6
+    assert min(accepted) >= 4
+    assert max(accepted) < 19

@@ -51,7 +51,7 @@ def test_an_oracle_that_was_told_nothing_is_a_bug_not_a_zero(make_updates, make_
         (MultiKrum, MultiKrumArgs(f=3), 8, "lower"),
         (Bulyan, BulyanArgs(f=2), 10, r"n >= 4f \+ 3"),
         (TrimmedMean, TrimmedMeanArgs(f=2, beta=None), 4, r"n >= 2f \+ 1"),
-        (Krum, KrumArgs(), 2, r"f = 0: raise federation.round_size"),
+        (Krum, KrumArgs(), 2, r"f = 1: raise federation.round_size"),
         (MultiKrum, MultiKrumArgs(multi_k=8, f=3), 10, "n - f = 7"),
         (TrimmedMean, TrimmedMeanArgs(f=2), 9, "set beta to null"),
     ],

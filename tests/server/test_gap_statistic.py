@@ -1,6 +1,6 @@
+import numpy as np
 import pytest
 import torch
-from sklearn.cluster import KMeans
 
 from entity.server.gap_statistic import gap_clusters, k_means
 
@@ -14,15 +14,40 @@ def blobs(centres, each: int = 20, spread: float = 0.3) -> torch.Tensor:
     return (torch.tensor(centres).double()[:, None] + spread * noise).flatten(0, 1)
 
 
-def test_k_means_is_as_good_as_scikit_learns():
-    points = blobs([(0, 0), (4, 1), (1, 5), (5, 6)], spread=1.0)
-    for k in (1, 2, 3, 4, 7):
-        judge = KMeans(k, n_init=5, random_state=0).fit(points.numpy()).inertia_
-        dispersion, labels = k_means(points[None].repeat(2, 1, 1), k, generator())
-        assert dispersion.tolist() == pytest.approx([judge] * 2, rel=0.05)
-        parts = [points[labels[0] == label] for label in labels[0].unique()]
-        own = sum(float(((part - part.mean(0)) ** 2).sum()) for part in parts)
-        assert dispersion[0].item() == pytest.approx(own)
+@pytest.mark.parametrize("k", range(1, 8))
+def test_k_means_is_near_the_best_of_all_partitions_of_a_line(k):
+    """Against dynamic programming over the sorted points, which is exact in one dimension."""
+    points = np.sort(np.random.default_rng(k).normal(size=16)).repeat(2)
+    n = len(points)
+    cost = np.full((k + 1, n + 1), np.inf)
+    cost[0, 0] = 0
+    for clusters in range(1, k + 1):
+        for end in range(1, n + 1):
+            cost[clusters, end] = min(
+                cost[clusters - 1, start]
+                + ((points[start:end] - points[start:end].mean()) ** 2).sum()
+                for start in range(end)
+            )
+    dispersion, labels = k_means(points[:, None], k, generator())
+    assert cost[k, n] * (1 - 1e-9) <= dispersion <= 1.1 * cost[k, n]
+    parts = [points[labels == label] for label in range(k)]
+    assert sum(((part - part.mean()) ** 2).sum() for part in parts) == pytest.approx(dispersion)
+
+
+def test_many_groups_are_all_found():
+    """Regression: ten starts from points drawn evenly miss one of twelve groups in some rounds."""
+    centres = [(30.0 * (i % 4), 30.0 * (i // 4)) for i in range(12)]
+    points = blobs(centres, each=8)
+    best = 12 * 8 * 2 * 0.3**2
+    for seed in range(5):
+        dispersion, _ = k_means(points.numpy(), 12, generator(seed))
+        assert dispersion < 1.5 * best
+
+
+def test_the_same_generator_gives_the_same_clusters():
+    points = blobs([(0, 0), (4, 1), (1, 5), (5, 6)], spread=2.0)
+    first, second = (gap_clusters(points, 7, 10, generator(4)) for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize("centres", [[(0, 0)], [(0, 0), (9, 0)], [(0, 0), (9, 0), (4, 9)]])
