@@ -126,7 +126,7 @@ def play_round(world: World, engine: Engine, before: Snapshot) -> tuple[Snapshot
         with watch("train"):
             updates = roster.collude(engine.train(broadcast, selected), poisoned)
         with watch("aggregate"):
-            answer = admit(world.server, updates)
+            answer = admit(world.server, replace(updates, asked=len(selected)))
     scores: dict[str, float] = {}
     if number % config.settings.eval_every == 0 or number == config.federation.rounds:
         with watch("evaluate"):

@@ -267,7 +267,7 @@ def test_self_reported_sample_counts_count_for_nothing(federation, make_grid):
 
 
 def test_trusted_sample_counts_weigh_and_impossible_ones_are_refused(federation, make_grid):
-    counts = {17: 30, 5: 10, 40: -1, 41: 0, 42: float("nan"), 43: [3]}
+    counts = {17: 30, 5: 10, 40: -1, 41: 0, 42: float("nan"), 43: [3], 44: 1e308}
     nodes = {node: federation.honest(samples=count) for node, count in counts.items()}
     strategy, _, result = run(
         federation,
@@ -276,10 +276,23 @@ def test_trusted_sample_counts_weigh_and_impossible_ones_are_refused(federation,
         federation.server(weighting="samples"),
         trust_sample_counts=True,
     )
-    assert set(strategy.report.refused) == {"40", "41", "42", "43"}
-    assert strategy.report.refused["40"] == "num-examples is -1, not a number above 0"
+    assert set(strategy.report.refused) == {"40", "41", "42", "43", "44"}
+    assert strategy.report.refused["40"] == (
+        "num-examples is -1, not a number above 0 and up to 2**53"
+    )
     mean = (30 * federation.moved(17).weights + 10 * federation.moved(5).weights) / 40
     torch.testing.assert_close(state_of(federation, result.arrays).weights, mean)
+
+
+def test_a_bound_holds_for_the_nodes_that_answered(federation, make_grid):
+    """Five are asked and four answer, and one of five may be hostile: the model stays."""
+    nodes = {node: federation.honest() for node in (1, 2, 3, 4)}
+    nodes[5] = lambda message: federation.reply(message, ArrayRecord())
+    strategy, _, result = run(federation, make_grid, nodes, federation.server("krum", f=1))
+    judged = [v for v in strategy.report.verdicts if v.client != "5"]
+    assert {v.reason for v in judged} == {"4 of 5 clients are left, and f = 1 needs n >= 2f + 3"}
+    assert torch.equal(state_of(federation, result.arrays).weights, federation.state.weights)
+    assert strategy.report.diagnostics["kept_global"] == 1
 
 
 def test_integer_counters_come_back_as_integers_and_are_in_no_distance(federation, make_grid):
@@ -296,6 +309,7 @@ def test_integer_counters_come_back_as_integers_and_are_in_no_distance(federatio
         return answer
 
     nodes = {1: counting(-0.1, 5), 2: counting(0.0, 10**6), 3: counting(0.1, 5), 4: counting(9, 5)}
+    nodes[5] = counting(-9, 5)
     strategy, _, result = run(federation, make_grid, nodes, federation.server("krum", f=1))
     assert [v.client for v in strategy.report.verdicts if v.accepted] == ["2"]
     tensors = result.arrays.to_torch_state_dict()
