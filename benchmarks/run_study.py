@@ -15,6 +15,7 @@ import random
 import re
 import sys
 import tempfile
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
@@ -28,6 +29,7 @@ from entity import experiment
 from entity.cli.progress import percent
 from entity.config.fields import ExperimentConfig
 from entity.engine.allocator import keep_pages
+from entity.record.window import LAST, Window, remark, span
 from entity.setup import resolve
 
 ROUGH = 10
@@ -67,6 +69,7 @@ def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
         "config_hash": summary["config_hash"],
         "commit": commit(),
         "rounds": summary["rounds"],
+        "window": summary["window"],
         "mta": summary["mta"]["last10"],
         "asr": summary["asr"]["last10"],
         "asr_max": summary["asr_max_last10"],
@@ -139,15 +142,33 @@ def matrix_table(study: Study, lines: dict[Key, dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def publish(name: str, study: Study, text: str, commits: list[str]) -> None:
-    """Put a study's table into docs/RESULTS.md."""
+def publish(name: str, study: Study, text: str, found: Sequence[dict[str, Any]]) -> None:
+    """Put a study's table of these runs into docs/RESULTS.md.
+
+    Parameters
+    ----------
+    name, study
+        The study.
+    text
+        Its table.
+    found
+        The lines of its runs. Those of earlier versions do not say which curves rise.
+    """
+    commits = sorted({line["commit"] for line in found})
+    windows = [
+        Window.read(line) or Window(min(LAST, line["rounds"]), line["rounds"], line["rounds"])
+        for line in found
+    ]
+    names = [f"{', '.join(filter(None, line['label']))} (seed {line['seed']})" for line in found]
+    rising = remark(zip(names, windows, strict=True))
     put_section(
         RESULTS,
         name,
         f"## {study.title}\n\n{study.about}{text}\n\n"
         f"Mean ± standard deviation over seeds {', '.join(map(str, study.seeds))}; MTA and ASR are "
-        "means of the last 10 rounds, ASR max the highest of those rounds in any seed; the next "
+        f"means of the {span(windows)}, ASR max the highest of those rounds in any seed; the next "
         "column counts the runs in which no round after the tenth was above 5 %. "
+        f"{rising}{' ' if rising else ''}"
         f"`python benchmarks/run_study.py {name}` at commit {', '.join(commits)}; every run as a "
         f"line in `docs/results/{name}.jsonl`.",
     )
@@ -202,7 +223,7 @@ def main() -> int:
     if failed:
         return 1
     text = (matrix_table if study.matrix else row_table)(study, lines)
-    publish(name, study, text, sorted({line["commit"] for line in lines.values()}))
+    publish(name, study, text, list(lines.values()))
     print(text)
     return 0
 

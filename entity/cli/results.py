@@ -74,6 +74,8 @@ def _results(options: argparse.Namespace) -> int:
         holds = f", of which --where holds for none of {len(found)}" if found else ""
         console.warn(f"no runs in {among}{holds}")
     _write(_table_of(runs, options), kind, options.out)
+    for line in store.remarks(runs):
+        console.note(line)
     return 0
 
 

@@ -23,6 +23,7 @@ from entity.experiment import Result, run
 from entity.record.atomic import writing
 from entity.record.json_fields import mapping, number
 from entity.record.json_files import finite
+from entity.record.window import Window, remark, span
 from entity.setup import resolve
 from entity.setup.resume import recorded
 
@@ -153,9 +154,11 @@ def run_shown(
 
 def summaries(results: Sequence[Result], names: Sequence[str]) -> Table:
     """Return what some runs came to, a row for each."""
+    windows = [Window.read(result.summary) for result in results]
     table = Table(
-        title="Mean of the last 10 rounds", title_justify="left", title_style="", box=SIMPLE_HEAD,
-        pad_edge=False, padding=(0, 1, 0, 0),
+        title=f"Mean of the {span(windows)}", title_justify="left", title_style="",
+        caption=remark(zip(names, windows, strict=True)) or None, caption_justify="left",
+        box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
     table.add_column("run", overflow="fold")
     for heading in ("MTA", "ASR", "worst\nASR", "on\nvictims", "refused", "of\nattackers",

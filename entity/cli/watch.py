@@ -17,6 +17,7 @@ from entity.cli.progress import percent
 from entity.config.paths import user_path
 from entity.record.json_fields import number
 from entity.record.summary import tail_statistics
+from entity.record.window import TITLES, Window, span
 from entity.results.formatting import clock, compact_percent
 from entity.results.watch import FollowedRun, refused_of, seconds_of, shares, sparkline
 
@@ -151,9 +152,11 @@ def _ending(run: FollowedRun) -> Text:
     if run.state == "running":
         return Text(f"running: round {run.done} of {run.rounds} is done")
     mta, asr = (tail_statistics(_known(run, name), name)["last10"] for name in ("mta", "asr"))
-    shown = f"MTA {compact_percent(mta)}, ASR {compact_percent(asr)}"
     if run.state == "finished":
-        return Text(f"finished: mean of the last 10 rounds: {shown}")
+        window = Window.of([{"mta": number(x, "mta"), "asr": number(x, "asr")} for x in run.lines])
+        rising = {name: " rising" if name in window.rising else "" for name in TITLES}
+        shown = f"MTA {compact_percent(mta)}{rising['mta']}, ASR {compact_percent(asr)}"
+        return Text(f"finished: mean of {span([window])}: {shown}{rising['asr']}")
     again = f"drop run --resume {shlex.quote(str(run.folder))}"
     why = f": {run.reason}" if run.reason else ""
     return Text(f"{run.state} after round {run.done} of {run.rounds}{why}; to go on: {again}")

@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Any
@@ -11,9 +11,7 @@ from entity import __version__
 from entity.config.fields import ExperimentConfig
 from entity.metrics import Detection
 from entity.record.consistency import Consistency, consistency
-
-LAST = 10
-"""Evaluated rounds, at the end of a run, that a mean is taken over."""
+from entity.record.window import Window, last_evaluated
 
 MAIN_PHASES = ("train", "aggregate", "evaluate")
 """Phases that make up a round; the others are parts of these."""
@@ -61,6 +59,7 @@ def summarise(
         "config_hash": config_hash,
         "version": __version__,
         "rounds": len(rounds),
+        "window": Window.of(rounds).as_json(),
         "mta": tail_statistics(rounds, "mta"),
         "asr": asr,
         "asr_max_last10": asr["max_last10"],
@@ -88,17 +87,6 @@ def summarise(
 def _consistency(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found = consistency((line["round"], line["mta"], line["asr"]) for line in rounds)
     return asdict(found or Consistency(0, 0, None, None))
-
-
-def last_evaluated(values: Iterable[float | None], last: int = LAST) -> list[float]:
-    """Return a metric in the last rounds that were evaluated; the others have None.
-
-    Examples
-    --------
-    >>> last_evaluated([0.1, None, 0.2, None, 0.3, None], last=2)
-    [0.2, 0.3]
-    """
-    return [value for value in values if value is not None][-last:]
 
 
 def tail_statistics(rounds: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:

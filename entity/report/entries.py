@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from entity.record.consistency import consistency
 from entity.record.json_fields import mapping, number
-from entity.record.summary import last_evaluated
+from entity.record.window import Window, last_evaluated
 from entity.report.axes import Axis, differing
 from entity.report.runs import RunRecord
 from entity.results.floor import Judged, floors
@@ -24,9 +24,9 @@ class Outcome:
     """The results of a run; None where its record has none."""
 
     mta: float | None
-    """Mean main-task accuracy over the last ten evaluated rounds."""
+    """Mean main-task accuracy over the last ten evaluated rounds, or as many as there are."""
     asr: float | None
-    """Mean attack success rate over the last ten evaluated rounds."""
+    """Mean attack success rate over the same rounds."""
     asr_max: float | None
     worst_asr: float | None
     """Highest attack success rate of all rounds with acceptable accuracy."""
@@ -43,6 +43,8 @@ class Outcome:
     """Share of the honest updates that were refused."""
     seconds: float | None
     memory_mb: float | None
+    window: Window
+    """What the means are taken over."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ def outcome(run: RunRecord) -> Outcome:
         fpr=_first(number(detection, "fpr"), _ratio(false_alarms, judged - poisoned)),
         seconds=_first(number(seconds, "total"), spent or None),
         memory_mb=number(run.summary, "peak_memory_mb"),
+        window=Window.of([{"mta": each.mta, "asr": each.asr} for each in run.rounds]),
     )
 
 

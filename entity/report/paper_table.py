@@ -10,6 +10,7 @@ from itertools import combinations, groupby
 from typing import Literal
 
 from entity.record.consistency import SHARE
+from entity.record.window import remark, span
 from entity.report.axes import Axis
 from entity.report.entries import Entry
 from entity.report.paper_layout import BadTable, Layout, lay_out, name_of
@@ -78,6 +79,10 @@ class PaperTable:
     """Runs that are not finished or were never evaluated."""
     floors: tuple[float, ...] = ()
     """ASR without attack, of each run of which it is known."""
+    span: str = ""
+    """Which rounds the means are of."""
+    rising: str = ""
+    """Runs whose curves still rise over these rounds, in a sentence."""
 
     @property
     def seeds(self) -> tuple[int, int]:
@@ -111,6 +116,8 @@ class PaperTable:
             self.against,
             self.left_out,
             self.floors,
+            self.span,
+            self.rising,
         )
 
     def note(self) -> str:
@@ -120,11 +127,13 @@ class PaperTable:
             return "No run is finished." if self.left_out else "There are no runs."
         counted = f"n = {low}" if low == high else f"n = {low} to {high}"
         parts = [
-            f"Percent, of the last ten evaluated rounds; mean and sample standard deviation "
+            f"Percent, of the {self.span}; mean and sample standard deviation "
             f"(divisor n - 1) over seeds, {counted}."
             if high > 1
-            else "Percent, mean of the last ten evaluated rounds; one seed, so there is no spread."
+            else f"Percent, mean of the {self.span}; one seed, so there is no spread."
         ]
+        if self.rising:
+            parts.append(self.rising)
         if any(column.metric == "worst_asr" for column in self.columns):
             parts.append(
                 "Worst ASR: the highest of all rounds whose MTA is at least "
@@ -208,8 +217,17 @@ def tabulate(entries: Sequence[Entry], layout: Layout, against: str | None = Non
     ]
     cells = tuple(zip(*by_column, strict=True)) if columns else ()
     known = tuple(e.outcome.floor for e in whole if e.outcome.floor is not None)
+    windows = [(entry.label, entry.outcome.window) for entry in whole]
     return PaperTable(
-        layout, columns, tuple(rows), cells, against, len(entries) - len(whole), known
+        layout,
+        columns,
+        tuple(rows),
+        cells,
+        against,
+        len(entries) - len(whole),
+        known,
+        span(window for _, window in windows),
+        remark(windows),
     )
 
 

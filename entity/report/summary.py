@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from entity.record.json_fields import at, attack_of, mapping, number
+from entity.record.window import remark, span
 from entity.report.axes import ATTACK, DEFENSE, Axis, differing
 from entity.report.entries import Entry, Group
 from entity.report.runs import RunRecord
@@ -32,6 +33,10 @@ class Overview:
     """Whether the ASR without attack is known of any run."""
     any_victims: bool
     """Whether the accuracy on the victims is known of any run."""
+    span: str
+    """Which rounds the means are of."""
+    rising: str
+    """Runs whose curves still rise over these rounds, in a sentence; "" for none."""
 
 
 def overview(entries: Sequence[Entry]) -> Overview:
@@ -47,6 +52,8 @@ def overview(entries: Sequence[Entry]) -> Overview:
         any_distilled=any(each.distilled for entry in entries for each in entry.run.rounds),
         any_floor=any(entry.outcome.floor is not None for entry in entries),
         any_victims=any(entry.outcome.victim_accuracy is not None for entry in entries),
+        span=span(entry.outcome.window for entry in entries),
+        rising=remark((entry.label, entry.outcome.window) for entry in entries),
     )
 
 

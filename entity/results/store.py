@@ -15,6 +15,7 @@ from entity.config.schema import ConfigError, flatten
 from entity.record.directory import read_summary
 from entity.record.json_fields import at, attack_of, mapping, number, text
 from entity.record.json_files import read_object
+from entity.record.window import Window, remark, span
 from entity.results.filter import Where, full_name
 from entity.results.floor import Judged, floors
 from entity.results.tables import Column, Spread, Table
@@ -64,6 +65,8 @@ class Run:
     """The same as it is, in nested tables."""
     idle: frozenset[str] = frozenset()
     """Fields that do nothing in it: an alpha of an IID split would look like a non-IID one."""
+    window: Window | None = None
+    """What its means are taken over, where its summary tells."""
 
     @property
     def finished(self) -> bool:
@@ -133,7 +136,17 @@ def read_row(path: Path) -> Run:
         "path": str(path),
     }
     fields = dict(flatten(config))
-    return Run(path, facts, blanked(fields), config, idle(fields))
+    return Run(path, facts, blanked(fields), config, idle(fields), Window.read(summary))
+
+
+def remarks(runs: Sequence[Run]) -> list[str]:
+    """Say what the means of some runs are of, and which of them stand for a curve that rises."""
+    judged = [run for run in runs if run.facts["mta"] is not None]
+    if not judged:
+        return []
+    said = f"MTA and ASR are means of the {span(run.window for run in judged)}."
+    rising = remark((str(run.facts["name"]), run.window) for run in judged)
+    return [said, rising] if rising else [said]
 
 
 def select(runs: Sequence[Run], where: Where) -> list[Run]:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from entity.record.consistency import SHARE
+from entity.record.window import remark, span
 from entity.results import tables
 from entity.results.tables import Column, Spread, Table
 from entity.sweep.published import METRICS, Metric
@@ -85,10 +86,13 @@ def _expected(band: Band | None) -> str | None:
 
 def remarks(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
     """Return the text below the table: how to read it, and how many cells did as expected."""
+    named = [each for outcome in outcomes for each in outcome.windows]
     lines = [
-        "Mean ± standard deviation over the seeds; a run's MTA and ASR are means of its last 10 "
-        "rounds."
+        "Mean ± standard deviation over the seeds; a run's MTA and ASR are means of its "
+        f"{span(window for _, window in named)}."
     ]
+    if rising := remark(named):
+        lines.append(rising)
     if study.published is not None:
         lines.append(f"Reached is {study.published.tolerance} ({study.source}).")
     if _known(outcomes, ("worst_asr",)):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from entity.record.window import Window
 from entity.results.tables import Spread
 from entity.sweep.cells import Cell
 from entity.sweep.published import METRICS, Figure, Metric
@@ -35,6 +36,8 @@ class Outcome:
     """Whether the results are near all of them."""
     cell: Mapping[str, str] = field(default_factory=dict[str, str])
     """The label of every axis, in one of its runs."""
+    windows: tuple[tuple[str, Window | None], ...] = ()
+    """Name and window of each finished run."""
 
     @property
     def verdict(self) -> Verdict:
@@ -81,6 +84,9 @@ def _outcome(study: Study, labels: tuple[str, ...], row: Sequence[Cell]) -> Outc
         dpr_of_all=_mean(row, "dpr_of_all"),
         figures=figures,
         cell=cell,
+        windows=tuple(
+            (each.name, each.done.window) for each in row if each.done and each.done.finished
+        ),
         agrees=paper is None
         or all(
             (spread := measured[metric]) is not None and paper.agrees(metric, figure, spread.mean)

@@ -121,7 +121,8 @@ def test_means_over_seeds_are_judged_and_the_exit_code_says_whether_all_is_well(
         "| krum | 2 | 55.0 ± 7.1 | - | 50.0 ± 0.0 | - | no figure |",
         "",
         "Mean ± standard deviation over the seeds; a run's MTA and ASR are means of its last 10 "
-        "rounds. 2 of 2 cells reached what is expected (made up). No figure in 1 of 3 cells: "
+        "evaluated rounds, or as many as there are. 2 of 2 cells reached what is expected "
+        "(made up). No figure in 1 of 3 cells: "
         f"no published figure known here. `drop reproduce tiny` of drop-fl `{version}`.",
     ]
     assert max(map(len, shown.splitlines())) <= 80

@@ -27,7 +27,8 @@ def test_results_by_columns_are_means_over_the_rest(cells, capsys, finish):
     assert main(["results", "runs/tiny", "--by", "lr", "--format", "md"]) == 0
     shown = capsys.readouterr()
     assert "| 0.1 | 2 | 60.0 ± 14.1 |" in shown.out
-    assert shown.err == ""
+    caption = "MTA and ASR are means of the last 10 evaluated rounds, or as many as there are.\n"
+    assert shown.err == caption
     assert main(["results", "runs/tiny", "--by", "defense", "--format", "latex"]) == 0
     shown = capsys.readouterr()
     assert r"undefended & 4 & 65.0 $\pm$ 12.9 &" in shown.out

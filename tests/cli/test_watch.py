@@ -122,7 +122,7 @@ def test_away_from_a_terminal_rounds_are_lines_and_the_end_of_the_run_is_that_of
     assert title.endswith("n: mnist5k, cnn, drop against badnets")
     assert first.startswith("  1/40  MTA  90.0%  ASR  50.0%  refused 2: 3 4*  left 01:1")
     assert second == "  2/40  MTA  90.0%  ASR      -  refused 0"
-    assert end == "finished: mean of the last 10 rounds: MTA 90.0%, ASR 50.0%"
+    assert end == "finished: mean of last 2 of 2 rounds: MTA 90.0%, ASR 50.0%"
 
 
 def test_a_hundred_percent_stands_apart_from_its_name(run, capsys):
@@ -130,7 +130,7 @@ def test_a_hundred_percent_stands_apart_from_its_name(run, capsys):
     run.end("finished")
     assert main(["watch", str(run.folder)]) == 0
     end = capsys.readouterr().out.splitlines()[-1]
-    assert end == "finished: mean of the last 10 rounds: MTA 100.0%, ASR 100.0%"
+    assert end == "finished: mean of last 1 of 1 rounds: MTA 100.0%, ASR 100.0%"
 
 
 def test_once_shows_a_running_run_and_ends(run, capsys):
