@@ -74,7 +74,7 @@ def test_results_and_studies_say_it_below_their_tables(tmp_path, tables):
     outcome = Outcome(("a",), 1, 1, None, None, None, windows=(("a", runs[0].window),))
 
     class Study:
-        source, published = "", None
+        source, published, notes = "", None, ()
 
     first, second, *_ = below_a_study(Study(), [outcome])
     assert first.endswith("a run's MTA and ASR are means of its last 8 of 8 rounds.")
