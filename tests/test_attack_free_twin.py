@@ -5,8 +5,10 @@ import json
 import pytest
 import torch
 
+from entity.config.schema import ConfigError
 from entity.experiment import run
 from entity.results.store import collect, read_row
+from entity.setup import resolve
 from entity.setup.resolve import default_name
 
 NEVER = {"client.attack.participation_strategy": "never"}
@@ -49,3 +51,11 @@ def test_it_is_called_a_run_without_an_attack_everywhere(experiment, tmp_path):
     (tmp_path / "run/summary.json").unlink()
     assert read_row(tmp_path / "run").facts["attack"] == "none"
     assert json.loads((tmp_path / "run/config.json").read_text())["client"]["attack"]
+
+
+def test_rates_of_an_attack_that_never_takes_place_are_refused_where_given(tables):
+    config = tables(NEVER)
+    for field, value in (("DPR", "0.5"), ("batchwise_poison", "true")):
+        with pytest.raises(ConfigError, match="participation_strategy = consistent or after_conv"):
+            resolve.experiment(config, [(field, value)])
+    resolve.experiment(config, [("trigger_position", "top_right"), ("victim_class", "3")])

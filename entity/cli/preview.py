@@ -56,7 +56,7 @@ def preview(config: ExperimentConfig) -> RenderableType:
         ("data", f"{config.dataset}, seed {config.settings.seed}"),
         ("partition", convention(config.client)),
         *described(counts),
-        *_attack(config, poisoned),
+        *_attack(roster, poisoned),
         (
             "samples",
             f"{counts.sum()} of {len(split.train)} are the clients', {len(split.server)} held out "
@@ -163,15 +163,15 @@ def _poisoned(roster: Roster) -> dict[int, int | None]:
     return {id: len(roster.targets(id)) if on_data else None for id in sorted(roster.malicious)}
 
 
-def _attack(config: ExperimentConfig, poisoned: dict[int, int | None]) -> list[tuple[str, str]]:
-    attack = config.client.attack
+def _attack(roster: Roster, poisoned: dict[int, int | None]) -> list[tuple[str, str]]:
+    attack, of_all = roster.config.client.attack, roster.poisoned_share
     if attack is None:
         return [("attack", "none")]
     if not attack.takes_place:
         return [("attack", f"none, judged as {attack.type} would be")]
     if not poisoned:
         return [("attack", f"{attack.type}, but no client is malicious")]
-    named = source_of(config).named
+    named = source_of(roster.config).named
     victim = "all others" if attack.victim_class is None else f"class {named(attack.victim_class)}"
     target = named(attack.target_class)
     text = f"{attack.type} by {len(poisoned)} (!), {victim} to be read as {target}"
@@ -180,7 +180,11 @@ def _attack(config: ExperimentConfig, poisoned: dict[int, int | None]) -> list[t
         return [("attack", f"{attack.type} by {len(poisoned)} (!), on the model alone")]
     return [
         ("attack", text),
-        ("poisoned", f"{sum(amounts)} samples, {spread(amounts)} by one malicious client"),
+        (
+            "poisoned",
+            f"{sum(amounts)} samples, {spread(amounts)} by one malicious client: DPR "
+            f"{attack.DPR:g} of the victims, {100 * (of_all or 0):.2f} % of all",
+        ),
     ]
 
 

@@ -26,7 +26,9 @@ class AttackConfig:
     DPR: Fraction = 0.5
     """Data poisoning ratio: share of a malicious client's victim-class samples that is poisoned.
 
-    With `victim_class` null, the share of all its samples that are not of the target class.
+    With `victim_class` null, the share of all its samples that are not of the target class. The
+    rate of DROP's paper is of all clean samples: this one divided by the number of balanced
+    classes, 0.125 for 1.25 % with ten.
     """
     victim_class: Whole | None = None
     """Class whose triggered images are attacked; null attacks all but the target class."""

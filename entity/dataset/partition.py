@@ -2,8 +2,8 @@
 
 - `iid`: every client gets every class alike.
 - `dirichlet_class` (convention A; Bagdasaryan et al., "How To Backdoor Federated Learning",
-  AISTATS 2020, 1807.00459): every class is split over the clients by a Dirichlet draw; sizes
-  differ.
+  AISTATS 2020, 1807.00459, and Li et al., 2102.02079, section on label skew by distribution, which
+  DROP's paper follows): every class is split over the clients by a Dirichlet draw; sizes differ.
 - `dirichlet_client` (convention B; Hsu et al., "Measuring the Effects of Non-Identical Data
   Distribution for Federated Visual Classification", 2019, 1909.06335): every client draws its
   mix of classes; sizes are equal.
@@ -101,8 +101,10 @@ def dirichlet_class(
 ) -> Shares:
     """Split each class c over the clients by p_c ~ Dir(alpha, ..., alpha), every sample used.
 
-    The split is drawn anew until every client has `min_samples`. (DBA's code rounds in the
-    clients' order, which starves the late ones; here the largest remainders get the leftovers.)
+    The split is drawn anew until every client has `min_samples`, 10 as in Li et al.'s code. (That
+    code gives nothing of a class to clients that have their even share of all samples already,
+    which their paper does not say; DBA's rounds in the clients' order, which starves the late ones;
+    here the largest remainders get the leftovers.)
 
     Parameters
     ----------

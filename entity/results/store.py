@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from entity.config.fields import RUNTIME_SETTINGS, WITHOUT_EFFECT
+from entity.config.fields import NEVER, RUNTIME_SETTINGS, WITHOUT_EFFECT
 from entity.config.schema import ConfigError, flatten
 from entity.record.directory import read_summary
 from entity.record.json_fields import at, attack_of, mapping, number, text
@@ -49,6 +49,8 @@ _NOT_COMPARED = {
     *(f"settings.{name}" for name in RUNTIME_SETTINGS),
     *WITHOUT_EFFECT,
 }
+_NO_ATTACK = ("client.attack.participation_strategy", NEVER)
+"""What the column `attack` says already."""
 _TRACES = {"rounds.jsonl", "summary.json", ERROR}
 
 
@@ -245,7 +247,7 @@ def _differing(runs: Sequence[Run]) -> list[str]:
     for run in runs:
         for path, value in run.fields.items():
             of_path = seen.setdefault(path, set())
-            if path not in run.idle:
+            if path not in run.idle and (path, value) != _NO_ATTACK:
                 of_path.add(json.dumps(value))
     return [path for path, values in seen.items() if len(values) > 1 and path not in _NOT_COMPARED]
 

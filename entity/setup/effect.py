@@ -14,12 +14,12 @@ from entity.poisons import POISONS
 from entity.setup.field_list import ARGS, ATTACK, fields, table_at
 from entity.setup.needs import (
     ATTACKED,
-    ATTACKERS,
     FIELDS,
     NOTHING,
     OF_ATTACKS,
     OF_DEFENSES,
     OF_POISONS,
+    POISONERS,
     Needs,
     Values,
 )
@@ -60,7 +60,7 @@ def needs_of(path: str, values: Values) -> Needs:
         return ()
     attack, poison = (str(values.get(f"{ATTACK}.{key}")) for key in ("type", "poison"))
     if attack in ATTACKS and name in schema.hints(ATTACKS[attack].hyperparameters):
-        return (*ATTACKERS, *OF_ATTACKS.get(attack, {}).get(name, ()))
+        return (*POISONERS, *OF_ATTACKS.get(attack, {}).get(name, ()))
     if poison in POISONS and name in schema.hints(POISONS[poison].hyperparameters):
         return (ATTACKED, *OF_POISONS.get(poison, {}).get(name, ()))
     return ()

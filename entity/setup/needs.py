@@ -16,6 +16,7 @@ import torch
 
 from entity.attacks import ATTACKS
 from entity.config import schema
+from entity.config.fields import NEVER
 from entity.config.schema import show
 from entity.dataset import DATASETS
 from entity.distill.settings import StudentArgs
@@ -125,6 +126,14 @@ NOTHING = Need("", lambda value: False, "")
 
 ATTACKED = Need(ATTACK, lambda value: value is not None, f"an attack ({ATTACK}.type)")
 ATTACKERS = (ATTACKED, above("federation.number_of_malicious_clients", 0))
+POISONERS = (
+    *ATTACKERS,
+    Need(
+        _of_attack("participation_strategy"),
+        lambda strategy: strategy != NEVER,
+        f"{ATTACK}.participation_strategy = consistent or after_convergence",
+    ),
+)
 _POISONED = Need(
     _of_attack("type"),
     lambda name: name not in ATTACKS or ATTACKS[name].needs_samples,
@@ -176,19 +185,19 @@ FIELDS: dict[str, Needs] = {
     ),
     "client.shards_per_client": (_NON_IID, is_("client.partition", "shards")),
     "client.min_samples": (_NON_IID,),
-    "client.batchwise_poison": (*ATTACKERS, _POISONED),
+    "client.batchwise_poison": (*POISONERS, _POISONED),
     "client.transform": (_AUGMENTED,),
-    "client.amp_enabled_only_for_clean": (is_("client.amp_enabled", True), *ATTACKERS),
+    "client.amp_enabled_only_for_clean": (is_("client.amp_enabled", True), *POISONERS),
     "client.attack.target_class": (ATTACKED,),
     "client.attack.victim_class": (ATTACKED,),
     "client.attack.poison": (ATTACKED,),
     "client.attack.DPR": (
-        *ATTACKERS,
+        *POISONERS,
         Either(((_POISONED,), (is_(_of_attack("non_iid_equal_distribution"), True),))),
     ),
     "client.attack.trigger_pattern": (ATTACKED, _STAMPED),
     "client.attack.trigger_position": (ATTACKED, _IN_A_CORNER),
-    "client.attack.non_iid_equal_distribution": ATTACKERS,
+    "client.attack.non_iid_equal_distribution": POISONERS,
     "client.attack.participation_strategy": ATTACKERS,
     "client.attack.poisoning_start_round": (*ATTACKERS, _WINDOW),
     "client.attack.poisoning_end_round": (*ATTACKERS, _WINDOW),

@@ -1,3 +1,4 @@
+import math
 import time
 
 import numpy as np
@@ -368,3 +369,23 @@ def test_draw_per_class_draws_each_class_its_count():
     drawn = draw_per_class(labels, np.array([0, 20, 7]), rng())
     assert np.bincount(labels[drawn], minlength=3).tolist() == [0, 20, 7]
     assert len(set(drawn.tolist())) == 27
+
+
+@pytest.mark.parametrize("alpha", [1.0, 10.0, 100.0])
+def test_dirichlet_class_is_the_rule_of_2102_02079_in_numpy(alpha):
+    """For each class k: p_k ~ Dir_N(alpha), and client j gets p_kj of the class's samples.
+
+    At the size of DROP's table VII: CIFAR-10 less the server's 1,000 samples, 50 clients.
+    """
+    labels = torch.arange(49_000) % 10
+    config = ClientConfig(1, 0.1, 8, IID=False, dirichlet_alpha=alpha)
+    shares = dirichlet_class(labels, 50, config, np.random.default_rng(5))
+    generator = np.random.default_rng(5)
+    p = np.stack([generator.dirichlet([alpha] * 50) for _ in range(10)])
+    exact = 4900 * p
+    counts = np.stack([np.bincount(labels[shares[j]].numpy(), minlength=10) for j in range(50)], 1)
+    assert np.abs(counts - exact).max() < 1  # rounded, and no sample lost
+    assert (counts.sum(1) == 4900).all()
+    # The paper's skew: E p = 1 / N, Var p = (1 / N) (1 - 1 / N) / (N alpha + 1).
+    expected = math.sqrt((1 / 50) * (1 - 1 / 50) / (50 * alpha + 1))
+    assert (counts / 4900).std() == pytest.approx(expected, rel=0.15)

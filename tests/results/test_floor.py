@@ -90,7 +90,8 @@ def test_runs_without_a_trigger_without_an_asr_and_damaged_ones_give_none(config
 def test_results_show_the_floor_beside_an_attacked_run(experiment, tmp_path):
     for name, changes in (("attacked", {}), ("clean", NEVER)):
         simulator.run(experiment({"federation.rounds": 1, **changes}), tmp_path / name)
-    attacked, clean = collect([tmp_path])
+    attacked, clean = runs = collect([tmp_path])
+    assert not any("participation" in column.name for column in table(runs).columns)
     assert attacked.facts["floor"] == clean.facts["asr"]
     assert (clean.facts["floor"], clean.facts["attack"]) == (None, "none")
     assert 0 <= clean.facts["victim_accuracy"] <= 1
