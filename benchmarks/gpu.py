@@ -19,8 +19,11 @@ there are no cells. Nothing is fetched. `--tiny` tries all of it on a CPU.
 """
 
 import argparse
+import io
 import os
 import platform
+import re
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
@@ -68,20 +71,20 @@ def environment(call: Call) -> None:
     """Write down the machine."""
     device = call.device
     properties = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
-    driver = Path("/proc/driver/nvidia/version")
-    found = driver.read_text().split("  ")[1].strip() if driver.exists() else "unknown"
+    version = Path("/proc/driver/nvidia/version")
+    driver = re.search(r"\d+\.\d+[.\d]*", version.read_text() if version.exists() else "")
     cudnn = torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None
     call.ledger.add(
         "environment",
         card=properties.name if properties else "no card, a CPU",
         memory=(properties.total_memory if properties else 0) / 2**30,
-        driver=found,
+        driver=driver[0] if driver else "unknown",
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         torch=torch.__version__,
         cuda=torch.version.cuda,
         cudnn=cudnn,
         python=platform.python_version(),
-        commit=commit(),
+        commit=commit() if shutil.which("git") else "unknown",
         date=datetime.now(UTC).date().isoformat(),
         data=call.data or "random images in place of CIFAR-10",
     )
@@ -239,11 +242,13 @@ def main() -> int:
     options = parser.parse_args()
     ledger = Ledger(options.out / "ledger.jsonl")
     if options.page:
-        if not ledger.lines():
-            parser.error(f"{ledger.path} holds no finding")
+        if not any(line["memory"] for line in ledger.lines("environment")):
+            parser.error(f"{ledger.path}: holds nothing that was found on a card")
         put_section(PERFORMANCE, "gpu", section(ledger))
         return 0
     budget = Budget(options.seconds)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # nobody may be there to see it killed
     device = device_of(options)
     if device is None:
         parser.error("there is no CUDA card here; --tiny tries the script on a CPU")

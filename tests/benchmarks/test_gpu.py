@@ -137,6 +137,16 @@ def test_without_a_card_the_script_says_so(tmp_path):
     assert done.stderr.endswith("there is no CUDA card here; --tiny tries the script on a CPU\n")
 
 
+def test_what_a_cpu_came_to_is_not_published(card, tmp_path):
+    before = (ROOT / "docs" / "PERFORMANCE.md").read_text()
+    ledger = card("ledger").Ledger(tmp_path / "ledger.jsonl")
+    ledger.add("environment", card="no card, a CPU", memory=0.0)
+    done = gpu("--out", tmp_path, "--page")
+    assert done.returncode == 2
+    assert done.stderr.endswith("holds nothing that was found on a card\n")
+    assert (ROOT / "docs" / "PERFORMANCE.md").read_text() == before
+
+
 def play(card, tmp_path, budget, monkeypatch, seconds, distillation, rounds=6):
     """Play a cell of DROP whose rounds take no time, by a stand-in for the experiment."""
     cells = card("cells")
