@@ -45,6 +45,13 @@ def add_results_command(commands: Any) -> None:
     )
     add_where(parser, "only runs of which this holds, such as attack=dba or 'mta>=0.9'")
     parser.add_argument(
+        "--acceptable",
+        type=_share,
+        metavar="MTA",
+        help="worst ASR of the rounds with at least this MTA, from 0 to 1 (default: 0.9 of the "
+        "run's last)",
+    )
+    parser.add_argument(
         "--by",
         metavar="COLUMNS",
         help="a row for each value of these columns, separated by commas: mean ± sd of its runs",
@@ -60,6 +67,16 @@ def add_results_command(commands: Any) -> None:
     parser.set_defaults(go=_results)
 
 
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0 to 1")
+    return value
+
+
 def _results(options: argparse.Namespace) -> int:
     kind = options.format or _format_of(options.out)
     if kind == "parquet" and options.out is None:
@@ -67,6 +84,8 @@ def _results(options: argparse.Namespace) -> int:
     if options.sql and options.by:
         raise ConfigError("--sql and --by: choose one; SQL groups by itself.")
     found = store.collect(options.runs)
+    if options.acceptable is not None:
+        found = store.of_acceptable_rounds(found, options.acceptable)
     with given_by("--where", BadCondition), given_by("--where:", BadField):
         runs = store.select(found, filter.parse(options.where))
     if not runs:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from entity.config.fields import NEVER, RUNTIME_SETTINGS, WITHOUT_EFFECT
 from entity.config.schema import ConfigError, flatten
+from entity.record.consistency import consistency
 from entity.record.directory import read_summary
 from entity.record.json_fields import at, attack_of, mapping, number, text
 from entity.record.json_files import read_object
+from entity.record.rounds import whole_lines
 from entity.record.window import Window, remark, span
 from entity.results.filter import Where, full_name
 from entity.results.floor import Judged, floors
@@ -106,6 +108,31 @@ def collect(folders: Sequence[Path]) -> list[Run]:
         replace(run, facts={**run.facts, "floor": floor})
         for run, floor in zip(runs, found, strict=True)
     ]
+
+
+def of_acceptable_rounds(runs: Sequence[Run], mta_at_least: float) -> list[Run]:
+    """Return the runs with the worst ASR of those rounds that have at least this MTA.
+
+    Parameters
+    ----------
+    runs
+        As `collect` returns them; their `rounds.jsonl` are read.
+    mta_at_least
+        The acceptable MTA, from 0 to 1.
+    """
+    return [
+        replace(run, facts={**run.facts, "worst_asr": _worst_asr(run.path, mta_at_least)})
+        for run in runs
+    ]
+
+
+def _worst_asr(folder: Path, mta_at_least: float) -> float | None:
+    lines = [mapping(json.loads(line)) for line in whole_lines(folder)]
+    found = consistency(
+        ((place, number(line, "mta"), number(line, "asr")) for place, line in enumerate(lines, 1)),
+        mta_at_least,
+    )
+    return None if found is None else found.worst_asr
 
 
 def _asr(run: Run) -> float | None:

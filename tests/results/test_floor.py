@@ -1,8 +1,13 @@
 """The floor of an attack is read from its attack-free twin, if that is among the runs."""
 
+import csv
+import json
+
 import pytest
 
 from entity import experiment as simulator
+from entity.cli import main
+from entity.record.json_files import write_json
 from entity.results.floor import Judged, floors
 from entity.results.store import collect, table
 from entity.setup import resolve
@@ -98,3 +103,32 @@ def test_results_show_the_floor_beside_an_attacked_run(experiment, tmp_path):
     found = table([attacked])
     names = [column.name for column in found.columns]
     assert found.rows[0][names.index("floor")] == clean.facts["asr"]
+
+
+def test_any_mta_can_be_the_acceptable_one_also_of_runs_from_before(keep_rounds, tmp_path, capsys):
+    """By hand: MTA 20, 80, 90 % with ASR 99, 60, 10 %; without a summary of the worst."""
+    keep_rounds(((0.2, 0.99), (0.8, 0.6), (0.9, 0.1)))
+    assert [run.facts["worst_asr"] for run in collect([tmp_path])] == [None]
+    for level, worst in (("0.85", "0.1"), ("0.8", "0.6"), ("0", "0.99"), ("1", "")):
+        assert main(["results", str(tmp_path), "--acceptable", level, "--format", "csv"]) == 0
+        head, row = csv.reader(capsys.readouterr().out.splitlines())
+        assert row[head.index("worst_asr")] == worst
+    for level in ("1.1", "much", "nan"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["results", str(tmp_path), "--acceptable", level])
+        assert "is no number from 0 to 1" in capsys.readouterr().err
+
+
+@pytest.fixture
+def keep_rounds(config, tmp_path):
+    """Write a run directory of an earlier version, with these (MTA, ASR)."""
+
+    def write(rounds):
+        folder = tmp_path / "old"
+        folder.mkdir()
+        write_json(folder / "config.json", config({}))
+        write_json(folder / "summary.json", {"state": "finished", "asr": {"last10": 0.1}})
+        lines = [{"round": n, "mta": mta, "asr": asr} for n, (mta, asr) in enumerate(rounds, 1)]
+        (folder / "rounds.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+    return write
