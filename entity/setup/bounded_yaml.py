@@ -11,8 +11,9 @@ from yaml.composer import ComposerError
 
 MOST_NODES = 100_000
 """Tables, lists and values that a file may have once its aliases are written out."""
-MOST_DIGITS = 4_000
-"""Characters of a number; 1:1:1:... to the base 60 takes time with the square of its length."""
+MOST_DIGITS = 1_000
+"""Characters of a number. Python writes none of more than 4,300 digits, which a hexadecimal one of
+4,000 has, and 1:1:1:... to the base 60 takes time with the square of its length."""
 
 
 class BoundedLoader(yaml.SafeLoader):

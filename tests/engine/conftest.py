@@ -74,3 +74,10 @@ def make_roster(odd_clients, tables) -> MakeRoster:
 def ids() -> tuple[int, ...]:
     """Those who train."""
     return IDS
+
+
+@pytest.fixture
+def importable_main(monkeypatch):
+    """Let workers find nothing amiss with the main module; that of pytest-xdist is no file."""
+    for name in ("obstacle", "unknown_names"):
+        monkeypatch.setattr(f"entity.engine.main_module.{name}", lambda: "")

@@ -116,6 +116,7 @@ def test_an_error_in_a_client_comes_through_as_it_is(make_roster, odd_clients, i
         ({"engine": "auto", "workers": 1, "parallel_client_training": True}, "pool"),
     ],
 )
+@pytest.mark.usefixtures("importable_main")
 def test_auto_is_the_pool_where_there_is_more_than_one_worker(make_roster, changes, chosen):
     roster = make_roster({f"settings.{name}": value for name, value in changes.items()})
     assert choose_engine(roster) == chosen

@@ -169,6 +169,7 @@ def test_a_full_dev_shm_is_a_sentence_with_the_mend(roster, monkeypatch):
         Pool(roster, 2)
 
 
+@pytest.mark.usefixtures("importable_main")
 def test_auto_trains_inline_where_dev_shm_is_full(make_roster, monkeypatch, caplog):
     def full(*args):
         raise RuntimeError("No space left on device (28)")
@@ -185,7 +186,7 @@ def test_what_clients_remember_takes_no_shared_memory(roster, state, pool, ids):
     """Each tensor that goes through a pipe as such keeps a file of it open, for the whole run."""
     pool.memory.clear()
     pool.train(Broadcast(1, state), ids)
-    assert set(pool.memory) == set(ids) - {4}  # the attacker keeps nothing
+    assert set(pool.memory) == set(ids)  # the attacker keeps what it would as a benign client
     assert not any(kept.is_shared() for memory in pool.memory.values() for kept in memory.values())
 
 

@@ -158,6 +158,7 @@ def test_a_whole_run_and_its_engine_is_part_of_what_it_is(experiment):
     assert identity(experiment({"settings.engine": "pool"})) == identity(experiment())
 
 
+@pytest.mark.usefixtures("importable_main")
 def test_auto_never_chooses_it_on_the_cpu(make_roster):
     changes = {"settings.engine": "auto", "settings.workers": 1}
     assert choose_engine(make_roster(changes)) == "inline"
