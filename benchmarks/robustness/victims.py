@@ -15,6 +15,7 @@ from functools import cache
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -107,13 +108,15 @@ def forked(
     """
     context = server()
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_live, args=(sender, work, tuple(args), folder, way))
+    begun = context.Event()
+    process = context.Process(target=_live, args=(begun, sender, work, tuple(args), folder, way))
     process.start()
     sender.close()
     said: list[bytes] = []
     reader = threading.Thread(target=_listen, args=(receiver, said), daemon=True)
     reader.start()
     if way is not None and way.at is None:
+        begun.wait(PATIENCE)  # before, a signal would end the start of a process, and no work
         process.join(way.seconds)
         if process.is_alive() and process.pid is not None:
             os.kill(process.pid, way.number)
@@ -162,7 +165,12 @@ def _listen(pipe: Connection, said: list[bytes]) -> None:
 
 
 def _live(
-    pipe: Connection, work: Callable[..., Any], args: Sequence[Any], folder: Path, way: Doom | None
+    begun: Event,
+    pipe: Connection,
+    work: Callable[..., Any],
+    args: Sequence[Any],
+    folder: Path,
+    way: Doom | None,
 ) -> None:
     """Run inside of the process."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -171,7 +179,9 @@ def _live(
     pipe.close()
     count = _count_operations(folder, way)
     try:
+        begun.set()
         code = work(*args)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:  # before or after the command line would catch it
         code = 130
     if way is None:
