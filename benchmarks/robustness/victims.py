@@ -177,6 +177,8 @@ def _live(
     for number in (1, 2):
         os.dup2(pipe.fileno(), number)  # no file: what it says is not to meet the limit of files
     pipe.close()
+    # Those of the server may be of a file, whose place they would ask for.
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
     count = _count_operations(folder, way)
     try:
         begun.set()
