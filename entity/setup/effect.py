@@ -22,6 +22,7 @@ from entity.setup.needs import (
     POISONERS,
     Needs,
     Values,
+    mend_of,
 )
 
 
@@ -166,5 +167,5 @@ def _refusal(path: str, values: Values) -> str:
     missing = [need for need in needs_of(path, values) if not need(values)]
     if NOTHING in missing:
         return f"{said}; the original's files have it. Leave it out."
-    mends = " and ".join(need.mend for need in missing)
+    mends = " and ".join(mend_of(need, values) for need in missing)
     return f"{said} without {mends}; give that, too, or leave this out."

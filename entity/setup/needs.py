@@ -64,6 +64,12 @@ class Either:
         """Return what meets it, in words."""
         return " or ".join(" and ".join(need.mend for need in way) for way in self.ways)
 
+    def missing(self, values: Values) -> list[list[Need]]:
+        """Return the ways to meet it that ask for the fewest changes, as what they still lack."""
+        ways = [lacking for way in self.ways for lacking in _lacking(way, values)]
+        fewest = min(map(len, ways))
+        return [way for way in ways if len(way) == fewest]
+
     def __call__(self, values: Values) -> bool:
         """Say whether it is met."""
         return any(all(need(values) for need in way) for way in self.ways)
@@ -71,6 +77,36 @@ class Either:
 
 Needs = tuple[Need | Either, ...]
 """All of them must be met."""
+
+
+def _lacking(needs: Needs, values: Values) -> list[list[Need]]:
+    """Return the lists of needs, any one of which is all that is not met yet.
+
+    A field that is not there, such as a setting of another data poison, has to be given, too.
+    """
+    found: list[list[Need]] = [[]]
+    for need in needs:
+        if isinstance(need, Either):
+            found = [[*one, *other] for one in found for other in need.missing(values)]
+        elif need.path not in values or not need(values):
+            found = [[*one, need] for one in found]
+    return found
+
+
+def mend_of(need: Need | Either, values: Values) -> str:
+    """Return what still has to be given so that a need is met, by the shortest ways, in words.
+
+    Examples
+    --------
+    >>> both = (is_("client.IID", False), is_("client.partition", "shards"))
+    >>> either = Either((both, (is_("norm", "group"), is_("model", "vit"), is_("seed", 1))))
+    >>> mend_of(either, {"client.IID": False, "client.partition": "quantity"})
+    'client.partition = shards'
+    """
+    if isinstance(need, Need):
+        return need.mend
+    ways = need.missing(values)
+    return " or ".join(" and ".join(one.mend for one in way) for way in ways)
 
 
 def is_(path: str, *allowed: object) -> Need:

@@ -36,6 +36,30 @@ def refused(*given, start="mnist5k/drop"):
     return text
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "others", "mends"),
+    [
+        (
+            "trigger_position",
+            "top_left",
+            (("poison", "blended"),),
+            ("poison = pixel", "blend_with = pattern"),
+        ),
+        ("trigger_position", "top_left", (("poison", "label_flip"),), ("poison = pixel",)),
+        (
+            "trigger_pattern",
+            "4pixel",
+            (("poison", "dba"),),
+            ("poison = pixel", "dba_trigger = pattern"),
+        ),
+    ],
+)
+def test_only_the_shortest_ways_to_give_a_field_an_effect_are_named(field, value, others, mends):
+    text = refused((field, value), *others)
+    wanted = " or ".join(f"{ATTACK}.{mend}" for mend in mends)
+    assert f"does nothing without {wanted}; give that" in text
+
+
 def taken(*given, start="mnist5k/drop"):
     return resolve.experiment(resolve.read(shipped(start)), given)
 
