@@ -115,12 +115,16 @@ def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
         title=chosen.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
         pad_edge=False, padding=(0, 1, 0, 0),
     )  # fmt: skip
-    for column in (table.columns[i] for i in shown):
+    texts = table.texts()
+    for place in shown:
+        column = table.columns[place]
+        widest = max(map(len, [*(cells[place] for cells in texts), *column.heading.split()]))
         name = column.heading.replace("worst ", "worst\n")
         justify = "right" if column.right or column.name in ("paper", "diff.") else "left"
         axis = column.name in chosen.axes
-        screen.add_column(name, justify=justify, overflow="fold", no_wrap=not axis)
-    for cells, outcome in zip(table.texts(), outcomes, strict=True):
+        screen.add_column(name, justify=justify, overflow="fold", no_wrap=not axis,
+                          min_width=min(10, widest) if axis else None)  # fmt: skip
+    for cells, outcome in zip(texts, outcomes, strict=True):
         *texts, verdict = (cells[i] for i in shown)
         screen.add_row(*texts, Text(verdict, _STYLES[outcome.verdict]))
     return screen

@@ -154,12 +154,12 @@ def _screen(table: Table) -> Screen:
     shown = [place for place, each in enumerate(table.columns) if each.name not in left_out]
     texts = table.texts()
     for column, cells in ((table.columns[i], [line[i] for line in texts]) for i in shown):
-        widest = max(map(len, [*cells, ""]))
+        widest = max(map(len, [*cells, *column.heading.split()]))
         screen.add_column(
             column.heading,
             justify="right" if column.right else "left",
             overflow="fold",
-            min_width=widest if column.right else min(8, widest),
+            min_width=widest if column.right else min(10, widest),
         )
     for line in texts:
         screen.add_row(*(line[place] for place in shown))

@@ -158,9 +158,9 @@ def summaries(results: Sequence[Result], names: Sequence[str]) -> Table:
     table = Table(
         title=f"Mean of the {span(windows)}", title_justify="left", title_style="",
         caption=remark(zip(names, windows, strict=True)) or None, caption_justify="left",
-        box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
+        box=SIMPLE_HEAD, pad_edge=False, padding=0,
     )  # fmt: skip
-    table.add_column("run", overflow="fold")
+    table.add_column("run", overflow="fold", min_width=min(16, max(map(len, names), default=0)))
     for heading in ("MTA", "ASR", "worst\nASR", "on\nvictims", "refused", "of\nattackers",
                     "of\nhonest", "seconds"):  # fmt: skip
         table.add_column(heading, justify="right", no_wrap=True)

@@ -119,7 +119,9 @@ def refuse_idle(tables: Mapping[str, Any], given: Mapping[str, str]) -> None:
     refused = {
         path: name
         for path, name in given.items()
-        if path in found and not _asks_for_nothing(values[path], defaults.get(path))
+        if path in found
+        and NOTHING not in needs_of(path, values)  # the original's command lines stay valid
+        and not _asks_for_nothing(values[path], defaults.get(path))
     }
     for path in refused:
         raise IdleField(_refusal(path, values), refused.values())
@@ -165,7 +167,5 @@ def _asks_for_nothing(value: object, default: object) -> bool:
 def _refusal(path: str, values: Values) -> str:
     said = f"{path} = {show(values[path])}: does nothing"
     missing = [need for need in needs_of(path, values) if not need(values)]
-    if NOTHING in missing:
-        return f"{said}; the original's files have it. Leave it out."
     mends = " and ".join(mend_of(need, values) for need in missing)
     return f"{said} without {mends}; give that, too, or leave this out."

@@ -143,6 +143,14 @@ def parse(data: Mapping[str, Any], path: Path) -> Grid:
     for one, other in combinations(axes, 2):
         _refuse_common_fields(one, other)
     excluded = tuple(pattern(one, axes, "exclude") for one in file.exclude)
+    if isinstance(file.base, dict):
+        for axis in axes:
+            if all(CONFIG in value.overrides for value in axis.values):
+                raise ConfigError(
+                    f"base: has fields of its own, and axis {axis.name} chooses another config for "
+                    "every cell; give each of its fields as an axis of one value, or the config "
+                    "as extends of the base."
+                )
     grid = Grid(path, file.base, tuple(axes), _zipped(file.zip, axes), excluded, file.study)
     size = math.prod(len(factor) for factor in grid.factors())
     if size > MOST:

@@ -150,9 +150,9 @@ def test_a_given_field_that_does_nothing_is_refused_with_the_mend(field, value, 
     assert text.endswith("; give that, too, or leave this out.")
 
 
-@pytest.mark.parametrize("field", ["gpu_poor", "disable_pbar"])
-def test_fields_that_never_do_anything_are_refused_too(field):
-    assert "does nothing; the original's files have it. Leave it out." in refused((field, "true"))
+@pytest.mark.parametrize("field", ["gpu_poor", "flush_print", "disable_pbar"])
+def test_fields_of_the_original_that_never_do_anything_are_taken_as_its_command_lines_do(field):
+    assert resolve.experiment(DROP, [(field, "true")])
 
 
 @pytest.mark.parametrize(

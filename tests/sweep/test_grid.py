@@ -323,3 +323,13 @@ def test_every_value_has_a_label(value):
 
 def test_the_docstring_names_every_key_of_the_file():
     assert all(f"`{name}`" in grid.__doc__ for name in EXAMPLE)
+
+
+def test_a_base_of_fields_that_every_cell_replaces_is_refused_and_not_lost():
+    table = {"extends": "mnist5k/undefended", "federation": {"rounds": 2}}
+    axes = {"config": ["mnist5k/undefended", "mnist5k/median"]}
+    with pytest.raises(ConfigError, match="base: has fields of its own, and axis config chooses"):
+        parse({"base": table, "axes": axes}, HERE)
+    some = {"way": {"base": {}, "median": {"config": "mnist5k/median"}}}
+    assert len(list(parse({"base": table, "axes": some}, HERE).assignments())) == 2
+    assert len(list(parse({"base": "mnist5k/drop", "axes": axes}, HERE).assignments())) == 2
