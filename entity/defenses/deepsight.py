@@ -36,6 +36,7 @@ from entity.server.density import (
     cosine_distances,
     density_labels,
     require_clusterable,
+    separation,
 )
 from entity.server.output_layer import normalised_energies, output_layer, threshold_exceedings
 from entity.training import logits
@@ -163,25 +164,19 @@ class DeepSight(Server[DeepSightArgs]):
         return density_labels(mean, ids, size, min_samples=samples)
 
 
-def separation(labels: list[int]) -> Tensor:
-    """Return 0 for pairs of rows in one cluster and 1 for others (n, n); label -1 is no cluster.
-
-    Examples
-    --------
-    >>> separation([0, -1, 0])
-    tensor([[0., 1., 0.],
-            [1., 0., 1.],
-            [0., 1., 0.]], dtype=torch.float64)
-    """
-    own = torch.tensor(labels)
-    together = (own[:, None] == own[None]) & (own[:, None] >= 0)
-    return 1.0 - (together | torch.eye(len(own), dtype=torch.bool)).double()
-
-
 def judge(
     labels: list[int], suspicious: list[bool], tau: float
 ) -> tuple[list[bool], dict[int, str]]:
     """Accept clusters with less than a share `tau` of suspicious members, and loners by label.
+
+    Parameters
+    ----------
+    labels
+        The cluster of each of n clients; -1 for those in none.
+    suspicious
+        Whether each one's output layer is concentrated.
+    tau
+        Share of suspicious members from which on a cluster is refused.
 
     Returns
     -------

@@ -48,6 +48,7 @@ def summarise(
     seconds = total_seconds(rounds)
     total = sum(seconds.get(phase, 0.0) for phase in MAIN_PHASES)
     asr = tail_statistics(rounds, "asr")
+    metrics = [line.get("metrics", {}) for line in rounds]
     return {
         "name": config.name,
         "state": state,
@@ -64,24 +65,22 @@ def summarise(
         "asr": asr,
         "asr_max_last10": asr["max_last10"],
         "consistency": _consistency(rounds),
-        "victim_accuracy": tail_statistics(
-            [line.get("metrics", {}) for line in rounds], "victim_accuracy"
-        ),
+        "victim_accuracy": tail_statistics(metrics, "victim_accuracy"),
         "dpr": {"of_victims": attack and attack.DPR, "of_all": poisoned_share},
-        "detection": {
-            "tpr": detection.tpr,
-            "fpr": detection.fpr,
-            "precision": detection.precision,
-            "f1": detection.f1,
-        },
+        "detection": {name: getattr(detection, name) for name in ("tpr", "fpr", "precision", "f1")},
         "refusals": detection.true_positives + detection.false_positives,
         "lost": sum(len(line.get("lost", ())) for line in rounds),
         "seconds": {**seconds, "total": round(total, 3)},
-        "peak_memory_mb": max(peak_memory_mb(), before.get("peak_memory_mb", 0)),
-        "worker_peak_memory_mb": max(
-            peak_memory_mb(of_workers=True), before.get("worker_peak_memory_mb", 0)
-        ),
+        **_memory(before),
     }
+
+
+def _memory(before: Mapping[str, Any]) -> dict[str, float]:
+    peaks = {
+        "peak_memory_mb": peak_memory_mb(),
+        "worker_peak_memory_mb": peak_memory_mb(of_workers=True),
+    }
+    return {name: max(peak, before.get(name, 0)) for name, peak in peaks.items()}
 
 
 def _consistency(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -107,6 +107,21 @@ def majority(distances: Tensor, client_ids: Sequence[ClientId]) -> list[int]:
     return [row for row in everybody if labels[row] >= 0] or everybody
 
 
+def separation(labels: list[int]) -> Tensor:
+    """Return 0 for pairs of rows in one cluster and 1 for others (n, n); label -1 is no cluster.
+
+    Examples
+    --------
+    >>> separation([0, -1, 0])
+    tensor([[0., 1., 0.],
+            [1., 0., 1.],
+            [0., 1., 0.]], dtype=torch.float64)
+    """
+    own = torch.tensor(labels)
+    together = (own[:, None] == own[None]) & (own[:, None] >= 0)
+    return 1.0 - (together | torch.eye(len(own), dtype=torch.bool)).double()
+
+
 def require_clusterable(name: str, setting: Setting, least: int = LEAST_CLUSTERED) -> None:
     """Refuse rounds of fewer than `least` clients.
 

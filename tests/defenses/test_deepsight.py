@@ -8,11 +8,11 @@ from entity.defenses.deepsight import (
     DeepSight,
     DeepSightArgs,
     judge,
-    separation,
 )
 from entity.models import Classifier
 from entity.seeding import global_stream
 from entity.server.contract import Setting
+from entity.server.density import separation
 
 CLASSES, WIDTH = 4, 5
 
