@@ -66,6 +66,7 @@ def test_a_run_is_done_and_its_model_is_that_of_its_state_dict(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_nothing_of_one_client_is_left_for_the_next_on_any_engine(model, experiment):
     changes = {"model": model, "federation.round_size": 4}

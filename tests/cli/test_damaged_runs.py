@@ -106,7 +106,17 @@ def damaged(finished, tmp_path, monkeypatch, request):
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize(("name", "kind"), CASES, ids=[f"{n} is {k}" for n, k in CASES])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(
+            *(name, kind),
+            id=f"{name} is {kind}",
+            marks=[pytest.mark.slow] if name.startswith("checkpoint/") else [],
+        )
+        for name, kind in CASES
+    ],
+)
 def test_every_command_answers_to_a_damaged_run(name, kind, damaged, monkeypatch, capfd):
     path = damaged / name
     if path.is_dir():

@@ -59,7 +59,13 @@ def expected(experiment):
     return f"said finished {summary['mta']['final']} 0"
 
 
-@pytest.mark.parametrize("by", [["-"], ["-q", "-i", "-"]], ids=["piped", "interactive"])
+@pytest.mark.parametrize(
+    "by",
+    [
+        pytest.param(["-"], id="piped"),
+        pytest.param(["-q", "-i", "-"], id="interactive", marks=pytest.mark.slow),
+    ],
+)
 def test_a_program_from_standard_input_trains_inline(played, expected, by):
     code, out, err = played("go()\n", by=by)
     assert code == 0, err
@@ -76,6 +82,7 @@ def test_a_script_without_the_guard_trains_inline_and_is_run_once(played, expect
     assert "program.py again, whose line" in err
 
 
+@pytest.mark.slow
 def test_a_script_with_the_guard_has_workers(played, expected):
     code, out, err = played(
         """
@@ -99,6 +106,7 @@ def test_the_pool_is_refused_in_a_script_without_the_guard(played, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_workers_that_die_of_the_script_are_found_out(played, expected):
     """This guard is none."""
     code, out, err = played("if __name__ != 'imported':\n    go()")
@@ -108,6 +116,7 @@ def test_workers_that_die_of_the_script_are_found_out(played, expected):
     assert "engine auto: one client trains after another, as no worker process starts here" in err
 
 
+@pytest.mark.slow
 def test_inside_a_worker_of_multiprocessing_a_run_trains_inline(played, expected):
     program = """
     import multiprocessing
