@@ -64,13 +64,7 @@ def fit(
         Called with the model after every optimiser step; attacks project here.
     """
     model.train()
-    optimiser = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    optimiser = new_optimiser(model, recipe)
     for x, y in batches:
         with autocast(x.device, recipe.amp_enabled):
             value = loss(model, x, y)
@@ -79,6 +73,17 @@ def fit(
         optimiser.step()
         if after_step is not None:
             after_step(model)
+
+
+def new_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+    """Return the optimiser of a client's training."""
+    return torch.optim.SGD(
+        model.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
 
 
 def autocast(device: torch.device, enabled: bool) -> AbstractContextManager[object]:

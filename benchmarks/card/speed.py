@@ -12,7 +12,7 @@ from card.scene import Scale, classifier, federation, roster_of, synchronise
 from entity.client import Broadcast
 from entity.devices import placed
 from entity.engine import open_engine
-from entity.training import Recipe, autocast, cross_entropy, fit
+from entity.training import Recipe, autocast, cross_entropy, fit, new_optimiser
 
 PRECISIONS = (("float32 (TF32 convolutions)", False), ("bfloat16", True))
 
@@ -162,13 +162,7 @@ def replayed(device: torch.device, scale: Scale, recipe: Recipe) -> float | None
         Rates, batch size and precision.
     """
     model = placed(classifier(scale.model, scale.size), device).train()
-    optimiser = torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    optimiser = new_optimiser(model, recipe)
     x = torch.rand(recipe.batch_size, 3, scale.size, scale.size, device=device)
     x = x.contiguous(memory_format=torch.channels_last)
     y = torch.arange(recipe.batch_size, device=device) % 10
