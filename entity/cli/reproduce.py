@@ -23,10 +23,9 @@ from entity.cli.sweep import (
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
-from entity.sweep import study, verdict_table, verdicts
+from entity.sweep import core_hours, gpu_hours, study, verdict_table, verdicts
 from entity.sweep.cells import Cell, expand
 from entity.sweep.estimate import Pace
-from entity.sweep.gpu_hours import guess
 from entity.sweep.plan import RUNS, finished_runs, remaining
 from entity.sweep.study import Study
 from entity.sweep.verdicts import Outcome
@@ -34,7 +33,10 @@ from entity.sweep.verdicts import Outcome
 _FOR_WIDE = ("n", "on victims", "DPR of all")
 """Columns that 80 letters have no room for; the Markdown has them."""
 
-_STYLES = {"reached": "green", "missed": "bold red", "unfinished": "yellow", "no figure": "dim"}
+_STYLES = {
+    **{"reached": "green", "missed": "bold red", "unfinished": "yellow"},
+    **{"void": "dim", "no figure": "dim"},
+}
 
 
 def add_reproduce_command(commands: Any) -> None:
@@ -75,7 +77,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     asked = sweep_options(options, RUNS / chosen.folder)
     cells = chosen_cells(chosen.grid, asked)
     to_do = [cell.config for cell in remaining(cells, asked)]
-    guessed = guess(to_do) if chosen.published is not None and to_do else None
+    guess = core_hours.guess if chosen.published is None else gpu_hours.guess
+    guessed = guess(to_do) if to_do else None
     if options.dry_run:
         show_plan(chosen.name, cells, asked, guessed)
         return 0
@@ -109,7 +112,7 @@ def _write(text: str, path: Path) -> None:
 def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
     """Return the table for 80 columns."""
     table = verdict_table.verdict_table(chosen, outcomes)
-    left_out = _FOR_WIDE if chosen.published is not None and console.out.width < 110 else ()
+    left_out = _left_out(chosen) if console.out.width < 110 else ()
     shown = [i for i, column in enumerate(table.columns) if column.name not in left_out]
     screen = Screen(
         title=chosen.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
@@ -128,6 +131,12 @@ def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
         *texts, verdict = (cells[i] for i in shown)
         screen.add_row(*texts, Text(verdict, _STYLES[outcome.verdict]))
     return screen
+
+
+def _left_out(chosen: Study) -> tuple[str, ...]:
+    if chosen.published is not None:
+        return _FOR_WIDE
+    return ("n", "floor") if len(chosen.axes) > 2 else ()
 
 
 def _listing() -> Screen:

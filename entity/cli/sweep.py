@@ -1,6 +1,7 @@
 """The command `drop sweep`: every experiment of a grid."""
 
 import argparse
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ from entity.sweep.plan import (
     given_up,
     open_place,
     remaining,
+    require_data,
 )
 from entity.sweep.runner import Failure, run_cells
 from entity.trackers import require
@@ -59,6 +61,9 @@ def add_sweep_options(parser: argparse.ArgumentParser, grid: str) -> None:
         "--ray", metavar="ADDRESS", help="run them on a cluster of Ray: auto or HOST:PORT (extra)"
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what there is to do")
+    parser.add_argument(
+        "--data_root", type=user_path, metavar="FOLDER", help="data folder, before DROP_DATA"
+    )
     add_where(parser, "only runs of which this holds, such as defense=drop or 'DPR<0.3'")
     parser.add_argument(
         "--retry",
@@ -83,6 +88,8 @@ def _jobs(text: str) -> int:
 
 def sweep_options(options: argparse.Namespace, folder: Path) -> SweepOptions:
     """Read what `add_sweep_options` adds, with `folder` where there is no `--out`."""
+    if options.data_root is not None:
+        os.environ["DROP_DATA"] = str(options.data_root)  # which the processes of the runs inherit
     return SweepOptions(
         folder=options.out or folder,
         where=tuple(options.where),
@@ -158,11 +165,14 @@ def run_shown(name: str, cells: Sequence[Cell], options: SweepOptions) -> list[F
     Raises
     ------
     ConfigError
-        If the folder cannot be written, a tracker's package is missing, or there is no cluster.
+        If the folder cannot be written, data or a tracker's package is missing, or there is no
+        cluster.
     """
     console.note(f"{name}: {_counted(cells)}")
     for cell in cells:
         require(cell.config.settings.trackers, cell.folder)
+    if not options.ray:
+        require_data(remaining(cells, options))
     _make(options.folder)
     failures = [*_run(cells, options), *given_up(cells, options)]
     for failure in failures:

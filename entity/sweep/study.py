@@ -3,8 +3,9 @@
 A study is a grid file of `entity/studies/` whose key `study` holds its title, how long it takes,
 where its expectations come from, and the expectations: ranges of MTA and ASR in percent for the
 cells that a partial assignment names, as `exclude` names cells. The mean over the seeds is
-judged, of each run's mean over its last ten evaluated rounds. A study of a paper's table has the
-paper's figures instead (`published.py`).
+judged, of each run's mean over its last ten evaluated rounds; `worst_asr` is the highest of all
+seeds, of the rounds of acceptable MTA. `void` says where an attack does not work at all. A study
+of a paper's table has the paper's figures instead (`published.py`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ from entity.config import schema
 from entity.config.schema import ConfigError, NonNegative, suggest, unknown
 from entity.sweep.grid import SEED, Grid, matches, pattern, read
 from entity.sweep.published import Percent, Published, published
+from entity.sweep.void import Void
 
 UNKNOWN = "no published figure known here"
 """Text for a cell without an expectation."""
@@ -27,6 +29,14 @@ class _ExpectationTable:
     cells: dict[Any, Any]
     mta: tuple[Percent, ...] | None = None
     asr: tuple[Percent, ...] | None = None
+    worst_asr: tuple[Percent, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _VoidTable:
+    axis: str
+    label: str
+    below: Percent
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,8 @@ class _StudyTable:
     expect: tuple[_ExpectationTable, ...] = ()
     published: dict[Any, Any] | None = None
     """Figures of a paper's table instead."""
+    void: _VoidTable | None = None
+    """Which cells count for nobody, as the attack does not work where nobody defends."""
     notes: tuple[str, ...] = ()
     """Sentences below the table: where the study is not quite what the paper says, and why."""
 
@@ -82,6 +94,7 @@ class Expectation:
     cells: Mapping[str, tuple[str, ...]]
     mta: Band | None
     asr: Band | None
+    worst_asr: Band | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,7 @@ class Study:
     """Those that tell the rows of its table apart."""
     published: Published | None = None
     notes: tuple[str, ...] = ()
+    void: Void | None = None
 
     @property
     def folder(self) -> Path:
@@ -115,7 +129,7 @@ def names() -> list[str]:
     """Return the shipped studies, the smallest first, and last the tables of a paper."""
     folder = _folder()
     found = [path.relative_to(folder).with_suffix("") for path in sorted(folder.rglob("*.yaml"))]
-    order = ("quick", "laptop")
+    order = ("quick", "laptop", "budget", "configurations", "configurations-cifar10")
 
     def place(name: str) -> tuple[bool, int, str]:
         return "/" in name, order.index(name) if name in order else 9, name
@@ -167,6 +181,7 @@ def load(path: Path) -> Study:
             _rows(table.rows, grid),
             None if table.published is None else published(table.published, grid),
             table.notes,
+            None if table.void is None else _void(table.void, grid),
         )
     except ConfigError as error:
         raise ConfigError(f"grid {path}: {error}") from error
@@ -179,6 +194,7 @@ def _expectations(entries: Iterable[_ExpectationTable], grid: Grid) -> tuple[Exp
             pattern(each.cells, grid.axes, f"{where}.cells"),
             _band(each.mta, f"{where}.mta"),
             _band(each.asr, f"{where}.asr"),
+            _band(each.worst_asr, f"{where}.worst_asr"),
         )
         for each in entries
     )
@@ -195,6 +211,11 @@ def _rows(names: Sequence[str] | None, grid: Grid) -> tuple[str, ...]:
         if name not in varied:
             raise ConfigError(f"study.rows: axis {unknown(name, name, varied)}")
     return tuple(names or varied)
+
+
+def _void(table: _VoidTable, grid: Grid) -> Void:
+    pattern({table.axis: table.label}, grid.axes, "study.void")
+    return Void(table.axis, table.label, table.below / 100)
 
 
 def _band(ends: tuple[float, ...] | None, where: str) -> Band | None:

@@ -17,24 +17,41 @@ def verdict_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
     if study.published is not None:
         return _beside_the_paper(study, outcomes)
     beside = _known(outcomes, ("worst_asr", "floor"))
+    judged = _judged(study)
     columns = [*map(Column, study.axes), Column("n")]
-    for metric in ("MTA", "ASR"):
-        columns += [Column(metric, "%", spread=True), Column("expected")]
+    names = list(dict.fromkeys(["mta", "asr", *judged, *beside]))
+    for name in names:
+        columns.append(_MEANS.get(name) or _BESIDE[name])
+        if name in judged:
+            columns.append(Column("expected"))
     rows = [
         (
             *outcome.labels,
             outcome.finished,
-            outcome.mta,
-            _expected(outcome.expected and outcome.expected.mta),
-            outcome.asr,
-            _expected(outcome.expected and outcome.expected.asr),
-            *(getattr(outcome, name) for name in beside),
+            *(
+                cell
+                for name in names
+                for cell in (
+                    getattr(outcome, name),
+                    _expected(getattr(outcome.expected, name, None)),
+                )[: 1 + (name in judged)]
+            ),
             outcome.verdict,
         )
         for outcome in outcomes
     ]
-    columns += [_BESIDE[name] for name in beside]
     return Table((*columns, Column("verdict")), tuple(rows))
+
+
+def _judged(study: Study) -> list[str]:
+    """Return the metrics with a column of expectations: MTA and ASR, or those that have any."""
+    names = ("mta", "asr", "worst_asr")
+    if not any(each.worst_asr for each in study.expectations):
+        return [*names[:2]]
+    return [name for name in names if any(getattr(each, name) for each in study.expectations)]
+
+
+_MEANS = {name: Column(name.upper(), "%", spread=True) for name in ("mta", "asr")}
 
 
 _BESIDE = {
@@ -111,6 +128,12 @@ def remarks(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
         )
     if counts["no figure"]:
         lines.append(f"No figure in {counts['no figure']} of {len(outcomes)} cells: {UNKNOWN}.")
+    if counts["void"] and study.void is not None:
+        lines.append(
+            f"Void are {counts['void']} of {len(outcomes)} cells, which count for nobody: where "
+            f"{study.void.axis} is {study.void.label} the worst ASR is below "
+            f"{100 * study.void.below:g} % in every seed."
+        )
     if counts["unfinished"]:
         lines.append(
             f"Unfinished are {counts['unfinished']} of {len(outcomes)} cells; the same command "

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from entity.record.window import Window
@@ -10,8 +10,9 @@ from entity.results.tables import Spread
 from entity.sweep.cells import Cell
 from entity.sweep.published import METRICS, Figure, Metric
 from entity.sweep.study import Expectation, Study
+from entity.sweep.void import void_cells
 
-Verdict = Literal["reached", "missed", "unfinished", "no figure"]
+Verdict = Literal["reached", "missed", "unfinished", "void", "no figure"]
 
 
 @dataclass(frozen=True)
@@ -38,30 +39,44 @@ class Outcome:
     """The label of every axis, in one of its runs."""
     windows: tuple[tuple[str, Window | None], ...] = ()
     """Name and window of each finished run."""
+    void: bool = False
+    """Whether the attack works in none of its runs where nobody defends."""
 
     @property
     def verdict(self) -> Verdict:
         """Judge the means; the mean of half of the seeds is none."""
+        if self.void:
+            return "void"
         if self.finished < self.runs:
             return "unfinished"
         if self.figures:
             return "reached" if self.agrees else "missed"
         if self.expected is None:
             return "no figure"
+        mta, asr = (None if each is None else each.mean for each in (self.mta, self.asr))
         met = (
-            spread is not None and spread.mean in band
-            for spread, band in ((self.mta, self.expected.mta), (self.asr, self.expected.asr))
+            value is not None and value in band
+            for value, band in (
+                (mta, self.expected.mta),
+                (asr, self.expected.asr),
+                (self.worst_asr, self.expected.worst_asr),
+            )
             if band is not None
         )
         return "reached" if all(met) else "missed"
 
 
 def judge(study: Study, cells: Sequence[Cell]) -> list[Outcome]:
-    """Sum up runs over their seeds, a row for each other assignment."""
+    """Sum up runs over their seeds, a row for each other assignment; void runs are left out."""
+    void = void_cells(study.void, cells)
     rows: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         rows.setdefault(tuple(cell.labels[name] for name in study.axes), []).append(cell)
-    return [_outcome(study, labels, row) for labels, row in rows.items()]
+    outcomes: list[Outcome] = []
+    for labels, row in rows.items():
+        counted = [cell for cell in row if cell.identity not in void]
+        outcomes.append(replace(_outcome(study, labels, counted or row), void=not counted))
+    return outcomes
 
 
 def _outcome(study: Study, labels: tuple[str, ...], row: Sequence[Cell]) -> Outcome:
@@ -76,8 +91,9 @@ def _outcome(study: Study, labels: tuple[str, ...], row: Sequence[Cell]) -> Outc
         labels,
         len(row),
         sum(cell.state == "finished" for cell in row),
-        expected=study.expectation(cell),
-        **measured,
+        measured["mta"],
+        measured["asr"],
+        study.expectation(cell),
         worst_asr=max(_values(row, "worst_asr"), default=None),
         floor=_mean(row, "floor"),
         victim_accuracy=_mean(row, "victim_accuracy"),

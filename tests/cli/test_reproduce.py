@@ -93,6 +93,7 @@ def results(monkeypatch):
                 "config_hash": cell.identity,
                 "mta": {"last10": found[0]},
                 "asr": {"last10": found[1]},
+                "consistency": {"worst_asr": found[2] if len(found) > 2 else None},
                 "seconds": {"total": 1.0},
             }
             write_json(cell.folder / "summary.json", summary)
@@ -153,6 +154,39 @@ def test_what_is_missed_or_unfinished_is_said_and_is_exit_code_1(
     assert row.split()[-1] == verdict
 
 
+def test_where_the_attack_does_not_work_undefended_a_cell_counts_for_nobody(tiny, results, capsys):
+    """Seed 1 is void, seed 2 not: its values alone are judged. No attack is no void cell."""
+    given, _ = results
+    tiny(
+        axes={**AXES, "rate": {"low": {"DPR": 0.5}, "none": {"participation_strategy": "never"}}},
+        study={
+            **SAYS,
+            "void": {"axis": "defense", "label": "undefended", "below": 50},
+            "expect": [{"cells": {"defense": ["median"], "rate": "low"}, "worst_asr": [0, 5]}],
+        },
+    )
+    given["undefended"] = [(0.9, 0.4, 0.499), (0.9, 0.4, 0.5)]
+    given["median"] = [(0.9, 0.9, 0.95), (0.9, 0.01, 0.04)]
+    given["krum"] = [(0.9, 0.2, 0.3), (0.9, 0.2, 0.3)]
+    assert main(["reproduce", "tiny", "--markdown", "t.md"]) == 0
+    head, _, *rows = [x for x in Path("t.md").read_text().splitlines() if x.startswith("|")]
+    assert head.startswith("| defense | rate | n | MTA % | ASR % | worst ASR % | expected | floor")
+    (low,) = [row for row in rows if "| median | low |" in row]
+    assert low == "| median | low | 1 | 90.0 | 1.0 | 4.0 | ≤ 5 | 1.0 | reached |"
+    (none,) = [row for row in rows if "| median | none |" in row]
+    assert none.startswith("| median | none | 2 |")
+    given["median"][1] = (0.9, 0.01, 0.051)
+    assert main(["reproduce", "tiny", "--out", "other"]) == 1
+    shown = capsys.readouterr().out
+    assert "median" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    given["undefended"][1] = (0.9, 0.4, 0.49)
+    assert main(["reproduce", "tiny", "--out", "third", "--markdown", "t.md"]) == 0
+    text = Path("t.md").read_text()
+    assert text.count("| void |") == 3
+    assert "Void are 3 of 6 cells, which count for nobody: where defense is undefended the" in text
+
+
 def test_a_part_is_judged_as_a_part(tiny, results, capsys):
     given, asked = results
     given["krum"] = [None, None]
@@ -203,6 +237,9 @@ def test_a_real_study_runs_its_cells_and_resumes(tiny, capsys):
         ),
         ({**SAYS, "expect": [{"cells": {"seed": 1}, "mta": [5, 4]}]}, "study.expect.mta = [5.0"),
         ({**SAYS, "expect": [{"cells": {"seed": 1}, "asr": [1]}]}, "[lowest, highest]"),
+        ({**SAYS, "void": {"axis": "defense", "label": "none", "below": 50}}, "study.void.defense"),
+        ({**SAYS, "void": {"axis": "x", "label": "a", "below": 50}}, "study.void: axis x is unkno"),
+        ({**SAYS, "void": {"axis": "defense", "label": "krum", "below": 101}}, "below = 101"),
         ({**SAYS, "expect": [{"cells": {"seed": 1}, "asr": [0, 101]}]}, "101"),
         (
             {**SAYS, "expect": [*SAYS["expect"], {"cells": {"seed": 2}}]},
@@ -232,9 +269,10 @@ def test_the_list_has_every_shipped_study_in_80_columns(tmp_path, monkeypatch, c
     monkeypatch.setattr(console.out, "_width", 80, raising=False)
     assert main(["reproduce"]) == 0
     shown = capsys.readouterr().out
-    first = ["quick", "laptop", "paper-cifar10", "paper-cinic10", "paper-emnist"]
-    assert study.names()[:5] == first
-    assert study.names()[5:] == [f"paper/{name}" for name in PAPER]
+    first = ["quick", "laptop", "budget", "configurations", "configurations-cifar10"]
+    first += ["paper-cifar10", "paper-cinic10", "paper-emnist"]
+    assert study.names()[:8] == first
+    assert study.names()[8:] == [f"paper/{name}" for name in PAPER]
     for name, runs in (("quick", 18), ("laptop", 12), ("paper-emnist", 30)):
         (row,) = [x for x in shown.splitlines() if x.strip().startswith(f"{name} ")]
         assert str(runs) in row.split()

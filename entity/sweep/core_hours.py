@@ -1,0 +1,80 @@
+"""How many hours of one core experiments with the small models take, guessed before any was run.
+
+Seconds of one thread on an AMD EPYC core that nobody else used: local training as
+`benchmarks/round.py` measures it, distillation as `benchmarks/distill.py` does.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from entity.config.fields import ExperimentConfig
+from entity.config.paths import user_path
+from entity.dataset import find, source_of
+from entity.dataset.source import Source
+from entity.distill.settings import StudentArgs
+
+IMAGE = {"cnn": 0.2e-3, "resnet8": 1.3e-3}
+"""Seconds for each image that a client trains on, evaluation included."""
+
+GENERATED = {"cnn": (6.4e-3, 0.23e-3), "resnet8": (23e-3, 0.83e-3)}
+"""Seconds for each image of a distillation: the first, and the second for each channel of the
+generator (10 and 36 ms at 16 and 128 channels, with 16 teachers)."""
+
+EARLY = 0.15
+"""Of that, the share of a distillation that ends where it changes nothing any more, and is fast."""
+
+BASIS = "guessed from seconds an image on one core"
+
+
+def core_hours(config: ExperimentConfig) -> float | None:
+    """Guess the hours of one experiment on one core; None where model or data are not known.
+
+    Examples
+    --------
+    >>> from entity import load
+    >>> round(core_hours(load("mnist/undefended", round_size=25)) * 3600 / 25, 1)  # a round
+    5.9
+    >>> core_hours(load("cifar10/undefended")) is None  # a ResNet-18
+    True
+    """
+    if config.model not in IMAGE or config.server.defense.type == "flip":
+        return None
+    source, federation, client = source_of(config), config.federation, config.client
+    count = _training_images(source, user_path(config.settings.datasets_path))
+    held = source.held_out if config.server.held_out is None else config.server.held_out
+    share = client.ADR * (count - held) / federation.size
+    images = federation.rounds * federation.round_size * share * client.num_epochs
+    seconds = images * IMAGE[config.model]
+    args = config.server.defense.defense_args
+    if isinstance(args, StudentArgs) and args.K > 0:
+        first, channel = GENERATED[config.model]
+        each = args.iterations * args.batch_size * (first + channel * args.gen_width)
+        early = EARLY if args.plateau is not None else 1
+        seconds += federation.rounds // args.K * each * early
+    return seconds / 3600
+
+
+def _training_images(source: Source, root: Path) -> int:
+    """Return the published number, or that of the files in a folder of images."""
+    if source.counts is not None:
+        return source.counts[0]
+    return _files(source.name, root)
+
+
+@cache
+def _files(name: str, root: Path) -> int:
+    files = find(name, root, None, None).files
+    found = None if files is None else files.locate(root)
+    return 0 if found is None else sum(not path.startswith("test/") for path, _, _ in found[1])
+
+
+def guess(configs: Sequence[ExperimentConfig]) -> str | None:
+    """Say how long some experiments may take; None where that is not known of one of them."""
+    hours = [core_hours(config) for config in configs]
+    known = [each for each in hours if each is not None]
+    if not known or len(known) < len(hours):
+        return None
+    total = sum(known)
+    said = f"{total:.1f} core hours" if total >= 0.1 else f"{60 * total:.1f} core minutes"
+    return f"about {said}: {BASIS}"

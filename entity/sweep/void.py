@@ -1,0 +1,55 @@
+"""Cells that count for nobody: those in which the attack does not work where nobody defends.
+
+Key `void` of a study: `label` of `axis` is the defense that is none, and `below` the worst ASR in
+percent, of the rounds of acceptable MTA, from which on an attack counts as one. A cell is judged by
+the one that differs from it by that axis alone, with the same seed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from entity.sweep.cells import Cell
+
+Key = tuple[tuple[str, str], ...]
+"""Labels of a cell on all axes but that of the defense."""
+
+
+@dataclass(frozen=True)
+class Void:
+    """When an attack counts as one."""
+
+    axis: str
+    label: str
+    below: float
+    """Worst ASR undefended, a share of one, below which it does not."""
+
+    def others(self, labels: Mapping[str, str]) -> Key:
+        """Return what a cell shares with the undefended one that it is judged by."""
+        return tuple((name, label) for name, label in labels.items() if name != self.axis)
+
+
+def void_cells(rule: Void | None, cells: Sequence[Cell]) -> set[str]:
+    """Return the identities of the void cells.
+
+    Nothing is known of a cell whose undefended twin is not finished, or not among these. A cell
+    without attack is not void.
+    """
+    if rule is None:
+        return set()
+    fails = {
+        rule.others(cell.labels)
+        for cell in cells
+        if cell.labels[rule.axis] == rule.label
+        if (worst := worst_asr(cell)) is not None and worst < rule.below
+    }
+    return {
+        cell.identity
+        for cell in cells
+        if rule.others(cell.labels) in fails and cell.config.client.attacked_by != "none"
+    }
+
+
+def worst_asr(cell: Cell) -> float | None:
+    """Return the worst ASR of a cell that is finished."""
+    worst = cell.done.facts["worst_asr"] if cell.done and cell.done.finished else None
+    return worst if isinstance(worst, float) else None
