@@ -20,6 +20,8 @@ MOST_LEVELS = 100
 """Objects and lists within one another that JSON may have."""
 MOST_DIGITS = 308
 """Digits of a whole number in JSON; a longer one is larger than any float."""
+PRINTABLE_DIGITS = 4_000
+"""Digits of a whole number that is shown in a refusal, or kept exactly: Python prints 4,300."""
 
 
 class TooDeep(ValueError):

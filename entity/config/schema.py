@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from entity.reading import parse_json
+from entity.reading import PRINTABLE_DIGITS, parse_json
 
 T = TypeVar("T")
 
@@ -225,22 +225,34 @@ def parse_text(kind: Any, text: str, where: str) -> Any:
     >>> parse_text(float, "0.25", "DPR"), parse_text(int | None, "none", "victim_class")
     (0.25, None)
     """
-    words = {"none": None, "null": None, "true": True, "false": False}
-    try:
-        value = (
-            words[text.lower()] if text.lower() in words else parse_json(text, most_digits=4_000)
-        )
-    except ValueError:
-        value = text
+    value = read_text(text)
+    if isinstance(value, str):
         with contextlib.suppress(ValueError):  # .5 and +1 are numbers, though not in JSON
-            value = float(text) if _accepts(kind, float(text), where) else text
+            value = float(text) if _accepts(kind, float(text), where) else value
     try:
         return convert(kind, value, where)
     except ConfigError:
         # "7" or "none" may be meant as a word; the message of the first reading is the better one.
-        if isinstance(value, str) or not _accepts(kind, text, where):
+        if isinstance(value, str | dict | list) or not _accepts(kind, text, where):
             raise
         return convert(kind, text, where)
+
+
+def read_text(text: str) -> Any:
+    """Return what a text on the command line means where no type is known.
+
+    Examples
+    --------
+    >>> read_text("0.25"), read_text("None"), read_text("krum"), read_text('{"f": 2}')
+    (0.25, None, 'krum', {'f': 2})
+    """
+    words = {"none": None, "null": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
+    try:
+        return parse_json(text, most_digits=PRINTABLE_DIGITS)
+    except ValueError:
+        return text
 
 
 def _accepts(kind: Any, value: Any, where: str) -> bool:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from entity.layout import ModelState
-from entity.reading import open_regular, parse_json, read_bytes
+from entity.reading import PRINTABLE_DIGITS, open_regular, parse_json, read_bytes
 from entity.record.atomic import sync_folder, write_atomically
 from entity.record.packing import pack, unpack
 
@@ -33,8 +33,6 @@ log = logging.getLogger("entity")
 
 FOLDER = "checkpoint"
 FORMAT = 1
-MOST_DIGITS = 4_000
-"""Digits of a whole number in a defense's state."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,8 @@ def _number(path: Path) -> int:
 
 def _read(path: Path) -> Checkpoint:
     """Read one checkpoint; ValueError if it is not as it was written."""
-    sealed = parse_json(read_bytes(path.with_suffix(".json")), most_digits=MOST_DIGITS)
+    written = read_bytes(path.with_suffix(".json"))
+    sealed = parse_json(written, most_digits=PRINTABLE_DIGITS)  # a defense may have counted long
     content = sealed["content"]
     if _checksum(content) != sealed["sha256"]:
         raise ValueError("its checksum is wrong")

@@ -117,8 +117,29 @@ def _types_first(given: tuple[str, str | None]) -> int:
     return 0 if given[0].split(".")[-1] in ("type", "attack", "defense", "poison") else 1
 
 
+def _refuse_table(name: str, text: str | None, known: Mapping[str, Field]) -> None:
+    """Refuse to give a whole table at once; its fields are given one by one.
+
+    The attack's may be null, by which it is taken away.
+    """
+    tables = {path.rpartition(".")[0] for path in known} | {ARGS}
+    tables |= {table.rpartition(".")[0] for table in tables}
+    named = [path for path in sorted(tables - {""}) if f".{path}".endswith(f".{name}")]
+    value = "" if text is None else schema.read_text(text)
+    if not named or (named == [ATTACK] and value is None):
+        return
+    [path] = named
+    own = [field for field in known if field.startswith(f"{path}.")]
+    value = "" if text is None else f" = {schema.show(value)}"
+    allowed = "null, for no attack, and its fields" if path == ATTACK else "its fields"
+    which = f"such as {' or '.join(own[:2])}" if own else "of which the chosen defense has none"
+    raise ConfigError(f"{path}{value}: is a table; allowed are {allowed} one by one, {which}.")
+
+
 def _override_one(tables: dict[str, Any], name: str, text: str | None) -> str:
-    field = field_named(name, {field.path: field for field in fields(tables)})
+    known = {field.path: field for field in fields(tables)}
+    _refuse_table(name, text, known)
+    field = field_named(name, known)
     if text is None:
         if field.kind is not bool:
             lacks = f"{name} needs a value: {schema.describe(field.kind)}."

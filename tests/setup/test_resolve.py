@@ -9,7 +9,9 @@ import os
 from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,6 +23,7 @@ from entity.defenses import DEFENSES
 from entity.poisons import POISONS
 from entity.setup import resolve
 from entity.setup.identity import ERA
+from entity.setup.load import load
 from entity.setup.overrides import override
 
 SHIPPED = [shipped(name) for name in names()]
@@ -165,6 +168,39 @@ def test_batch_size_is_ambiguous_with_drop_only():
 )
 def test_wrong_overrides(name, text, start):
     assert refusal_of(DROP, (name, text)).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("attack", '{"type": "badnets"}', 'client.attack = {"type": "badnets"}: is a table; allow'),
+        ("client.attack", "[1]", "client.attack = [1]: is a table; allowed are null, for no attac"),
+        ("server.defense", '{"type": "krum"}', 'server.defense = {"type": "krum"}: is a table; '),
+        ("defense", "krum", 'server.defense = "krum": is a table; allowed are its fields one by '),
+        ("defense_args", "null", "server.defense.defense_args = null: is a table; allowed are it"),
+        ("settings", '{"seed": 1}', 'settings = {"seed": 1}: is a table; allowed are its fields'),
+        ("client", None, "client: is a table; allowed are its fields one by one, such as client."),
+        ("model", '{"name": "cnn"}', 'model = {"name": "cnn"}: allowed is a text.'),
+        ("name", "[1]", "name = [1]: allowed is a text or null."),
+    ],
+)
+def test_a_table_is_given_by_its_fields_and_is_no_word(name, text, said):
+    assert refusal_of(DROP, (name, text)).startswith(said)
+    if "defense_args" in name:
+        bare = changed("server.defense", None)
+        assert refusal_of(bare, (name, text)).endswith("of which the chosen defense has none.")
+
+
+def test_a_program_s_values_are_read_as_what_they_are_or_refused_with_their_name(tmp_path):
+    config = load("mnist5k/drop", lr=np.float64(0.25), seed=np.int64(3), DPR=torch.tensor(0.5))
+    assert (config.client.lr, config.settings.seed, config.client.attack.DPR) == (0.25, 3, 0.5)
+    config = load("mnist5k/drop", datasets_path=tmp_path)
+    assert config.settings.datasets_path == str(tmp_path)
+    for value in ({1}, np.zeros(2), object()):
+        with pytest.raises(ConfigError, match=r"^rounds = .*: allowed are numbers, texts, True, F"):
+            load("mnist5k/drop", rounds=value)
+    with pytest.raises(ConfigError, match=r'^client.attack = \{"type": "badnets"\}: is a table; '):
+        load("mnist5k/drop", attack={"type": "badnets"})
 
 
 def test_the_attack_is_taken_away_by_null_and_only_a_whole_one_comes_back():
