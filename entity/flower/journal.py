@@ -9,13 +9,16 @@ is rebuilt, with `"lost": true` in the lines of rounds that nothing tells of any
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from entity.config.schema import ConfigError
-from entity.record.atomic import write_atomically
+from entity.record.atomic import write_atomically, writing
+from entity.record.checkpoint import FOLDER as CHECKPOINTS
 from entity.record.checkpoint import Checkpoint, Checkpoints, Snapshot
 from entity.record.directory import Record
+from entity.record.lock import InUse, locked
 from entity.record.rounds import content, readable_lines, whole_lines
 
 log = logging.getLogger("entity")
@@ -35,6 +38,22 @@ class Journal:
         self.folder = folder
         self._checkpoints = Checkpoints(None, {}, 1)
         self._record = Record(None, {})
+
+    def check(self) -> None:
+        """Make the folder, unless it is there, and see that state can be written in it.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot.
+        """
+        if self.folder is None:
+            return
+        for path in (self.folder, self.folder / CHECKPOINTS):
+            if path.exists() and not path.is_dir():
+                raise ConfigError(f"{path}: is a file; allowed is a folder.")
+        with suppress(InUse), locked(self.folder):  # whoever is at work there may be done by then
+            pass
 
     def resume(self, origin: Mapping[str, Any]) -> Snapshot | None:
         """Return the last state of the federation in the folder; None if a new one begins.
@@ -83,9 +102,15 @@ class Journal:
             The round's line of `rounds.jsonl`.
         snapshot
             The state after it.
+
+        Raises
+        ------
+        DiskFull
+            If it cannot be written.
         """
-        self._record.append(dict(line), {})
-        self._checkpoints.take(snapshot)
+        with writing(self.folder or Path(), begun=True):
+            self._record.append(dict(line), {})
+            self._checkpoints.take(snapshot)
 
 
 def _refuse_other(folder: Path, checkpoint: Checkpoint, origin: Mapping[str, Any]) -> None:

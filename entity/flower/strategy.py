@@ -7,12 +7,13 @@ its metrics, always. Nothing that a node sends ends a round.
 
 import logging
 import math
+import operator
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex, cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -20,7 +21,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from entity.config.paths import user_path
-from entity.config.schema import ConfigError, dump
+from entity.config.schema import CannotGoOn, ConfigError, dump, show
 from entity.flower.arrays import ArrayLayout, Malformed
 from entity.flower.exchange import exchange
 from entity.flower.intake import ARRAYS, CONFIG, Intake
@@ -101,7 +102,8 @@ class RobustStrategy(Strategy):
     Raises
     ------
     ConfigError
-        If the settings contradict each other.
+        If an argument is not allowed, or the settings contradict each other, or the state folder
+        cannot be written; it is made here.
     """
 
     def __init__(
@@ -115,13 +117,26 @@ class RobustStrategy(Strategy):
         state_folder: Path | str | None = None,
         on_round: OnRound = lambda report: None,
     ) -> None:
-        for name, value in (
-            ("nodes_per_round", nodes_per_round),
-            ("min_nodes", min_nodes),
-            ("min_survivors", min_survivors),
-        ):
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} = {value}: allowed is a whole number from 1.")
+        if not isinstance(cast("object", server), Server):
+            raise ConfigError(
+                f"server = {show(server)}: allowed is a defense (entity.server.Server)."
+            )
+        for name, value in (("nodes_per_round", nodes_per_round), ("min_nodes", min_nodes)):
+            if value is not None:
+                _refuse_unless_whole(name, value, 1)
+        _refuse_unless_whole("min_survivors", min_survivors, 1)
+        for name, value in (("nodes_per_round", nodes_per_round), ("min_nodes", min_nodes)):
+            if value is not None and value < min_survivors:
+                raise ConfigError(
+                    f"min_survivors = {min_survivors}: allowed is at most {name}, which is "
+                    f"{value}; with so few nodes no round would change the model."
+                )
+        if not isinstance(cast("object", trust_sample_counts), bool):
+            raise ConfigError(
+                f"trust_sample_counts = {show(trust_sample_counts)}: allowed is True or False."
+            )
+        if not callable(on_round):
+            raise ConfigError(f"on_round = {show(on_round)}: allowed is a function of a report.")
         if server.resources.averaging.weighting == "samples" and not trust_sample_counts:
             raise ConfigError(
                 'weighting = "samples": nodes report their own numbers of samples, and an attacker '
@@ -133,7 +148,7 @@ class RobustStrategy(Strategy):
         self.min_survivors = min_survivors
         self.trust_sample_counts = trust_sample_counts
         self.on_round = on_round
-        self.journal = Journal(None if state_folder is None else user_path(state_folder))
+        self.journal = _journal(state_folder)
         self.report: RoundReport | None = None
         """The report of the last round."""
         self._layout: ArrayLayout | None = None
@@ -272,8 +287,17 @@ class RobustStrategy(Strategy):
         Raises
         ------
         ConfigError
-            If the state folder holds another federation, or is in use.
+            If an argument is not allowed, or the state folder holds another federation or is in
+            use.
         """
+        _refuse_unless_whole("num_rounds", num_rounds, 0)
+        if not isinstance(cast("object", timeout), int | float) or not timeout >= 0:
+            raise ConfigError(f"timeout = {show(timeout)}: allowed is a number from 0, of seconds.")
+        if evaluate_fn is not None and not callable(evaluate_fn):
+            raise ConfigError(
+                f"evaluate_fn = {show(evaluate_fn)}: allowed is a function of a round's number and "
+                "the global model, or None."
+            )
         result = Result(arrays=initial_arrays)
         folder = self.journal.folder
         with nullcontext() if folder is None else locked(folder):
@@ -342,6 +366,28 @@ class RobustStrategy(Strategy):
 
 
 _TOO_FEW = "too few sound replies in the round"
+
+
+def _refuse_unless_whole(name: str, value: object, least: int) -> None:
+    is_number = isinstance(value, SupportsIndex) and not isinstance(value, bool)
+    if not is_number or operator.index(cast("SupportsIndex", value)) < least:
+        raise ConfigError(f"{name} = {show(value)}: allowed is a whole number from {least}.")
+
+
+def _journal(state_folder: object) -> Journal:
+    """Return the journal of a folder that can be written."""
+    if state_folder is None:
+        return Journal(None)
+    if not isinstance(state_folder, str | Path) or state_folder == "" or "\0" in str(state_folder):
+        raise ConfigError(
+            f"state_folder = {show(state_folder)}: allowed is the path of a folder, or None."
+        )
+    journal = Journal(user_path(state_folder))
+    try:
+        journal.check()
+    except (ConfigError, CannotGoOn) as error:
+        raise ConfigError(f"state_folder = {error}") from error
+    return journal
 
 
 def choose(nodes: Sequence[int], count: int | None, round: int, seeds: Seeds) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import logging
+import re
 import shutil
 
 import pytest
@@ -13,7 +14,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.app import Message as FlowerMessage
 from loopback import SETTINGS
 
-from entity.config.schema import ConfigError
+from entity.config.schema import CannotGoOn, ConfigError
 from entity.defenses import DEFENSES
 from entity.federation import select
 from entity.flower import RobustStrategy
@@ -564,11 +565,87 @@ def test_a_server_killed_before_its_first_checkpoint_begins_anew(federation, mak
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"min_survivors": 0}, "min_survivors = 0"), ({"nodes_per_round": -1}, "nodes_per_round")],
+    [
+        ({"min_survivors": 0}, "min_survivors = 0: allowed is a whole number from 1."),
+        ({"nodes_per_round": -1}, "nodes_per_round = -1: allowed is a whole number from 1."),
+        ({"nodes_per_round": 2.5}, "nodes_per_round = 2.5: allowed is a whole number from 1."),
+        ({"min_nodes": "3"}, 'min_nodes = "3": allowed is a whole number from 1.'),
+        ({"min_survivors": True}, "min_survivors = true: allowed is a whole number from 1."),
+        (
+            {"nodes_per_round": 4, "min_survivors": 5},
+            "min_survivors = 5: allowed is at most nodes_per_round, which is 4; with so few nodes "
+            "no round would change the model.",
+        ),
+        (
+            {"min_nodes": 1},
+            "min_survivors = 2: allowed is at most min_nodes, which is 1; with so few nodes no "
+            "round would change the model.",
+        ),
+        ({"trust_sample_counts": "no"}, 'trust_sample_counts = "no": allowed is True or False.'),
+        ({"on_round": 3}, "on_round = 3: allowed is a function of a report."),
+        ({"state_folder": ""}, 'state_folder = "": allowed is the path of a folder, or None.'),
+        ({"state_folder": 3}, "state_folder = 3: allowed is the path of a folder, or None."),
+        ({"state_folder": "a\0b"}, "state_folder = "),
+        (
+            {"state_folder": "/dev/null"},
+            "state_folder = /dev/null: is a file; allowed is a folder.",
+        ),
+        (
+            {"state_folder": "/dev/null/state"},
+            "state_folder = /dev/null/state: cannot be written (",
+        ),
+    ],
 )
 def test_impossible_settings_are_refused(options, message, federation):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
         RobustStrategy(federation.server(), **options)
+
+
+def test_a_server_that_is_none_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r'^server = "krum": allowed is a defense'):
+        RobustStrategy("krum", state_folder=tmp_path / "state")
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_state_folder_that_takes_no_checkpoints_is_refused_before_the_first_round(
+    federation, tmp_path
+):
+    (tmp_path / "checkpoint").write_text("")
+    said = f"state_folder = {tmp_path / 'checkpoint'}: is a file; allowed is a folder."
+    with pytest.raises(ConfigError, match=f"^{re.escape(said)}$"):
+        RobustStrategy(federation.server(), state_folder=tmp_path)
+
+
+def test_a_state_that_can_no_longer_be_written_ends_the_federation_in_a_sentence(
+    federation, make_grid, tmp_path
+):
+    nodes = {1: federation.honest(), 2: federation.honest()}
+
+    def lose(report):
+        if report.round == 1:
+            shutil.rmtree(tmp_path / "checkpoint")
+            (tmp_path / "checkpoint").write_text("")
+
+    with pytest.raises(CannotGoOn, match=re.escape(str(tmp_path))):
+        run(federation, make_grid, nodes, rounds=2, state_folder=tmp_path, on_round=lose)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"num_rounds": -1}, "num_rounds = -1: allowed is a whole number from 0."),
+        ({"timeout": -1}, "timeout = -1: allowed is a number from 0, of seconds."),
+        ({"timeout": float("nan")}, "timeout = NaN: allowed is a number from 0, of seconds."),
+        ({"evaluate_fn": 1}, "evaluate_fn = 1: allowed is a function of a round's number and"),
+    ],
+)
+def test_impossible_arguments_of_a_start_are_refused_before_anybody_is_asked(
+    given, message, federation, make_grid
+):
+    grid = make_grid({1: federation.honest(), 2: federation.honest()})
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+        RobustStrategy(federation.server()).start(grid, federation.arrays, **given)
+    assert not grid.sent
 
 
 def test_nobody_is_asked_to_judge_itself(federation, make_grid):
