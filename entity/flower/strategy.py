@@ -290,14 +290,7 @@ class RobustStrategy(Strategy):
             If an argument is not allowed, or the state folder holds another federation or is in
             use.
         """
-        _refuse_unless_whole("num_rounds", num_rounds, 0)
-        if not isinstance(cast("object", timeout), int | float) or not timeout >= 0:
-            raise ConfigError(f"timeout = {show(timeout)}: allowed is a number from 0, of seconds.")
-        if evaluate_fn is not None and not callable(evaluate_fn):
-            raise ConfigError(
-                f"evaluate_fn = {show(evaluate_fn)}: allowed is a function of a round's number and "
-                "the global model, or None."
-            )
+        _check_start(num_rounds, timeout, evaluate_fn)
         result = Result(arrays=initial_arrays)
         folder = self.journal.folder
         with nullcontext() if folder is None else locked(folder):
@@ -372,6 +365,17 @@ def _refuse_unless_whole(name: str, value: object, least: int) -> None:
     is_number = isinstance(value, SupportsIndex) and not isinstance(value, bool)
     if not is_number or operator.index(cast("SupportsIndex", value)) < least:
         raise ConfigError(f"{name} = {show(value)}: allowed is a whole number from {least}.")
+
+
+def _check_start(num_rounds: int, timeout: float, evaluate_fn: EvaluateFn | None) -> None:
+    _refuse_unless_whole("num_rounds", num_rounds, 0)
+    if not isinstance(cast("object", timeout), int | float) or not timeout >= 0:
+        raise ConfigError(f"timeout = {show(timeout)}: allowed is a number from 0, of seconds.")
+    if evaluate_fn is not None and not callable(evaluate_fn):
+        raise ConfigError(
+            f"evaluate_fn = {show(evaluate_fn)}: allowed is a function of a round's number and "
+            "the global model, or None."
+        )
 
 
 def _journal(state_folder: object) -> Journal:

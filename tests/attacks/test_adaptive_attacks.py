@@ -38,9 +38,12 @@ def attack(request: pytest.FixtureRequest) -> dict[str, Any]:
     return request.param
 
 
+@pytest.mark.parametrize("attack", [A3FL, pytest.param(IBA, marks=pytest.mark.slow)])
 def test_workers_poison_with_what_was_learnt_in_the_parent(attack, experiment):
-    inline = run(experiment(federation(attack)))
-    pooled = run(experiment(federation(attack, **{"settings.engine": "pool"})))
+    few = {"client.ADR": 0.03, "federation.rounds": 2}
+    pool = {"settings.engine": "pool", "settings.workers": 1}
+    inline = run(experiment(federation(attack, **few)))
+    pooled = run(experiment(federation(attack, **few, **pool)))
     assert numbers(pooled.rounds) == numbers(inline.rounds)
     assert torch.equal(pooled.state.weights, inline.state.weights)
 

@@ -375,6 +375,7 @@ def test_kill_9_loses_no_finished_round(start, tmp_path):
     assert resolve.experiment(told(tmp_path / "run")).federation.rounds == 100_000
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
 def test_ctrl_c_with_workers_is_exit_code_130_with_no_traceback_and_nobody_left(start, tmp_path):
     process = start("--engine", "pool", "--workers", "2")

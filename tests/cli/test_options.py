@@ -100,11 +100,18 @@ def test_every_field_can_be_given_by_each_of_its_names_and_by_no_name_of_another
     assert len({name for several in names.values() for name in several}) == sum(
         map(len, names.values())
     )
-    text = {"settings.trackers": '["wandb"]'}
-    for path, several in names.items():
-        assert f"--{path}" in several
-        for name in several:
-            assert parse(name, text.get(path, "1")).given == [(path, text.get(path, "1"))]
+    text = {
+        "settings.trackers": '["wandb"]',
+        "client.attack.type": "badnets",
+        "client.attack.poison": "pixel",
+        "server.defense.type": "drop",
+    }
+    for turn in range(max(map(len, names.values()))):  # every first name, every second one, ...
+        given = {path: text.get(path, f"{place}") for place, path in enumerate(names)}
+        named = [names[path][min(turn, len(names[path]) - 1)] for path in given]
+        words = [word for pair in zip(named, given.values(), strict=True) for word in pair]
+        assert dict(parse(*words).given) == given
+    assert all(f"--{path}" in several for path, several in names.items())
 
 
 @pytest.fixture

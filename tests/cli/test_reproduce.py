@@ -204,6 +204,7 @@ def test_a_dry_run_runs_nothing(tiny, results, capsys):
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_a_real_study_runs_its_cells_and_resumes(tiny, capsys):
     tiny(
         axes={"defense": {"undefended": {"ADR": 0.05}}},

@@ -187,7 +187,7 @@ def test_what_is_no_run_is_one_sentence(run, tmp_path, capsys):
     assert capsys.readouterr().err.endswith("config.json: cannot be read.\n")
 
 
-def test_a_run_in_another_process_is_followed_to_its_end(tables, tmp_path):
+def test_a_run_in_another_process_is_followed_to_its_end(tables, tmp_path, capsys):
     write_json(tmp_path / "c.json", tables({"client.ADR": 0.05, "federation.rounds": 4}))
     words = ["run", "--config", "c.json", "--out", "r", "--quiet"]
     python = [sys.executable, "-m", "entity.cli"]
@@ -195,12 +195,10 @@ def test_a_run_in_another_process_is_followed_to_its_end(tables, tmp_path):
         while not (tmp_path / "r/config.json").exists():
             assert process.poll() is None
             time.sleep(0.05)
-        followed = subprocess.run(
-            [*python, "watch", "r"], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
+        assert main(["watch", str(tmp_path / "r")]) == 0
         assert process.wait() == 0
     rounds = [json.loads(each) for each in (tmp_path / "r/rounds.jsonl").read_text().splitlines()]
-    lines = followed.stdout.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert [row.split("/")[0].strip() for row in lines[1:-1]] == ["1", "2", "3", "4"]
     assert f"MTA {100 * rounds[-1]['mta']:5.1f}%" in lines[-2]
     assert lines[-1].startswith("finished: ")

@@ -27,6 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "flare": {"num_seed": 20},
     "fltrust": {"num_root": 20},
     "finetuning": {"epochs": 0},
+    "rflbat": {"references": 3},
 }
 SHAPES = {
     "noise": "every parameter, with a sign of its own",
@@ -48,6 +49,8 @@ CANNOT: dict[str, tuple[tuple[str, ...], str]] = {
     "flare": (("head",), "judges what enters the output layer alone"),
 }
 """Defenses that by their papers cannot, the shapes of which that is true, and why."""
+WITHOUT: dict[str, Tensor] = {}
+"""What each defense makes of honest clients alone, once it is known."""
 VOTES = ("flare",)
 """Defenses in which a decoy, too, has a say."""
 PAIRS = [(name, shape) for name in DEFENSES for shape in SHAPES]
@@ -101,7 +104,9 @@ def judged(name: str, rows: list[Tensor], make_updates: Any, make_resources: Any
 def shift(name: str, shape: str, magnitude: float, *fixtures: Any) -> float:
     """Return how far the lie moves the aggregate, in lengths of the longest honest update."""
     honest = honest_updates()
-    without = judged(name, [*honest], *fixtures).weights
+    if name not in WITHOUT:
+        WITHOUT[name] = judged(name, [*honest], *fixtures).weights
+    without = WITHOUT[name]
     attacked = judged(name, [*honest[:-1], lie(shape, magnitude, honest[:-1])], *fixtures).weights
     moved = (attacked.double() - without.double()).norm()
     return float(moved / honest.double().norm(dim=1).max())
