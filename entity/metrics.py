@@ -150,8 +150,10 @@ class Detection:
         return cls(**{_EARLIER.get(name, name): count for name, count in counters.items()})
 
     def add(self, verdicts: Iterable[Verdict], poisoned: frozenset[int]) -> None:
-        """Count one round."""
+        """Count one round, without the clients that nobody judged."""
         for verdict in verdicts:
+            if verdict.undecided:
+                continue
             if verdict.client in poisoned:
                 self.true_positives += not verdict.accepted
                 self.false_negatives += verdict.accepted

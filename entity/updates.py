@@ -149,6 +149,9 @@ class Verdict:
     """The quantity the rule judged by, on its own scale."""
     reason: str = ""
     """Why the client was refused; empty for accepted ones."""
+    undecided: bool = False
+    """Whether nobody judged it, as the round kept the global model; such a client is not accepted,
+    and counts as refused in no statistic."""
 
 
 def verdicts(

@@ -254,3 +254,15 @@ def test_accuracy_on_the_victims_is_that_of_their_clean_images_alone():
     assert found["mta"] == pytest.approx(10 / 12)
     assert math.isnan(Judge(test, None, victims=test.y == 9)(Given())["victim_accuracy"])
     assert "victim_accuracy" not in Judge(test, None)(Given())
+
+
+def test_a_round_that_kept_the_global_model_refuses_nobody():
+    verdicts = (
+        Verdict("a", False, reason="nonfinite update"),
+        Verdict("b", False, reason="too few", undecided=True),
+        Verdict("c", False, reason="too few", undecided=True),
+    )
+    detection = Detection()
+    detection.add(verdicts, frozenset({"a", "b"}))
+    assert (detection.true_positives, detection.false_positives) == (1, 0)
+    assert (detection.false_negatives, detection.true_negatives) == (0, 0)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import NamedTuple
 
 from same_bits import DISTILLS
@@ -72,6 +73,25 @@ class Undisturbed:
     operations: int
     """Operations on files that it took."""
     seconds: float
+
+
+def drawn(figure: str, seed: int, below: Path) -> tuple[Random, Variant, Path]:
+    """Return a case's random numbers, its run and the folder for it, whose parent is made.
+
+    Parameters
+    ----------
+    figure
+        Name of what is counted.
+    seed
+        Number of the case.
+    below
+        Where cases lie.
+    """
+    rng = Random(f"{figure} {seed}")
+    variant = Variant(rng.choice([*VARIANTS]), rng.choice([1, 2]))
+    folder = below / f"{figure.replace(' ', '-')}-{seed}" / "run"
+    folder.parent.mkdir()
+    return rng, variant, folder
 
 
 class Undisturbeds:

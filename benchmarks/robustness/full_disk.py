@@ -8,10 +8,9 @@ import shutil
 import signal
 from collections import Counter
 from pathlib import Path
-from random import Random
 
 from entity.cli import main
-from robustness.federations import VARIANTS, Undisturbeds, Variant
+from robustness.federations import Undisturbeds, drawn
 from robustness.folders import difference, half_written
 from robustness.small_disk import can_mount, on_small_disk
 from robustness.tally import ENOUGH, Case, Tally
@@ -38,11 +37,8 @@ class FullDisk:
 
     def case(self, seed: int) -> Case:
         """Fill the disk once or twice under one run, and let it finish."""
-        rng = Random(f"full disk {seed}")
-        variant = Variant(rng.choice([*VARIANTS]), rng.choice([1, 2]))
+        rng, variant, folder = drawn("full disk", seed, self.folder)
         undisturbed = self.undisturbed.of(variant)
-        folder = self.folder / f"full-{seed}" / "run"
-        folder.parent.mkdir()
         counts: Counter[str] = Counter()
         for _ in range(rng.randrange(1, 3)):
             size = round(10 ** rng.uniform(2, 6.5))

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 from entity.cli import main
-from robustness.federations import VARIANTS, Undisturbeds, Variant
+from robustness.federations import Undisturbeds, Variant, drawn
 from robustness.folders import difference, half_written
 from robustness.processes import killed_command, killed_sweep
 from robustness.tally import ENOUGH, Case, Tally
@@ -37,10 +37,7 @@ class Kills:
 
     def case(self, seed: int) -> Case:
         """Kill one run or sweep until it has had enough, and let it finish."""
-        rng = Random(f"kills {seed}")
-        variant = Variant(rng.choice([*VARIANTS]), rng.choice([1, 2]))
-        folder = self.folder / f"kills-{seed}" / "run"
-        folder.parent.mkdir()
+        rng, variant, folder = drawn("kills", seed, self.folder)
         kinds = {7: killed_command, 17: killed_sweep}
         found = kinds.get(seed % 20, killed_fork)(rng, variant, folder, self.undisturbed)
         if not found.failure:

@@ -82,14 +82,14 @@ def _report(options: argparse.Namespace) -> int:
 def _write(options: argparse.Namespace) -> int:
     asked = TableRequest(options.rows, options.columns, options.against)
     if options.out.suffix.lower() in _PAGES:
-        page = write_page(options.runs, options.out, asked=asked)
+        page = write_page(options.runs, options.out, asked=asked, left_out=console.warn)
         console.say(f"Report: {page}")
         return 0
     for name in ("fontTools", "matplotlib"):  # they log every glyph of every PDF
         logging.getLogger(name).setLevel(logging.WARNING)
     lacking = missing_extra() if options.figures else ""
     figures = options.figures and not lacking
-    written = write_folder(options.runs, options.out, asked, figures=figures)
+    written = write_folder(options.runs, options.out, asked, figures=figures, left_out=console.warn)
     console.say(f"Report: {written[0]}")
     for part in ("tables", "figures"):
         if count := sum(path.parent.name == part for path in written):

@@ -16,6 +16,7 @@ from entity.record.atomic import writing
 from entity.results.filter import BadCondition, BadField
 from entity.results.formatting import counted
 from entity.results.store import Run
+from entity.sweep import data
 from entity.sweep.cells import Cell
 from entity.sweep.estimate import Pace, makespan
 from entity.sweep.grid import Grid, read
@@ -27,7 +28,6 @@ from entity.sweep.plan import (
     given_up,
     open_place,
     remaining,
-    require_data,
 )
 from entity.sweep.runner import Failure, run_cells
 from entity.trackers import require
@@ -146,8 +146,12 @@ def show_plan(
         console.say(f"{cell.state:11}  {cell.folder}")
     console.say(f"{name}: {_counted(cells)}")
     known = finished_runs(options.folder)
-    text = _duration(remaining(cells, options), known, options.jobs or cores())
+    waiting = remaining(cells, options)
+    text = _duration(waiting, known, options.jobs or cores())
     console.say(guessed if guessed and text.startswith(_BLIND) else text)
+    if not options.ray:
+        for said in data.forecast(waiting):
+            console.warn(said)
 
 
 def run_shown(name: str, cells: Sequence[Cell], options: SweepOptions) -> list[Failure]:
@@ -165,14 +169,14 @@ def run_shown(name: str, cells: Sequence[Cell], options: SweepOptions) -> list[F
     Raises
     ------
     ConfigError
-        If the folder cannot be written, data or a tracker's package is missing, or there is no
-        cluster.
+        If data is missing, the folder cannot be written, a tracker's package is missing, or there
+        is no cluster.
     """
     console.note(f"{name}: {_counted(cells)}")
     for cell in cells:
         require(cell.config.settings.trackers, cell.folder)
-    if not options.ray:
-        require_data(remaining(cells, options))
+    if not options.ray:  # whose machines have folders of their own
+        data.provide(remaining(cells, options))
     _make(options.folder)
     failures = [*_run(cells, options), *given_up(cells, options)]
     for failure in failures:

@@ -70,6 +70,8 @@ def _watch(options: argparse.Namespace) -> int:
     else:
         _print_lines(run, options)
     console.out.print(_ending(run), soft_wrap=True)
+    if run.damage:
+        console.warn(f"{run.folder}: {run.damage}")
     return 0 if run.state in ("finished", "running") else 1
 
 
@@ -115,6 +117,8 @@ def _screen(run: FollowedRun, width: int) -> RenderableType:
         f"  round {run.done}/{run.rounds}  {run.state}{left}",
     )
     parts: list[RenderableType] = [head, bar]
+    if run.damage:
+        parts.append(Text(run.damage, style="red"))
     if run.lines:
         parts += [*_curves(run, width), _recent(run)]
     return Group(*parts)

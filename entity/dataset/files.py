@@ -50,6 +50,8 @@ class Files:
     """What `drop data fetch` does where a run must not, for its size; None does `download`."""
     recipe: str = "1"
     """Changes with the way of decoding, and makes caches anew."""
+    beside: Path | None = None
+    """The folder whose `.drop-cache` has the caches; None is the data folder."""
 
     def locate(self, root: Path) -> tuple[Path, list[Stamp]] | None:
         """Return the folder that the files are in and the list of them, or None."""
@@ -76,7 +78,7 @@ class Files:
         folder, stamps = found
         paths = [path for path, _, _ in stamps]
         decode = partial(self.decode, folder, paths)
-        return cache.read(root, self.key, self.fingerprint(stamps), decode)
+        return cache.read(self.beside or root, self.key, self.fingerprint(stamps), decode)
 
     def verify(self, root: Path) -> tuple[Parts, bool]:
         """Decode all files anew; return the images, and whether a cache of them was damaged.
@@ -91,9 +93,9 @@ class Files:
             raise self.missing(root)
         folder, stamps = found
         mark = self.fingerprint(stamps)
-        before = cache.lookup(root, self.key, mark)
+        before = cache.lookup(self.beside or root, self.key, mark)
         decoded = self.decode(folder, [path for path, _, _ in stamps])
-        after = cache.make(root, self.key, mark, decoded, anew=True)
+        after = cache.make(self.beside or root, self.key, mark, decoded, anew=True)
         if after is None:
             train, test = (part.in_memory() for part in decoded)
             after = train, test
@@ -105,7 +107,7 @@ class Files:
 
     def cached(self, root: Path, stamps: Sequence[Stamp]) -> Parts | None:
         """Return the images of a cache of this state of the files, if there is one."""
-        return cache.lookup(root, self.key, self.fingerprint(stamps))
+        return cache.lookup(self.beside or root, self.key, self.fingerprint(stamps))
 
     def fingerprint(self, stamps: Sequence[Stamp]) -> str:
         """Return the name of this state of the files."""

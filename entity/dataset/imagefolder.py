@@ -71,13 +71,14 @@ def image_folder(name: str, root: Path, size: int | None, channels: int | None) 
         )
     form = _form(folder / first[0], size, channels)
     files = Files(
-        key=_key(where, form),
+        key=_key(_place(folder, root), form),
         title=where,
         folders=(str(user_path(where)),),
         scan=partial(scan_tree, parts=parts),
         decode=partial(_decode, classes=classes, form=form),
         remedy="copy the images there",
         recipe=_recipe(form, classes),
+        beside=None if _is_below(folder, root) else folder.parent,
     )
     rgb = form.channels == 3
     return Source(
@@ -184,6 +185,16 @@ def _recipe(form: Format, classes: Sequence[str]) -> str:
     """Say how a folder is decoded, for its cache: another order of the classes is another."""
     order = "" if list(classes) == sorted(classes) else " numbers"
     return f"1 {form.channels} {form.size} {form.resized} {form.grey}{order}"
+
+
+def _is_below(folder: Path, root: Path) -> bool:
+    return folder.resolve().is_relative_to(root.resolve())
+
+
+def _place(folder: Path, root: Path) -> str:
+    """Return where a folder is: two of one name, or links that moved, share no cache."""
+    own = folder.resolve()
+    return str(own.relative_to(root.resolve()) if _is_below(folder, root) else own)
 
 
 def _key(where: str, form: Format) -> str:

@@ -72,15 +72,29 @@ def _unguarded_line(main: ModuleType, path: Path) -> int | None:
         return None
     line = lines[-1]
     around = [
-        node
+        condition
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and node.lineno <= line <= (node.end_lineno or 0)
+        if (condition := _condition(node)) is not None
+        and node.lineno <= line <= (node.end_lineno or 0)  # type: ignore[attr-defined]
     ]
-    return None if any(_asks_for_name(node.test) for node in around) else line
+    return None if any(_asks_for_name(condition) for condition in around) else line
 
 
-def _asks_for_name(test: ast.expr) -> bool:
-    return any(isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(test))
+def _condition(node: ast.AST) -> ast.expr | None:
+    """Return on what it depends whether a part of a program runs; None if on nothing."""
+    match node:
+        case ast.If() | ast.IfExp() | ast.While():
+            return node.test
+        case ast.BoolOp():  # __name__ == "__main__" and main()
+            return node.values[0]
+        case ast.Match():
+            return node.subject
+        case _:
+            return None
+
+
+def _asks_for_name(condition: ast.expr) -> bool:
+    return any(isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(condition))
 
 
 def _stack() -> Iterator[FrameType]:

@@ -26,6 +26,7 @@ from entity.flower.intake import ARRAYS, CONFIG, METRICS, SAMPLES
 from entity.flower.run_config import experiment
 from entity.seeding import Seeds
 from entity.setup.assembly import recruit
+from entity.setup.single_samples import check_batches
 
 MEMORY, TRIGGER, LAST = "client memory", "trigger", "last global weights"
 """Names of the records that a node keeps from round to round in its Flower context."""
@@ -89,7 +90,9 @@ def _trainer(path: Path, given: tuple[tuple[str, Any], ...]) -> LocalTrainer:
     """Load the data and build the model, once in a process."""
     keep_pages()
     config = experiment(path, dict(given))
-    return LocalTrainer(recruit(config, Seeds(config.settings.seed))[1])
+    roster = recruit(config, Seeds(config.settings.seed))[1]
+    check_batches(config, roster)
+    return LocalTrainer(roster)
 
 
 def _who(node: Mapping[str, Any], size: int) -> tuple[int, str | None]:

@@ -31,6 +31,7 @@ from entity.record.checkpoint import Snapshot
 from entity.record.lock import locked
 from entity.seeding import Seeds
 from entity.server import Server, admit
+from entity.server.gate import undecided_for
 from entity.updates import Aggregation, Stopwatch, Verdict
 
 log = logging.getLogger("entity")
@@ -54,7 +55,14 @@ class RoundReport:
     @property
     def refused(self) -> dict[str, str]:
         """Reasons of the refused nodes, by node id."""
-        return {str(v.client): v.reason for v in self.verdicts if not v.accepted}
+        return {
+            str(v.client): v.reason for v in self.verdicts if not v.accepted and not v.undecided
+        }
+
+    @property
+    def undecided(self) -> int:
+        """Return how many sound replies nobody judged, as the global model stays."""
+        return sum(verdict.undecided for verdict in self.verdicts)
 
     def metrics(self) -> MetricRecord:
         """Return the report as numbers; Flower carries no text, so reasons are in the names."""
@@ -63,7 +71,8 @@ class RoundReport:
             {
                 "asked": len(self.verdicts),
                 "accepted": len(accepted),
-                "refused": len(self.verdicts) - len(accepted),
+                "refused": len(self.refused),
+                "undecided": self.undecided,
                 "aggregated": int(self.aggregated),
             }
         )
@@ -221,7 +230,7 @@ class RobustStrategy(Strategy):
                 admit(self.server, updates)
                 if enough
                 else Aggregation(
-                    *start, tuple(Verdict(c, False, reason=_TOO_FEW) for c in updates.client_ids)
+                    *start, tuple(undecided_for(c, _TOO_FEW) for c in updates.client_ids)
                 )
             )
         with watch("send"):

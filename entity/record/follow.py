@@ -1,6 +1,7 @@
 """Reading what another process writes, or has written: rounds as they come, the last line."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ class Tail:
         """Bytes that have been read."""
         self.round = 0
         """Number of the last round."""
+        self.damage = ""
+        """What cannot be read, where that is not only a line that is not finished yet."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield the rounds that were written since the last call.
@@ -38,15 +41,22 @@ class Tail:
                     self.offset = 0
                 file.seek(self.offset)
                 content = at_most(file, MOST_BYTES, self.path)
-        except OSError:
+        except FileNotFoundError:
             return
+        except OSError as error:
+            self.damage = f"{self.path.name} cannot be read ({error.strerror})"
+            return
+        self.damage = ""
         for line in content.splitlines(keepends=True):
-            try:
+            values: Any = None
+            number: Any = None
+            with suppress(ValueError, LookupError, TypeError):
                 values = parse_json(line)
                 number = values["round"]
-            except (ValueError, LookupError, TypeError):
+            if not line.endswith(b"\n"):
                 return
-            if not isinstance(number, int) or not line.endswith(b"\n"):
+            if not isinstance(number, int):
+                self.damage = f"{self.path.name} is damaged after round {self.round}"
                 return
             self.offset += len(line)
             if number > self.round:

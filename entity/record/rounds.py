@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from entity.config.schema import ConfigError
+from entity.config.schema import ConfigError, show
 from entity.reading import parse_json, read_bytes
 from entity.record.json_fields import mapping, number, numbers
 from entity.updates import Aggregation
@@ -34,12 +34,15 @@ class Round:
         """Return the round's line of `rounds.jsonl`.
 
         Clients whose workers died are `lost`, and stand nowhere else: nobody has judged them.
+        Those of a round that kept the global model are `undecided`: not accepted, nor refused.
         """
         scores, verdicts = self.scores, self.answer.verdicts
         judged = {verdict.client for verdict in verdicts}
         trained = [client for client in self.selected if client in judged]
         poisoned = sorted(self.poisoned & judged)
         lost = [client for client in self.selected if client not in judged]
+        undecided = [verdict.client for verdict in verdicts if verdict.undecided]
+        refused = [v.client for v in verdicts if not v.accepted and not v.undecided]
         phases = {f"aggregate_{phase}": value for phase, value in self.answer.seconds.items()}
         return {
             "round": self.number,
@@ -52,7 +55,8 @@ class Round:
             "malicious": poisoned,
             **({"lost": lost} if lost else {}),
             "accepted": [verdict.client for verdict in verdicts if verdict.accepted],
-            "refused": [verdict.client for verdict in verdicts if not verdict.accepted],
+            "refused": refused,
+            **({"undecided": undecided} if undecided else {}),
             "reasons": {verdict.client: verdict.reason for verdict in verdicts if verdict.reason},
             "weights": {verdict.client: verdict.weight for verdict in verdicts},
             "scores": {v.client: v.score for v in verdicts if v.score is not None},
@@ -113,6 +117,21 @@ def of_a_run(line: Line) -> bool:
     judged = all(name in line and _is_share(line[name]) for name in ("mta", "asr"))
     times = line.get("seconds")
     return judged and isinstance(times, dict) and len(numbers(line, "seconds")) == len(times)
+
+
+def fault_of(line: Line) -> str:
+    """Say what is no number in a line where one should be; "" without any.
+
+    Examples
+    --------
+    >>> fault_of({"round": 1, "mta": "0.9", "asr": None}), fault_of({"round": 1, "mta": 0.9})
+    ('mta = "0.9" is no number', '')
+    """
+    for name in ("mta", "asr"):
+        value = line.get(name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            return f"{name} = {show(value)} is no number"
+    return ""
 
 
 def _is_share(value: object) -> bool:

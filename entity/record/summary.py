@@ -69,6 +69,7 @@ def summarise(
         "dpr": {"of_victims": attack and attack.DPR, "of_all": poisoned_share},
         "detection": {name: getattr(detection, name) for name in ("tpr", "fpr", "precision", "f1")},
         "refusals": detection.true_positives + detection.false_positives,
+        "undecided": sum(len(line.get("undecided", ())) for line in rounds),
         "lost": sum(len(line.get("lost", ())) for line in rounds),
         "seconds": {**seconds, "total": round(total, 3)},
         **_memory(before),

@@ -1,9 +1,8 @@
 """The report as a folder: the page, the tables and the figures of a paper."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
 from entity.report import paper_table_text
@@ -11,7 +10,7 @@ from entity.report.entries import make_entries
 from entity.report.page import TITLE, render
 from entity.report.paper_figures import draw_paper_figures
 from entity.report.paper_table import METRICS, PaperTable, TableRequest
-from entity.report.runs import read_run
+from entity.report.runs import read_runs
 
 
 class NotAFolder(ConfigError):
@@ -25,6 +24,7 @@ def write_folder(
     title: str = TITLE,
     *,
     figures: bool = True,
+    left_out: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Write `index.html`, `tables/` and `figures/`.
 
@@ -40,6 +40,8 @@ def write_folder(
         Heading of the page.
     figures
         Whether to draw the figures of `paper_figures`, which need the extra `figures`.
+    left_out
+        Takes a sentence on each damaged run, which is left out; None writes it to the log.
 
     Returns
     -------
@@ -53,9 +55,9 @@ def write_folder(
     CannotWrite, NotAFolder
         Where `out` cannot be written. Nothing is written before all is made.
     ConfigError
-        For a directory that holds no run.
+        For a directory that does not exist, or where no run can be read.
     """
-    entries = make_entries([read_run(user_path(one)) for one in run_dirs])
+    entries = make_entries(read_runs(run_dirs, left_out))
     table = (asked or TableRequest()).table(entries)
     files = {"index.html": render(entries, title, table).encode(errors="backslashreplace")}
     files |= {

@@ -3,7 +3,7 @@
 import base64
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -13,13 +13,12 @@ from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from entity.config.paths import user_path
 from entity.record.atomic import write_atomically, writing
 from entity.report.axes import Axis
 from entity.report.entries import Entry, make_entries
 from entity.report.page_figures import draw_figures
 from entity.report.paper_table import PaperTable, TableRequest
-from entity.report.runs import read_run
+from entity.report.runs import read_runs
 from entity.report.settings import compare
 from entity.report.summary import overview
 from entity.results import formatting
@@ -33,7 +32,11 @@ TITLE = "Backdoor attacks and defenses, compared"
 
 
 def write_page(
-    run_dirs: Sequence[Path], out: Path, title: str = TITLE, asked: TableRequest | None = None
+    run_dirs: Sequence[Path],
+    out: Path,
+    title: str = TITLE,
+    asked: TableRequest | None = None,
+    left_out: Callable[[str], None] | None = None,
 ) -> Path:
     """Write a report of runs as one file that needs no network.
 
@@ -47,6 +50,8 @@ def write_page(
         Heading of the page.
     asked
         Fields of the table over seeds.
+    left_out
+        Takes a sentence on each damaged run, which is left out; None writes it to the log.
 
     Returns
     -------
@@ -60,9 +65,9 @@ def write_page(
     CannotWrite
         If the file cannot be written.
     ConfigError
-        For a directory that holds no run.
+        For a directory that does not exist, or where no run can be read.
     """
-    entries = make_entries([read_run(user_path(one)) for one in run_dirs])
+    entries = make_entries(read_runs(run_dirs, left_out))
     page = render(entries, title, (asked or TableRequest()).table(entries))
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)

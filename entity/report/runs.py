@@ -1,13 +1,18 @@
 """A run directory, whole or cut short: config, rounds, summary, last artifacts."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.reading import parse_json, read_bytes
 from entity.record.json_fields import at, attack_of, ids, mapping, number, numbers, text, texts
+from entity.record.rounds import fault_of
 from entity.report.artifacts import Images, Tree, all_trees, last_images
+
+log = logging.getLogger("entity")
 
 
 @dataclass(frozen=True)
@@ -20,8 +25,9 @@ class Round:
     asr: float | None
     """Attack success rate, 0 to 1; None where it was not evaluated."""
     selected: tuple[str, ...]
+    """Clients that trained and were judged: none where the round kept the global model."""
     malicious: frozenset[str]
-    """Selected clients that poisoned in this round."""
+    """Those of them that poisoned in this round."""
     refused: frozenset[str]
     reasons: Mapping[str, str]
     weights: Mapping[str, float]
@@ -101,7 +107,7 @@ def read_run(path: Path) -> RunRecord:
             f"no run at {path}: there is no such directory; give one that `drop run` made"
         )
     config_file = path / "config.json"
-    if not config_file.is_file():
+    if not config_file.exists() and not config_file.is_symlink():
         raise ConfigError(
             f"no run at {path}: config.json is missing; give a directory that `drop run` made"
         )
@@ -117,6 +123,39 @@ def read_run(path: Path) -> RunRecord:
         images=last_images(path / "artifacts"),
         trees=all_trees(path / "artifacts", {each.round: each.selected for each in rounds}),
     )
+
+
+def read_runs(
+    paths: Sequence[Path], left_out: Callable[[str], None] | None = None
+) -> list[RunRecord]:
+    """Read run directories; what is damaged is left out and named.
+
+    Parameters
+    ----------
+    paths
+        The run directories.
+    left_out
+        Takes a sentence on each that is left out; None writes it to the log.
+
+    Raises
+    ------
+    ConfigError
+        If a directory does not exist, or no run can be read: why the first cannot.
+    """
+    runs: list[RunRecord] = []
+    refused: list[ConfigError] = []
+    for path in map(user_path, paths):
+        try:
+            runs.append(read_run(path))
+        except ConfigError as error:
+            if not path.is_dir():  # a name that was mistyped is no damage
+                raise
+            refused.append(error)
+    if refused and not runs:
+        raise refused[0]
+    for error in refused:
+        (left_out or log.warning)(f"left out: {error}")
+    return runs
 
 
 def _object(file: Path) -> dict[str, object]:
@@ -158,6 +197,10 @@ def _rounds(file: Path) -> tuple[Round, ...]:
             raise ConfigError(
                 f"{file} line {index + 1} is not JSON; fix it or leave this run out of the report"
             ) from error
+        if said := fault_of(data):
+            raise ConfigError(
+                f"{file} line {index + 1}: {said}; fix it or leave this run out of the report"
+            )
         each = _round(data)
         if each is not None:
             found[each.round] = each
@@ -168,12 +211,13 @@ def _round(data: Mapping[str, object]) -> Round | None:
     index = number(data, "round")
     if index is None:
         return None
+    undecided = frozenset(ids(data, "undecided"))  # nobody has judged them
     return Round(
         round=int(index),
         mta=number(data, "mta"),
         asr=number(data, "asr"),
-        selected=ids(data, "selected"),
-        malicious=frozenset(ids(data, "malicious")),
+        selected=tuple(client for client in ids(data, "selected") if client not in undecided),
+        malicious=frozenset(ids(data, "malicious")) - undecided,
         refused=frozenset(ids(data, "refused")),
         reasons=texts(data, "reasons"),
         weights=numbers(data, "weights"),

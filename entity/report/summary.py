@@ -4,9 +4,13 @@ Also which columns the table of results needs: those in which the runs differ.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 
+from entity.config.paths import user_path
+from entity.config.schema import ConfigError
+from entity.dataset.registry import find
 from entity.record.json_fields import at, attack_of, mapping, number
 from entity.record.window import remark, span
 from entity.report.axes import ATTACK, DEFENSE, Axis, differing
@@ -121,8 +125,18 @@ def _data_poisoning_rate(run: RunRecord) -> str:
 
 
 def _classes(run: RunRecord) -> str:
-    victim, target = (run.setting(f"client.attack.{one}_class") for one in ("victim", "target"))
+    victim, target = (_class(run, f"client.attack.{one}_class") for one in ("victim", "target"))
     return f"{victim} → {target}" if victim and target else ""
+
+
+def _class(run: RunRecord, path: str) -> str:
+    """Return a class as its number and its name, where the data set is known here."""
+    label = at(run.config, path)
+    dataset, root = run.setting("dataset"), run.setting("settings.datasets_path")
+    with suppress(ConfigError, IndexError):
+        if isinstance(label, int) and label >= 0:
+            return find(dataset, user_path(root or ".")).named(label)
+    return run.setting(path)
 
 
 def _clients(run: RunRecord) -> str:

@@ -5,6 +5,7 @@ short, or whose files are damaged, is a row that says so.
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ from entity.results.floor import Judged, floors
 from entity.results.tables import Column, Spread, Table
 from entity.setup import resolve
 from entity.setup.effect import blanked, idle
+
+log = logging.getLogger("entity")
 
 ERROR = "error.txt"
 """File of a run directory in which a sweep leaves why the run failed."""
@@ -127,7 +130,11 @@ def of_acceptable_rounds(runs: Sequence[Run], mta_at_least: float) -> list[Run]:
 
 
 def _worst_asr(folder: Path, mta_at_least: float) -> float | None:
-    lines = [mapping(json.loads(line)) for line in whole_lines(folder)]
+    try:
+        lines = [mapping(json.loads(line)) for line in whole_lines(folder)]
+    except ConfigError as error:
+        log.warning("%s", error)
+        return None
     found = consistency(
         ((place, number(line, "mta"), number(line, "asr")) for place, line in enumerate(lines, 1)),
         mta_at_least,

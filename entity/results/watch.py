@@ -18,6 +18,7 @@ from entity.record.directory import NoRun, read_summary
 from entity.record.follow import Tail, last_line
 from entity.record.json_fields import at, attack_of, ids, mapping, number, numbers
 from entity.record.lock import is_locked
+from entity.record.rounds import fault_of
 from entity.record.summary import MAIN_PHASES
 from entity.results.store import ERROR
 
@@ -55,14 +56,16 @@ class FollowedRun:
 
     def __post_init__(self) -> None:
         path = self.folder / "config.json"
-        if not path.is_file():
+        if not path.exists() and not path.is_symlink():
             runs = [path.parent.name for path in sorted(self.folder.glob("*/config.json"))[:5]]
             hint = f" Runs in it: {', '.join(runs)}." if runs else ""
             raise NoRun(self.folder, hint)
         try:
             self.config = mapping(parse_json(read_bytes(path)))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: cannot be read.") from error
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
+        except ValueError as error:
+            raise ConfigError(f"{path}: cannot be read (no JSON: {error}).") from error
         self._tail = Tail(self.folder)
 
     def look(self) -> list[Mapping[str, Any]]:
@@ -76,6 +79,14 @@ class FollowedRun:
                 self.last = path.stat().st_mtime
                 break
         return new
+
+    @property
+    def damage(self) -> str:
+        """Say what of the record cannot be read; "" while all can."""
+        return self._tail.damage or next(
+            (f"round {line['round']}: {said}" for line in self.lines if (said := fault_of(line))),
+            "",
+        )
 
     @property
     def rounds(self) -> int:

@@ -2,8 +2,8 @@
 
 Updates with NaN or infinite values or without a sensible number of samples, and repeated
 identities, are refused with a reason; the round goes on with the rest. The global model stays where
-too few are left for the defense's bounds, or its answer is not finite; all clients are refused
-then, and `kept_global` is among the diagnostics.
+too few are left for the defense's bounds, or its answer is not finite; the other clients are
+undecided then, neither accepted nor refused, and `kept_global` is among the diagnostics.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from entity.layout import ModelState, blocks
 from entity.server.contract import Server
-from entity.updates import Aggregation, Updates, Verdict
+from entity.updates import Aggregation, ClientId, Updates, Verdict
 
 REPEATED, NONFINITE = "repeated client id", "nonfinite update"
 UNCOUNTED = "number of samples is not from 0 to 2**53"
@@ -53,8 +53,13 @@ def decide(server: Server[Any], updates: Updates) -> Aggregation:
             return answer
         reason = "the aggregate is not finite"
     server.warn_once(reason, f"{reason}, so the global model stays")
-    refused = tuple(Verdict(client, False, reason=reason) for client in updates.client_ids)
-    return Aggregation(*updates.global_state, refused, {"kept_global": 1.0})
+    undecided = tuple(undecided_for(client, reason) for client in updates.client_ids)
+    return Aggregation(*updates.global_state, undecided, {"kept_global": 1.0})
+
+
+def undecided_for(client: ClientId, reason: str) -> Verdict:
+    """Return the verdict on a client of a round that kept the global model."""
+    return Verdict(client, accepted=False, reason=reason, undecided=True)
 
 
 def admit(server: Server[Any], updates: Updates) -> Aggregation:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from entity.layout import ModelState, blocks
 from entity.server.contract import Args, Server
-from entity.server.gate import REPEATED, decide, fault_of
+from entity.server.gate import REPEATED, decide, fault_of, undecided_for
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, Verdict
 
 
@@ -122,7 +122,7 @@ class Stream:
             answer = Aggregation(*self.start, verdicts=())
         else:
             answer = decide(self.server, self._round_of_the_mean(total))
-        # The mean is refused where it is not finite, and with it everybody.
+        # Where the mean is not finite the global model stays, and nobody is judged.
         why = next((verdict.reason for verdict in answer.verdicts if not verdict.accepted), "")
         refused = sum(bool(arrival.reason) for arrival in self._arrivals)
         diagnostics = dict(answer.diagnostics)
@@ -165,8 +165,10 @@ def delta_norm(weights: Tensor, start: Tensor) -> float:
     return float(total.sqrt())
 
 
-def _verdict(arrival: _Arrival, total: float, refused: str) -> Verdict:
-    if reason := arrival.reason or refused:
-        return Verdict(arrival.client, accepted=False, reason=reason)
+def _verdict(arrival: _Arrival, total: float, kept: str) -> Verdict:
+    if arrival.reason:
+        return Verdict(arrival.client, accepted=False, reason=arrival.reason)
+    if kept:
+        return undecided_for(arrival.client, kept)
     share = arrival.share / total if total > 0 else 0.0
     return Verdict(arrival.client, True, share * arrival.factor, arrival.norm)

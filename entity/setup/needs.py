@@ -59,11 +59,6 @@ class Either:
 
     ways: tuple[tuple["Need | Either", ...], ...]
 
-    @property
-    def mend(self) -> str:
-        """Return what meets it, in words."""
-        return " or ".join(" and ".join(need.mend for need in way) for way in self.ways)
-
     def missing(self, values: Values) -> list[list[Need]]:
         """Return the ways to meet it that ask for the fewest changes, as what they still lack."""
         ways = [lacking for way in self.ways for lacking in _lacking(way, values)]

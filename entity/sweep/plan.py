@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from entity.config.paths import user_path
-from entity.dataset import source_of
 from entity.engine import cores
 from entity.results import filter, store
 from entity.results.filter import BadCondition
@@ -78,23 +76,6 @@ def remaining(cells: Sequence[Cell], options: SweepOptions) -> list[Cell]:
     """Return the cells that are to be run: those not finished, failed ones only for a retry."""
     skipped = ("finished",) if options.retry else ("finished", "failed")
     return [cell for cell in cells if cell.state not in skipped]
-
-
-def require_data(cells: Sequence[Cell]) -> None:
-    """Have the data of all cells here before the first of them runs.
-
-    Raises
-    ------
-    ConfigError
-        If the files of a data set are missing and cannot be downloaded.
-    """
-    wanted = {(cell.config.dataset, cell.config.settings.datasets_path): cell for cell in cells}
-    for (_, folder), cell in wanted.items():
-        files, root = source_of(cell.config).files, user_path(folder)
-        if files is None or files.locate(root) is not None:
-            continue
-        if files.download is None or files.obtain(root, files.download) is None:
-            raise files.missing(root)
 
 
 def given_up(cells: Sequence[Cell], options: SweepOptions) -> list[Failure]:

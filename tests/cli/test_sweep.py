@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from entity.cli import main, sweep
+from entity.dataset.files import Files
 from entity.setup import resolve
 from entity.sweep.cells import expand
 from entity.sweep.grid import read
@@ -165,3 +166,50 @@ def test_the_examples_are_grids(path, tmp_path):
     cells = expand(read(path), tmp_path)
     assert len(cells) > 1
     assert json.dumps([resolve.to_json(cell.config) for cell in cells])
+
+
+@pytest.fixture
+def bare(tmp_path, monkeypatch, tables):
+    """A grid of four cells of a data set in an empty data folder, and the downloads tried."""
+    tried = []
+
+    def obtain(self, root, download):
+        tried.append(self.title)
+        raise self.missing(root, " and could not be downloaded (no network)")
+
+    monkeypatch.setattr(Files, "obtain", obtain)
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+
+    def grid(dataset):
+        base = tables({"dataset": dataset, "settings.datasets_path": "empty"})
+        Path("g.yaml").write_text(
+            yaml.safe_dump({"base": base, "seeds": [1, 2], "axes": {"lr": [0.1, 0.2]}})
+        )
+        return "g.yaml"
+
+    return grid, tried
+
+
+def test_missing_data_is_looked_for_once_before_the_first_cell(bare, pretend, capsys):
+    grid, tried = bare
+    assert main(["sweep", grid("mnist"), "--out", "r"]) == 2
+    said = capsys.readouterr().err
+    assert tried == ["MNIST"]
+    assert said.count("could not be downloaded (no network)") == 1
+    assert "Traceback" not in said
+    assert pretend[0] == []
+    assert not Path("r").exists()
+    assert main(["sweep", grid("cinic10"), "--out", "r"]) == 2
+    assert capsys.readouterr().err.count("settings.datasets_path = empty: ") == 1
+    assert len(tried) == 1  # a run does not download it
+
+
+def test_a_dry_run_says_what_data_is_missing_and_downloads_nothing(bare, capsys):
+    grid, tried = bare
+    assert main(["sweep", grid("mnist"), "--dry-run"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("MNIST is not in empty/MNIST/raw: it will be downloaded first.") == 1
+    assert main(["sweep", grid("cinic10"), "--dry-run"]) == 0
+    assert " ".join(capsys.readouterr().err.split()).count("settings.datasets_path = empty: ") == 1
+    assert tried == []

@@ -184,7 +184,33 @@ def test_what_is_no_run_is_one_sentence(run, tmp_path, capsys):
     assert capsys.readouterr().err.endswith("no config.json. Runs in it: r.\n")
     (run.folder / "config.json").write_text("{")
     assert main(["watch", str(run.folder)]) == 2
-    assert capsys.readouterr().err.endswith("config.json: cannot be read.\n")
+    assert "config.json: cannot be read (no JSON: " in capsys.readouterr().err
+    (run.folder / "config.json").unlink()
+    (run.folder / "config.json").symlink_to("/dev/zero")
+    assert main(["watch", str(run.folder)]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("config.json: cannot be read (Not a regular file).\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"round": 1, "mta": 0.5}\nx\n', "rounds.jsonl is damaged after round 1"),
+        (b'{"round": 1, "mta": "0.5"}\n', 'round 1: mta = "0.5" is no number'),
+        (None, "rounds.jsonl cannot be read (Is a directory)"),
+    ],
+)
+def test_a_damaged_record_is_said_to_be_damaged(run, capsys, content, said):
+    run.end("finished")
+    path = run.folder / "rounds.jsonl"
+    path.unlink(missing_ok=True)
+    path.mkdir() if content is None else path.write_bytes(content)
+    assert main(["watch", str(run.folder)]) == 0
+    assert f"{run.folder}: {said}" in capsys.readouterr().err
+    if content is not None:  # a line that is being written is not damage
+        path.write_bytes(b'{"round": 1, "mta": 0.5}\n{"rou')
+        assert main(["watch", str(run.folder)]) == 0
+        assert "rounds.jsonl" not in capsys.readouterr().err
 
 
 def test_a_run_in_another_process_is_followed_to_its_end(tables, tmp_path, capsys):

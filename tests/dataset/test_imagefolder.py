@@ -1,9 +1,12 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from entity.config.schema import ConfigError
 from entity.dataset import find, imagefolder, load
+from entity.dataset.cache import caches
 from entity.dataset.imagefolder import image_folders
 from entity.seeding import Seeds
 
@@ -201,3 +204,34 @@ def test_a_class_is_shown_with_its_name_where_that_is_not_its_number(tmp_path, w
     assert [source.named(label) for label in range(3)] == ["0 (1)", "1 (2)", "2 (10)"]
     assert find("mnist5k", tmp_path).named(7) == "7"
     assert find("cifar10", tmp_path).named(7) == "7 (horse)"
+
+
+def test_a_folder_outside_the_data_folder_has_its_cache_beside_it(tmp_path, write_tree):
+    (tmp_path / "data").mkdir()
+    write_tree(tmp_path / "mine" / "pets", ("train", "test"), "ab", shape=(9, 9))
+    root = tmp_path / "data"
+    find(f"imagefolder:{tmp_path / 'mine' / 'pets'}", root).read(root, SEEDS)
+    assert len(caches(tmp_path / "mine")) == 1
+    assert caches(root) == []
+    find(f"imagefolder:{tmp_path / 'mine' / 'pets'}", tmp_path / "none").read(root, SEEDS)
+    assert len(caches(tmp_path / "mine")) == 1
+
+
+def test_two_folders_of_one_name_never_share_a_cache(tmp_path, write_tree):
+    """Their files have the same names, sizes and times."""
+    for place in ("one", "two"):
+        write_tree(tmp_path / place / "pets", ("train", "test"), "ab", shape=(9, 9))
+        for path in (tmp_path / place).rglob("*.png"):
+            grey = 0 if place == "one" else 255
+            Image.new("L", (9, 9), grey).save(path, compress_level=0)
+            os.utime(path, (1e9, 1e9))
+    link = tmp_path / "pets"
+    found = []
+    for place in ("one", "two"):
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / place / "pets")
+        train, _ = find("imagefolder:pets", tmp_path).read(tmp_path, SEEDS)
+        found.append(int(train.x.max()))
+        train, _ = find(f"imagefolder:{tmp_path / place / 'pets'}", tmp_path).read(tmp_path, SEEDS)
+        found.append(int(train.x.max()))
+    assert found == [0, 0, 255, 255]

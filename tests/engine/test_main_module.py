@@ -175,3 +175,27 @@ def test_the_main_module_of_a_package_is_never_imported(monkeypatch, tmp_path):
     assert "absent.py is no file" in main_module.obstacle()
     main.__spec__ = types.SimpleNamespace(name="pytest.__main__")
     assert main_module.obstacle() == ""
+
+
+@pytest.mark.parametrize(
+    ("program", "guarded"),
+    [
+        ('go() if __name__ == "__main__" else None', True),
+        ('__name__ == "__main__" and go()', True),
+        ('if __name__ == "__main__":\n    go()', True),
+        ('match __name__:\n    case "__main__":\n        go()', True),
+        ('go() if "__main__" else None', False),
+        ("True and go()", False),
+        ("go()", False),
+    ],
+)
+def test_a_guard_may_be_a_statement_or_an_expression(tmp_path, monkeypatch, program, guarded):
+    found = []
+    file = tmp_path / "program.py"
+    file.write_text(program)
+    main = types.ModuleType("__main__")
+    vars(main).update(__file__=str(file), go=lambda: found.append(main_module.obstacle()))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    exec(compile(program, str(file), "exec"), vars(main))
+    assert (found == [""]) == guarded
+    assert guarded or "is not under" in found[0]

@@ -12,7 +12,7 @@ from entity import experiment as loop
 from entity.config.schema import ConfigError
 from entity.engine.local_training import threads
 from entity.flower import strategy
-from entity.flower.client_app import answer
+from entity.flower.client_app import _trainer, answer
 from entity.flower.faults import FAULTS
 from entity.flower.run_config import experiment as experiment_of
 from entity.flower.server_app import serve
@@ -204,3 +204,11 @@ def test_a_node_that_does_not_fit_answers_with_an_error(node, message, federate)
     one = {"client.ADR": 0.03, "federation.rounds": 1, "federation.round_size": 4}
     _, (report,) = federate(one, node={1: node})
     assert report.refused["101"].startswith(f"error reply: node-config: {message}")
+
+
+def test_a_node_refuses_batches_of_one_sample_as_the_simulator_does(tables, make_grid, tmp_path):
+    path = tmp_path / "experiment.json"
+    path.write_text(json.dumps(tables({"model": "vgg11", "client.batch_size": 1})))
+    said = r"^client.batch_size = 1: allowed is at least 2; model = vgg11 cannot be trained on one"
+    with pytest.raises(ConfigError, match=said):
+        _trainer(path, tuple(sorted(context().run_config.items())))

@@ -5,10 +5,13 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
-from entity.report import write_page
+from entity.report import read_run, write_page
+from entity.report.entries import make_entries
+from entity.report.summary import facts
 
 VOID = {"meta", "link", "img", "br", "wbr", "line", "input", "hr"}
 
@@ -197,3 +200,14 @@ def test_a_browser_draws_sorts_and_recolours_without_an_error(three_runs, tmp_pa
     assert (seen["lowest"], seen["highest"][:10]) == ("drop", "undefended")
     assert seen["recoloured"] is True
     assert seen["shown"] == 7 - 2  # two curves a run and the marks of drop, without one run
+
+
+@pytest.mark.parametrize(
+    ("dataset", "written"),
+    [("cifar10", "0 (airplane) → 7 (horse)"), ("mnist5k", "0 → 7"), ("elsewhere", "0 → 7")],
+)
+def test_classes_have_their_names_where_the_data_set_has_any(make_run, dataset, written):
+    run = read_run(make_run("run", rounds=1))
+    client = {"attack": {"type": "badnets", "victim_class": 0, "target_class": 7}}
+    run = replace(run, config={**run.config, "dataset": dataset, "client": client})
+    assert dict(facts(make_entries([run])))["classes"] == written

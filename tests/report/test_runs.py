@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from entity.cli import main
 from entity.config.schema import ConfigError
 from entity.report import read_run
 
@@ -84,3 +85,50 @@ def test_a_linkage_that_is_not_of_the_selected_clients_is_left_out(make_run):
     three = np.array([[0, 1, 0.5, 2], [2, 3, 0.9, 3]])
     save_file({"linkage": three}, path / "artifacts" / "round_0002.safetensors")
     assert read_run(path).tree is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("config.json", b"{", "config.json is not JSON"),
+        ("summary.json", b"[1]", "summary.json holds no JSON object"),
+        ("rounds.jsonl", b"x\n{}\n", "rounds.jsonl line 1 is not JSON"),
+        ("rounds.jsonl", b'{"round": 1, "mta": "0.9"}\n', 'line 1: mta = "0.9" is no number; fix'),
+        ("rounds.jsonl", b'{"round": 1, "asr": true}\n', "line 1: asr = true is no number; fix it"),
+    ],
+)
+def test_a_damaged_run_is_named_and_left_out_of_a_report_of_others(
+    make_run, tmp_path, capsys, name, content, said
+):
+    whole, damaged = make_run("whole", rounds=2), make_run("damaged", rounds=2)
+    (damaged / name).write_bytes(content)
+    page = tmp_path / "page.html"
+    words = ["report", str(damaged), str(whole), "--out"]
+    assert main([*words, str(page)]) == 0
+    err = " ".join(capsys.readouterr().err.split())
+    assert "left out: " in err
+    assert said in err
+    assert err.count(str(damaged)) == 1
+    assert page.exists()
+    page.unlink()
+    assert main(["report", str(damaged), "--out", str(page)]) == 2
+    assert not page.exists()
+    assert main(["report", str(whole), str(tmp_path / "mistyped"), "--out", str(page)]) == 2
+
+
+def test_a_configuration_that_is_no_file_is_not_said_to_be_missing(tmp_path):
+    (tmp_path / "config.json").symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match=r"config.json cannot be read \(Not a regular file\)"):
+        read_run(tmp_path)
+
+
+def test_clients_that_nobody_judged_are_neither_refused_nor_accepted(make_run):
+    path = make_run("kept", rounds=1)
+    line = {
+        **{"round": 1, "selected": [1, 2, 3], "malicious": [1, 2], "accepted": []},
+        **{"refused": [1], "undecided": [2, 3], "diagnostics": {"kept_global": 1.0}},
+    }
+    (path / "rounds.jsonl").write_text(json.dumps(line))
+    (only,) = read_run(path).rounds
+    assert (only.selected, only.malicious, only.refused) == (("1",), {"1"}, {"1"})
+    assert only.missed == 0

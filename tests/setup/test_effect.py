@@ -231,7 +231,7 @@ def test_every_field_of_the_table_and_of_its_needs_exists():
     for path, needs, types in every_need():
         assert path in {field.path for field in resolve.fields_of(*types)}, path
         for need in needs:
-            assert set(paths_of(need)) <= everything, (path, need.mend)
+            assert set(paths_of(need)) <= everything, (path, need)
 
 
 def test_every_attack_s_own_field_needs_attackers_and_every_poison_s_an_attack():

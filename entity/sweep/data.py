@@ -1,0 +1,59 @@
+"""The data of a sweep, looked for once, before the first of its runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from entity.config.paths import user_path
+from entity.config.schema import ConfigError
+from entity.dataset.files import Files
+from entity.dataset.registry import source_of
+from entity.sweep.cells import Cell
+
+
+def missing(cells: Sequence[Cell]) -> list[tuple[Files, Path]]:
+    """Return what of the data of some cells is not in its data folder, each data set once.
+
+    Raises
+    ------
+    ConfigError
+        If a folder of images is not as it must be.
+    """
+    configs = {
+        (cell.config.dataset, cell.config.settings.datasets_path): cell.config for cell in cells
+    }
+    every = [
+        (source_of(config).files, user_path(config.settings.datasets_path))
+        for config in configs.values()
+    ]
+    return [
+        (files, root) for files, root in every if files is not None and files.locate(root) is None
+    ]
+
+
+def provide(cells: Sequence[Cell]) -> None:
+    """Download what is missing of the data of some cells, each data set once.
+
+    Raises
+    ------
+    DiskFull
+        If the disk is full.
+    ConfigError
+        If it cannot be downloaded.
+    """
+    for files, root in missing(cells):
+        if files.download is None or files.obtain(root, files.download) is None:
+            raise files.missing(root)
+
+
+def forecast(cells: Sequence[Cell]) -> list[str]:
+    """Say what of the data is missing, and whether a run would download it."""
+    try:
+        lacking = missing(cells)
+    except ConfigError as error:
+        return [str(error)]
+    return [
+        str(files.missing(root))
+        if files.download is None
+        else f"{files.title} is not in {root / files.folders[0]}: it will be downloaded first."
+        for files, root in lacking
+    ]
