@@ -7,6 +7,7 @@ import torch
 
 pytest.importorskip("flwr.serverapp")
 from flwr.app import Context, Error, Message, RecordDict
+from torch import nn
 
 from entity import experiment as loop
 from entity.config.schema import ConfigError
@@ -17,6 +18,7 @@ from entity.flower.faults import FAULTS
 from entity.flower.run_config import experiment as experiment_of
 from entity.flower.server_app import serve
 from entity.metrics import Judge
+from entity.models import Classifier
 from entity.seeding import Seeds
 from entity.setup import resolve
 from entity.setup.assembly import recruit
@@ -206,9 +208,15 @@ def test_a_node_that_does_not_fit_answers_with_an_error(node, message, federate)
     assert report.refused["101"].startswith(f"error reply: node-config: {message}")
 
 
+def flat(channels, size, classes):
+    """A model whose BatchNorm sees one value a channel and sample."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(channels * size**2, 8), nn.BatchNorm1d(8))
+    return Classifier(body, nn.Linear(8, classes))
+
+
 def test_a_node_refuses_batches_of_one_sample_as_the_simulator_does(tables, make_grid, tmp_path):
     path = tmp_path / "experiment.json"
-    path.write_text(json.dumps(tables({"model": "vgg11", "client.batch_size": 1})))
-    said = r"^client.batch_size = 1: allowed is at least 2; model = vgg11 cannot be trained on one"
+    path.write_text(json.dumps(tables({"model": f"{__name__}:flat", "client.batch_size": 1})))
+    said = r"^client.batch_size = 1: allowed is at least 2; model = .*:flat cannot be trained on"
     with pytest.raises(ConfigError, match=said):
         _trainer(path, tuple(sorted(context().run_config.items())))
