@@ -1,0 +1,1 @@
+"""The page docs/STUDY.md: what the paper claims, tested at a size for two cores."""

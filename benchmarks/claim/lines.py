@@ -1,0 +1,128 @@
+"""What a finished run came to, as a line of docs/results/configurations.jsonl."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pages import ROOT, commit
+
+from claim.design import NAMES, Labels, design, identities
+from entity.record.directory import read_summary
+from entity.record.json_fields import mapping, number
+from entity.results import store
+from entity.results.store import Run
+
+STORE = ROOT / "docs" / "results" / "configurations.jsonl"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A run; shares of one, None where there is none."""
+
+    study: str
+    cell: Mapping[str, str]
+    seed: int
+    config_hash: str
+    commit: str
+    """Of the code that wrote the line."""
+    rounds: int
+    mta: float | None
+    """Of the last evaluated round, as `asr`."""
+    asr: float | None
+    worst_asr: float | None
+    """Highest ASR of the rounds whose MTA is at least 90 % of the last one's."""
+    worst_round: int | None
+    floor: float | None
+    """ASR of the same run without attack."""
+    tpr: float | None
+    """Share of the attackers' updates that were refused, over the whole run."""
+    fpr: float | None
+    seconds: float
+    """Of one thread, however busy the machine was."""
+
+    @property
+    def labels(self) -> Labels:
+        """Its cell, as its design names it."""
+        return tuple(self.cell.values())
+
+
+def read_lines(path: Path = STORE) -> list[Line]:
+    """Return the lines of a file; none if there is no file."""
+    if not path.exists():
+        return []
+    return [Line(**json.loads(text)) for text in path.read_text().splitlines()]
+
+
+def write_lines(lines: Iterable[Line], path: Path = STORE) -> None:
+    """Write lines in the order of the studies, aside and renamed."""
+    order = {
+        (name, labels, seed): place
+        for name in NAMES
+        for place, (labels, seed) in enumerate(
+            (labels, seed) for labels, seeds in design(name).seeds.items() for seed in seeds
+        )
+    }
+    chosen = sorted(
+        lines, key=lambda line: (NAMES.index(line.study), order[line.study, line.labels, line.seed])
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    aside.write_text("".join(json.dumps(asdict(line)) + "\n" for line in chosen))
+    aside.replace(path)
+
+
+def exported(folder: Path, known: Sequence[Line]) -> list[Line]:
+    """Return the lines of all finished runs in and below a folder, beside those known before.
+
+    Parameters
+    ----------
+    folder
+        Of the runs of all studies; need not be there.
+    known
+        Lines from before. One of an experiment that is planned no more is dropped; one that the
+        folder has, too, stays as it is but for its floor.
+    """
+    planned = {name: identities(name) for name in NAMES}
+    kept = {
+        (line.study, line.config_hash): line
+        for line in known
+        if line.config_hash in planned.get(line.study, {})
+    }
+    for run in store.collect([folder]) if folder.is_dir() else []:
+        for name, cells in planned.items():
+            identity = str(run.facts["hash"])
+            if run.finished and identity in cells:
+                found = _line(name, *cells[identity], run)
+                before = kept.get((name, identity))
+                if before is not None:
+                    floor = before.floor if found.floor is None else found.floor
+                    found = Line(**{**asdict(before), "floor": floor})
+                kept[name, identity] = found
+    return list(kept.values())
+
+
+def _line(name: str, labels: Labels, seed: int, run: Run) -> Line:
+    summary = read_summary(run.path)
+    worst = mapping(summary.get("consistency"))
+    place = number(worst, "worst_round")
+    return Line(
+        study=name,
+        cell=dict(zip(design(name).axes, labels, strict=True)),
+        seed=seed,
+        config_hash=str(run.facts["hash"]),
+        commit=commit(),
+        rounds=int(number(summary, "rounds") or 0),
+        mta=number(mapping(summary.get("mta")), "final"),
+        asr=number(mapping(summary.get("asr")), "final"),
+        worst_asr=number(worst, "worst_asr"),
+        worst_round=None if place is None else int(place),
+        floor=_share(run.facts["floor"]),
+        tpr=_share(run.facts["tpr"]),
+        fpr=_share(run.facts["fpr"]),
+        seconds=_share(run.facts["seconds"]) or 0.0,
+    )
+
+
+def _share(value: object) -> float | None:
+    return value if isinstance(value, float) else None
