@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from entity.dataset import Images, normalise
+from entity.dataset import Images, channels_last, normalise
 from entity.training import logits
 from entity.updates import Verdict
 
@@ -80,7 +80,7 @@ class Judge:
 
 
 def _ready(images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
-    x = normalise(images.x).contiguous(memory_format=torch.channels_last)
+    x = channels_last(normalise(images.x))
     return x.to(device), images.y.to(device)
 
 

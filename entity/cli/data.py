@@ -11,14 +11,15 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from entity.cli import console
-from entity.cli.options import CONFIG_HELP, add_commands, configured
+from entity.cli.options import CONFIG_HELP, add_commands, add_plugins, configured
 from entity.config.fields import SettingsConfig
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
-from entity.dataset import DATASETS, Images, Source, differs, find
+from entity.dataset import DATASETS, OWN_DATASETS, Images, Source, differs, find
 from entity.dataset.cache import cache_folders, caches
 from entity.dataset.imagefolder import PREFIX, image_folders
 from entity.seeding import Seeds
+from entity.setup.plugins import use
 
 
 def add_data_command(commands: Any) -> None:
@@ -36,9 +37,11 @@ def add_data_command(commands: Any) -> None:
         parser.set_defaults(go=go)
         return parser
 
-    add("list", "list the data sets, and which of them are here", _list)
+    listing = add("list", "list the data sets, and which of them are here", _list)
     fetch = add("fetch", "download a data set", _fetch)
     verify = add("verify", "read all files of a data set again and check them", _verify)
+    for parser in (listing, verify):
+        add_plugins(parser, "Python files and modules that bring data sets of your own")
     for parser in (fetch, verify):
         parser.add_argument("name", metavar="NAME", help=f"data set, or {PREFIX}NAME")
     verify.add_argument(
@@ -74,11 +77,16 @@ def data_root(option: str | None) -> tuple[Path, str]:
 
 def _list(options: Namespace) -> int:
     root, _ = data_root(options.data_root)
+    use(options.plugins)
     console.say(f"data sets; folders are in {root}")
     table = _table("name", "classes", "images", "shape", "state", "folder")
     for name, source in DATASETS.items():
         state, folder, counts = _state(source, root)
         table.add_row(name, str(source.num_classes), counts, _shape(source), state, folder)
+    for name, own in OWN_DATASETS.items():
+        source = own.source(root)
+        _, _, counts = _state(source, root)
+        table.add_row(name, str(source.num_classes), counts, _shape(source), "plugin", "")
     console.out.print(table)
     if own := [name for name in image_folders(root) if not _is_known(name)]:
         console.say("image folders")
@@ -142,6 +150,7 @@ def _fetch(options: Namespace) -> int:
 
 def _verify(options: Namespace) -> int:
     root, _ = data_root(options.data_root)
+    use(options.plugins)
     source = find(options.name, root, options.image_size, options.image_channels)
     damaged = False
     if source.files is None:
@@ -214,7 +223,7 @@ def _table(*headings: str) -> Table:
 
 
 def _shape(source: Source) -> str:
-    return f"{source.channels}x{source.size}x{source.size}"
+    return source.form
 
 
 def _numbers(train: int, test: int) -> str:

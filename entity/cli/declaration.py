@@ -39,7 +39,7 @@ from entity.config.fields import (
     ServerConfig,
     SettingsConfig,
 )
-from entity.dataset import DATASETS
+from entity.dataset import DATASETS, OWN_DATASETS
 from entity.defenses import DEFENSES
 from entity.models import MODELS
 from entity.poisons import POISONS
@@ -61,14 +61,15 @@ OTHER_NAMES = {"settings.datasets_path": "data_root"}
 """Options that are other names of a field."""
 
 
-REGISTRIES: dict[str, list[str]] = {
-    "dataset": [*DATASETS, "imagefolder:NAME"],
-    "model": [*MODELS, "MODULE:FUNCTION"],
-    f"{ATTACK}.type": [*ATTACKS],
-    f"{ATTACK}.poison": [*POISONS],
-    f"{DEFENSE}.type": [*DEFENSES],
-}
-"""Names that a field chooses from, which are no part of its type."""
+def registries() -> dict[str, list[str]]:
+    """Return the names that a field chooses from, which are no part of its type."""
+    return {
+        "dataset": [*DATASETS, *OWN_DATASETS, "imagefolder:NAME"],
+        "model": [*MODELS, "MODULE:FUNCTION"],
+        f"{ATTACK}.type": [*ATTACKS],
+        f"{ATTACK}.poison": [*POISONS],
+        f"{DEFENSE}.type": [*DEFENSES],
+    }
 
 
 def declare(
@@ -176,8 +177,8 @@ def _allowed(field: Field) -> str:
     """Say what a field takes: names of a registry where it chooses among methods or data."""
     if field.path == ATTACK:
         return "null, for no attack; --attack.type chooses one"
-    if field.path in REGISTRIES:
-        return f"one of {', '.join(REGISTRIES[field.path])}"
+    if (known := registries().get(field.path)) is not None:
+        return f"one of {', '.join(known)}"
     return schema.describe(field.kind)
 
 

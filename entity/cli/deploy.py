@@ -15,6 +15,7 @@ from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.config.shipped import shipped
 from entity.record.atomic import writing
+from entity.setup.plugin_files import MARK, is_file, split
 from entity.setup.resolve import to_json
 
 _PYPROJECT = Template("""\
@@ -170,7 +171,8 @@ def write_app(folder: Path, config: ExperimentConfig) -> list[Path]:
 
 
 def _files(folder: str, config: ExperimentConfig) -> dict[str, str]:
-    attack = config.client.attacked_by
+    attack, tables = config.client.attacked_by, to_json(config)
+    plugins = _plugins(tables)
     words: dict[str, Any] = {
         "name": "".join(c if c.isalnum() and c.isascii() else "-" for c in folder).strip("-")
         or "federation",
@@ -186,5 +188,18 @@ def _files(folder: str, config: ExperimentConfig) -> dict[str, str]:
         "federation/__init__.py": '"""A federation with a defense."""\n',
         "federation/server_app.py": _APP.substitute(side="server"),
         "federation/client_app.py": _APP.substitute(side="client"),
-        "federation/experiment.json": json.dumps(to_json(config), indent=2) + "\n",
+        **plugins,
+        "federation/experiment.json": json.dumps(tables, indent=2) + "\n",
     }
+
+
+def _plugins(tables: dict[str, Any]) -> dict[str, str]:
+    """Return the files of plugins, which come along; `tables` names them by where they will lie."""
+    files: dict[str, str] = {}
+    for place, entry in enumerate(tables["plugins"]):
+        name, digest = split(entry)
+        if is_file(name):
+            own = f"plugin_{place + 1}_{Path(name).name}"
+            files[f"federation/{own}"] = Path(name).read_bytes().decode()
+            tables["plugins"][place] = f"{own}{MARK}{digest}"
+    return files

@@ -8,8 +8,10 @@ from rich.padding import Padding
 from rich.text import Text
 
 from entity.cli import console
+from entity.cli.options import add_plugins
 from entity.config import schema
 from entity.setup import resolve
+from entity.setup.plugins import use
 
 
 def add_fields_command(commands: Any) -> None:
@@ -26,10 +28,12 @@ def add_fields_command(commands: Any) -> None:
     parser.add_argument(
         "--poison", default="pixel", metavar="NAME", help="show its fields (default: pixel)"
     )
+    add_plugins(parser, "Python files and modules that bring methods of your own")
     parser.set_defaults(go=_fields)
 
 
 def _fields(options: argparse.Namespace) -> int:
+    use(options.plugins)
     for field in resolve.fields_of(options.defense, options.attack, options.poison):
         default = field.default
         shown = "" if default is dataclasses.MISSING else f" [{schema.show(default)}]"

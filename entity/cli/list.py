@@ -11,14 +11,16 @@ from rich.text import Text
 
 from entity.attacks import ATTACKS
 from entity.cli import console
+from entity.cli.options import add_plugins
 from entity.config.schema import ConfigError, unknown
 from entity.config.shipped import names, shipped
-from entity.dataset import DATASETS
+from entity.dataset import DATASETS, OWN_DATASETS
 from entity.dataset.imagefolder import PREFIX, SUMMARY
 from entity.defenses import ALIASES, DEFENSES
 from entity.models import MODELS
 from entity.poisons import POISONS
 from entity.server import Server, StreamingServer
+from entity.setup.plugins import use
 from entity.setup.read import read
 
 Row = dict[str, str]
@@ -56,7 +58,7 @@ def _entries(registry: dict[str, Any]) -> Callable[[], list[Row]]:
 
 def _datasets() -> list[Row]:
     own = {"name": f"{PREFIX}NAME", "summary": SUMMARY, "paper": ""}
-    return [*_entries(DATASETS)(), own]
+    return [*_entries(DATASETS)(), *_entries(OWN_DATASETS)(), own]
 
 
 def _configs() -> list[Row]:
@@ -115,10 +117,12 @@ def add_list_command(commands: Any) -> None:
     )
     parser.add_argument("kind", nargs="?", metavar="KIND", help=", ".join(CATALOGUE))
     parser.add_argument("--json", action="store_true", help="print as JSON")
+    add_plugins(parser, "Python files and modules whose methods and data are listed, too")
     parser.set_defaults(go=_list)
 
 
 def _list(options: argparse.Namespace) -> int:
+    use(options.plugins)
     kinds = [options.kind] if options.kind else [*CATALOGUE]
     registries = {kind: rows(kind) for kind in kinds}
     if options.json:

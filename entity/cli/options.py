@@ -17,6 +17,7 @@ from entity.defenses import ALIASES
 from entity.setup import resolve
 from entity.setup.field_list import ARGS, ATTACK, DEFENSE, table_at
 from entity.setup.overrides import field_named
+from entity.setup.plugins import use
 
 OTHER_METHODS = (
     "Which settings of the attack, the data poison and the defense are listed depends on --config, "
@@ -35,6 +36,21 @@ def add_commands(parser: argparse.ArgumentParser, dest: str) -> Any:
 
 def _command_parser(*, takes_fields: bool = False, **kwargs: Any) -> argparse.ArgumentParser:
     return FieldParser(**kwargs) if takes_fields else argparse.ArgumentParser(**kwargs)
+
+
+def add_plugins(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add `--plugins` to a command that does not take the fields of a configuration.
+
+    Parameters
+    ----------
+    parser
+        Of the command.
+    text
+        For the help.
+    """
+    parser.add_argument(
+        "--plugins", nargs="+", action="extend", default=[], metavar="FILE", help=text
+    )
 
 
 def configured(options: argparse.Namespace) -> ExperimentConfig:
@@ -98,12 +114,14 @@ def _look_ahead(words: Sequence[str], config: Path | None) -> tuple[dict[str, An
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", nargs="?", default=config)
     parser.add_argument("--resume", nargs="?")
+    parser.add_argument("--plugins", nargs="*", action="extend", default=[])
     for path in (f"{ATTACK}.type", f"{ATTACK}.poison", f"{DEFENSE}.type"):
         short = path.partition(".")[2]
         names = [f"--{path}", f"--{short}", *(["--poison"] if short == "attack.poison" else [])]
         parser.add_argument(*names, nargs="?", dest=short)
     options = vars(parser.parse_known_args(words)[0])
     try:
+        use(options["plugins"])
         tables, types = _tables_of(options["config"], options["resume"])
     except ConfigError:
         if not {"-h", "--help"}.intersection(words):

@@ -3,6 +3,7 @@
 import argparse
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from entity.cli.sweep import (
     run_shown,
     show_plan,
     sweep_options,
+    with_plugins,
 )
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
@@ -72,6 +74,7 @@ def _reproduce(options: argparse.Namespace) -> int:
             console.paragraph(f"{name}: {text}")
         return 0
     chosen = study.find(options.name)
+    chosen = replace(chosen, grid=with_plugins(chosen.grid, options.plugins))
     if options.markdown is not None and not options.markdown.parent.is_dir():
         raise ConfigError(f"--markdown {options.markdown}: there is no folder for it.")
     asked = sweep_options(options, RUNS / chosen.folder)

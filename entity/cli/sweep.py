@@ -4,10 +4,12 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from entity.cli import console
+from entity.cli.options import add_plugins
 from entity.cli.refusals import given_by
 from entity.cli.sweep_display import SweepDisplay
 from entity.config.paths import user_path
@@ -16,6 +18,7 @@ from entity.record.atomic import writing
 from entity.results.filter import BadCondition, BadField
 from entity.results.formatting import counted
 from entity.results.store import Run
+from entity.setup.plugin_files import absolute
 from entity.sweep import data
 from entity.sweep.cells import Cell
 from entity.sweep.estimate import Pace, makespan
@@ -64,6 +67,7 @@ def add_sweep_options(parser: argparse.ArgumentParser, grid: str) -> None:
     parser.add_argument(
         "--data_root", type=user_path, metavar="FOLDER", help="data folder, before DROP_DATA"
     )
+    add_plugins(parser, "Python files and modules for all runs, beside those of the grid")
     add_where(parser, "only runs of which this holds, such as defense=drop or 'DPR<0.3'")
     parser.add_argument(
         "--retry",
@@ -100,7 +104,7 @@ def sweep_options(options: argparse.Namespace, folder: Path) -> SweepOptions:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    grid, name = read(options.grid), str(options.grid)
+    grid, name = with_plugins(read(options.grid), options.plugins), str(options.grid)
     asked = sweep_options(options, RUNS / options.grid.stem)
     cells = chosen_cells(grid, asked)
     if options.dry_run:
@@ -112,6 +116,12 @@ def _sweep(options: argparse.Namespace) -> int:
         f"{done} of {len(cells)} runs are finished; `drop results {asked.folder}` shows them"
     )
     return 1 if failures else 0
+
+
+def with_plugins(grid: Grid, plugins: Sequence[str]) -> Grid:
+    """Add the plugins of the command line to those of a grid."""
+    given = [absolute(entry, Path()) for entry in plugins]
+    return replace(grid, plugins=(*grid.plugins, *given))
 
 
 def chosen_cells(grid: Grid, options: SweepOptions) -> list[Cell]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from entity.dataset import Augmentation, Draws, normalise
+from entity.dataset import Augmentation, Draws, channels_last, normalise
 from entity.devices import to_device
 from entity.training import shuffled
 
@@ -25,7 +25,7 @@ class LocalData:
     """
 
     x: Tensor
-    """(N, C, H, W) uint8."""
+    """(N, C, H, W) uint8; other samples as they are."""
     y: Tensor
     """(N,) labels."""
     poisoned: Tensor
@@ -68,7 +68,7 @@ class LocalData:
             if in_every_batch and bool(self.poisoned.any()) and not bool(self.poisoned.all())
             else shuffled(len(self), batch_size, epochs, generator)
         )
-        ready = None if augmentation else _channels_last(normalise(self.x))
+        ready = None if augmentation else channels_last(normalise(self.x))
         for batches in _together(order, augmentation, generator, self._ahead):
             picked = torch.cat([batch.picked for batch in batches])
             rows = to_device(picked, self.x.device)
@@ -108,7 +108,7 @@ class LocalData:
         keep = to_device(self.poisoned[picked], device)[:, None, None, None]
         x = self.x[rows]
         augmented = augmentation.apply(x, draws)
-        return _channels_last(normalise(torch.where(keep, x, augmented)))
+        return channels_last(normalise(torch.where(keep, x, augmented)))
 
     def _mixed(self, batch_size: int, epochs: int, generator: torch.Generator) -> Iterator[Tensor]:
         bad, good = self.poisoned.nonzero().flatten(), (~self.poisoned).nonzero().flatten()
@@ -145,7 +145,3 @@ def _together(
             waiting = []
     if waiting:
         yield waiting
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)

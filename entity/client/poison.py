@@ -36,6 +36,9 @@ class Poison(ABC):
     """Author, year and arXiv id."""
     hyperparameters: ClassVar[type[Any]] = NoPoisonArgs
     """The dataclass of the poison's own settings."""
+    any_samples: ClassVar[bool] = False
+    """Whether it works on samples that are no square images of bytes, too. `channels` and `size` of
+    the constructor are then the first and the last number of a sample's shape."""
 
     def __init__(self, attack: AttackConfig, args: Any, channels: int, size: int) -> None:
         self.attack = attack

@@ -234,6 +234,13 @@ class ExperimentConfig:
     settings: SettingsConfig = field(default_factory=SettingsConfig)
     name: str | None = None
     """Name of the run and its folder; null builds one from data set, defense, attack and seed."""
+    initial: str | None = None
+    """Model that the first round starts from: a .safetensors file of a `state_dict`, or the folder
+    of a finished run; null draws it by the seed. The record has the file's hash."""
+    plugins: tuple[str, ...] = ()
+    """Python files (`my_defense.py`) and modules that bring defenses, attacks, data poisons, data
+    sets and models of your own. They are run. The command line and the environment variable
+    DROP_PLUGINS add to them; the record has those that are used, with hashes."""
 
 
 WITHOUT_EFFECT = (

@@ -7,16 +7,16 @@ import logging
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from entity.config import schema
-from entity.dataset.decoded import Decoded, Pixels
+from entity.dataset.decoded import Decoded, Samples
 from entity.dataset.images import Images
 from entity.reading import open_regular, parse_json, read_bytes
 
@@ -36,11 +36,12 @@ class Contents:
     """What one part of a cache holds."""
 
     shape: tuple[int, ...]
-    """(N, C, H, W)."""
+    """(N, C, H, W), or (N, ...) of other samples."""
     counts: tuple[int, ...]
     """Images of each class."""
     sha256: str
     """Of the pixels, N C H W bytes in order."""
+    dtype: Literal["uint8", "float32", "int64"] = "uint8"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Header:
     fingerprint: str
     train: Contents
     test: Contents
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Of a data set of one's own: its classes and the like."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +83,7 @@ class Mapped(Images):
 def _map(folder: Path, part: str, recorded: str) -> Mapped:
     for name in "xy":
         open_regular(folder / f"{part}-{name}.npy").close()  # the map would wait for a pipe
-    x: Pixels = np.load(folder / f"{part}-x.npy", mmap_mode="c")
+    x: Samples = np.load(folder / f"{part}-x.npy", mmap_mode="c")
     y: NDArray[np.int64] = np.load(folder / f"{part}-y.npy", mmap_mode="c")
     return Mapped(torch.from_numpy(x), torch.from_numpy(y), folder, part, recorded)
 
@@ -98,7 +101,7 @@ def open_cache(folder: Path) -> Parts | None:
     for images, contents in ((train, header.train), (test, header.test)):
         counts = len(contents.counts)
         if (
-            images.x.dtype != torch.uint8
+            images.x.dtype != getattr(torch, contents.dtype)
             or tuple(images.x.shape) != contents.shape
             or images.y.dtype != torch.int64
             or images.y.shape != images.x.shape[:1]
@@ -136,7 +139,11 @@ def write(folder: Path, key: str, mark: str, parts: Sequence[Decoded]) -> None:
     for name, part in zip(("train", "test"), parts, strict=True):
         digest = hashlib.sha256()
         with _synced(folder / f"{name}-x.npy") as file:
-            layout = {"descr": "|u1", "fortran_order": False, "shape": part.shape}
+            layout = {
+                "descr": np.dtype(part.dtype).str,
+                "fortran_order": False,
+                "shape": part.shape,
+            }
             np.lib.format.write_array_header_1_0(file, layout)
             for batch in progress(part.batches()):
                 digest.update(batch.data)
@@ -144,11 +151,15 @@ def write(folder: Path, key: str, mark: str, parts: Sequence[Decoded]) -> None:
         with _synced(folder / f"{name}-y.npy") as file:
             np.save(file, part.y)
         counts = tuple(int(count) for count in np.bincount(part.y))
-        contents.append(Contents(part.shape, counts, digest.hexdigest()))
+        contents.append(Contents(part.shape, counts, digest.hexdigest(), _dtype(part.dtype)))
     with _synced(folder / "header.json") as file:
-        header = Header(FORMAT, mark, *contents)
+        header = Header(FORMAT, mark, *contents, facts=dict(parts[0].facts))
         file.write(json.dumps(schema.dump(header), indent=2).encode())
     sync_folder(folder)
+
+
+def _dtype(name: str) -> Literal["uint8", "float32", "int64"]:
+    return "uint8" if name == "uint8" else "int64" if name == "int64" else "float32"
 
 
 @contextlib.contextmanager
@@ -176,7 +187,7 @@ class _Progress:
         self.key, self.total, self.done, self.tenths = key, total, 0, 0
         self.said = time.monotonic()
 
-    def __call__(self, batches: Iterable[Pixels]) -> Iterator[Pixels]:
+    def __call__(self, batches: Iterable[Samples]) -> Iterator[Samples]:
         for batch in batches:
             yield batch
             self.done += len(batch)

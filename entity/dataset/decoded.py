@@ -1,7 +1,8 @@
-"""Images that are being decoded, a batch at a time."""
+"""Images, or other samples, that are being decoded, a batch at a time."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,33 +14,50 @@ BATCH = 1000
 """Images that are decoded into memory at a time."""
 
 Pixels = NDArray[np.uint8]
+Samples = NDArray[Any]
+"""Pixels, or samples of float32 or int64."""
 
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
     """Images on their way into a cache, a batch at a time."""
 
-    shape: tuple[int, int, int, int]
-    """(N, C, H, W)."""
+    shape: tuple[int, ...]
+    """(N, C, H, W), or (N, ...) of other samples."""
     y: NDArray[np.int64]
     """(N,) classes."""
-    batches: Callable[[], Iterable[Pixels]]
+    batches: Callable[[], Iterable[Samples]]
     """The N images in order, in pieces (n, C, H, W); every call begins anew."""
+    dtype: str = "uint8"
+    """What they are of: `uint8`, `float32` or `int64`."""
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What else the header of a cache of them says; of the training images."""
 
     @classmethod
-    def of(cls, x: Pixels, y: NDArray[np.integer]) -> "Decoded":
-        """Wrap images (N, C, H, W) that are in memory already."""
-        n, channels, height, width = x.shape
-        steps = range(0, n, BATCH)
+    def of(
+        cls, x: Samples, y: NDArray[np.integer], facts: Mapping[str, Any] | None = None
+    ) -> "Decoded":
+        """Wrap samples (N, ...) that are in memory already.
+
+        Parameters
+        ----------
+        x, y
+            Samples and their classes.
+        facts
+            For the header of the cache.
+        """
+        steps = range(0, len(x), BATCH)
         return cls(
-            (n, channels, height, width),
+            x.shape,
             y.astype(np.int64),
             lambda: (np.ascontiguousarray(x[start : start + BATCH]) for start in steps),
+            x.dtype.name,
+            facts or {},
         )
 
     def in_memory(self) -> Images:
         """Decode into memory."""
-        x = np.empty(self.shape, dtype=np.uint8)
+        x = np.empty(self.shape, dtype=self.dtype)
         start = 0
         for batch in self.batches():
             x[start : start + len(batch)] = batch

@@ -1,4 +1,8 @@
-"""Labelled images as two tensors, and the one scale that networks see them in."""
+"""Labelled images as two tensors, and the one scale that networks see them in.
+
+Samples that are no images, of a data set of one's own, are tensors of any shape: floats, or the
+whole numbers of tokens. Networks see them as they are.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -19,7 +23,7 @@ class Images:
     """
 
     x: Tensor
-    """(N, C, H, W) uint8."""
+    """(N, C, H, W) uint8; other samples (N, ...) float32 or int64."""
     y: Tensor
     """(N,) int64, classes from 0."""
 
@@ -27,10 +31,14 @@ class Images:
         return len(self.y)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
-        _, channels, height, width = self.x.shape
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of every image, or the shape of another sample."""
+        return tuple(self.x.shape[1:])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What a sample is of."""
+        return self.x.dtype
 
     def subset(self, index: Tensor) -> "Images":
         """Copy out the images at some positions, or where a mask of length N is true."""
@@ -88,9 +96,14 @@ class Selection:
         return self.images.x[self.rows]
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of every image."""
+    def shape(self) -> tuple[int, ...]:
+        """(C, H, W) of every image, or the shape of another sample."""
         return self.images.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What a sample is of."""
+        return self.images.dtype
 
     def subset(self, index: Tensor) -> Images:
         """Copy out the images at some positions, or where a mask of length n is true."""
@@ -105,14 +118,19 @@ class Selection:
 
 
 def normalise(x: Tensor) -> Tensor:
-    """Scale pixels to [-1, 1], the range of the generators' tanh.
+    """Scale pixels to [-1, 1], the range of the generators' tanh; leave other samples as they are.
 
     Examples
     --------
-    >>> normalise(torch.tensor([0, 255], dtype=torch.uint8))
-    tensor([-1.,  1.])
+    >>> normalise(torch.tensor([0, 255], dtype=torch.uint8)), normalise(torch.tensor([7.5]))
+    (tensor([-1.,  1.]), tensor([7.5000]))
     """
-    return x.float() / 127.5 - 1
+    return x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return images in the memory format that convolutions are faster in; others as they are."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.contiguous()
 
 
 def to_pixels(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError, show, suggest
+from entity.dataset.arrays import PythonData
 from entity.dataset.cifar10 import CIFAR10
 from entity.dataset.cifar100 import CIFAR100
 from entity.dataset.cinic10 import CINIC10
@@ -33,13 +34,17 @@ DATASETS: dict[str, Source] = {
 }
 
 
+OWN_DATASETS: dict[str, PythonData] = {}
+"""Data sets of plugins, by name."""
+
+
 def find(name: str, root: Path, size: int | None = None, channels: int | None = None) -> Source:
     """Return a data set by its name in a config.
 
     Parameters
     ----------
     name
-        One of `DATASETS`, or `imagefolder:` and a folder.
+        One of `DATASETS` or `OWN_DATASETS`, or `imagefolder:` and a folder.
     root
         The data folder, which such a folder is looked for in.
     size, channels
@@ -52,11 +57,11 @@ def find(name: str, root: Path, size: int | None = None, channels: int | None = 
     """
     if name.startswith(PREFIX):
         return image_folder(name, root, size, channels)
-    if name not in DATASETS:
-        known = [*DATASETS, f"{PREFIX}NAME"]
+    if name not in DATASETS and name not in OWN_DATASETS:
+        known = [*DATASETS, *OWN_DATASETS, f"{PREFIX}NAME"]
         hint = suggest(name, known) or f" Allowed: {', '.join(known)}."
         raise ConfigError(f"dataset = {show(name)} is unknown.{hint}")
-    source = DATASETS[name]
+    source = DATASETS[name] if name in DATASETS else OWN_DATASETS[name].source(root)
     for field, asked, own in (
         ("image_size", size, source.size),
         ("image_channels", channels, source.channels),
@@ -64,8 +69,7 @@ def find(name: str, root: Path, size: int | None = None, channels: int | None = 
         if asked not in (None, own):
             raise ConfigError(
                 f"{field} = {asked}: allowed is {own} or null, as dataset = {name} has "
-                f"{source.channels}x{source.size}x{source.size} images; other sizes are for "
-                f"{PREFIX}NAME."
+                f"samples of {source.form}; other sizes are for {PREFIX}NAME."
             )
     return source
 

@@ -47,6 +47,19 @@ class Source:
     """The files that `read` reads; None if it needs none."""
     counts: tuple[int, int] | None = None
     """Training and test images of the published set."""
+    shape: tuple[int, ...] | None = None
+    """Of a sample, where it is no square image of bytes; `channels` and `size` are then the first
+    and the last number of it."""
+
+    @property
+    def sample(self) -> tuple[int, ...]:
+        """Shape of a sample."""
+        return self.shape or (self.channels, self.size, self.size)
+
+    @property
+    def form(self) -> str:
+        """The same in words: `3x32x32`."""
+        return "x".join(map(str, self.sample))
 
     def named(self, label: int) -> str:
         """Return a class as its number and, where that is another, its name: `7 (horse)`."""

@@ -73,8 +73,8 @@ class DeepSight(Server[DeepSightArgs]):
 
     @classmethod
     def needs(cls, args: DeepSightArgs) -> Needs:
-        """Ask for single updates, most of them honest."""
-        return Needs(individual_updates=True, honest_majority=True)
+        """Ask for single updates, most of them honest; models are compared on random images."""
+        return Needs(images=True, individual_updates=True, honest_majority=True)
 
     @classmethod
     def check(cls, args: DeepSightArgs, setting: Setting) -> None:

@@ -62,7 +62,10 @@ class Drop(ActivityServer[DropArgs]):
         images = args.K != -1 and (args.uses_critic or args.finetune or args.early_stopping)
         labels = args.reference_model or (args.K != -1 and (args.finetune or args.early_stopping))
         return replace(
-            super().needs(args), clean_data=images or args.reference_model, clean_labels=labels
+            super().needs(args),
+            clean_data=images or args.reference_model,
+            clean_labels=labels,
+            images=args.K != -1,
         )
 
     @classmethod

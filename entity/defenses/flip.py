@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from entity.config.schema import ConfigError, Count, Fraction, Positive, Whole
 from entity.defenses.undefended import Undefended, UndefendedArgs
-from entity.server.contract import Setting
+from entity.server.contract import Needs, Setting
 from entity.server.streaming import StreamingServer
 from entity.updates import Aggregation, Updates
 
@@ -66,6 +66,11 @@ class Flip(StreamingServer[FlipArgs]):
     paper = "Zhang et al. 2023, arXiv 2210.12873"
     hyperparameters = FlipArgs
     robust = False
+
+    @classmethod
+    def needs(cls, args: FlipArgs) -> Needs:
+        """Its clients invert triggers, which are patches of images."""
+        return Needs(images=True)
 
     @classmethod
     def check(cls, args: FlipArgs, setting: Setting) -> None:

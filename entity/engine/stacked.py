@@ -103,7 +103,7 @@ def _padded(batches: Sequence[Batch]) -> tuple[Tensor, Tensor, Tensor]:
     first, labels = batches[0]
     x = first.new_zeros(len(batches), most, *first.shape[1:])
     y = labels.new_zeros(len(batches), most)
-    weight = first.new_zeros(len(batches), most)
+    weight = torch.zeros(len(batches), most, device=first.device)  # samples may be whole numbers
     for row, (images, classes) in enumerate(batches):
         size = sizes[row]
         x[row, :size], y[row, :size], weight[row, :size] = images, classes, 1 / size

@@ -1,6 +1,6 @@
 """Classifiers that federations train, and the generators and critics of distillation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +23,7 @@ from entity.models.resnet import (
     resnet34,
 )
 from entity.models.supcon import SupConTwin
-from entity.models.user_model import Make, examine, imported
+from entity.models.user_model import Make, arguments, examine, imported
 from entity.models.vgg import vgg11
 from entity.models.vit import vit
 from entity.seeding import global_stream
@@ -39,6 +39,7 @@ __all__ = [
     "ModelEntry",
     "SupConTwin",
     "build",
+    "build_for",
     "examine",
     "find",
     "head_of",
@@ -52,6 +53,8 @@ class ModelEntry:
     make: Make
     summary: str
     paper: str = ""
+    own: bool = False
+    """Whether it is the user's: of a plugin, or `module:function`."""
 
 
 _HE = "He et al. 2016, arXiv 1512.03385"
@@ -114,7 +117,7 @@ def find(name: str) -> ModelEntry:
         return MODELS[name]
     if ":" not in name:
         raise ConfigError(unknown(f"model {name}", name, MODELS))
-    return ModelEntry(imported(name), "a model of the user's own")
+    return ModelEntry(imported(name), "a model of the user's own", own=True)
 
 
 def build(
@@ -141,9 +144,28 @@ def build(
     norm
         Normalisation of the convolutions.
     """
+    return build_for((channels, size, size), name, classes, generator, norm)
+
+
+def build_for(
+    shape: Sequence[int],
+    name: str,
+    classes: int,
+    generator: torch.Generator,
+    norm: Literal["batch", "group"] = "batch",
+) -> nn.Module:
+    """Build a classifier for samples of any shape, as `build` does for square images.
+
+    Parameters
+    ----------
+    shape
+        Of a sample.
+    name, classes, generator, norm
+        As `build` takes them.
+    """
     entry = find(name)
     with global_stream(generator):
-        model = entry.make(channels, size, classes)
+        model = entry.make(*arguments(shape, classes))
     if norm == "group":
         model = with_group_norm(model)
     return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

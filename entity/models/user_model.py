@@ -1,11 +1,13 @@
-"""A user's own classifier, given as `module:function`: imported, built and tried out.
+"""A user's own classifier, of a plugin or given as `module:function`: built and tried out.
 
-The function is called as those of the registry are, with (channels, size, classes). A fault in it
-is reported in one sentence before anything is trained.
+For square images the function is called as those of the registry are, with (channels, size,
+classes); for other samples with the numbers of their shape and the classes, such as (features,
+classes) or (length, features, classes). A fault in it is reported in one sentence before anything
+is trained.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +16,27 @@ from torch import nn
 from entity.config.schema import ConfigError
 from entity.seeding import global_stream
 
-Make = Callable[[int, int, int], nn.Module]
-"""(channels, size, classes) -> module that maps images to logits."""
+Make = Callable[..., nn.Module]
+"""(channels, size, classes) -> module that maps images to logits; see `arguments`."""
+
+
+def arguments(shape: Sequence[int], classes: int) -> tuple[int, ...]:
+    """Return what the function of a classifier is called with.
+
+    Parameters
+    ----------
+    shape
+        Of a sample.
+    classes
+        Number of logits.
+
+    Examples
+    --------
+    >>> arguments((3, 32, 32), 10), arguments((3, 32, 16), 10), arguments((40,), 2)
+    ((3, 32, 10), (3, 32, 16, 10), (40, 2))
+    """
+    square = len(shape) == 3 and shape[1] == shape[2]
+    return (*(shape[:2] if square else shape), classes)
 
 
 def imported(name: str) -> Make:
@@ -41,14 +62,27 @@ def imported(name: str) -> Make:
         raise ConfigError(f'model = "{name}": cannot be imported ({_one_line(error)}).') from error
     if not callable(own):
         raise ConfigError(f'model = "{name}": is no function of (channels, size, classes).')
+    return checked(name, own)
 
-    def make(channels: int, size: int, classes: int) -> nn.Module:
+
+def checked(name: str, own: Callable[..., Any]) -> Make:
+    """Return a user's function; each call checks its result.
+
+    Parameters
+    ----------
+    name
+        The field `model`, for messages.
+    own
+        The function.
+    """
+
+    def make(*numbers: int) -> nn.Module:
         try:
-            model = own(channels, size, classes)
+            model = own(*numbers)
         except Exception as error:
+            names = "(channels, size, classes)" if len(numbers) == 3 else "(*shape, classes)"
             raise ConfigError(
-                f'model = "{name}": the call with (channels, size, classes) = '
-                f"{channels, size, classes} failed ({_one_line(error)})."
+                f'model = "{name}": the call with {names} = {numbers} failed ({_one_line(error)}).'
             ) from error
         if not isinstance(model, nn.Module):
             raise ConfigError(
@@ -60,8 +94,8 @@ def imported(name: str) -> Make:
 
 
 @torch.inference_mode()
-def examine(name: str, model: nn.Module, channels: int, size: int, classes: int) -> None:
-    """Check that a model has parameters and maps images (2, C, S, S) to logits (2, classes).
+def examine(name: str, model: nn.Module, two: torch.Tensor, classes: int) -> None:
+    """Check that a model has parameters and maps two samples to logits (2, classes).
 
     Changes neither the model nor the global stream of random numbers.
 
@@ -71,8 +105,10 @@ def examine(name: str, model: nn.Module, channels: int, size: int, classes: int)
         The field `model`, for messages.
     model
         The result of the user's function.
-    channels, size, classes
-        The arguments of that call.
+    two
+        Two samples, as it will be trained on them.
+    classes
+        The number of logits.
 
     Raises
     ------
@@ -82,13 +118,14 @@ def examine(name: str, model: nn.Module, channels: int, size: int, classes: int)
     parameter = next(model.parameters(), None)
     if parameter is None:
         raise ConfigError(f'model = "{name}": has no parameters to train.')
-    images, was_training = (2, channels, size, size), model.training
+    shape, was_training = tuple(two.shape), model.training
+    samples = "images" if len(shape) == 4 else "samples"
     try:
         with global_stream(torch.Generator()):
-            output: Any = model.eval()(torch.zeros(images, device=parameter.device))
+            output: Any = model.eval()(two.to(parameter.device))
     except Exception as error:
         raise ConfigError(
-            f'model = "{name}": fails on images of shape {images} ({_one_line(error)}).'
+            f'model = "{name}": fails on {samples} of shape {shape} ({_one_line(error)}).'
         ) from error
     finally:
         model.train(was_training)
@@ -99,7 +136,7 @@ def examine(name: str, model: nn.Module, channels: int, size: int, classes: int)
     else:
         return
     raise ConfigError(
-        f'model = "{name}": must map images of shape {images} to logits of shape '
+        f'model = "{name}": must map {samples} of shape {shape} to logits of shape '
         f"{(2, classes)}, but returns {answer}."
     )
 

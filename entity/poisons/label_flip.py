@@ -17,6 +17,7 @@ class LabelFlip(Poison):
 
     summary = "label flipping: victim-class images under the target label, no trigger"
     paper = "Tolpegin et al. 2020, arXiv 2007.08432"
+    any_samples = True
 
     def poison(self, chosen: Images, rank: int, generator: torch.Generator) -> Images:
         """Relabel."""

@@ -38,6 +38,8 @@ class Needs:
     """Clean images that are in no client's data."""
     clean_labels: bool = False
     """Their labels, too."""
+    images: bool = False
+    """Clients' samples that are square images, as it makes up images or triggers itself."""
     client_identity: bool = False
     """Who sent an update, across rounds."""
     individual_updates: bool = False
@@ -72,7 +74,7 @@ class Resources:
     seeds: Seeds
     """Source of the server's randomness."""
     image: tuple[int, int]
-    """Channels and size of an image."""
+    """Channels and size of an image; the first and the last number of another sample's shape."""
     classes: int
     averaging: Averaging
     recipe: Recipe
@@ -104,7 +106,7 @@ class Setting(NamedTuple):
     clean_samples: int
     """Clean samples that the server holds."""
     image: tuple[int, int]
-    """Channels and size."""
+    """Channels and size; the first and the last number of another sample's shape."""
     malicious_clients: int = 0
     """Their true number in the federation; only for oracles that the config asks for."""
     federation_size: int = 0

@@ -23,6 +23,7 @@ from entity.metrics import Judge
 from entity.poisons import POISONS
 from entity.seeding import Seeds
 from entity.server import Averaging, CleanData, Resources, Server
+from entity.setup.initial import initial_model
 from entity.setup.roster import Roster
 from entity.setup.single_samples import check_batches
 from entity.training import fit, shuffled
@@ -76,6 +77,7 @@ def assemble(config: ExperimentConfig) -> World:
     """
     split, roster = recruit(config, Seeds(config.settings.seed))
     check_batches(config, roster)
+    initial_model(config, roster)
     server = open_server(config, split, roster)
     return World(config, split, roster, server, open_judge(config, split, roster))
 
@@ -194,7 +196,9 @@ def open_judge(config: ExperimentConfig, split: Split, roster: Roster) -> Judge:
 
 
 def initial_state(config: ExperimentConfig, roster: Roster, server: Server[Any]) -> ModelState:
-    """Return the first global model, trained on the server's clean data with `pretrain`.
+    """Return the first global model: drawn, or `initial`; then trained with `pretrain`.
+
+    `pretrain` trains on the server's clean data.
 
     Parameters
     ----------
@@ -206,6 +210,8 @@ def initial_state(config: ExperimentConfig, roster: Roster, server: Server[Any])
         The defense, for its clean data.
     """
     model = roster.new_model()
+    if (start := initial_model(config, roster)) is not None:
+        roster.spec.load(model, start)
     clean = server.resources.clean
     if config.server.defense.pretrain and clean is not None:
         x, y = clean.x.to(roster.device), clean.y.to(roster.device)

@@ -49,7 +49,14 @@ def check(config: ExperimentConfig) -> None:
 def _check_image_size(model: str, source: Source) -> None:
     """Refuse images that a model of the registry cannot take; a user's own is tried out later."""
     entry, (channels, size) = find(model), (source.channels, source.size)
-    if ":" in model or size >= ANY_MODEL or takes(entry.make, channels, size):
+    if entry.own:
+        return
+    if len(source.sample) != 3 or source.sample[1] != source.sample[2]:
+        raise ConfigError(
+            f"model = {model}: takes square images, and a sample of {source.name} is of "
+            f"{source.form}; use a model of your own (plugins, README)."
+        )
+    if size >= ANY_MODEL or takes(entry.make, channels, size):
         return
     side = next_size(entry.make, channels, size)
     larger = f"images from {side}x{side} pixels on, or " if side else ""
@@ -80,7 +87,14 @@ def _check_server(config: ExperimentConfig, source: Source) -> None:
         federation.size,
     )
     defense = config.server.defense
-    DEFENSES[defense.type].check(defense.defense_args, setting)
+    entry = DEFENSES[defense.type]
+    if source.shape is not None and entry.needs(defense.defense_args).images:
+        raise ConfigError(
+            f"server.defense.type = {defense.type}: makes up square images of bytes, and a sample "
+            f"of {source.name} is none ({source.form}); use another defense"
+            f"{', or set K to -1 (DROPlet)' if defense.type == 'drop' else ''}."
+        )
+    entry.check(defense.defense_args, setting)
 
 
 def _check_clean_data(config: ExperimentConfig, source: Source) -> None:
@@ -145,7 +159,14 @@ def _check_attack(attack: AttackConfig, dataset: str, source: Source) -> None:
             f"{ATTACK}.victim_class = {source.named(attack.target_class)}: is also the target "
             "class; choose another, or null for all classes but the target."
         )
-    POISONS[attack.poison](attack, attack.poison_args, source.channels, source.size)
+    poison = POISONS[attack.poison]
+    if source.shape is not None and not poison.any_samples:
+        able = ", ".join(name for name, entry in POISONS.items() if entry.any_samples)
+        raise ConfigError(
+            f"{ATTACK}.poison = {attack.poison}: changes square images of bytes, and a sample of "
+            f"{source.name} is none ({source.form}); use {able}, or one of your own."
+        )
+    poison(attack, attack.poison_args, source.channels, source.size)
     _check_window(attack)
 
 

@@ -17,6 +17,8 @@ DEFENSE = "server.defense"
 """Path of the defense's table."""
 ARGS = "server.defense.defense_args"
 """Path of the settings of one defense."""
+CLASSES = (f"{ATTACK}.target_class", f"{ATTACK}.victim_class")
+"""Fields that are a class by its number, and take its name, too."""
 
 
 class Field(NamedTuple):
@@ -29,17 +31,30 @@ class Field(NamedTuple):
     """`dataclasses.MISSING` where the field is required."""
 
 
-def fields(tables: Mapping[str, Any]) -> list[Field]:
-    """Return every field that an experiment of these types has, in the order of the schema."""
+SHIPPED = frozenset((*ATTACKS, *POISONS, *DEFENSES))
+"""Names of methods of the project itself: this is imported before any plugin is loaded."""
+
+
+def fields(tables: Mapping[str, Any], *, shipped: bool = False) -> list[Field]:
+    """Return every field that an experiment of these types has, in the order of the schema.
+
+    Parameters
+    ----------
+    tables
+        The experiment.
+    shipped
+        Leave out those of methods of plugins, which are known only where these are loaded.
+    """
     listed = _fields_below(ExperimentConfig, "")
-    attack = table_at(tables, "client", "attack")
-    if (entry := _entry(ATTACKS, attack.get("type"))) is not None:
-        listed += _fields_below(entry.hyperparameters, ATTACK)
-    if (poison := _entry(POISONS, attack.get("poison", "pixel"))) is not None:
-        listed += _fields_below(poison.hyperparameters, ATTACK)
-    defense = table_at(tables, "server", "defense")
-    if (server := _entry(DEFENSES, defense.get("type", "undefended"))) is not None:
-        listed += _fields_below(server.hyperparameters, ARGS)
+    attack, defense = table_at(tables, "client", "attack"), table_at(tables, "server", "defense")
+    for registry, name, where in (
+        (ATTACKS, attack.get("type"), ATTACK),
+        (POISONS, attack.get("poison", "pixel"), ATTACK),
+        (DEFENSES, defense.get("type", "undefended"), ARGS),
+    ):
+        entry = _entry(registry, name)
+        if entry is not None and (name in SHIPPED or not shipped):
+            listed += _fields_below(entry.hyperparameters, where)
     return listed
 
 
@@ -114,6 +129,8 @@ def _fields_below(cls: type, where: str) -> list[Field]:
         nested = _nested(kind)
         if path == ATTACK:  # `--client.attack null` is the one override of a whole table
             kind = None | str
+        elif path in CLASSES:
+            kind = kind | str
         if nested is None or path == ATTACK:
             listed.append(Field(path, kind, docs.get(item.name, ""), item.default))
         if nested is not None:

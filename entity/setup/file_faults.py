@@ -16,6 +16,7 @@ from entity.config.schema import ConfigError, flatten, suggest, unknown
 from entity.defenses import DEFENSES
 from entity.poisons import POISONS
 from entity.setup.field_list import ARGS, ATTACK, fields_of
+from entity.setup.plugins import generation
 
 
 def refuse_other_names(tables: Mapping[str, Any], key: str, where: str) -> None:
@@ -58,7 +59,7 @@ def refuse_faults(tables: Mapping[str, Any], key: str, where: str) -> None:
     ConfigError
         With the name or the value.
     """
-    known = _kinds()
+    known = _kinds(generation())
     for path, value in flatten(_with_texts(tables)):
         if path == key:
             continue
@@ -101,7 +102,7 @@ def _with_texts(tables: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 @cache
-def _kinds() -> dict[str, list[Any]]:
+def _kinds(generation: int) -> dict[str, list[Any]]:
     """Return the types that a field has in any experiment, by its path."""
     found: dict[str, list[Any]] = {}
     choices = [(defense, "badnets", "pixel") for defense in DEFENSES]

@@ -38,13 +38,24 @@ def fingerprint(tables: Mapping[str, Any]) -> str:
     It is made of the fields that differ from their defaults: one that a later version adds, with
     a default that changes nothing, leaves the identities of finished runs as they were.
     """
-    defaults = {field.path: field.default for field in fields(tables)}
+    defaults = {field.path: field.default for field in fields(tables, shipped=True)}
     kept: dict[str, Any] = {"era": ERA}
     for path, value in flatten(tables):
-        if _changes_results(path, value) and value != defaults.get(path, dataclasses.MISSING):
+        if path in _CODE:  # by what it is, wherever it lies
+            if value:
+                kept[path] = sorted(map(_hash, value)) if path == "plugins" else _hash(value)
+        elif _changes_results(path, value) and value != defaults.get(path, dataclasses.MISSING):
             kept[path] = value
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+_CODE = ("plugins", "initial")
+"""Fields that name a file, of which the record has the hash."""
+
+
+def _hash(entry: object) -> str:
+    return str(entry).rpartition("#sha256=")[2]
 
 
 def _changes_results(path: str, value: object) -> bool:

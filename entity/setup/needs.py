@@ -21,6 +21,7 @@ from entity.config.schema import show
 from entity.dataset import DATASETS
 from entity.distill.settings import StudentArgs
 from entity.models import ALIASES, MODELS
+from entity.models.user_model import Make
 from entity.setup.field_list import ARGS, ATTACK
 
 Values = Mapping[str, Any]
@@ -138,14 +139,16 @@ def _of_attack(name: str) -> str:
     return f"{ATTACK}.{name}"
 
 
-@cache
 def _has_batch_norm(model: str) -> bool:
     """Say whether a classifier has BatchNorm; a user's own may always have it."""
     entry = MODELS.get(ALIASES.get(model, model))
-    if entry is None:
-        return True
+    return entry is None or entry.own or _has_buffers(entry.make)
+
+
+@cache
+def _has_buffers(make: Make) -> bool:
     with torch.device("meta"):  # no memory, no random numbers
-        return next(entry.make(3, 32, 10).buffers(), None) is not None
+        return next(make(3, 32, 10).buffers(), None) is not None
 
 
 def _is_augmented(dataset: str) -> bool:

@@ -21,6 +21,7 @@ from entity.reading import TooDeep, at_most, deeper_than, parse_json, read_bytes
 from entity.setup.bounded_yaml import MOST_DIGITS, BoundedLoader
 from entity.setup.file_faults import refuse_faults, refuse_other_names
 from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
+from entity.setup.plugins import located, use
 
 MOST_BYTES = 1 << 20
 """Size of a configuration file."""
@@ -75,7 +76,7 @@ def extended(data: Mapping[str, Any], path: Path, where: str) -> dict[str, Any]:
     ConfigError
         As `read`.
     """
-    tables, layers, files = dict(data), [], [path]
+    tables, layers, files = _with_plugins(data, path, where), [], [path]
     refuse_other_names(tables, EXTENDS, where)
     while EXTENDS in tables:
         name = tables.pop(EXTENDS)
@@ -83,13 +84,22 @@ def extended(data: Mapping[str, Any], path: Path, where: str) -> dict[str, Any]:
         layers.append(tables)
         path = _parent(name, files, f"{where}: extends")
         files.append(path)
-        tables = read_file(path, f"{where}: extends")
-        where = f"{where}: extends {path}"
+        where, below = f"{where}: extends {path}", read_file(path, f"{where}: extends")
+        tables = _with_plugins(below, path, where)
         refuse_depth(tables, where)
         refuse_other_names(tables, EXTENDS, where)
         refuse_faults(tables, EXTENDS, where)
     for layer in reversed(layers):
         tables = merged(tables, layer)
+    return tables
+
+
+def _with_plugins(data: Mapping[str, Any], path: Path, where: str) -> dict[str, Any]:
+    """Load the plugins that a file names, as its fields depend on them; return its tables."""
+    tables = dict(data)
+    located(tables, path.parent, where)
+    if tables.get("plugins"):
+        tables["plugins"] = list(use(tables["plugins"]))
     return tables
 
 
@@ -111,8 +121,9 @@ def _parent(name: object, files: Sequence[Path], where: str) -> Path:
 def merged(base: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
     """Lay the tables of a configuration over those that it extends.
 
-    Tables are merged key by key; anything else, null and lists among it, replaces. Where another
-    defense, attack or data poison is chosen, the settings that it does not have are forgotten.
+    Tables are merged key by key, and plugins are added to plugins; anything else, null and lists
+    among it, replaces. Where another defense, attack or data poison is chosen, the settings that it
+    does not have are forgotten.
 
     Examples
     --------
@@ -131,7 +142,10 @@ def merged(base: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]
         if chosen and old:
             old.update(chosen)
             forget(old)
-    return _laid_over(result, tables)
+    laid = _laid_over(result, tables)
+    if base.get("plugins") and isinstance(laid.get("plugins"), list):
+        laid["plugins"] = list(dict.fromkeys([*base["plugins"], *laid["plugins"]]))
+    return laid
 
 
 def _table(tables: Any, path: Sequence[str]) -> dict[str, Any]:

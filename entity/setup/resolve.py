@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from entity.attacks import ATTACKS
@@ -17,6 +18,7 @@ from entity.config.schema import ConfigError, key_text, unknown
 from entity.defenses import ALIASES, DEFENSES
 from entity.poisons import POISONS
 from entity.setup.checks import check
+from entity.setup.class_names import number_classes
 from entity.setup.effect import IdleField, refuse_idle, refuse_without_attack
 from entity.setup.field_list import (
     ARGS,
@@ -29,7 +31,9 @@ from entity.setup.field_list import (
     table_at,
 )
 from entity.setup.identity import default_name, fingerprint, identity, to_json
+from entity.setup.initial import located_model
 from entity.setup.overrides import ForeignField, override
+from entity.setup.plugins import located, use, used
 from entity.setup.read import read, refuse_depth
 
 __all__ = [
@@ -48,6 +52,9 @@ __all__ = [
 ]
 
 
+PLUGINS = "plugins"
+
+
 def experiment(
     data: Mapping[str, Any], overrides: Sequence[tuple[str, str | None]] = ()
 ) -> ExperimentConfig:
@@ -60,7 +67,8 @@ def experiment(
     overrides
         (name, text) pairs from the command line, in order; a name may leave out its first
         tables where that stays unambiguous, and a text of None means true. The environment
-        variable DROP_DATA is one of them, before all others.
+        variable DROP_DATA is one of them, before all others. Plugins are added to those of the
+        file.
 
     Raises
     ------
@@ -70,16 +78,31 @@ def experiment(
     """
     refuse_depth(data, "the config")
     tables = _with_current_names(deepcopy(dict(data)))
+    plugins = _loaded(tables, overrides)
     if root := os.environ.get("DROP_DATA"):
         override(tables, [("settings.datasets_path", root)])
-    given = override(tables, overrides)
+    given = override(tables, [(name, text) for name, text in overrides if name != PLUGINS])
     tables = _with_current_names(tables)
     refuse_without_attack(tables, given)
+    number_classes(tables)
     config = _typed(tables)
+    config = replace(config, plugins=used(config, plugins), initial=located_model(config.initial))
     check(config)
     if given:
         refuse_idle(to_json(config), given)
     return config
+
+
+def _loaded(tables: dict[str, Any], overrides: Sequence[tuple[str, str | None]]) -> tuple[str, ...]:
+    """Load the plugins of a file and of the command line, on which all other fields depend."""
+    located(tables, Path(), "the config")
+    entries = list(tables.get(PLUGINS) or ())
+    for name, text in overrides:
+        if name == PLUGINS:
+            many = text is not None and text.startswith("[")
+            listed = schema.parse_text(tuple[str, ...], text, PLUGINS) if many and text else [text]
+            entries += [str(each) for each in listed if each]
+    return use(entries)
 
 
 def without_idle(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,13 @@ from entity.client.data import LocalData
 from entity.client.poison import AdaptivePoison, Poison
 from entity.client.poisoning import Holding, pool_evenly
 from entity.config.fields import ExperimentConfig
-from entity.dataset import Augmentation, Images, Selection, Shares
+from entity.dataset import Augmentation, Images, Selection, Shares, normalise
 from entity.devices import placed
 from entity.federation import poisons_in
 from entity.layout import ParamSpec
-from entity.models import build, examine
+from entity.models import build_for, examine, find
 from entity.seeding import Seeds
+from entity.setup.plugins import Sent, rebuilt
 from entity.training import CPU, Recipe
 from entity.updates import Updates
 
@@ -43,6 +45,9 @@ class Roster:
     """Class of the benign clients; defenses on the clients' side bring their own."""
     device: torch.device = CPU
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuilt, (Sent(self.config.plugins), type(self), dict(vars(self)))
+
     @cached_property
     def seeds(self) -> Seeds:
         """The experiment's source of randomness."""
@@ -58,17 +63,16 @@ class Roster:
             If it is a user's own and no classifier of these images.
         """
         model = self.new_model()
-        if ":" in self.config.model:
-            channels, size, _ = self.images.shape
-            examine(self.config.model, model, channels, size, self.classes)
+        if find(self.config.model).own:
+            two = normalise(torch.zeros(2, *self.images.shape, dtype=self.images.dtype))
+            examine(self.config.model, model, torch.zeros_like(two), self.classes)
             model = self.new_model()  # a forward pass may leave something in its buffers
         return ParamSpec.of(model)
 
     def fresh_model(self, generator: torch.Generator) -> nn.Module:
         """Return a classifier with initial weights from `generator`, on the CPU."""
-        channels, size, _ = self.images.shape
         config = self.config
-        return build(config.model, channels, size, self.classes, generator, config.norm)
+        return build_for(self.images.shape, config.model, self.classes, generator, config.norm)
 
     def new_model(self) -> nn.Module:
         """Return the classifier with the experiment's initial weights, on the clients' device."""

@@ -10,6 +10,7 @@ import torch
 
 from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError
+from entity.dataset import normalise
 from entity.defenses import DEFENSES
 from entity.models.fit_of_images import trains_on_one
 from entity.setup.field_list import ARGS
@@ -34,12 +35,13 @@ def check_batches(config: ExperimentConfig, roster: Roster) -> None:
     why = next(_single(config, roster), None)
     if why is None:
         return
-    channels, size, _ = roster.images.shape
-    image = torch.zeros(channels, size, size, device=roster.device)
-    if not trains_on_one(roster.new_model(), image):
+    shape, dtype = roster.images.shape, roster.images.dtype
+    one = normalise(torch.zeros(shape, dtype=dtype, device=roster.device))
+    if not trains_on_one(roster.new_model(), one):
+        said = f"{shape[-1]}x{shape[-1]} pixels" if dtype == torch.uint8 else f"shape {shape}"
         raise ConfigError(
-            f"{why}; model = {config.model} cannot be trained on one sample of {size}x{size} "
-            "pixels, as its BatchNorm would see one value a channel (norm = group has none)."
+            f"{why}; model = {config.model} cannot be trained on one sample of {said}, as its "
+            "BatchNorm would see one value a channel (norm = group has none)."
         )
 
 

@@ -1,5 +1,6 @@
 """From a grid to experiments: every cell resolved, checked and named before anything runs."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,9 @@ from entity.results import store
 from entity.results.store import Run
 from entity.setup import resolve
 from entity.setup.effect import blanked
+from entity.setup.plugins import Sent, rebuilt, use
 from entity.setup.read import extended
+from entity.setup.resolve import PLUGINS
 from entity.sweep.grid import CONFIG, SEED, Axis, Grid, Value
 
 _ALONE = {"settings.engine": "inline", "settings.num_threads": "1"}
@@ -35,6 +38,9 @@ class Cell:
     """The run that the folder holds already, if any."""
     out: Path
     """Folder of the sweep."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return rebuilt, (Sent(self.config.plugins), type(self), dict(vars(self)))
 
     @property
     def name(self) -> str:
@@ -86,6 +92,7 @@ def expand(
     ConfigError
         Naming the first cell that is no possible experiment, or the field without effect.
     """
+    use(grid.plugins)  # fields of the bases may be theirs
     bases, effects = _Bases(grid), _Effects()
     found: dict[str, tuple[dict[str, str], ExperimentConfig]] = {}
     refused: list[str] = []
@@ -141,7 +148,8 @@ def _experiment(
         settings = grid.base.get("settings")
         own |= set(settings if isinstance(settings, dict) else ())
     alone = [(name, text) for name, text in _ALONE.items() if name.split(".")[1] not in own]
-    config, idle = resolve.without_idle(tables, [*overrides.items(), *alone])
+    plugins = [(PLUGINS, json.dumps(grid.plugins))] if grid.plugins else []
+    config, idle = resolve.without_idle(tables, [*plugins, *overrides.items(), *alone])
     effects.note(overrides, idle)
     return settled(replace(config, name=_name(grid.axes, labels, config, idle)))
 

@@ -6,6 +6,7 @@
   that does nothing in a cell is left out there; cells that then come to one experiment are one.
 - `zip`: groups of axes that move together. `seeds`: the axis `seed`, of whole numbers.
 - `exclude`: partial assignments, such as {attack: none, DPR: 0.5}; a list means any of it.
+- `plugins`: Python files, relative to the grid's, and modules, for all cells.
 - `study`: what `drop reproduce` says of the grid and expects of it; a sweep ignores it.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 
 from entity.config import schema
 from entity.config.schema import ConfigError, Whole, join, show, unknown
+from entity.setup.plugin_files import absolute
 from entity.setup.read import read_file, refuse_depth
 
 MOST = 100_000
@@ -69,6 +71,8 @@ class Grid:
     excluded: tuple[Mapping[str, tuple[str, ...]], ...]
     study: Mapping[Any, Any] | None = None
     """As the file has it; `study.py` reads it."""
+    plugins: tuple[str, ...] = ()
+    """Plugins for all cells, beside those of the bases; absolute paths."""
 
     def assignments(self) -> Iterator[dict[str, str]]:
         """Yield the label of each axis, for every cell that is not excluded."""
@@ -106,6 +110,7 @@ class _File:
     seeds: tuple[Whole, ...] | None = None
     exclude: tuple[dict[Any, Any], ...] = ()
     study: dict[Any, Any] | None = None
+    plugins: tuple[str, ...] = ()
 
 
 def read(path: Path) -> Grid:
@@ -151,7 +156,9 @@ def parse(data: Mapping[str, Any], path: Path) -> Grid:
                     "every cell; give each of its fields as an axis of one value, or the config "
                     "as extends of the base."
                 )
-    grid = Grid(path, file.base, tuple(axes), _zipped(file.zip, axes), excluded, file.study)
+    plugins = tuple(absolute(entry, path.parent) for entry in file.plugins)
+    zipped = _zipped(file.zip, axes)
+    grid = Grid(path, file.base, tuple(axes), zipped, excluded, file.study, plugins)
     size = math.prod(len(factor) for factor in grid.factors())
     if size > MOST:
         raise ConfigError(f"axes: make {size} cells; allowed are {MOST}.")

@@ -1,0 +1,194 @@
+"""The code that `plugins` names: found, hashed and run once in a process.
+
+An entry is a file (`my_defense.py`), a module that Python finds (`my.module`), or a package that
+brings entry points (`my-package==1.2`; an experiment that uses one notes it by itself). A resolved
+experiment has the SHA-256 of the code behind it, `my_defense.py#sha256=...`: code that has changed
+since is refused.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import linecache
+import os
+import re
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from entity.config.paths import user_path
+from entity.config.schema import ConfigError, show
+from entity.reading import read_bytes
+
+MARK = "#sha256="
+"""Between what an entry names and the hash of the code."""
+
+MOST_BYTES = 1 << 20
+"""Size of a plugin's file."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """A plugin as it was loaded."""
+
+    entry: str
+    """What it is called in a resolved experiment, with its hash."""
+    name: str
+    """The same without: an absolute path, or a module."""
+    sha256: str
+    module: ModuleType
+    content: bytes | None
+    """Of a file."""
+
+
+def split(entry: str) -> tuple[str, str | None]:
+    """Part an entry into what it names and the hash that it must have, if it says so.
+
+    Examples
+    --------
+    >>> split("/home/me/mine.py#sha256=ab12"), split("my.module")
+    (('/home/me/mine.py', 'ab12'), ('my.module', None))
+    """
+    name, mark, digest = entry.rpartition(MARK)
+    return (name, digest) if mark else (entry, None)
+
+
+def is_file(name: str) -> bool:
+    """Say whether an entry names a file; else it is a module or a package."""
+    return name.endswith(".py") or "/" in name or os.sep in name
+
+
+def absolute(entry: str, folder: Path) -> str:
+    """Return an entry with the path of a file as seen from a folder; others as they are."""
+    name, digest = split(entry)
+    if not is_file(name):
+        return entry
+    path = os.path.abspath(folder / user_path(name))
+    return path if digest is None else f"{path}{MARK}{digest}"
+
+
+def load(entry: str, content: bytes | None = None) -> Code:
+    """Load a file or a module; the same code is run once in a process.
+
+    Parameters
+    ----------
+    entry
+        Names it; a relative path begins at the working directory.
+    content
+        What the file held where this was sent from; None reads it.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing, is not what its hash says, or fails; with the line.
+    """
+    name, expected = split(absolute(entry, Path()))
+    code = _of_file(name, content) if is_file(name) else _of_module(name)
+    if expected not in (None, code.sha256):
+        raise ConfigError(
+            f"plugins = {show_name(name)}: has changed since it was recorded (SHA-256 "
+            f"{code.sha256[:12]}..., not {str(expected)[:12]}...); put it back, or begin a new run."
+        )
+    return code
+
+
+def show_name(name: str) -> str:
+    """Return a path or a module for a message: whole, as `show` would cut it."""
+    return name if name.isprintable() else show(name)
+
+
+def _of_file(name: str, content: bytes | None) -> Code:
+    path = Path(name)
+    try:
+        content = read_bytes(path, MOST_BYTES) if content is None else content
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"plugins = {show_name(name)}: cannot be read ({why}); allowed is a Python file, or a "
+            "module that Python finds."
+        ) from error
+    digest = hashlib.sha256(content).hexdigest()
+    stem = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
+    module_name = f"drop_plugin_{stem}_{digest[:12]}"
+    module = sys.modules.get(module_name)
+    if module is None:
+        module = _run(module_name, name, content)
+    return Code(f"{name}{MARK}{digest}", name, digest, module, content)
+
+
+def _run(module_name: str, name: str, content: bytes) -> ModuleType:
+    """Run the content of a file as a module of its own."""
+    spec = importlib.util.spec_from_loader(module_name, loader=None, origin=name)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__file__ = name
+    lines = content.decode("utf-8", "replace").splitlines(keepends=True)
+    # Docstrings of settings are read from the source, which another machine may not have.
+    linecache.cache[name] = (len(content), None, lines, name)
+    sys.modules[module_name] = module
+    try:
+        exec(compile(content, name, "exec"), vars(module))
+    except BaseException as error:
+        del sys.modules[module_name]
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise failed(name, error) from error
+    return module
+
+
+def _of_module(name: str) -> Code:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ConfigError(
+            f"plugins = {show(name)}: allowed is a Python file, such as my_defense.py, or a "
+            "module that Python finds, such as my.module."
+        )
+    try:
+        module = importlib.import_module(name)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        lacks = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
+        if lacks:
+            raise ConfigError(
+                f"plugins = {show(name)}: there is no such module on Python's path "
+                "(PYTHONPATH); name a file by its path, with .py at its end."
+            ) from error
+        raise failed(name, error) from error
+    digest = hashlib.sha256()
+    for path in _sources(module):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    sha256 = digest.hexdigest()
+    return Code(f"{name}{MARK}{sha256}", name, sha256, module, None)
+
+
+def _sources(module: ModuleType) -> list[Path]:
+    """Return the files of a module: all below it if it is a package."""
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    if folders:
+        return sorted(path for folder in folders for path in folder.rglob("*.py"))
+    return [Path(module.__file__)] if module.__file__ else []
+
+
+def failed(name: str, error: BaseException) -> ConfigError:
+    """Return the sentence for code that raised, with the last of its own lines that ran.
+
+    Parameters
+    ----------
+    name
+        The file, or the module.
+    error
+        What it raised.
+    """
+    where = ""
+    for frame in traceback.extract_tb(error.__traceback__):
+        own = frame.filename == name or not is_file(name)
+        if own and not frame.filename.startswith("<"):
+            where = f"{frame.filename}, line {frame.lineno}"
+    if isinstance(error, SyntaxError) and error.lineno is not None:
+        where = f"{error.filename or name}, line {error.lineno}"
+    said = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    said = said if len(said) <= 200 else said[:197] + "..."
+    place = f" ({where})" if where and not where.startswith(f"{name},") else where[len(name) :]
+    return ConfigError(f"plugins = {show_name(name)}{place}: {type(error).__name__}: {said}.")

@@ -1,0 +1,326 @@
+"""Anybody's own defenses, attacks, data poisons, data sets and models, in the registries.
+
+A plugin is a Python file, or a module, with any of the tables of `TABLES` by name:
+
+    DEFENSES = {"my_defense": MyDefense}
+
+A package does the same by entry points of the groups `entity.defenses`, `entity.attacks`,
+`entity.poisons`, `entity.datasets` and `entity.models`. A configuration names files and modules in
+`plugins`, next to those of the command line and of the environment variable DROP_PLUGINS. Loading
+one runs it. What an experiment uses of a plugin makes the plugin, and the hash of its code, a part
+of the experiment; a plugin that it uses nothing of is none.
+"""
+
+import importlib.metadata
+import inspect
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from entity.attacks import ATTACKS
+from entity.client import Attacker
+from entity.client.poison import Poison
+from entity.config import schema
+from entity.config.fields import ExperimentConfig
+from entity.config.schema import ConfigError, show
+from entity.dataset.registry import DATASETS, OWN_DATASETS, PythonData
+from entity.defenses import DEFENSES
+from entity.models import MODELS, ModelEntry
+from entity.models.user_model import checked
+from entity.poisons import POISONS
+from entity.server import Server
+from entity.setup.plugin_files import Code, absolute, failed, load, show_name, split
+
+log = logging.getLogger("entity")
+
+VARIABLE = "DROP_PLUGINS"
+"""Environment variable with plugins for every experiment, parted as PATH is."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One of the tables that a plugin may have."""
+
+    field: str
+    """The field that chooses from it."""
+    group: str
+    """The group of entry points."""
+    registries: tuple[dict[str, Any], ...]
+    """Where the names must be new; entries go into the last."""
+    kind: str
+    """What its entries are, for messages."""
+    ready: Callable[[Any, str, str], Any]
+    """Check an entry, given what it belongs to and its name, and return what is registered."""
+
+
+def _method(base: type[Any]) -> Callable[[Any, str, str], Any]:
+    def ready(entry: Any, owner: str, name: str) -> Any:
+        if not (isinstance(entry, type) and issubclass(entry, base)):
+            raise ConfigError(f"is no subclass of {base.__module__}.{base.__name__}")
+        if missing := sorted(getattr(entry, "__abstractmethods__", ())):
+            raise ConfigError(f"lacks the method {', '.join(missing)}")
+        if not isinstance(getattr(entry, "summary", None), str):
+            raise ConfigError("lacks `summary`, the line of `drop list`")
+        settings = getattr(entry, "hyperparameters", None)
+        if not (isinstance(settings, type) and is_dataclass(settings)):
+            raise ConfigError("lacks `hyperparameters`, the dataclass of its settings")
+        try:
+            schema.hints(settings)
+            schema.docs(settings)
+        except Exception as error:
+            raise ConfigError(f"has settings that cannot be read ({error})") from error
+        return entry
+
+    return ready
+
+
+def _model(entry: Any, owner: str, name: str) -> ModelEntry:
+    if not callable(entry):
+        raise ConfigError("is no function that returns a torch.nn.Module")
+    return ModelEntry(checked(name, entry), _first_line(entry), own=True)
+
+
+def _data(entry: Any, owner: str, name: str) -> PythonData:
+    if isinstance(entry, type) or not callable(entry):
+        raise ConfigError("is no function that returns entity.dataset.Arrays")
+    function: Callable[[], Any] = entry
+    return PythonData(name, function, _first_line(entry), split(owner)[1] or owner)
+
+
+def _first_line(entry: Any) -> str:
+    return (inspect.getdoc(entry) or "").partition("\n")[0].rstrip(".")
+
+
+TABLES: dict[str, Table] = {
+    "DEFENSES": Table("server.defense.type", "defenses", (DEFENSES,), "defense", _method(Server)),
+    "ATTACKS": Table("client.attack.type", "attacks", (ATTACKS,), "attack", _method(Attacker)),
+    "POISONS": Table("client.attack.poison", "poisons", (POISONS,), "data poison", _method(Poison)),
+    "DATASETS": Table("dataset", "datasets", (DATASETS, OWN_DATASETS), "data set", _data),
+    "MODELS": Table("model", "models", (MODELS,), "model", _model),
+}
+"""Everything that can be added, by the name of the table in a plugin."""
+
+_owners: dict[tuple[str, str], str] = {}
+"""The entry that brought each (table, name)."""
+_contents: dict[str, bytes | None] = {}
+"""What the files of loaded entries held."""
+_generation = [0]
+
+
+def generation() -> int:
+    """Return a number that changes with the registries, for what is computed from them once."""
+    return _generation[0]
+
+
+def use(entries: Iterable[str]) -> tuple[str, ...]:
+    """Load plugins and add what they have to the registries; return them with their hashes.
+
+    Those of DROP_PLUGINS and of installed packages are loaded, too.
+
+    Parameters
+    ----------
+    entries
+        Files and modules; relative paths begin at the working directory.
+
+    Raises
+    ------
+    ConfigError
+        If one is missing, fails, has nothing to add, or adds a name that there is already.
+    """
+    _load_installed()
+    named = os.environ.get(VARIABLE, "")
+    every = [*entries, *(part for part in named.split(os.pathsep) if part.strip())]
+    return tuple(dict.fromkeys(_use_one(entry) for entry in every))
+
+
+def _use_one(entry: str, content: bytes | None = None) -> str:
+    name, _ = split(entry)
+    if "==" in name:
+        return _use_package(entry)
+    code = load(entry, content)
+    if code.entry not in _contents:
+        _forget_earlier(code)
+        _register(code)
+        _contents[code.entry] = code.content
+    return code.entry
+
+
+def _forget_earlier(code: Code) -> None:
+    """Take out what an earlier state of the same file has added, as after an edit."""
+    for key, owner in list(_owners.items()):
+        if split(owner)[0] == code.name:
+            _remove(*key)
+            _contents.pop(owner, None)
+
+
+def _remove(table: str, name: str) -> None:
+    TABLES[table].registries[-1].pop(name, None)
+    del _owners[table, name]
+    _generation[0] += 1
+
+
+def _register(code: Code) -> None:
+    """Add the tables of a plugin to the registries: all of them, or on a fault none."""
+    found = {table: getattr(code.module, table) for table in TABLES if hasattr(code.module, table)}
+    where = f"plugins = {show_name(code.name)}"
+    for table, entries in found.items():
+        if not isinstance(entries, dict) or any(entries is r for r in TABLES[table].registries):
+            raise ConfigError(
+                f'{where}: {table} must be a table of its own, such as {{"mine": Mine}}.'
+            )
+    added = [(table, name) for table, entries in found.items() for name in entries]
+    if not added:
+        raise ConfigError(
+            f"{where}: adds nothing; it must have a table "
+            f"{', '.join([*TABLES][:-1])} or {[*TABLES][-1]}."
+        )
+    done: list[tuple[str, str]] = []
+    try:
+        for table, name in added:
+            _add(table, name, found[table][name], code.entry, f"{where}: {table}")
+            done.append((table, name))
+    except ConfigError:
+        for key in done:
+            _remove(*key)
+        raise
+
+
+def _add(table: str, name: Any, entry: Any, owner: str, where: str) -> None:
+    kind = TABLES[table]
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise ConfigError(
+            f"{where}: the name {show(name)} must be of small letters, digits and underscores."
+        )
+    if any(name in registry for registry in kind.registries):
+        other = _owners.get((table, name))
+        by = show_name(split(other)[0]) if other else "the project itself"
+        raise ConfigError(f"{where}: there is a {kind.kind} {name} already, of {by}; rename it.")
+    try:
+        ready = kind.ready(entry, owner, name)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {name} {error}.") from error
+    kind.registries[-1][name] = ready
+    _owners[table, name] = owner
+    _generation[0] += 1
+
+
+@cache
+def _load_installed() -> None:
+    """Add what installed packages bring; of one that is broken, warn."""
+    for table, kind in TABLES.items():
+        for point in importlib.metadata.entry_points(group=f"entity.{kind.group}"):
+            package = point.dist
+            owner = f"{package.name}=={package.version}" if package else point.value
+            where = f"entry point {point.name} of {owner}"
+            try:
+                _add(table, point.name, point.load(), owner, where)
+            except ConfigError as error:
+                log.warning("%s", error)
+            except Exception as error:
+                log.warning("%s: %s", where, str(failed(point.module, error))[len("plugins = ") :])
+
+
+def _use_package(entry: str) -> str:
+    """Check that an installed package is the one that an experiment was recorded with."""
+    name, _, version = entry.partition("==")
+    try:
+        found = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        raise ConfigError(f"plugins = {entry}: the package {name} is not installed.") from None
+    if found != version:
+        raise ConfigError(f"plugins = {entry}: version {found} is installed; install {version}.")
+    return entry
+
+
+def used(config: ExperimentConfig, entries: Sequence[str]) -> tuple[str, ...]:
+    """Return those of some plugins that an experiment uses something of.
+
+    Parameters
+    ----------
+    config
+        The experiment, whose names are all known.
+    entries
+        Loaded plugins, as `use` returned them.
+
+    Raises
+    ------
+    ConfigError
+        If it uses something of another plugin, which another experiment has loaded.
+    """
+    attack = config.client.attack
+    chosen = [
+        ("DEFENSES", config.server.defense.type),
+        ("DATASETS", config.dataset),
+        ("MODELS", config.model),
+        *([("ATTACKS", attack.type), ("POISONS", attack.poison)] if attack else []),
+    ]
+    needed: dict[str, None] = {}
+    for table, name in chosen:
+        owner = _owners.get((table, name))
+        if owner is None:
+            continue
+        if owner not in entries and "==" not in split(owner)[0]:
+            raise ConfigError(
+                f"{TABLES[table].field} = {name}: is of the plugin {split(owner)[0]}, which this "
+                "experiment does not name; add it to plugins."
+            )
+        needed[owner] = None
+    return tuple(sorted(needed))
+
+
+class Sent:
+    """The plugins of an experiment on their way to another process.
+
+    Put before an object that is pickled, so that its classes are there when it is unpickled.
+    """
+
+    def __init__(self, entries: Sequence[str]) -> None:
+        self.entries = [(entry, _contents.get(entry)) for entry in entries]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _receive, (self.entries,)
+
+
+def _receive(entries: list[tuple[str, bytes | None]]) -> Sent:
+    _load_installed()
+    return Sent([_use_one(entry, content) for entry, content in entries])
+
+
+def rebuilt(sent: Sent, cls: type[Any], values: dict[str, Any]) -> Any:
+    """Return an object of a dataclass with these values, once the plugins are loaded."""
+    made: Any = object.__new__(cls)
+    vars(made).update(values)
+    return made
+
+
+def located(tables: dict[str, Any], folder: Path, where: str) -> None:
+    """Write the paths of `plugins` and `initial` as seen from the folder of their file, in place.
+
+    Parameters
+    ----------
+    tables
+        What a file holds.
+    folder
+        Its folder.
+    where
+        What holds the tables, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If `plugins` is no list of texts.
+    """
+    if (entries := tables.get("plugins")) is not None:
+        if not isinstance(entries, list) or not all(isinstance(each, str) for each in entries):
+            raise ConfigError(
+                f"{where}: plugins = {show(entries)}: allowed is a list of files and modules."
+            )
+        tables["plugins"] = [absolute(entry, folder) for entry in entries]
+    initial = tables.get("initial")
+    if isinstance(initial, str) and os.path.exists(path := folder / initial):
+        tables["initial"] = os.path.abspath(path)

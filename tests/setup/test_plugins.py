@@ -1,0 +1,384 @@
+"""Plugins: what they add, what is refused in one sentence, and what becomes of a run's identity."""
+
+import hashlib
+import json
+import pickle
+import textwrap
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import entity
+from entity.cli import main
+from entity.config.schema import ConfigError
+from entity.defenses import DEFENSES
+from entity.models import MODELS
+from entity.results import store
+from entity.seeding import Seeds
+from entity.setup import plugins, resolve
+from entity.setup.assembly import recruit
+from entity.sweep import cells
+from entity.sweep.grid import read
+
+DEFENSE = """
+    from dataclasses import dataclass
+    from entity.server import Server
+    from entity.updates import Aggregation, verdicts
+    import torch
+
+    @dataclass(frozen=True)
+    class Args:
+        '''Settings.'''
+        patience: int = {default}
+        '''How long.'''
+
+    class Mine(Server[Args]):
+        summary = "of my own"
+        hyperparameters = Args
+
+        def aggregate(self, updates):
+            everybody = torch.ones(len(updates), dtype=torch.bool)
+            shares = self.shares(updates, everybody)
+            judged = verdicts(updates, everybody.tolist(), shares)
+            return Aggregation(*self.average(updates, shares), judged)
+
+    DEFENSES = {{"{name}": Mine}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch):
+    """Leave the registries as they were found."""
+    monkeypatch.delenv(plugins.VARIABLE, raising=False)
+    yield
+    for key in list(plugins._owners):
+        plugins._remove(*key)
+    plugins._contents.clear()
+    plugins._load_installed.cache_clear()
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a plugin, of a defense unless its text is given."""
+
+    def write(file="mine.py", name="mine", text=None, default=3):
+        path = tmp_path / file
+        path.write_text(textwrap.dedent(text or DEFENSE.format(name=name, default=default)))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def config(tmp_path, tables):
+    """Write a configuration beside the plugins; a pair of defense and list of plugins."""
+
+    def config(type="mine", named=("mine.py",), **args):
+        data = tables({"server.defense": {"type": type, "defense_args": args}})
+        path = tmp_path / "config.json"
+        path.write_text(json.dumps({**data, "plugins": list(named)}))
+        return path
+
+    return config
+
+
+def refusal(*entries):
+    with pytest.raises(ConfigError) as error:
+        plugins.use(map(str, entries))
+    text = str(error.value)
+    assert "\n" not in text
+    assert text.endswith(".")
+    return text
+
+
+# --- what a plugin adds
+
+
+def test_a_file_is_named_relative_to_the_configuration_and_recorded_with_its_hash(
+    write, config, tmp_path, monkeypatch
+):
+    path = write()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    loaded = entity.load(config(patience=7))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert loaded.plugins == (f"{path}#sha256={sha256}",)
+    assert loaded.server.defense.defense_args.patience == 7
+    again = resolve.experiment(resolve.to_json(loaded))
+    assert again == loaded
+    assert resolve.identity(again) == resolve.identity(loaded)
+
+
+def test_its_code_is_a_part_of_the_identity_and_its_place_is_not(write, config, tmp_path, tables):
+    write()
+    first = resolve.identity(entity.load(config()))
+    write(file="moved.py")
+    plugins._remove("DEFENSES", "mine")
+    plugins._contents.clear()
+    assert resolve.identity(entity.load(config(named=["moved.py"]))) == first
+    write(file="moved.py", default=4)
+    assert resolve.identity(entity.load(config(named=["moved.py"], patience=3))) != first
+
+
+def test_a_plugin_that_is_not_used_changes_nothing(write, tables):
+    write_path = write()
+    plain = resolve.experiment(tables())
+    beside = resolve.experiment({**tables(), "plugins": [str(write_path)]})
+    assert beside == plain
+    assert beside.plugins == ()
+
+
+def test_an_identity_is_the_same_where_the_plugin_is_not_loaded(write, config):
+    write()
+    loaded = entity.load(config())
+    known = resolve.to_json(loaded)
+    identity = resolve.identity(loaded)
+    plugins._remove("DEFENSES", "mine")
+    assert resolve.fingerprint(known) == identity
+
+
+def test_command_line_environment_and_files_that_are_extended_add_up(
+    write, config, tmp_path, monkeypatch
+):
+    write()
+    write("second.py", "second")
+    write("third.py", "third")
+    base = config()
+    child = tmp_path / "child.json"
+    child.write_text(json.dumps({"extends": "config.json", "plugins": ["second.py"]}))
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path / "third.py"))
+    for name in ("mine", "second", "third"):
+        found = entity.load(child, **{"defense.type": name})
+        assert [Path(entry).name[: len(name)] for entry in found.plugins] == [name]
+    monkeypatch.delenv(plugins.VARIABLE)
+    given = entity.load(base, **{"plugins": [str(tmp_path / "third.py")], "defense.type": "third"})
+    assert given.server.defense.type == "third"
+
+
+def test_all_tables_of_a_file_are_added_and_a_model_gets_the_numbers_of_images(write, tables):
+    path = write(
+        text="""
+        from torch import nn
+        from entity.attacks.badnets import BadNets
+        from entity.poisons.label_flip import LabelFlip
+
+        class Own(BadNets):
+            summary = "own"
+
+        class Flip(LabelFlip):
+            summary = "own flip"
+
+        def net(channels, size, classes):
+            '''Build one layer.'''
+            return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes))
+
+        ATTACKS, POISONS, MODELS = {"own": Own}, {"flip": Flip}, {"net": net}
+        """
+    )
+    data = tables({"model": "net", "client.attack.type": "own", "client.attack.poison": "flip"})
+    loaded = resolve.experiment({**data, "plugins": [str(path)]})
+    assert len(loaded.plugins) == 1
+    roster = recruit(loaded, Seeds(1))[1]
+    assert roster.spec.num_parameters == 28 * 28 * 10 + 10
+    assert MODELS["net"].summary == "Build one layer"
+
+
+def test_a_module_is_named_as_python_finds_it(write, config, tmp_path, monkeypatch):
+    write("found_by_python.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    loaded = entity.load(config(named=["found_by_python"]))
+    name, sha256 = plugins.split(loaded.plugins[0])
+    assert name == "found_by_python"
+    assert sha256 is not None
+    assert len(sha256) == 64
+
+
+def test_a_package_adds_by_entry_points_and_is_recorded_with_its_version(
+    write, tmp_path, tables, monkeypatch, caplog
+):
+    write("found_in_package.py")
+    monkeypatch.syspath_prepend(tmp_path)
+    info = tmp_path / "drop_mine-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: drop-mine\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text(
+        "[entity.defenses]\nmine = found_in_package:Mine\nbroken = found_in_package:Missing\n"
+    )
+    plugins._load_installed.cache_clear()
+    data = tables({"server.defense": {"type": "mine"}})
+    loaded = resolve.experiment(data)
+    assert loaded.plugins == ("drop-mine==1.2",)
+    assert "broken of drop-mine==1.2" in caplog.text
+    assert resolve.experiment(resolve.to_json(loaded)) == loaded
+    monkeypatch.setattr(metadata, "version", lambda name: "1.3")
+    with pytest.raises(ConfigError, match=r"version 1\.3 is installed; install 1\.2\.$"):
+        resolve.experiment(resolve.to_json(loaded))
+
+
+# --- where plugins are honoured
+
+
+def test_a_worker_that_has_not_loaded_it_unpickles_clients_and_cells(write, config, tmp_path):
+    path = write()
+    loaded = entity.load(config())
+    grid_file = tmp_path / "grid.yaml"
+    grid_file.write_text("plugins: [mine.py]\nbase: config.json\nseeds: [1]\n")
+    (cell,) = cells.expand(read(grid_file), tmp_path / "runs")
+    sent = pickle.dumps((recruit(loaded, Seeds(1))[1], cell))
+    plugins._remove("DEFENSES", "mine")
+    plugins._contents.clear()
+    path.unlink()  # a node of a cluster may not have it: it is sent along
+    roster, back = pickle.loads(sent)
+    assert "mine" in DEFENSES
+    assert roster.config == loaded
+    assert back.config.server.defense.type == "mine"
+
+
+def test_list_and_fields_show_what_a_plugin_adds(write, capsys):
+    path = str(write())
+    assert main(["list", "defenses", "--json", "--plugins", path]) == 0
+    assert {"name": "mine", "summary": "of my own"}.items() <= json.loads(capsys.readouterr().out)[
+        -1
+    ].items()
+    assert main(["fields", "--defense", "mine", "--plugins", path]) == 0
+    assert "server.defense.defense_args.patience" in capsys.readouterr().out
+
+
+def test_help_and_options_know_the_settings_of_a_plugin(write, config, capsys):
+    path = config()
+    write()
+    with pytest.raises(SystemExit):
+        main(["run", "--config", str(path), "--help"])
+    assert "--patience" in capsys.readouterr().out
+    assert main(["run", "--config", str(path), "--patience", "many"]) == 2
+    assert "patience" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_the_code_it_was_begun_with(write, config, tmp_path, capsys):
+    path, file = write(), config()
+    folder = tmp_path / "run"
+    entity.run(entity.load(file, rounds=1), folder)
+    assert main(["run", "--resume", str(folder), "--rounds", "2", "--quiet"]) == 0
+    before = path.read_text()
+    path.write_text(before + "# edited\n")
+    assert main(["run", "--resume", str(folder), "--rounds", "3", "--quiet"]) == 2
+    assert (
+        f"plugins = {path}: has changed since it was recorded"
+        in capsys.readouterr().err.replace("\n", " ")
+    )
+
+
+def test_reading_a_run_loads_nothing(write, config, tmp_path, capsys):
+    path, file = write(), config()
+    folder = tmp_path / "run"
+    done = entity.run(entity.load(file, rounds=1), folder)
+    path.write_text("raise SystemExit('a report has run this')\n")
+    plugins._remove("DEFENSES", "mine")
+    plugins._contents.clear()
+    (run,) = store.collect([folder])
+    assert run.facts["defense"] == "mine"
+    assert run.facts["hash"] == done.summary["config_hash"]
+    page = tmp_path / "page.html"
+    for words in (
+        ["results", str(folder)],
+        ["watch", str(folder), "--once"],
+        ["report", str(folder), "--out", str(page)],
+    ):
+        assert main(words) == 0, capsys.readouterr().err
+    assert "mine" not in DEFENSES
+
+
+def test_a_flower_app_brings_the_file_along(write, config, tmp_path):
+    path, app = write(), tmp_path / "app"
+    file = config(patience=5)
+    assert main(["deploy", "init", str(app), "--config", str(file)]) == 0
+    assert (app / "federation/plugin_1_mine.py").read_bytes() == path.read_bytes()
+    original = resolve.identity(entity.load(file))
+    plugins._remove("DEFENSES", "mine")
+    plugins._contents.clear()
+    path.unlink()
+    there = entity.load(app / "federation/experiment.json")
+    assert there.server.defense.defense_args.patience == 5
+    assert resolve.identity(there) == original
+
+
+# --- refusals
+
+
+def test_a_missing_file_or_module_is_one_sentence(tmp_path):
+    assert "no_such.py: cannot be read (No such file or directory)" in refusal(
+        tmp_path / "no_such.py"
+    )
+    assert "no such module on Python's path" in refusal("no_such_module_at_all")
+    assert "allowed is a Python file" in refusal("no module")
+    assert "the package no-such-package is not installed" in refusal("no-such-package==1.0")
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("x = 1\ndef f(:\n", 2, "SyntaxError"),
+        ("import os\n\nfrom entity.server import Nothing\n", 3, "ImportError"),
+        ("def f():\n    return 1 / 0\nf()\n", 2, "ZeroDivisionError: division by zero."),
+        ("import sys\nsys.exit(3)\n", 2, "SystemExit: 3."),
+    ],
+)
+def test_a_broken_one_is_one_sentence_with_file_and_line(write, text, line, said):
+    path = write(text=text)
+    told = refusal(path)
+    assert told.startswith(f"plugins = {path}, line {line}: {said}")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = 1\n", "adds nothing; it must have a table DEFENSES, ATTACKS"),
+        ("from entity.defenses import DEFENSES\n", "DEFENSES must be a table of its own"),
+        ("DEFENSES = ['a']\n", "DEFENSES must be a table of its own"),
+        ("DEFENSES = {'a': int}\n", "DEFENSES: a is no subclass of entity.server.contract.Server."),
+        ("MODELS = {'a': 3}\n", "MODELS: a is no function"),
+        ("DATASETS = {'a': dict}\n", "DATASETS: a is no function that returns"),
+        (
+            "from entity.server import Server\nclass A(Server): pass\nDEFENSES = {'a': A}\n",
+            "DEFENSES: a lacks the method aggregate.",
+        ),
+        (
+            "from entity.server import Server\nclass A(Server):\n    def aggregate(self, u): ...\n"
+            "DEFENSES = {'a': A}\n",
+            "DEFENSES: a lacks `summary`, the line of `drop list`.",
+        ),
+    ],
+)
+def test_what_is_no_plugin_is_refused_and_adds_nothing(write, text, said):
+    before = dict(DEFENSES)
+    path = write()
+    path.write_text(text)
+    assert said in refusal(path)
+    assert before == DEFENSES
+
+
+def test_names_are_not_taken_from_others(write):
+    path = write(name="median")
+    assert "there is a defense median already, of the project itself; rename it" in refusal(path)
+    plugins.use([str(write())])
+    told = refusal(write("other.py", default=9))
+    assert "there is a defense mine already, of " in told
+    assert "Mine" in refusal(write("third.py", name="Mine"))
+
+
+def test_an_edited_file_takes_the_place_of_what_it_was(write):
+    plugins.use([str(write())])
+    first = DEFENSES["mine"]
+    plugins.use([str(write(default=8))])
+    assert DEFENSES["mine"] is not first
+    assert DEFENSES["mine"].hyperparameters().patience == 8
+
+
+def test_an_experiment_names_the_plugins_that_it_needs_itself(write, tables):
+    path = write()
+    plugins.use([str(path)])
+    data = tables({"server.defense": {"type": "mine"}})
+    with pytest.raises(ConfigError, match=r"is of the plugin .*mine\.py.*; add it to plugins\.$"):
+        resolve.experiment(data)
