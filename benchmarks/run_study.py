@@ -29,7 +29,9 @@ from entity import experiment
 from entity.cli.progress import percent
 from entity.config.fields import ExperimentConfig
 from entity.engine.allocator import keep_pages
+from entity.record.consistency import SHARE
 from entity.record.window import LAST, Window, remark, span
+from entity.results.floor import Judged, floors
 from entity.setup import resolve
 
 ROUGH = 10
@@ -74,6 +76,7 @@ def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
         "asr": summary["asr"]["last10"],
         "asr_max": summary["asr_max_last10"],
         "asr_late_max": max(late, default=0.0) if summary["asr"]["last10"] is not None else None,
+        "asr_worst": summary["consistency"]["worst_asr"],
         "tpr": finite(summary["detection"]["tpr"]),
         "fpr": finite(summary["detection"]["fpr"]),
         "seconds": summary["seconds"]["total"],
@@ -100,13 +103,41 @@ def held(worst: list[float | None]) -> str:
     return f"{sum(value <= 0.05 for value in known)} of {len(known)}" if known else "-"
 
 
+def highest(found: list[dict[str, Any]], name: str) -> str:
+    """Return the highest of a metric over the seeds, where a line has it."""
+    known = [line[name] for line in found if line.get(name) is not None]
+    return f"{100 * max(known):.0f}" if known else "-"
+
+
+def with_floors(study: Study, lines: dict[Key, dict[str, Any]]) -> dict[Key, dict[str, Any]]:
+    """Return the lines with the ASR of their attack-free twins, where the study has those.
+
+    A twin is judged by a trigger that nobody poisons with (`participation_strategy: never`).
+    """
+    keys = [
+        (cell, seed, (cell.label, seed))
+        for cell in study.cells
+        for seed in study.seeds
+        if (cell.label, seed) in lines
+    ]
+    found = floors(
+        [
+            Judged(resolve.to_json(config_of(cell, seed)), lines[key]["asr"])
+            for cell, seed, key in keys
+        ]
+    )
+    known = {key: floor for (*_, key), floor in zip(keys, found, strict=True)}
+    return {key: {**line, "floor": known.get(key)} for key, line in lines.items()}
+
+
 def columns(found: list[dict[str, Any]]) -> list[str]:
-    """Return the figures of one cell over its seeds."""
-    peak = [line["asr_max"] for line in found if line["asr_max"] is not None]
+    """Return the figures of one cell over its seeds; "-" for what its lines do not have."""
     return [
         spread([line["mta"] for line in found]),
         spread([line["asr"] for line in found]),
-        f"{100 * max(peak):.0f}" if peak else "-",
+        highest(found, "asr_max"),
+        highest(found, "asr_worst"),
+        spread([line.get("floor") for line in found]),
         held([line.get("asr_late_max") for line in found]),
         spread([line["tpr"] for line in found]),
         spread([line["fpr"] for line in found]),
@@ -116,7 +147,8 @@ def columns(found: list[dict[str, Any]]) -> list[str]:
 
 def row_table(study: Study, lines: dict[Key, dict[str, Any]]) -> str:
     """Return a study as a table of one row a cell."""
-    heads = [*study.columns, "MTA %", "ASR %", "ASR max %", "runs at most 5 %"]
+    heads = [*study.columns, "MTA %", "ASR %", "ASR max %", "worst ASR %", "floor %"]
+    heads += ["runs at most 5 %"]
     heads += ["attackers refused %", "honest refused %", "seconds"]
     rows = [
         [*cell.label, *columns([lines[cell.label, seed] for seed in study.seeds])]
@@ -126,7 +158,7 @@ def row_table(study: Study, lines: dict[Key, dict[str, Any]]) -> str:
 
 
 def matrix_table(study: Study, lines: dict[Key, dict[str, Any]]) -> str:
-    """Return a study of (row, column) labels as one matrix of MTA and one of ASR."""
+    """Return a study of (row, column) labels as matrices: MTA, ASR, and what its lines have."""
     across = list(dict.fromkeys(cell.label[1] for cell in study.cells))
     down = list(dict.fromkeys(cell.label[0] for cell in study.cells))
     parts: list[str] = []
@@ -139,6 +171,14 @@ def matrix_table(study: Study, lines: dict[Key, dict[str, Any]]) -> str:
             for row in down
         ]
         parts.append(markdown([f"{metric.upper()} %", *across], rows))
+    for name, title in (("asr_worst", "worst ASR %"), ("floor", "floor %")):
+        if not any(line.get(name) is not None for line in lines.values()):
+            continue
+        rows = [
+            [row, *(highest([lines[(row, c), s] for s in study.seeds], name) for c in across)]
+            for row in down
+        ]
+        parts.append(markdown([title, *across], rows))
     return "\n\n".join(parts)
 
 
@@ -166,8 +206,10 @@ def publish(name: str, study: Study, text: str, found: Sequence[dict[str, Any]])
         name,
         f"## {study.title}\n\n{study.about}{text}\n\n"
         f"Mean ± standard deviation over seeds {', '.join(map(str, study.seeds))}; MTA and ASR are "
-        f"means of the {span(windows)}, ASR max the highest of those rounds in any seed; the next "
-        "column counts the runs in which no round after the tenth was above 5 %. "
+        f"means of the {span(windows)}, ASR max the highest of those rounds in any seed, worst "
+        f"ASR the highest of all rounds whose MTA is at least {100 * SHARE:g} % of the run's last; "
+        "the floor is the ASR of the same run without attack. Runs at most 5 %: those in which no "
+        "round after the tenth was above that. "
         f"{rising}{' ' if rising else ''}"
         f"`python benchmarks/run_study.py {name}` at commit {', '.join(commits)}; every run as a "
         f"line in `docs/results/{name}.jsonl`.",
@@ -222,7 +264,7 @@ def main() -> int:
             print(f"{done}/{len(todo)} {' '.join(label)} seed {seed}: {said}", flush=True)
     if failed:
         return 1
-    text = (matrix_table if study.matrix else row_table)(study, lines)
+    text = (matrix_table if study.matrix else row_table)(study, with_floors(study, lines))
     publish(name, study, text, list(lines.values()))
     print(text)
     return 0

@@ -329,6 +329,20 @@ def test_the_mnist_half_of_the_laptop_study_needs_no_cifar10(tmp_path, monkeypat
     assert "laptop: 6 runs: 6 new" in capsys.readouterr().out
 
 
+def test_a_data_root_goes_before_the_environment_and_missing_data_is_one_sentence(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DROP_DATA", str(tmp_path / "elsewhere"))
+    words = ["reproduce", "configurations-cifar10", "--where", "configuration=C4"]
+    assert main([*words, "--data_root", str(tmp_path / "mine")]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.strip().splitlines()
+    assert str(tmp_path / "mine" / "cifar10-folder") in line
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("value", "inside"), [(0.5, True), (0.6, True), (0.55, True), (0.49, False), (0.61, False)]
 )

@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from entity import load
 from entity.config.schema import flatten
 from entity.results.formatting import clock
 from entity.results.store import Run
 from entity.setup import resolve
+from entity.sweep.core_hours import core_hours, guess
 from entity.sweep.estimate import Pace, makespan
 
 
@@ -80,3 +83,39 @@ def test_side_by_side_takes_no_less_than_the_longest_and_no_more_than_one_by_one
 )
 def test_clocks(seconds, text):
     assert clock(seconds) == text
+
+
+def test_core_hours_by_hand():
+    """59,000 images of 50 clients, 25 a round: 0.2 ms each; distillation 6.4 + 0.23 x 16 ms."""
+    fields = {"round_size": 25, "rounds": 10, "K": 5, "num_epochs": 2}
+    config = load("mnist/drop", **fields)
+    training = 10 * 25 * 59_000 / 50 * 2 * 0.2e-3
+    distilling = 2 * 60 * 64 * (6.4e-3 + 0.23e-3 * 16)
+    assert core_hours(config) == pytest.approx((training + distilling) / 3600)
+    early = load("mnist/drop", **fields, plateau=0.02, cycles=10)
+    assert core_hours(early) == pytest.approx((training + 0.15 * distilling) / 3600)
+    assert core_hours(load("mnist/droplet", round_size=25, rounds=10, num_epochs=2)) == (
+        pytest.approx(training / 3600)
+    )
+    assert guess([config, early]) == (
+        f"about {(2 * training + 1.15 * distilling) / 3600:.1f} core hours: guessed from seconds "
+        "an image on one core"
+    )
+    assert guess([config, load("cifar10/undefended")]) is None
+    assert guess([load("mnist/flip")]) is None
+
+
+def test_core_hours_count_the_files_of_an_image_folder(tmp_path):
+    for part, number in (("train", 3), ("valid", 2), ("test", 5)):
+        for name in ("a", "b"):
+            folder = tmp_path / "mine" / part / name
+            folder.mkdir(parents=True)
+            for place in range(number):
+                Image.new("RGB", (32, 32)).save(folder / f"{place}.png")
+    config = load(
+        "cifar10/undefended",
+        **{"dataset": "imagefolder:mine", "datasets_path": str(tmp_path), "model": "resnet8"},
+        **{"server.held_out": 2, "federation.size": 4, "number_of_malicious_clients": 1},
+        **{"round_size": 2, "rounds": 3, "num_epochs": 5, "victim_class": 0, "target_class": 1},
+    )
+    assert core_hours(config) == pytest.approx(3 * 2 * (10 - 2) / 4 * 5 * 1.3e-3 / 3600)

@@ -1,0 +1,65 @@
+"""The tables of docs/RESULTS.md: columns that older lines do not have, and the floor of a twin."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = ("pages", "studies", "run_study")
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """The modules `run_study` and `studies`."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    for name in MODULES:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    run_study, studies = map(importlib.import_module, ("run_study", "studies"))
+    yield run_study, studies
+    for name in MODULES:
+        sys.modules.pop(name, None)
+
+
+def line(asr, **more):
+    found = {"mta": 0.9, "asr": asr, "asr_max": asr, "tpr": None, "fpr": 0.0, "seconds": 2.0}
+    return {**found, **more}
+
+
+def test_older_lines_have_a_dash_and_a_twin_gives_the_floor(bench):
+    run_study, studies = bench
+    cell, config = studies.Cell, "mnist5k/undefended"
+    cells = (
+        cell(("clean",), config, (("participation_strategy", "never"),)),
+        cell(("attacked",), config),
+        cell(("other",), "mnist5k/median"),
+    )
+    study = studies.Study("A study", ("run",), cells, seeds=(1, 2))
+    lines = {
+        (("clean",), 1): line(0.02, asr_worst=0.03),
+        (("clean",), 2): line(0.04, asr_worst=0.05),
+        (("attacked",), 1): line(0.8, asr_worst=0.97),
+        (("attacked",), 2): line(0.6),  # from before it was recorded
+        (("other",), 1): line(0.5),
+        (("other",), 2): line(0.5),
+    }
+    text = run_study.row_table(study, run_study.with_floors(study, lines))
+    head, _, clean, attacked, other = [
+        [cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines()
+    ]
+    place = head.index("worst ASR %")
+    assert head[place + 1] == "floor %"
+    assert clean[place : place + 2] == ["5", "-"]
+    assert attacked[place : place + 2] == ["97", "3.0 ± 1.4"]
+    assert other[place : place + 2] == ["-", "-"]  # its twin without attack is another one
+
+
+def test_a_matrix_has_the_worst_asr_only_where_lines_have_it(bench):
+    run_study, studies = bench
+    cells = (studies.Cell(("median", "BadNets"), "mnist5k/median"),)
+    study = studies.Study("A study", ("defense", "attack"), cells, seeds=(1,), matrix=True)
+    key = (("median", "BadNets"), 1)
+    assert "worst ASR" not in run_study.matrix_table(study, {key: line(0.1)})
+    text = run_study.matrix_table(study, {key: line(0.1, asr_worst=0.234)})
+    assert text.endswith("| worst ASR % | BadNets |\n| --- | --- |\n| median | 23 |")
