@@ -97,10 +97,10 @@ def test_core_hours_by_hand():
     assert core_hours(load("mnist/droplet", round_size=25, rounds=10, num_epochs=2)) == (
         pytest.approx(training / 3600)
     )
-    assert guess([config, early]) == (
-        f"about {(2 * training + 1.15 * distilling) / 3600:.1f} core hours: guessed from seconds "
-        "an image on one core"
-    )
+    both = 2 * training + 1.15 * distilling
+    end = "guessed from seconds an image on one core"
+    assert guess([config, early]) == f"about {both / 60:.1f} core minutes: {end}"
+    assert guess([config, early] * 50) == f"about {50 * both / 3600:.1f} core hours: {end}"
     assert guess([config, load("cifar10/undefended")]) is None
     assert guess([load("mnist/flip")]) is None
 
