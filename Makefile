@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check bench stress clean
+.PHONY: demo test test-slow check docs bench stress clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,11 @@ check: $(VENV)/installed  ## what CI runs beside the tests: lint, format, types,
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+docs: $(VENV)/installed  ## the documentation site in build/site, built strictly, its links checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	$(BIN)/python docs/site/check.py build/site
+	@echo "python -m http.server --directory build/site shows it; the pages can also be opened as files"
 
 # A Python of 3.13 or newer with blazefl, which benchmarks/peers.py compares with: BLAZEFL=.../python
 BLAZEFL ?=

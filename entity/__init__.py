@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _install()
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = ["ConfigError", "Result", "__version__", "load", "run"]
 
