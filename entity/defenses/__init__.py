@@ -7,6 +7,7 @@ from entity.defenses.bulyan import Bulyan
 from entity.defenses.crfl import Crfl
 from entity.defenses.deepsight import DeepSight
 from entity.defenses.drop import Drop, DropArgs
+from entity.defenses.drop_plus import DropPlus
 from entity.defenses.droplet import Droplet, DropletArgs
 from entity.defenses.finetuning import Finetuning
 from entity.defenses.flame import Flame
@@ -42,6 +43,7 @@ DEFENSES: dict[str, type[Server[Any]]] = {
     "undefended": Undefended,
     "droplet": Droplet,
     "drop": Drop,
+    "drop_plus": DropPlus,
     "median": Median,
     "trimmed_mean": TrimmedMean,
     "rfa": GeometricMedian,

@@ -1,0 +1,144 @@
+"""DROP+: the model moves only as far as clean images can see.
+
+Ours, after DROP (arXiv 2502.07011), with what DROP holds already: a few clean, unlabelled images.
+DROP asks in each round who is malicious, which few poisoned images and skewed data hide, and
+distils to forget whom it admitted, which costs accuracy. DROP+ looks at where an update points.
+A trigger's weights lie along inputs that no clean image has. So
+
+1. each client's update is shortened to the median length of the round, and the mean is taken;
+2. of the mean's step only the visible part is kept (`server/visible.py`): the least step that
+   changes what every layer answers to the clean images in nearly the same way;
+3. clients who push together, round after round, in the part that is dropped, are left out of the
+   mean (`server/coalition.py`).
+
+The first two judge nobody and need no majority. `docs/DROP_PLUS.md` says why this should work,
+where it holds and where it does not.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isnan
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from entity.config.schema import ConfigError, Positive, Range
+from entity.defenses.norm_clipping import clip_factors
+from entity.server.coalition import Coalition, descriptions
+from entity.server.contract import Needs, Resources, Server, Setting
+from entity.server.visible import views, visible_update
+from entity.updates import Aggregation, Stopwatch, Updates, verdicts
+
+IMAGES = 300
+"""Clean images that are looked at by default."""
+
+
+@dataclass(frozen=True)
+class DropPlusArgs:
+    """Settings of DROP+ (ours)."""
+
+    strength: Positive = 0.1
+    """How much a layer's inputs must vary along a direction for the model to follow it: with this
+    share of the mean square of an entry half of the step is kept."""
+    num_seed: Annotated[int, Range(2)] | None = None
+    """Clean images that are looked at; null takes 300, as DROP, or all where there are fewer."""
+    clip: bool = True
+    """Shorten every update to the median length of the round."""
+    coalition: Annotated[float, Range(0, 2)] | None = 0.16
+    """Contrast from which on clients who push together are left out; null never looks for them."""
+    patience: Annotated[int, Range(1)] = 4
+    """Rounds of a client before it is compared with others."""
+    memory: Annotated[float, Range(0, 1)] = 0.95
+    """What a client's round still counts one round of its own later."""
+
+
+class DropPlus(Server[DropPlusArgs]):
+    """The visible part of the mean of updates of bounded length, without a coalition."""
+
+    summary = "DROP+: only what a few clean images can see of the mean's step is taken"
+    paper = "ours, after DROP, 2025, arXiv 2502.07011"
+    hyperparameters = DropPlusArgs
+
+    def __init__(self, args: DropPlusArgs, resources: Resources) -> None:
+        super().__init__(args, resources)
+        clean = resources.clean
+        assert clean is not None, "needs() asks for clean data"
+        drawn = torch.randperm(len(clean.x), generator=resources.seeds.generator("visible images"))
+        self.images = clean.x[drawn[: args.num_seed or IMAGES]]
+        self.history = Coalition(args.coalition or 0.0, args.patience, args.memory)
+
+    @classmethod
+    def needs(cls, args: DropPlusArgs) -> Needs:
+        """Ask for clean images without labels, and for what clipping and the history look at."""
+        looks = args.coalition is not None
+        return Needs(
+            clean_data=True,
+            client_identity=looks,
+            individual_updates=looks or args.clip,
+            honest_majority=looks or args.clip,
+        )
+
+    @classmethod
+    def check(cls, args: DropPlusArgs, setting: Setting) -> None:
+        """Refuse to look at more images than the server holds."""
+        needed = args.num_seed or 2
+        if setting.clean_samples < needed:
+            raise ConfigError(
+                f"server.defense.defense_args.num_seed = {args.num_seed or 'null'}: needs "
+                f"{needed} clean samples and the server holds {setting.clean_samples}; "
+                "lower it, or raise server.held_out."
+            )
+
+    def aggregate(self, updates: Updates) -> Aggregation:
+        """Average those outside of a coalition, and take the visible part of the step."""
+        args, watch = self.args, Stopwatch()
+        with watch("look"):
+            seeds = self.resources.seeds
+            model = self.resources.module(updates.global_state)
+            patches = seeds.generator("visible patches", round=updates.round)
+            of = list(views(model, updates.spec, self.images, args.strength, patches))
+        accepted, numbers = [True] * len(updates), dict[str, float]()
+        bound = float(updates.norms.quantile(0.5))
+        clips = clip_factors(updates.norms, bound)
+        if args.coalition is not None:
+            with watch("coalition"):
+                bounded = updates.deltas * clips[:, None].float()
+                described = descriptions(bounded, of, seeds)
+                groups = self.history.observe(updates.client_ids, described)
+                members = self.history.members(groups)
+                accepted = [client not in members for client in updates.client_ids]
+                if not isnan(groups.contrast):
+                    numbers["contrast"] = groups.contrast
+        shares = self.shares(updates, torch.tensor(accepted))
+        factors = clips if args.clip else torch.ones_like(clips)
+        if args.clip:
+            numbers |= {"clip": bound, "clipped": float((factors < 1).sum())}
+        with watch("average"):
+            mean = self.average_scaled(updates, shares, factors)
+        with watch("visible"):
+            step = mean.weights - updates.global_weights
+            seen = visible_update(step, of)
+            numbers["visible"] = _ratio(seen, step)
+            state = self.finish(mean._replace(weights=updates.global_weights + seen))
+        reasons = {
+            row: "pushes with others where no clean image looks"
+            for row, kept in enumerate(accepted)
+            if not kept
+        }
+        judged = verdicts(updates, accepted, shares * factors, reasons=reasons)
+        return Aggregation(*state, judged, numbers, watch.seconds)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the history of who pushed where."""
+        return self.history.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        self.history.load_state_dict(state)
+
+
+def _ratio(part: Tensor, whole: Tensor) -> float:
+    """Return the norm of a part over that of the whole; 1 for a step of zero."""
+    length = float(whole.norm())
+    return float(part.norm()) / length if length > 0 else 1.0

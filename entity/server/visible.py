@@ -1,0 +1,163 @@
+"""The visible part of an update: what a layer's inputs on clean images can account for.
+
+The gradient of a linear layer's weights is a sum of outer products of its output gradients and its
+inputs (of a convolution: of patches of its inputs; Saha et al., "Gradient Projection Memory for
+Continual Learning", ICLR 2021, arXiv 2103.09762). So training on clean images moves weights
+along inputs that clean images have. A trigger makes inputs that clean images do not have, and
+what is learned of it lies along these. On clean images it cannot be seen.
+
+With the inputs A (m, d) of a layer on clean images, a layer's update D (out, d) is seen there as
+D A^T. Its visible part is the ridge estimate of D from that,
+
+    V = D C (C + mu I)^-1,   C = A^T A / m,   mu = strength * trace(C) / d:
+
+the least update that changes the layer's outputs on the clean images in nearly the same way.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from entity.layout import ParamSpec, Slot, plain_names
+from entity.server.layer_inputs import layer_inputs
+
+
+@dataclass(frozen=True)
+class View:
+    """One layer, and what of its updates can be seen on clean images.
+
+    A layer's weights and biases are `groups` linear maps of d inputs to `out` outputs; a bias
+    belongs to a last input that is always 1. An embedding of V tokens is a map of V one-hot inputs.
+    """
+
+    name: str
+    slots: tuple[Slot, ...]
+    """Of its weight, and of its bias if it has one."""
+    inputs: Tensor
+    """(groups, m, d) inputs on the clean images; of an embedding (m,) tokens."""
+    strength: float
+    """Above 0: a direction along which the inputs' mean square is this times that of an entry
+    keeps half of its update, and one along which it is less keeps less."""
+
+    @property
+    def tokens(self) -> bool:
+        """Whether the layer is an embedding."""
+        return self.inputs.dim() == 1
+
+    def of(self, vectors: Tensor) -> Tensor:
+        """Return this layer's part (..., groups, out, d) of vectors (..., P)."""
+        if self.tokens:
+            return self.slots[0].of(vectors).mT.unsqueeze(-3)
+        groups = len(self.inputs)
+        before = vectors.shape[:-1]
+        parts = [
+            slot.of(vectors).reshape(*before, groups, slot.shape[0] // groups, -1)
+            for slot in self.slots
+        ]
+        return torch.cat(parts, -1)
+
+    def put(self, vector: Tensor, part: Tensor) -> None:
+        """Write a part (groups, out, d) of this layer into a vector (P,)."""
+        if self.tokens:
+            self.slots[0].of(vector).copy_(part[0].mT)
+            return
+        ends = [part.shape[-1] - len(self.slots) + 1, 1][: len(self.slots)]
+        for slot, columns in zip(self.slots, part.split(ends, -1), strict=True):
+            slot.of(vector).copy_(columns.reshape(slot.shape))
+
+    def visible(self, part: Tensor) -> Tensor:
+        """Return the visible part of updates (..., groups, out, d) of this layer."""
+        if self.tokens:
+            counts = torch.bincount(self.inputs, minlength=part.shape[-1]).to(part)
+            return part * (counts / (counts + self.strength * counts.mean()))
+        # Maps of several clients are rows of one: (..., groups, out, d) to (groups, rows, d).
+        rows = part.movedim(-3, 0).flatten(1, -2)
+        inputs = self.inputs
+        if len(self.slots) > 1:
+            inputs = torch.cat([inputs, inputs.new_ones(*inputs.shape[:-1], 1)], -1)
+        seen = visible_part(rows.to(inputs.device), inputs, self.strength).to(part.device)
+        return seen.unflatten(1, (*part.shape[:-3], part.shape[-2])).movedim(0, -3)
+
+
+def visible_part(update: Tensor, inputs: Tensor, strength: float) -> Tensor:
+    """Return the visible part (groups, out, d) of the updates of linear maps.
+
+    Parameters
+    ----------
+    update
+        (groups, out, d) differences of weights.
+    inputs
+        (groups, m, d) what each map is applied to on clean images.
+    strength
+        As of `View`.
+
+    Examples
+    --------
+    >>> seen = torch.tensor([[[3.0, 0.0], [-3.0, 0.0]]])
+    >>> visible_part(torch.tensor([[[1.0, 1.0]]]), seen, strength=1.0).tolist()
+    [[[0.6666666865348816, 0.0]]]
+    """
+    m, d = inputs.shape[-2:]
+    a, whole = inputs.double() / m**0.5, update.double()
+    mean = a.square().sum((-2, -1), keepdim=True) / d
+    nothing = mean <= 0  # no input but zero: nothing is seen
+    mu = torch.where(nothing, 1.0, strength * mean)
+    if m < d:
+        kernel = a @ a.mT + mu * torch.eye(m, dtype=a.dtype, device=a.device)
+        part = (whole @ a.mT) @ torch.cholesky_solve(a, torch.linalg.cholesky(kernel))
+    else:
+        moments = a.mT @ a
+        ridge = torch.linalg.cholesky(moments + mu * torch.eye(d, dtype=a.dtype, device=a.device))
+        part = torch.cholesky_solve(moments @ whole.mT, ridge).mT
+    return torch.where(nothing, 0.0, part).to(update.dtype)
+
+
+def views(
+    model: nn.Module,
+    spec: ParamSpec,
+    images: Tensor,
+    strength: float,
+    generator: torch.Generator,
+) -> Iterator[View]:
+    """Yield a view of each linear layer, convolution (1-d, 2-d) and embedding that images reach.
+
+    Parameters
+    ----------
+    model
+        Holds the model that updates start from, on the device that computes.
+    spec
+        The model's layout.
+    images
+        (S, ...) clean inputs of the model.
+    strength
+        As of `View`.
+    generator
+        On the CPU; draws which patches of convolutions are looked at.
+    """
+    names = plain_names([name for name, _ in model.named_parameters(remove_duplicate=False)])
+    for name, layer, inputs in layer_inputs(model, images, generator):
+        slots = [spec.slot(names[f"{name}.weight"])]
+        if not isinstance(layer, nn.Embedding) and layer.bias is not None:
+            slots.append(spec.slot(names[f"{name}.bias"]))
+        yield View(name, tuple(slots), inputs, strength)
+
+
+def visible_update(update: Tensor, of: Sequence[View]) -> Tensor:
+    """Return the visible part (P,) of an update (P,) of a whole model.
+
+    Parameters that no view is of keep their update: scales of normalisation layers, position
+    embeddings, layers of other kinds.
+
+    Parameters
+    ----------
+    update
+        (P,) differences of the model's parameters.
+    of
+        Its views.
+    """
+    answer = update.clone()
+    for view in of:
+        view.put(answer, view.visible(view.of(update)))
+    return answer

@@ -1,0 +1,181 @@
+"""DROP+: what the mean's step becomes, who is left out, and what it takes from round to round."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from entity.config.schema import ConfigError
+from entity.defenses.drop_plus import DropPlus, DropPlusArgs
+from entity.layout import ParamSpec
+from entity.models import Classifier
+from entity.server import CleanData, admit
+from entity.server.contract import Setting
+from entity.server.visible import views, visible_update
+
+CLIENTS = 10
+BAD = (1, 4, 6)
+
+
+@pytest.fixture
+def model():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Classifier(nn.Flatten(), nn.Linear(64, 10))
+
+
+@pytest.fixture
+def clean():
+    """Images whose first column is always black."""
+    x = torch.rand(300, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    x[..., 0] = 0
+    return CleanData(x, torch.arange(300) % 10)
+
+
+@pytest.fixture
+def open_server(make_resources, model, clean):
+    def of(**args):
+        resources = make_resources(model, clean=clean, classes=10, image=(1, 8))
+        return DropPlus(DropPlusArgs(**args), resources)
+
+    return of
+
+
+def step(model, clean, column, target, seed, labels=True):
+    """One step of honest training on 60 images, or of images with a lit column called `target`."""
+    rng = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(clean.x), (60,), generator=rng)
+    x, y = clean.x[rows].clone(), clean.y[rows]
+    if column:
+        x[:30, ..., 0] = 1.0
+        y = torch.cat([torch.full((30,), target), y[30:]])
+    model.zero_grad()
+    nn.functional.cross_entropy(model(x), y).backward()
+    return -torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+
+
+def a_round(model, clean, number, make_updates, bad=BAD):
+    rows = [
+        step(model, clean, client in bad, 7, seed=100 * number + client)
+        for client in range(CLIENTS)
+    ]
+    return make_updates(torch.stack(rows), model=model, round=number)
+
+
+def test_it_is_the_visible_part_of_the_mean_of_clipped_updates(
+    open_server, model, clean, make_updates
+):
+    updates = a_round(model, clean, 1, make_updates)
+    server = open_server(coalition=None, strength=0.3)
+    answer = server.aggregate(updates)
+    deltas = updates.weights - updates.global_weights
+    norms = deltas.norm(dim=1, keepdim=True)
+    mean = (deltas * (norms.quantile(0.5) / norms).clamp_max(1)).mean(0)
+    spec = ParamSpec.of(model)
+    start = updates.global_weights
+    reference = server.resources.module(updates.global_state)
+    of = list(views(reference, spec, server.images, 0.3, torch.Generator()))
+    assert torch.allclose(answer.weights - start, visible_update(mean, of), atol=1e-6)
+    assert 0 < answer.diagnostics["visible"] < 1
+    assert all(verdict.accepted for verdict in answer.verdicts)
+
+
+def test_it_does_not_learn_a_column_that_no_clean_image_lights_from_any_number_of_attackers(
+    open_server, model, clean, make_updates
+):
+    black = ParamSpec.of(model).slot("head.weight")
+    for bad in (BAD, range(CLIENTS)):
+        updates = a_round(model, clean, 1, make_updates, bad=bad)
+        server = open_server(coalition=None)
+        start = updates.global_weights
+        moved = server.aggregate(updates).weights - start
+        taught = (updates.weights - start).mean(0)
+        column, lit = (black.of(v).unflatten(1, (8, 8))[..., 0].norm() for v in (moved, taught))
+        assert column < 1e-6 < 1e-2 < lit
+
+
+def test_a_coalition_is_left_out_from_the_fourth_round_on_and_named(
+    open_server, model, clean, make_updates
+):
+    server = open_server()
+    for number in range(1, 9):
+        answer = server.aggregate(a_round(model, clean, number, make_updates))
+        refused = {v.client for v in answer.verdicts if not v.accepted}
+        assert refused == (set(BAD) if number >= 4 else set()), number
+    assert answer.diagnostics["contrast"] > 0.16
+    (reason,) = {v.reason for v in answer.verdicts if not v.accepted}
+    assert reason == "pushes with others where no clean image looks"
+    assert all(v.weight == 0 for v in answer.verdicts if v.client in BAD)
+
+
+def test_without_an_attack_nobody_is_left_out(open_server, model, clean, make_updates):
+    server = open_server()
+    for number in range(1, 11):
+        answer = server.aggregate(a_round(model, clean, number, make_updates, bad=()))
+        assert all(verdict.accepted for verdict in answer.verdicts)
+
+
+def test_it_goes_on_from_its_state_as_if_it_had_never_stopped(
+    open_server, model, clean, make_updates
+):
+    whole, first = open_server(), open_server()
+    rounds = [a_round(model, clean, number, make_updates) for number in range(1, 7)]
+    answers = [whole.aggregate(updates) for updates in rounds]
+    for updates in rounds[:3]:
+        first.aggregate(updates)
+    second = open_server()
+    second.load_state_dict(first.state_dict())
+    for updates, expected in zip(rounds[3:], answers[3:], strict=True):
+        answer = second.aggregate(updates)
+        assert torch.equal(answer.weights, expected.weights)
+        assert [v.accepted for v in answer.verdicts] == [v.accepted for v in expected.verdicts]
+
+
+def test_a_client_costs_at_most_a_hundred_thousand_bytes(open_server, model, clean, make_updates):
+    server = open_server()
+    server.aggregate(a_round(model, clean, 1, make_updates))
+    for total in server.state_dict()["sums"]:
+        assert total.untyped_storage().nbytes() <= 100_000
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_rounds_of_few_clients_and_updates_of_zero(open_server, model, clean, make_updates, n):
+    server = open_server()
+    for number in range(1, 7):
+        rows = torch.stack([step(model, clean, False, 7, seed=client) for client in range(n)])
+        answer = admit(server, make_updates(rows * (number > 1), model=model, round=number))
+        assert answer.weights.isfinite().all()
+        assert all(verdict.accepted for verdict in answer.verdicts)
+        if number == 1:
+            assert answer.diagnostics["visible"] == 1
+    json.dumps(answer.diagnostics, allow_nan=False)
+
+
+def test_clients_that_come_seldom_or_late_are_compared_once_seen_often_enough(
+    open_server, model, clean, make_updates
+):
+    server = open_server()
+    for number in range(1, 17):
+        updates = a_round(model, clean, number, make_updates)
+        rows = [row for row in range(CLIENTS) if (row + number) % 2 and (row != 4 or number > 4)]
+        answer = server.aggregate(updates.select(rows))
+    refused = {v.client for v in answer.verdicts if not v.accepted}
+    assert refused == {client for client in BAD if (client + number) % 2}
+
+
+def test_more_images_than_the_server_holds_are_refused():
+    setting = Setting(round_size=10, clean_samples=299, image=(1, 28))
+    with pytest.raises(ConfigError, match=r"num_seed = 300: needs 300 clean samples .* holds 299;"):
+        DropPlus.check(DropPlusArgs(num_seed=300), setting)
+    with pytest.raises(ConfigError, match=r"num_seed = null: needs 2 clean samples"):
+        DropPlus.check(DropPlusArgs(), setting._replace(clean_samples=1))
+    DropPlus.check(DropPlusArgs(), setting)
+    DropPlus.check(DropPlusArgs(num_seed=299), setting)
+
+
+def test_what_it_is_granted_depends_on_what_is_switched_on():
+    assert str(DropPlus.needs(DropPlusArgs(coalition=None, clip=False))) == "clean data"
+    granted = str(DropPlus.needs(DropPlusArgs()))
+    assert "labels" not in granted
+    assert "client identity" in granted

@@ -1,0 +1,142 @@
+"""The visible part of an update, against NumPy, ridge regression and hand-made cases."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from entity.layout import ParamSpec
+from entity.server.visible import views, visible_part, visible_update
+
+
+def random(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    m=st.integers(1, 12),
+    d=st.integers(1, 12),
+    strength=st.floats(1e-3, 1e2),
+    seed=st.integers(0, 99),
+)
+def test_it_is_d_c_times_the_inverse_of_c_plus_mu(m, d, strength, seed):
+    inputs, update = random(1, m, d, seed=seed), random(1, 3, d, seed=seed + 100)
+    a, full = inputs[0].numpy().astype("f8"), update[0].numpy().astype("f8")
+    moments = a.T @ a / m
+    mu = strength * np.trace(moments) / d
+    expected = full @ moments @ np.linalg.inv(moments + mu * np.eye(d))
+    np.testing.assert_allclose(visible_part(update, inputs, strength)[0], expected, atol=2e-5)
+
+
+def test_it_is_the_ridge_regression_of_the_changed_outputs():
+    """Of all V the one with the least |A V^T - A D^T|^2 / m + mu |V|^2: no step makes it less."""
+    inputs, update = random(1, 20, 8, seed=1), random(1, 1, 8, seed=2)
+    found = visible_part(update, inputs, 0.5)[0, 0].double().requires_grad_()
+    a, full = inputs[0].double(), update[0, 0].double()
+    mu = 0.5 * a.square().mean()
+    loss = (a @ (found - full)).square().mean() + mu * found.square().sum()
+    (slope,) = torch.autograd.grad(loss, found)
+    assert slope.abs().max() < 1e-5
+
+
+def test_a_direction_that_no_image_has_is_dropped_and_one_that_all_have_is_kept():
+    inputs = torch.zeros(1, 50, 4)
+    inputs[..., 0] = 1.0
+    part = visible_part(torch.ones(1, 2, 4), inputs, strength=0.01)
+    assert part[0, :, 0].tolist() == pytest.approx([1 / 1.0025] * 2)
+    assert part[0, :, 1:].abs().max() == 0
+
+
+def test_half_is_kept_where_the_mean_square_is_strength_times_that_of_an_entry():
+    inputs = torch.diag(torch.tensor([4.0, 2.0, 2.0])).sqrt()[None] * 3**0.5  # C = diag(4, 2, 2)
+    part = visible_part(torch.ones(1, 1, 3), inputs, strength=0.75)  # mu = 0.75 * 8 / 3 = 2
+    assert part.flatten().tolist() == pytest.approx([2 / 3, 0.5, 0.5])
+
+
+def test_inputs_of_zero_show_nothing_and_huge_ones_do_not_overflow():
+    assert visible_part(torch.ones(1, 1, 3), torch.zeros(1, 5, 3), 0.1).tolist() == [[[0, 0, 0]]]
+    huge = visible_part(torch.full((1, 1, 3), 1e38), 1e30 * random(1, 9, 3), 0.1)
+    assert huge.isfinite().all()
+    assert (huge < 1.01e38).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(strength=st.floats(1e-3, 10), seed=st.integers(0, 99))
+def test_it_is_linear_and_never_longer_than_the_update(strength, seed):
+    inputs = random(1, 6, 9, seed=seed)
+    one, two = random(1, 4, 9, seed=seed + 1), random(1, 4, 9, seed=seed + 2)
+    parts = [visible_part(each, inputs, strength) for each in (one, two, 2 * one - 3 * two)]
+    assert torch.allclose(2 * parts[0] - 3 * parts[1], parts[2], atol=1e-4)
+    assert parts[0].norm() <= one.norm() * (1 + 1e-6)
+
+
+def make_model():
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, groups=2),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 3, 2, bias=False),
+        nn.Flatten(),
+        nn.Linear(27, 5),
+    )
+
+
+def test_what_an_honest_step_of_training_changes_is_all_visible_with_its_own_images():
+    """A gradient lies in the span of the inputs that it is of: with little strength it stays."""
+    torch.manual_seed(0)
+    model, images = make_model().eval(), random(9, 2, 6, 6, seed=4)
+    spec = ParamSpec.of(model)
+    nn.functional.cross_entropy(model(images), torch.arange(9) % 5).backward()
+    step = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    of = list(views(model, spec, images, 1e-9, torch.Generator()))
+    assert [view.name for view in of] == ["0", "3", "5"]
+    assert torch.allclose(visible_update(step, of), step, atol=1e-4 * float(step.abs().max()))
+
+
+def test_what_pixels_taught_that_no_clean_image_lights_is_dropped():
+    """The weights of a linear model on images whose first column is always black."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    images = random(30, 1, 4, 4, seed=5)
+    images[..., 0] = 0
+    triggered = images.clone()
+    triggered[..., 0] = 1
+    nn.functional.cross_entropy(model(triggered), torch.zeros(30, dtype=torch.long)).backward()
+    step = -torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    spec = ParamSpec.of(model)
+    of = list(views(model, spec, images, 1e-6, torch.Generator()))
+    seen = visible_update(step, of)
+    weight = spec.slot("1.weight")
+    assert weight.of(step).reshape(3, 4, 4)[..., 0].abs().min() > 1e-3
+    assert weight.of(seen).reshape(3, 4, 4)[..., 0].abs().max() < 1e-6
+
+
+def test_other_parameters_keep_their_update_and_several_clients_are_looked_at_at_once():
+    torch.manual_seed(1)
+    model = make_model()
+    spec, images = ParamSpec.of(model), random(5, 2, 6, 6, seed=6)
+    updates = random(3, spec.num_parameters, seed=7)
+    of = list(views(model, spec, images, 0.1, torch.Generator()))
+    scale = spec.slot("1.weight")
+    for update in updates:
+        seen = visible_update(update, of)
+        assert torch.equal(scale.of(seen), scale.of(update))
+        assert not torch.allclose(seen, update)
+    for view in of:
+        alone = torch.stack([view.visible(view.of(update)) for update in updates])
+        assert torch.allclose(view.visible(view.of(updates)), alone, atol=1e-6)
+
+
+def test_of_an_embedding_the_rows_of_words_that_nobody_uses_are_dropped():
+    model = nn.Sequential(nn.Embedding(4, 2), nn.Flatten(), nn.Linear(6, 2))
+    spec, tokens = ParamSpec.of(model), torch.tensor([[0, 1, 1], [1, 0, 1]])
+    of = list(views(model, spec, tokens, 0.5, torch.Generator()))
+    update = torch.ones(spec.num_parameters)
+    rows = spec.slot("0.weight").of(visible_update(update, of))
+    # counts 2, 4, 0, 0 of mean 1.5: kept 2 / 2.75 and 4 / 4.75
+    assert rows[:, 0].tolist() == pytest.approx([2 / 2.75, 4 / 4.75, 0, 0])
+    one_hot = nn.functional.one_hot(tokens.flatten(), 4).float()[None]
+    expected = visible_part(torch.ones(1, 2, 4), one_hot, 0.5)
+    assert torch.allclose(rows.T, expected[0], atol=1e-6)
