@@ -54,7 +54,7 @@ UNGUARDED = ("min_agreement", "null")
 
 def _main() -> Iterator[Cell]:
     yield Cell(("undefended, no attack",), "mnist5k/undefended", (("client.attack", "null"),))
-    for defense in ("undefended", "droplet", "drop"):
+    for defense in ("undefended", "droplet", "drop", "drop_plus"):
         yield Cell((defense,), f"mnist5k/{defense}")
 
 
@@ -104,6 +104,50 @@ head learns at the clients' rate; found with seed 71, which is in no table."""
 def _baselines() -> Iterator[Cell]:
     for defense, attack in product(DEFENSES, ATTACKS):
         yield Cell((defense, attack), f"mnist5k/{defense}", (("rounds", "25"), *ATTACKS[attack]))
+
+
+SKEW = {
+    "IID": (),
+    "Dirichlet 1.0": (("IID", "false"), ("dirichlet_alpha", "1.0")),
+    "Dirichlet 0.5": (("IID", "false"), ("dirichlet_alpha", "0.5")),
+    "Dirichlet 0.1": (("IID", "false"), ("dirichlet_alpha", "0.1")),
+}
+
+
+def _skew() -> Iterator[Cell]:
+    forty = ("rounds", "40")
+    none = ("client.attack.participation_strategy", "never")
+    few, half = "mnist5k/stealthy", "mnist5k"
+    for skew, folder, rate in (
+        ("Dirichlet 0.5", half, "50 %"),
+        ("Dirichlet 0.1", half, "50 %"),
+        ("IID", few, "15 %"),
+        ("Dirichlet 0.5", few, "15 %"),
+        ("Dirichlet 0.1", few, "15 %"),
+        ("Dirichlet 0.1", half, "none"),
+        ("Dirichlet 0.5", half, "none"),
+        ("IID", half, "none"),
+        ("Dirichlet 1.0", half, "50 %"),
+        ("Dirichlet 1.0", few, "15 %"),
+    ):
+        for defense in ("drop_plus", "undefended"):
+            given = (*SKEW[skew], forty, *((none,) if rate == "none" else ()))
+            yield Cell((skew, rate, defense), f"{folder}/{defense}", given)
+
+
+def _triggers() -> Iterator[Cell]:
+    changes: dict[str, tuple[tuple[str, str], ...]] = {
+        "trigger in the middle": (("trigger_pattern", "[[14,14],[15,15],[16,16],[14,16]]"),),
+        "DBA": (("poison", "dba"),),
+        "blended": (("poison", "blended"),),
+        "A3FL": (("poison", "a3fl"),),
+        "IBA": (("poison", "iba"),),
+        "Neurotoxin": (("client.attack.type", "neurotoxin"),),
+        "model replacement": (("client.attack.type", "model_replacement"),),
+    }
+    for attack, change in changes.items():
+        for defense in ("drop_plus", "undefended"):
+            yield Cell((attack, defense), f"mnist5k/{defense}", (*change, ("rounds", "30")))
 
 
 def _mnist() -> Iterator[Cell]:
@@ -170,6 +214,18 @@ STUDIES: dict[str, Study] = {
         "Few poisoned images: what clustering does not see",
         ("defense", "student starts from", "K"),
         tuple(_stealthy()),
+    ),
+    "skew": Study(
+        "DROP+ beside the undefended run: few poisoned images, skewed data, no attack",
+        ("data", "poisoned", "defense"),
+        tuple(_skew()),
+        seeds=(201, 202, 203, 204),
+    ),
+    "triggers": Study(
+        "DROP+ and triggers that clean images might hide",
+        ("attack", "defense"),
+        tuple(_triggers()),
+        seeds=(301, 302),
     ),
     "baselines": Study(
         "All defenses against six attacks", ("defense", "attack"), tuple(_baselines()), matrix=True
