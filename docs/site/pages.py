@@ -2,6 +2,7 @@
 
 import dataclasses
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -267,7 +268,7 @@ def costs() -> dict[str, list[str]]:
 
 def cost(kind: str, name: str) -> str:
     """Return what a method costs, as it was measured."""
-    if kind == "defenses":
+    if kind == "defenses" and name in costs():
         heads, row = costs()["defense"], costs()[name]
         link = "[PERFORMANCE](../../PERFORMANCE.md#aggregation)"
         note = f"A round of 25 clients at the server, of 1M and 11M parameters: {link}."
@@ -306,7 +307,7 @@ def labels(name: str) -> str | None:
 def figure(kind: str, name: str) -> str:
     """Return a method's figures with their captions."""
     found, parts = figures.runs(), []
-    if kind == "defenses":
+    if kind == "defenses" and found[name, "none"]:
         rows = {text: found[name, key] for key, text in figures.SCENARIOS.items()}
         before = {text: found["undefended", key] for key, text in figures.SCENARIOS.items()}
         beside = {} if name == "undefended" else before
@@ -322,7 +323,7 @@ def figure(kind: str, name: str) -> str:
             "instead; the cross is the global model.",
         ]
     if (label := labels(name)) and kind != "defenses":
-        rows = {defense: found[defense, label] for defense in DEFENSES}
+        rows = {one: found[one, label] for one in DEFENSES if found[one, label]}
         parts += [figures.dots(rows, {}, f"MTA and ASR under {name} by defense"), CAVEAT]
     return "\n\n".join(parts) or "There is no measurement of it among the committed results."
 
@@ -421,8 +422,14 @@ def source(path: str) -> str:
     text = (ROOT / path).read_text()
     if path.endswith(".md"):
         return text
-    kind = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
     fence = "~~~~~~"
+    if path.endswith(".ipynb"):
+        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
+        return "\n\n".join(
+            part if kind == "markdown" else f"{fence}python\n{part}\n{fence}"
+            for kind, part in cells
+        )
+    kind = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".json": "json"}
     language = kind.get(Path(path).suffix, "text")
     head = "---\nsearch:\n  exclude: true\n---\n\n"
     return f"{head}# {path}\n\n{fence}{language}\n{text.rstrip()}\n{fence}"

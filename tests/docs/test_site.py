@@ -1,5 +1,6 @@
 """The documentation site: its checker finds dead links, its pages name every method and field."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -81,6 +82,19 @@ def test_a_defense_s_page_says_what_code_and_measurements_say(pages):
     assert text.count('class="asr"') == seeds * attacks
     assert text.count('class="before"') == seeds * attacks
     assert text.count('<rect class="mta"') == seeds * (attacks + 1)
+
+
+def test_what_has_not_been_measured_says_so_and_a_notebook_is_a_page(pages, monkeypatch, tmp_path):
+    monkeypatch.setattr(pages, "costs", dict)
+    monkeypatch.setattr(pages.figures, "runs", lambda: pages.figures.defaultdict(list))
+    text = pages.method("defenses", "flame")
+    assert "It has not been measured." in text
+    assert "There is no measurement of it" in text
+    cells = [{"cell_type": "markdown", "source": ["# One\n", "two"]}]
+    cells.append({"cell_type": "code", "source": ["x = 1"]})
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
+    monkeypatch.setattr(pages, "ROOT", tmp_path)
+    assert pages.source("a.ipynb") == "# One\ntwo\n\n~~~~~~python\nx = 1\n~~~~~~"
 
 
 def test_attacks_and_poisons_say_what_they_do_and_are_drawn_by_their_own_code(pages):
