@@ -26,7 +26,7 @@ from pages import RESULTS, ROOT, commit, markdown, put_section
 from studies import CONFIGS, STUDIES, Cell, Study
 
 from entity import experiment
-from entity.cli.progress import percent
+from entity.api.progress import percent
 from entity.config.fields import ExperimentConfig
 from entity.engine.allocator import keep_pages
 from entity.record.consistency import SHARE

@@ -14,6 +14,7 @@ from entity.engine.main_module import refuse_second_start
 from entity.federation import select
 from entity.layout import ModelState
 from entity.record.checkpoint import Snapshot
+from entity.record.json_fields import mapping, number
 from entity.record.rounds import Round
 from entity.server import Stream, admit
 from entity.setup.assembly import World, assemble
@@ -29,7 +30,7 @@ OnRound = Callable[[Mapping[str, Any]], None]
 """Called with the line of every finished round."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The outcome of an experiment."""
 
@@ -40,6 +41,17 @@ class Result:
     summary: dict[str, Any]
     state: ModelState | None
     """The final global model; None for a run that was finished before and has no checkpoint."""
+
+    def __repr__(self) -> str:
+        summary = self.summary
+        means = [number(mapping(summary.get(name)), "last10") for name in ("mta", "asr")]
+        worst = number(mapping(summary.get("consistency")), "worst_asr")
+        mta, asr, worst_asr = ("-" if each is None else f"{each:.1%}" for each in (*means, worst))
+        seconds = number(mapping(summary.get("seconds")), "total") or 0.0
+        return (
+            f"{summary.get('name') or default_name(self.config)}: MTA {mta}, ASR {asr}, "
+            f"worst ASR {worst_asr}, {summary.get('refusals', 0)} refused, {seconds:.0f} s"
+        )
 
 
 def run(
@@ -78,8 +90,7 @@ def run(
     """
     refuse_second_start()
     folder = None if folder is None else user_path(folder)
-    if not isinstance(config, ExperimentConfig):
-        config = load(config)
+    config = load(config)
     if resume:
         config = continued(config, folder)
         if (done := finished_run(config, folder)) is not None:

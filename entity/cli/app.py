@@ -44,6 +44,13 @@ COMMANDS = (
 )
 """In the order of `drop --help`."""
 
+EXAMPLES = """\
+examples:
+  drop run --config mnist5k/drop --DPR 0.25 --out runs/mine
+  drop sweep --config mnist5k/drop --defense drop,flame --seed 1,2,3
+  drop report runs/mine --out report.html
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
@@ -111,6 +118,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="drop",
         description="DROP and a laboratory of backdoors and defenses in federated learning.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("-V", "--version", action="version", version=f"drop-fl {__version__}")

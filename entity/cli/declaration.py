@@ -43,7 +43,7 @@ from entity.dataset import DATASETS, OWN_DATASETS
 from entity.defenses import DEFENSES
 from entity.models import MODELS
 from entity.poisons import POISONS
-from entity.setup.field_list import ARGS, ATTACK, DEFENSE, Field
+from entity.setup.field_list import ARGS, ATTACK, DEFENSE, OTHER_NAMES, Field
 
 TABLES: dict[str, tuple[str, type | None]] = {
     "": ("experiment", ExperimentConfig),
@@ -56,9 +56,6 @@ TABLES: dict[str, tuple[str, type | None]] = {
     "settings": ("settings", SettingsConfig),
 }
 """Title and dataclass of every table by its path, in the order of the help."""
-
-OTHER_NAMES = {"settings.datasets_path": "data_root"}
-"""Options that are other names of a field."""
 
 
 def registries() -> dict[str, list[str]]:
@@ -143,7 +140,7 @@ def option_names(fields: Sequence[Field]) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
     for path in (field.path for field in fields):
         own = [name for name in _endings(path) if owners[name] == 1 or name == path]
-        other = [OTHER_NAMES[path]] if path in OTHER_NAMES else []
+        other = [name for name, of in OTHER_NAMES.items() if of == path and "." not in name]
         names[path] = [f"--{name}" for name in (*own[:1], *other, *own[1:])]
     return names
 
@@ -176,7 +173,7 @@ def _option(field: Field, names: list[str]) -> Any:
 def _allowed(field: Field) -> str:
     """Say what a field takes: names of a registry where it chooses among methods or data."""
     if field.path == ATTACK:
-        return "null, for no attack; --attack.type chooses one"
+        return f"null, for no attack, or one of {', '.join(ATTACKS)}"
     if (known := registries().get(field.path)) is not None:
         return f"one of {', '.join(known)}"
     return schema.describe(field.kind)

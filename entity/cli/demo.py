@@ -31,7 +31,7 @@ def add_demo_command(commands: Any) -> None:
         metavar="FOLDER",
         help="default: runs/demo",
     )
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--quiet", action="store_true", help="show nothing but what goes wrong")
     parser.set_defaults(go=_demo)
 
 
@@ -44,11 +44,13 @@ def _demo(options: argparse.Namespace) -> int:
         )
 
     def one(defense: str, config: ExperimentConfig, folder: Path) -> Result:
-        return run_shown(config, folder, f"{defense:10}", quiet=options.quiet, overwrite=True)
+        title, quiet = f"{defense:10}", options.quiet
+        return run_shown(config, folder, title, quiet=quiet, log=console.out, overwrite=True)
 
     results, page = run_demo(options.out, one)
-    console.out.print(summaries(results, [result.config.name or "" for result in results]))
-    console.say(f"Report: {page}")
+    if not options.quiet:
+        console.out.print(summaries(results, [result.config.name or "" for result in results]))
+        console.say(f"Report: {page}")
     return 0
 
 

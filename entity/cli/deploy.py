@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import shlex
 import shutil
 from pathlib import Path
 from string import Template
@@ -65,15 +66,20 @@ from entity.flower.${side}_app import ${side}_app
 app = ${side}_app(Path(__file__).with_name("experiment.json"))
 ''')
 
+SUPERLINK = (
+    "flower-superlink --insecure --host 127.0.0.1 --port 9300 "
+    "--disable-runtime-dependency-installation"
+)
+
 _README = Template("""\
 # $name
 
 A Flower app made by `drop deploy init`: $size nodes, data set $dataset, model $model, defense
 $defense$attack.
 
-Every machine needs `pip install 'drop-fl[flower]'` and the data set, in the folder that the
-environment variable DROP_DATA names. Start one SuperLink and a SuperNode for each client, all on
-loopback here:
+Every machine needs the project `drop-fl` with its extra `flower` (`pip install -e '.[flower]'` in a
+clone of it) and the data set, in the folder that the environment variable DROP_DATA names. Start
+one SuperLink and a SuperNode for each client, all on loopback here:
 
 ```
 flower-superlink --insecure --host 127.0.0.1 --port 9300 --disable-runtime-dependency-installation
@@ -129,6 +135,11 @@ def _deploy(options: argparse.Namespace) -> int:
     config = configured(options)
     for path in write_app(options.folder, config):
         console.say(str(path))
+    folder = shlex.quote(str(options.folder))
+    console.say(f"Next, as {options.folder / 'README.md'} says in full: a SuperLink,")
+    console.say(f"  {SUPERLINK}")
+    console.say(f"{config.federation.size} SuperNodes, and, once they run,")
+    console.say(f"  flwr run {folder} here --stream")
     return 0
 
 

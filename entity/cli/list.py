@@ -33,14 +33,36 @@ def _defenses() -> list[Row]:
     return [
         {
             "name": name,
+            "group": group_of(name),
             "summary": server.summary,
             "paper": server.paper,
             "needs": str(server.needs(server.hyperparameters())),
             "streams": _streams(server),
             "aliases": ", ".join(aliases.get(name, [])),
         }
-        for name, server in DEFENSES.items()
+        for name, server in sorted(DEFENSES.items(), key=lambda one: _ORDER.index(group_of(one[0])))
     ]
+
+
+GROUPS = {
+    "averages": ("undefended", "random_aggregation"),
+    "who is averaged": (
+        *("droplet", "krum", "multikrum", "flame", "flare", "deepsight", "rflbat", "freqfed"),
+        *("multi_metrics", "foolsgold", "fltrust"),
+    ),
+    "robust averages": ("median", "trimmed_mean", "rfa", "bulyan", "rlr"),
+    "bounds and noise": ("norm_clipping", "crfl"),
+    "cleans the model": ("drop", "drop_plus", "finetuning"),
+    "trains clients otherwise": ("flip",),
+}
+"""Defenses by what they change in a round."""
+OTHERS = "others"
+_ORDER = [*GROUPS, OTHERS]
+
+
+def group_of(defense: str) -> str:
+    """Return the group of a defense; `others` for those that somebody registered."""
+    return next((group for group, names in GROUPS.items() if defense in names), OTHERS)
 
 
 def _streams(server: type[Server[Any]]) -> str:
@@ -116,6 +138,9 @@ def add_list_command(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("kind", nargs="?", metavar="KIND", help=", ".join(CATALOGUE))
+    parser.add_argument(
+        "word", nargs="?", metavar="WORD", help="only what has this word in its name or text"
+    )
     parser.add_argument("--json", action="store_true", help="print as JSON")
     add_plugins(parser, "Python files and modules whose methods and data are listed, too")
     parser.set_defaults(go=_list)
@@ -123,14 +148,28 @@ def add_list_command(commands: Any) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     use(options.plugins)
-    kinds = [options.kind] if options.kind else [*CATALOGUE]
-    registries = {kind: rows(kind) for kind in kinds}
+    kind, word = options.kind, options.word
+    if kind is not None and kind not in CATALOGUE and word is None:
+        kind, word = None, kind  # `drop list krum`
+    registries = {each: rows(each) for each in ([kind] if kind else CATALOGUE)}
+    if word is not None:
+        registries = {each: _with(word, entries) for each, entries in registries.items()}
+        registries = {each: entries for each, entries in registries.items() if entries}
+        if not registries:
+            if options.word is None:
+                rows(options.kind)  # says that it is no kind
+            raise ConfigError(f"drop list {options.kind} {word}: there is nothing of that word.")
     if options.json:
-        print(json.dumps(registries[options.kind] if options.kind else registries, indent=2))
+        print(json.dumps(registries[kind] if kind else registries, indent=2))
         return 0
     for kind, entries in registries.items():
         console.out.print(_listing(kind, entries))
     return 0
+
+
+def _with(word: str, entries: list[Row]) -> list[Row]:
+    """Return the rows that have a word anywhere."""
+    return [row for row in entries if word.lower() in " ".join(row.values()).lower()]
 
 
 def _listing(kind: str, rows: list[Row]) -> Table:
@@ -144,7 +183,12 @@ def _listing(kind: str, rows: list[Row]) -> Table:
         table.add_column(heading)
     if needs:
         table.add_column("streams", max_width=8)
+    group = None
     for row in rows:
+        if row.get("group", group) != group:
+            group = row["group"]
+            table.add_section()
+            table.add_row(Text(group, style="italic"))
         about = [Text(row["summary"]), Text(row["paper"], style="dim")]
         cells = [Text("\n").join(part for part in about if part)] if narrow else about
         table.add_row(row["name"], *cells, *([row["needs"], row["streams"]] if needs else []))

@@ -21,7 +21,7 @@ from entity.setup.plugins import use
 
 OTHER_METHODS = (
     "Which settings of the attack, the data poison and the defense are listed depends on --config, "
-    "--attack.type, --poison and --defense.type: drop run --defense.type flame --help."
+    "--attack, --poison and --defense: drop run --defense flame --help."
 )
 CONFIG_HELP = "JSON or YAML file, or a shipped configuration such as mnist5k/drop"
 
@@ -34,7 +34,11 @@ def add_commands(parser: argparse.ArgumentParser, dest: str) -> Any:
     )
 
 
-def _command_parser(*, takes_fields: bool = False, **kwargs: Any) -> argparse.ArgumentParser:
+def _command_parser(
+    *, takes_fields: bool = False, takes_axes: bool = False, **kwargs: Any
+) -> argparse.ArgumentParser:
+    if takes_axes:
+        return AxisParser(**kwargs)
     return FieldParser(**kwargs) if takes_fields else argparse.ArgumentParser(**kwargs)
 
 
@@ -56,6 +60,80 @@ def add_plugins(parser: argparse.ArgumentParser, text: str) -> None:
 def configured(options: argparse.Namespace) -> ExperimentConfig:
     """Return the experiment of `--config` with the fields that the command line overrides."""
     return resolve.experiment(options.tables, options.given)
+
+
+def values_of(name: str, text: str) -> list[str]:
+    """Return the values that stand between commas; those within brackets and quotes are no ends.
+
+    Raises
+    ------
+    ConfigError
+        If one of them is empty.
+
+    Examples
+    --------
+    >>> values_of("defense", "drop,flame"), values_of("trigger_pattern", "[[0, 0]],4pixel")
+    (['drop', 'flame'], ['[[0, 0]]', '4pixel'])
+    """
+    parts, depth, quoted = [""], 0, False
+    for letter in text:
+        quoted ^= letter == '"'
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth <= 0 and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    values = [part.strip() for part in parts]
+    if "" in values:
+        raise ConfigError(f"--{name} {text}: has an empty value; allowed is VALUE[,VALUE ...].")
+    return values
+
+
+class AxisParser(argparse.ArgumentParser):
+    """The parser of a command that takes fields of a configuration with several values each.
+
+    What it returns holds `axes`, the values of each field that was given, as texts. Whether there
+    is such a field is said where it is given a value: that depends on the methods, which may be
+    among what varies.
+    """
+
+    def parse_known_args(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse the words of a command.
+
+        Parameters
+        ----------
+        args
+            The words.
+        namespace
+            Where to put the values.
+
+        Raises
+        ------
+        ConfigError
+            If a field is given twice, or has an empty value.
+        """
+        kept: list[str] = []
+        axes: dict[str, list[str]] = {}
+        words = list(args or ())
+        while words:
+            word = words.pop(0)
+            option, given, text = word.partition("=")
+            if not re.match(r"--[A-Za-z]", word) or option in self._option_string_actions:
+                kept.append(word)
+                continue
+            if not given:  # without a value it means true, as for `drop run`
+                alone = not words or re.match(r"--[A-Za-z]|-h$", words[0])
+                text = "true" if alone else words.pop(0)
+            name = option.removeprefix("--")
+            if name in axes:
+                raise ConfigError(f"{option}: is given twice; its values have commas between them.")
+            axes[name] = values_of(name, text)
+        options = argparse.Namespace() if namespace is None else namespace
+        _, rest = super().parse_known_args(kept, options)
+        options.axes = axes
+        return options, rest
 
 
 class FieldParser(simple_parsing.ArgumentParser):
@@ -118,8 +196,12 @@ def _look_ahead(words: Sequence[str], config: Path | None) -> tuple[dict[str, An
     for path in (f"{ATTACK}.type", f"{ATTACK}.poison", f"{DEFENSE}.type"):
         short = path.partition(".")[2]
         names = [f"--{path}", f"--{short}", *(["--poison"] if short == "attack.poison" else [])]
+        names += ["--defense"] if short == "defense.type" else []
         parser.add_argument(*names, nargs="?", dest=short)
+    parser.add_argument("--attack", f"--{ATTACK}", nargs="?")
     options = vars(parser.parse_known_args(words)[0])
+    if (options["attack"] or "none").lower() not in ("none", "null"):
+        options["attack.type"] = options["attack"]
     try:
         use(options["plugins"])
         tables, types = _tables_of(options["config"], options["resume"])

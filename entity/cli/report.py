@@ -18,6 +18,7 @@ from entity.report import (
     write_folder,
     write_page,
 )
+from entity.results.titles import read_names
 
 _PAGES = (".html", ".htm")
 
@@ -61,7 +62,24 @@ def add_report_command(commands: Any) -> None:
         default=True,
         help="draw figures into the folder (default: yes; extra `figures`)",
     )
+    add_names(report)
     report.set_defaults(go=_report)
+
+
+def add_names(parser: argparse.ArgumentParser) -> None:
+    """Add `--names`."""
+    parser.add_argument(
+        "--names",
+        metavar="NAME=TITLE,...",
+        help="what methods are called in tables and figures (default: as published, such as "
+        "DROPlet and Multi-Krum)",
+    )
+
+
+def names_given(text: str | None) -> dict[str, str]:
+    """Read what `--names` gave."""
+    with given_by("--names"):
+        return {} if text is None else read_names(text)
 
 
 def _names(text: str) -> list[str]:
@@ -80,7 +98,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _write(options: argparse.Namespace) -> int:
-    asked = TableRequest(options.rows, options.columns, options.against)
+    asked = TableRequest(options.rows, options.columns, options.against, names_given(options.names))
     if options.out.suffix.lower() in _PAGES:
         page = write_page(options.runs, options.out, asked=asked, left_out=console.warn)
         console.say(f"Report: {page}")

@@ -20,7 +20,6 @@ from entity.cli.sweep import (
     run_shown,
     show_plan,
     sweep_options,
-    with_plugins,
 )
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
@@ -28,6 +27,7 @@ from entity.record.atomic import write_atomically, writing
 from entity.sweep import core_hours, gpu_hours, study, verdict_table, verdicts
 from entity.sweep.cells import Cell, expand
 from entity.sweep.estimate import Pace
+from entity.sweep.grid import with_plugins
 from entity.sweep.plan import RUNS, finished_runs, remaining
 from entity.sweep.study import Study
 from entity.sweep.verdicts import Outcome
@@ -87,7 +87,7 @@ def _reproduce(options: argparse.Namespace) -> int:
         return 0
     if guessed:
         console.note(f"{chosen.name}: {guessed}")
-    failures = run_shown(chosen.name, cells, asked)
+    failures = run_shown(chosen.name, cells, asked, quiet=options.quiet)
     outcomes = verdicts.judge(chosen, chosen_cells(chosen.grid, asked))
     console.out.print(_screen(chosen, outcomes))
     for line in verdict_table.remarks(chosen, outcomes):

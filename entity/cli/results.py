@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table as Screen
-
 from entity.cli import console
 from entity.cli.refusals import given_by
+from entity.cli.report import add_names, names_given
+from entity.cli.screen import as_text, show
 from entity.cli.sweep import add_where
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
@@ -19,6 +18,7 @@ from entity.results.duckdb_export import BadQuery, NoDuckDB
 from entity.results.filter import BadCondition, BadField
 from entity.results.store import Run
 from entity.results.tables import Table
+from entity.results.titles import with_titles
 from entity.sweep.plan import RUNS
 
 _WRITERS: dict[str, Callable[[Table], str]] = {
@@ -26,9 +26,8 @@ _WRITERS: dict[str, Callable[[Table], str]] = {
     "md": tables.to_markdown,
     "latex": tables.to_latex,
 }
-_FOR_PROGRAMS = ("hash", "path")
-_FOR_WIDE = ("name", "asr_max", "victim_accuracy", "dpr_of_all")
-"""Columns that 80 letters have no room for."""
+_FOR_READERS = ("md", "latex")
+"""Formats with the published names of methods."""
 _SUFFIXES = {".csv": "csv", ".md": "md", ".tex": "latex", ".parquet": "parquet"}
 
 
@@ -64,6 +63,7 @@ def add_results_command(commands: Any) -> None:
         "--format", choices=formats, help="default: by the name of --out, else table"
     )
     parser.add_argument("--out", type=user_path, metavar="FILE", help="file to write")
+    add_names(parser)
     parser.set_defaults(go=_results)
 
 
@@ -92,7 +92,9 @@ def _results(options: argparse.Namespace) -> int:
         among = " ".join(map(str, options.runs))
         holds = f", of which --where holds for none of {len(found)}" if found else ""
         console.warn(f"no runs in {among}{holds}")
-    _write(_table_of(runs, options), kind, options.out)
+    table = _table_of(runs, options)
+    names = names_given(options.names)
+    _write(with_titles(table, names) if kind in _FOR_READERS else table, kind, options.out)
     for line in store.remarks(runs):
         console.note(line)
     return 0
@@ -133,11 +135,9 @@ def _write(table: Table, kind: str, path: Path | None) -> None:
         else:
             _save(text, path)
     elif path is not None:
-        _save(_text(table), path)
-    elif console.out.is_terminal:
-        console.out.print(_screen(table))
+        _save(as_text(table), path)
     else:
-        print(_text(table), end="")
+        show(table)
     if path is not None:
         console.say(f"Written to {path}")
 
@@ -145,29 +145,3 @@ def _write(table: Table, kind: str, path: Path | None) -> None:
 def _save(text: str, path: Path) -> None:
     with given_by("--out"), writing(path):
         write_atomically(path, text.encode(errors="backslashreplace"))
-
-
-def _screen(table: Table) -> Screen:
-    """Return what fits a terminal: figures are never folded, and some texts are left out."""
-    screen = Screen(box=SIMPLE_HEAD, pad_edge=False)
-    left_out = _FOR_PROGRAMS if console.out.width >= 110 else (*_FOR_WIDE, *_FOR_PROGRAMS)
-    shown = [place for place, each in enumerate(table.columns) if each.name not in left_out]
-    texts = table.texts()
-    for column, cells in ((table.columns[i], [line[i] for line in texts]) for i in shown):
-        widest = max(map(len, [*cells, *column.heading.split()]))
-        screen.add_column(
-            column.heading,
-            justify="right" if column.right else "left",
-            overflow="fold",
-            min_width=widest if column.right else min(10, widest),
-        )
-    for line in texts:
-        screen.add_row(*(line[place] for place in shown))
-    return screen
-
-
-def _text(table: Table) -> str:
-    lines = [table.headings, *table.texts()]
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    padded = ("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) for line in lines)
-    return "".join(f"{line.rstrip()}\n" for line in padded)

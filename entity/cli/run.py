@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
+from entity.api.progress import Display, percent
 from entity.cli import console
 from entity.cli.options import CONFIG_HELP, configured
-from entity.cli.progress import Display, percent
 from entity.cli.refusals import run_folder
 from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
@@ -50,7 +51,7 @@ def add_run_command(commands: Any) -> None:
         "--out", type=user_path, metavar="DIR", help="run directory (default: runs/NAME)"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the run that --out holds")
-    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.add_argument("--quiet", action="store_true", help="show nothing but what goes wrong")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     parser.set_defaults(go=_run)
 
@@ -75,7 +76,9 @@ def _run_in(
 ) -> int:
     quiet = options.quiet or not config.settings.verbose
     try:
-        result = run_shown(config, folder, config.server.defense.type, quiet=quiet, **how)
+        log = None if options.json else console.out
+        title = config.server.defense.type
+        result = run_shown(config, folder, title, quiet=quiet, log=log, **how)
     except KeyboardInterrupt:
         _say_how_to_go_on(folder)
         raise
@@ -85,7 +88,7 @@ def _run_in(
         return 1
     if options.json:
         print(json.dumps(finite(result.summary), indent=2))
-    else:
+    elif not options.quiet:
         console.out.print(summaries([result], [config.server.defense.type]))
         console.say(f"Written to {folder}")
     return 0
@@ -127,9 +130,15 @@ def own_folder(folder: Path) -> Generator[Path]:
 
 
 def run_shown(
-    config: ExperimentConfig, folder: Path, title: str, *, quiet: bool, **how: bool
+    config: ExperimentConfig,
+    folder: Path,
+    title: str,
+    *,
+    quiet: bool,
+    log: Console | None = None,
+    **how: bool,
 ) -> Result:
-    """Run an experiment and show its rounds on standard error.
+    """Run an experiment and show its rounds on standard error, or in a log.
 
     Parameters
     ----------
@@ -141,12 +150,14 @@ def run_shown(
         Text before every round.
     quiet
         Show nothing.
+    log
+        Takes a plain line a round where it is no terminal; see `Display`.
     how
         `overwrite` or `resume`, as `experiment.run` takes them.
     """
     option = "--resume" if how.get("resume") else "--out"
     with (
-        Display(console.err, title, config.federation.rounds, quiet=quiet) as display,
+        Display(console.err, title, config.federation.rounds, quiet=quiet, log=log) as display,
         run_folder(folder, option),
     ):
         return run(config, folder, on_round=display, **how)

@@ -4,36 +4,36 @@ import argparse
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from entity.api.sweep import run_grid, sweep_name
 from entity.cli import console
-from entity.cli.options import add_plugins
+from entity.cli.options import CONFIG_HELP, add_plugins, values_of
 from entity.cli.refusals import given_by
-from entity.cli.sweep_display import SweepDisplay
+from entity.cli.screen import show
+from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
+from entity.config.schema import ConfigError
 from entity.engine import cores
-from entity.record.atomic import writing
+from entity.record.atomic import CannotWrite
+from entity.results import store
 from entity.results.filter import BadCondition, BadField
 from entity.results.formatting import counted
 from entity.results.store import Run
-from entity.setup.plugin_files import absolute
 from entity.sweep import data
 from entity.sweep.cells import Cell
 from entity.sweep.estimate import Pace, makespan
-from entity.sweep.grid import Grid, read
+from entity.sweep.grid import Grid, of_axes, read, with_axes, with_plugins
 from entity.sweep.plan import (
     RUNS,
     SweepOptions,
     choose_cells,
     finished_runs,
-    given_up,
-    open_place,
     remaining,
 )
-from entity.sweep.runner import Failure, run_cells
-from entity.trackers import require
+from entity.sweep.runner import Failure
+from entity.sweep.table import sweep_table
 
 
 def add_sweep_command(commands: Any) -> None:
@@ -41,12 +41,21 @@ def add_sweep_command(commands: Any) -> None:
     sweep = commands.add_parser(
         "sweep",
         help="run a grid of experiments",
-        description="Run every experiment of a grid file that is not finished yet, side by side.",
+        description="Run every experiment of a grid that is not finished yet, side by side: of a "
+        "file, or of a configuration and fields with several values. Fields beside a file are "
+        "more of its axes.",
+        usage="%(prog)s (GRID | --config FILE[,FILE]) [OPTION ...] [--FIELD VALUE[,VALUE ...] ...]",
         epilog="Stop it at any time; the same command goes on with it.",
         allow_abbrev=False,
+        takes_axes=True,
     )
     sweep.add_argument(
-        "grid", type=user_path, metavar="GRID", help="YAML or JSON file; see the README"
+        "grid", type=user_path, nargs="?", metavar="GRID", help="YAML or JSON file; see the README"
+    )
+    sweep.add_argument(
+        "--config",
+        metavar="FILE",
+        help=f"instead of a grid: {CONFIG_HELP}; several are separated by commas",
     )
     add_sweep_options(sweep, "GRID")
     sweep.set_defaults(go=_sweep)
@@ -69,6 +78,7 @@ def add_sweep_options(parser: argparse.ArgumentParser, grid: str) -> None:
     )
     add_plugins(parser, "Python files and modules for all runs, beside those of the grid")
     add_where(parser, "only runs of which this holds, such as defense=drop or 'DPR<0.3'")
+    parser.add_argument("--quiet", action="store_true", help="show nothing but what failed")
     parser.add_argument(
         "--retry",
         action=argparse.BooleanOptionalAction,
@@ -104,24 +114,39 @@ def sweep_options(options: argparse.Namespace, folder: Path) -> SweepOptions:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    grid, name = with_plugins(read(options.grid), options.plugins), str(options.grid)
-    asked = sweep_options(options, RUNS / options.grid.stem)
+    grid, name, folder = _grid(options)
+    grid = with_plugins(grid, options.plugins)
+    asked = sweep_options(options, RUNS / folder)
     cells = chosen_cells(grid, asked)
     if options.dry_run:
         show_plan(name, cells, asked)
         return 0
-    failures = run_shown(name, cells, asked)
-    done = len(cells) - len(failures)
-    console.say(
-        f"{done} of {len(cells)} runs are finished; `drop results {asked.folder}` shows them"
-    )
+    failures = run_shown(name, cells, asked, quiet=options.quiet)
+    if not options.quiet:
+        cells = chosen_cells(grid, asked)  # as they are now
+        show(sweep_table(grid, cells), ("tpr", "fpr", "seconds"))
+        for line in store.remarks([cell.done for cell in cells if cell.done]):
+            console.note(line)
+        done = len(cells) - len(failures)
+        console.say(
+            f"{done} of {len(cells)} runs are finished; `drop results {asked.folder}` shows them"
+        )
     return 1 if failures else 0
 
 
-def with_plugins(grid: Grid, plugins: Sequence[str]) -> Grid:
-    """Add the plugins of the command line to those of a grid."""
-    given = [absolute(entry, Path()) for entry in plugins]
-    return replace(grid, plugins=(*grid.plugins, *given))
+def _grid(options: argparse.Namespace) -> tuple[Grid, str, str]:
+    """Return the grid, what it is called, and its folder in `RUNS`."""
+    if options.grid is not None:
+        if options.config is not None:
+            raise ConfigError(
+                f"--config {options.config}: {options.grid} has a base; leave one of them out."
+            )
+        return with_axes(read(options.grid), options.axes), str(options.grid), options.grid.stem
+    if options.config is None:
+        raise ConfigError("drop sweep: needs a grid file, or --config with fields to vary.")
+    names = values_of("config", options.config)
+    name = sweep_name(names)
+    return of_axes(names, options.axes, "sweep"), name, name
 
 
 def chosen_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
@@ -164,7 +189,9 @@ def show_plan(
             console.warn(said)
 
 
-def run_shown(name: str, cells: Sequence[Cell], options: SweepOptions) -> list[Failure]:
+def run_shown(
+    name: str, cells: Sequence[Cell], options: SweepOptions, *, quiet: bool = False
+) -> list[Failure]:
     """Run the remaining cells, show how it goes, and print the failures and return them.
 
     Parameters
@@ -175,6 +202,8 @@ def run_shown(name: str, cells: Sequence[Cell], options: SweepOptions) -> list[F
         The chosen cells.
     options
         How they are run.
+    quiet
+        Show the failures alone.
 
     Raises
     ------
@@ -182,27 +211,14 @@ def run_shown(name: str, cells: Sequence[Cell], options: SweepOptions) -> list[F
         If data is missing, the folder cannot be written, a tracker's package is missing, or there
         is no cluster.
     """
-    console.note(f"{name}: {_counted(cells)}")
-    for cell in cells:
-        require(cell.config.settings.trackers, cell.folder)
-    if not options.ray:  # whose machines have folders of their own
-        data.provide(remaining(cells, options))
-    _make(options.folder)
-    failures = [*_run(cells, options), *given_up(cells, options)]
+    if not quiet:
+        console.note(f"{name}: {_counted(cells)}")
+    with given_by("--out", CannotWrite):
+        failures = run_grid(cells, options, console.err, quiet=quiet, ray_option="--ray")
     for failure in failures:
         said = "left" if failure.elsewhere else "failed"
         console.say(f"{said}: {failure.cell.folder}: {failure.reason}")
     return failures
-
-
-def _run(cells: Sequence[Cell], options: SweepOptions) -> list[Failure]:
-    waiting = remaining(cells, options)
-    if not waiting:
-        return []
-    finished = sum(cell.state == "finished" for cell in cells)
-    place, known = open_place(options, "--ray"), finished_runs(options.folder)
-    with SweepDisplay(console.err, finished + len(waiting), finished, place.jobs, known) as display:
-        return run_cells(waiting, place, display, retry=options.retry)
 
 
 def _counted(cells: Sequence[Cell]) -> str:
@@ -226,7 +242,12 @@ def _duration(waiting: Sequence[Cell], known: Sequence[Run], jobs: int) -> str:
     judged = {kind: pace.runs_like(config) for kind, config in kinds.items()}
     seconds = [pace.seconds(cell.config) for cell in waiting]
     sure = [each for each in seconds if each is not None]
-    blind = " or ".join(f"{d} with {m}" for (d, m), runs in judged.items() if not runs)
+    unknown = dict.fromkeys(
+        _kind(cell.config, distilled=pace.runs_like(cell.config) > 0)
+        for cell, each in zip(waiting, seconds, strict=True)
+        if each is None
+    )
+    blind = " or ".join(unknown)
     if not sure:
         return f"{_BLIND}: no run of {blind} is finished yet"
     text = (
@@ -239,10 +260,11 @@ def _duration(waiting: Sequence[Cell], known: Sequence[Run], jobs: int) -> str:
     )
 
 
+def _kind(config: ExperimentConfig, *, distilled: bool) -> str:
+    """Name the runs of which none is finished: those that distil, if others are."""
+    by = f", distilled by {config.server.defense.type}" if distilled else ""
+    return f"{config.dataset} with {config.model}{by}"
+
+
 def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours" if seconds >= 360 else f"{seconds / 60:.1f} minutes"
-
-
-def _make(folder: Path) -> None:
-    with given_by("--out"), writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)

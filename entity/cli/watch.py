@@ -12,8 +12,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from entity.api.progress import percent
 from entity.cli import console
-from entity.cli.progress import percent
 from entity.config.paths import user_path
 from entity.record.json_fields import number
 from entity.record.summary import tail_statistics

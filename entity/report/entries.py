@@ -3,8 +3,8 @@
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from entity.record.consistency import consistency
 from entity.record.json_fields import mapping, number
@@ -12,6 +12,7 @@ from entity.record.window import Window, last_evaluated
 from entity.report.axes import Axis, differing
 from entity.report.runs import RunRecord
 from entity.results.floor import Judged, floors
+from entity.results.titles import titled
 
 COLOURS = 8
 """`--run-1` to `--run-8` of the style sheet; a second pass through them changes the dash."""
@@ -76,6 +77,18 @@ class Entry:
     run: RunRecord
     outcome: Outcome
     group: Group
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names of methods that go before the published ones."""
+
+    @property
+    def defense(self) -> str:
+        """Name of the defense for readers."""
+        return titled(self.run.defense, self.names)
+
+    @property
+    def attack(self) -> str:
+        """Name of the attack for readers."""
+        return titled(self.run.attack, self.names)
 
     @property
     def state(self) -> str:
@@ -87,21 +100,32 @@ class Entry:
         return f"partial: {done} of {planned} rounds" if planned else f"partial: {done} rounds"
 
 
-def make_entries(runs: Sequence[RunRecord]) -> list[Entry]:
-    """Give every run a label that no other has."""
-    labels = _labels(runs)
-    group_of = {place: group for group in _groups(runs, labels) for place in group.runs}
+def make_entries(runs: Sequence[RunRecord], names: Mapping[str, str] | None = None) -> list[Entry]:
+    """Give every run a label that no other has.
+
+    Parameters
+    ----------
+    runs
+        The runs.
+    names
+        Names of methods that go before the published ones of `results.titles`.
+    """
+    names = dict(names or {})
+    labels = [titled(label, names) for label in _labels(runs)]
+    group_of = {place: group for group in _groups(runs, labels, names) for place in group.runs}
     outcomes = [outcome(run) for run in runs]
     found = floors([Judged(run.config, each.asr) for run, each in zip(runs, outcomes, strict=True)])
     return [
-        Entry(place, label, run, replace(each, floor=floor), group_of[place])
+        Entry(place, label, run, replace(each, floor=floor), group_of[place], names)
         for place, (label, run, each, floor) in enumerate(
             zip(labels, runs, outcomes, found, strict=True)
         )
     ]
 
 
-def _groups(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Group]:
+def _groups(
+    runs: Sequence[RunRecord], labels: Sequence[str], names: Mapping[str, str]
+) -> list[Group]:
     """Put together what differs by settings alone: the seed, and how it was run."""
     members: dict[str, list[int]] = defaultdict(list)
     for place, run in enumerate(runs):
@@ -109,7 +133,11 @@ def _groups(runs: Sequence[RunRecord], labels: Sequence[str]) -> list[Group]:
         members[json.dumps(apart, sort_keys=True)].append(place)
     axes = differing(runs)
     return [
-        Group(index, _group_label([runs[each] for each in places], labels, places, axes), places)
+        Group(
+            index,
+            titled(_group_label([runs[each] for each in places], labels, places, axes), names),
+            places,
+        )
         for index, places in enumerate(map(tuple, members.values()))
     ]
 

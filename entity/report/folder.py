@@ -57,8 +57,9 @@ def write_folder(
     ConfigError
         For a directory that does not exist, or where no run can be read.
     """
-    entries = make_entries(read_runs(run_dirs, left_out))
-    table = (asked or TableRequest()).table(entries)
+    asked = asked or TableRequest()
+    entries = make_entries(read_runs(run_dirs, left_out), asked.names)
+    table = asked.table(entries)
     files = {"index.html": render(entries, title, table).encode(errors="backslashreplace")}
     files |= {
         f"tables/{name}": text.encode(errors="backslashreplace")

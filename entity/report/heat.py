@@ -10,6 +10,7 @@ from entity.report.plotly_figure import Figure, Object, plain
 from entity.report.runs import RunRecord
 from entity.results.formatting import percent
 from entity.results.tables import Spread
+from entity.results.titles import titled
 
 DPR = "client.attack.DPR"
 MALICIOUS = "federation.number_of_malicious_clients"
@@ -34,7 +35,11 @@ def heats(entries: Sequence[Entry]) -> list[Heat]:
     for entry in entries:
         if _coordinates(entry.run):
             panels.setdefault(_label(others, entry.run), []).append(entry)
-    return [heat for label, members in panels.items() if (heat := _heat(label, members))]
+    return [
+        heat
+        for label, members in panels.items()
+        if (heat := _heat(titled(label, members[0].names), members))
+    ]
 
 
 def _label(axes: Sequence[Axis], run: RunRecord) -> str:

@@ -67,8 +67,9 @@ def write_page(
     ConfigError
         For a directory that does not exist, or where no run can be read.
     """
-    entries = make_entries(read_runs(run_dirs, left_out))
-    page = render(entries, title, (asked or TableRequest()).table(entries))
+    asked = asked or TableRequest()
+    entries = make_entries(read_runs(run_dirs, left_out), asked.names)
+    page = render(entries, title, asked.table(entries))
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, page.encode(errors="backslashreplace"))

@@ -33,6 +33,9 @@ PALETTE = (
 """Okabe and Ito's colours in the order of `--run-1` to `--run-8`."""
 
 STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (8, 2, 2, 2)))
+FIGURES = ("mta", "asr", "roc", "heat")
+"""Names of the figures."""
+
 LEGEND = 16
 """Groups up to which a legend names them; more would be larger than the figure."""
 
@@ -74,25 +77,55 @@ def draw_paper_figures(entries: Sequence[Entry]) -> dict[str, bytes]:
     ConfigError
         If matplotlib is not installed.
     """
-    lacking = missing_extra()
-    if lacking:
+    require_matplotlib()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    files: dict[str, bytes] = {}
+    with rc_context(_STYLE):
+        for name, figure in figures(entries, FIGURES, Figure).items():
+            files[f"{name}.png"] = _saved(figure, "png")
+            files[f"{name}.pdf"] = _saved(figure, "pdf")
+    return files
+
+
+def require_matplotlib() -> None:
+    """Refuse to go on without matplotlib.
+
+    Raises
+    ------
+    ConfigError
+        If it is not installed.
+    """
+    if lacking := missing_extra():
         raise ConfigError(f"{lacking}.")
+
+
+def figures(
+    entries: Sequence[Entry], names: Sequence[str], make: "Callable[..., Figure]"
+) -> dict[str, "Figure"]:
+    """Draw figures for which the runs have data, by name.
+
+    Parameters
+    ----------
+    entries
+        The runs.
+    names
+        Some of `FIGURES`.
+    make
+        Makes an empty figure: the class of matplotlib, or `pyplot.figure` for one that is shown.
+    """
     from matplotlib import rc_context
 
     plates: dict[str, Callable[[], Figure | None]] = {
-        "mta": lambda: _curves(entries, "mta"),
-        "asr": lambda: _curves(entries, "asr"),
-        "roc": lambda: _rocs(entries),
-        "heat": lambda: _heats(heats(entries)),
+        "mta": lambda: _curves(entries, "mta", make),
+        "asr": lambda: _curves(entries, "asr", make),
+        "roc": lambda: _rocs(entries, make),
+        "heat": lambda: _heats(heats(entries), make),
     }
-    files: dict[str, bytes] = {}
     with rc_context(_STYLE):
-        for name, draw in plates.items():
-            figure = draw()
-            if figure is not None:
-                files[f"{name}.png"] = _saved(figure, "png")
-                files[f"{name}.pdf"] = _saved(figure, "pdf")
-    return files
+        drawn = {name: plates[name]() for name in names}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def _saved(figure: "Figure", kind: Literal["png", "pdf"]) -> bytes:
@@ -102,10 +135,8 @@ def _saved(figure: "Figure", kind: Literal["png", "pdf"]) -> bytes:
     return content.getvalue()
 
 
-def _sheet(width: float, height: float) -> tuple["Figure", "Axes"]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height))
+def _sheet(make: "Callable[..., Figure]", width: float, height: float) -> tuple["Figure", "Axes"]:
+    figure = make(figsize=(width, height))
     return figure, figure.add_subplot()
 
 
@@ -114,7 +145,9 @@ def _look(group: Group) -> tuple[str, object]:
     return PALETTE[place % COLOURS], STYLES[place // COLOURS % len(STYLES)]
 
 
-def _curves(entries: Sequence[Entry], metric: Literal["mta", "asr"]) -> "Figure | None":
+def _curves(
+    entries: Sequence[Entry], metric: Literal["mta", "asr"], make: "Callable[..., Figure]"
+) -> "Figure | None":
     """Draw means over seeds in bands of one sample standard deviation to each side."""
     from matplotlib.ticker import MaxNLocator
 
@@ -122,7 +155,7 @@ def _curves(entries: Sequence[Entry], metric: Literal["mta", "asr"]) -> "Figure 
     bands = [over_seeds([series(entry.run, metric) for entry in group]) for group in groups]
     if not any(bands):
         return None
-    figure, axes = _sheet(COLUMN, 2.2)
+    figure, axes = _sheet(make, COLUMN, 2.2)
     for group, band in zip(groups, bands, strict=True):
         if not band:
             continue
@@ -150,11 +183,11 @@ def _curves(entries: Sequence[Entry], metric: Literal["mta", "asr"]) -> "Figure 
     return figure
 
 
-def _rocs(entries: Sequence[Entry]) -> "Figure | None":
+def _rocs(entries: Sequence[Entry], make: "Callable[..., Figure]") -> "Figure | None":
     found = rocs(entries)
     if not found:
         return None
-    figure, axes = _sheet(COLUMN, COLUMN)
+    figure, axes = _sheet(make, COLUMN, COLUMN)
     axes.plot([0, 100], [0, 100], color=GRID, linewidth=0.8, linestyle=":")
     for roc in found:
         colour, style = _look(roc.group)
@@ -182,10 +215,9 @@ def _legend(axes: "Axes", names: int) -> None:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2 if names > 4 else 1)
 
 
-def _heats(found: Sequence[Heat]) -> "Figure | None":
+def _heats(found: Sequence[Heat], make: "Callable[..., Figure]") -> "Figure | None":
     """Draw a map for each defense and attack, at most four beside each other."""
     from matplotlib.colors import LinearSegmentedColormap
-    from matplotlib.figure import Figure
 
     if not found:
         return None
@@ -193,7 +225,7 @@ def _heats(found: Sequence[Heat]) -> "Figure | None":
     across = min(4, len(found))
     down = math.ceil(len(found) / across)
     tall = max(len(heat.shares) for heat in found)
-    figure = Figure(figsize=(1.8 * across, (0.75 + 0.35 * tall) * down), layout="constrained")
+    figure = make(figsize=(1.8 * across, (0.75 + 0.35 * tall) * down), layout="constrained")
     for place, heat in enumerate(found, start=1):
         axes = figure.add_subplot(down, across, place)
         grid = [[100 * one.mean if one else math.nan for one in row] for row in heat.asr]

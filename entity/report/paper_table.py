@@ -5,7 +5,7 @@ bold, and rows that differ from it significantly are marked, by the test of `sig
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations, groupby
 from typing import Literal
 
@@ -16,6 +16,7 @@ from entity.report.entries import Entry
 from entity.report.paper_layout import BadTable, Layout, lay_out, name_of
 from entity.report.significance import FEWEST, LEVEL, holm, paired_p
 from entity.results.tables import Spread
+from entity.results.titles import titled
 
 Metric = Literal["mta", "asr", "worst_asr"]
 METRICS: tuple[Metric, ...] = ("mta", "asr", "worst_asr")
@@ -83,6 +84,12 @@ class PaperTable:
     """Which rounds the means are of."""
     rising: str = ""
     """Runs whose curves still rise over these rounds, in a sentence."""
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names of methods that go before the published ones."""
+
+    def titled(self, words: str) -> str:
+        """Return words with the methods in them by their published names."""
+        return titled(words, self.names)
 
     @property
     def seeds(self) -> tuple[int, int]:
@@ -118,6 +125,7 @@ class PaperTable:
             self.floors,
             self.span,
             self.rising,
+            self.names,
         )
 
     def note(self) -> str:
@@ -157,7 +165,7 @@ class PaperTable:
         other, family = (
             ("the bold one", "all pairs of a column")
             if self.against is None
-            else (f"{self.against}", "the comparisons of a column")
+            else (self.titled(self.against), "the comparisons of a column")
         )
         return (
             f"A dagger marks what differs from {other}: two-sided paired t-test over shared seeds, "
@@ -172,6 +180,8 @@ class TableRequest:
     rows: Sequence[str] = ()
     columns: Sequence[str] = ()
     against: str | None = None
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names of methods that go before the published ones of `results.titles`."""
 
     def table(self, entries: Sequence[Entry]) -> PaperTable:
         """Make the table of these runs."""
@@ -201,6 +211,9 @@ def tabulate(entries: Sequence[Entry], layout: Layout, against: str | None = Non
     tops = _order(whole, layout.columns)
     columns = tuple(Column(top, metric) for top in tops for metric in METRICS)
     names = [name_of(row, layout) for row in rows]
+    overrides = dict(entries[0].names) if entries else {}
+    published = {titled(name, overrides): name for name in names}
+    against = published.get(against or "", against)
     if against is not None and against not in names:
         raise BadTable(f'against: no row is called "{against}"; rows are {"; ".join(names)}.')
     found: dict[tuple[tuple[str, ...], Column], dict[str, float]] = {}
@@ -228,6 +241,7 @@ def tabulate(entries: Sequence[Entry], layout: Layout, against: str | None = Non
         known,
         span(window for _, window in windows),
         remark(windows),
+        overrides,
     )
 
 

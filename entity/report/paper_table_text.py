@@ -21,11 +21,11 @@ def markdown(table: PaperTable) -> str:
     """Return a Markdown table with its note below."""
     heads = [axis.title for axis in table.layout.rows]
     tops = [
-        ", ".join([*column.labels(table.layout), f"{TITLES[column.metric]} %"])
+        ", ".join([*map(table.titled, column.labels(table.layout)), f"{TITLES[column.metric]} %"])
         for column in table.columns
     ]
     rows = [
-        [*map(escape_markdown, row), *map(_for_markdown, cells)]
+        [*map(escape_markdown, map(table.titled, row)), *map(_for_markdown, cells)]
         for row, cells in zip(table.rows, table.cells, strict=True)
     ]
     right = [False] * len(heads) + [True] * len(tops)
@@ -50,7 +50,7 @@ def latex(table: PaperTable, label: str) -> str:
     ]
     rows = [
         [
-            *map(escape_latex, row),
+            *map(escape_latex, map(table.titled, row)),
             *(_for_latex(cell, width) for cell, width in zip(cells, widest, strict=True)),
         ]
         for row, cells in zip(table.rows, table.cells, strict=True)
@@ -81,7 +81,7 @@ def _spanning(table: PaperTable, side: int) -> list[str]:
     for spans in table.spans():
         cells, rules, place = [""] * side, list[str](), side + 1
         for words, width in spans:
-            cells.append(rf"\multicolumn{{{width}}}{{c}}{{{escape_latex(words)}}}")
+            cells.append(rf"\multicolumn{{{width}}}{{c}}{{{escape_latex(table.titled(words))}}}")
             rules.append(rf"\cmidrule(lr){{{place}-{place + width - 1}}}")
             place += width
         lines += [" & ".join(cells).lstrip() + r" \\", " ".join(rules)]

@@ -9,6 +9,7 @@ from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.reading import parse_json, read_bytes
 from entity.record.json_fields import at, attack_of, ids, mapping, number, numbers, text, texts
+from entity.record.json_files import finite
 from entity.record.rounds import fault_of
 from entity.report.artifacts import Images, Tree, all_trees, last_images
 
@@ -156,6 +157,33 @@ def read_runs(
     for error in refused:
         (left_out or log.warning)(f"left out: {error}")
     return runs
+
+
+def of_memory(
+    config: Mapping[str, object],
+    lines: Sequence[Mapping[str, object]],
+    summary: Mapping[str, object],
+) -> RunRecord:
+    """Return the record of a run that is in no folder, and has no artifacts therefore.
+
+    Parameters
+    ----------
+    config
+        Its nested tables.
+    lines
+        Of its rounds, as `rounds.jsonl` would have them.
+    summary
+        Empty if it did not end.
+    """
+    found = (_round(mapping(finite(line))) for line in lines)
+    return RunRecord(
+        name=text(summary, "name") or text(config, "name") or "run",
+        config=config,
+        rounds=tuple(each for each in found if each is not None),
+        summary=mapping(finite(summary)),
+        images=None,
+        trees=(),
+    )
 
 
 def _object(file: Path) -> dict[str, object]:

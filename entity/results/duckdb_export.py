@@ -24,7 +24,7 @@ class NoDuckDB(ConfigError):
     """DuckDB is not installed."""
 
     def __init__(self) -> None:
-        super().__init__("DuckDB is not installed; `pip install 'drop-fl[store]'` brings it.")
+        super().__init__("DuckDB is not installed; `pip install -e '.[store]'` brings it.")
 
 
 def query(table: Table, sql: str) -> Table:

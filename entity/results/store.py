@@ -15,7 +15,7 @@ from entity.config.fields import NEVER, RUNTIME_SETTINGS, WITHOUT_EFFECT
 from entity.config.schema import ConfigError, flatten
 from entity.record.consistency import consistency
 from entity.record.directory import read_summary
-from entity.record.json_fields import at, attack_of, mapping, number, text
+from entity.record.json_fields import at, attack_of, mapping, number, numbers, text
 from entity.record.json_files import read_object
 from entity.record.rounds import whole_lines
 from entity.record.window import Window, remark, span
@@ -74,6 +74,8 @@ class Run:
     """Fields that do nothing in it: an alpha of an IID split would look like a non-IID one."""
     window: Window | None = None
     """What its means are taken over, where its summary tells."""
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    """Time of all rounds by phase."""
 
     @property
     def finished(self) -> bool:
@@ -172,7 +174,15 @@ def read_row(path: Path) -> Run:
         "path": str(path),
     }
     fields = dict(flatten(config))
-    return Run(path, facts, blanked(fields), config, idle(fields), Window.read(summary))
+    return Run(
+        path,
+        facts,
+        blanked(fields),
+        config,
+        idle(fields),
+        Window.read(summary),
+        numbers(summary, "seconds"),
+    )
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:

@@ -20,6 +20,16 @@ ARGS = "server.defense.defense_args"
 CLASSES = (f"{ATTACK}.target_class", f"{ATTACK}.victim_class")
 """Fields that are a class by its number, and take its name, too."""
 
+OTHER_NAMES = {
+    "defense": f"{DEFENSE}.type",
+    DEFENSE: f"{DEFENSE}.type",
+    "data_root": "settings.datasets_path",
+}
+"""Other names of a field. The field `attack`, for null, takes the name of an attack, too."""
+
+LIKELY = {"alpha": "dirichlet_alpha", "epochs": "num_epochs", "clients": "federation.size"}
+"""What is most likely meant by a name that no field of the federation has."""
+
 
 class Field(NamedTuple):
     """One field of the schema, as the command line knows it."""
@@ -56,6 +66,29 @@ def fields(tables: Mapping[str, Any], *, shipped: bool = False) -> list[Field]:
         if entry is not None and (name in SHIPPED or not shipped):
             listed += _fields_below(entry.hyperparameters, where)
     return listed
+
+
+def all_names() -> set[str]:
+    """Return the names of all fields, of every attack, data poison and defense, without tables."""
+    named = {field.path.rpartition(".")[2] for field in fields({})} | set(OTHER_NAMES)
+    for registry in (ATTACKS, POISONS, DEFENSES):
+        for entry in registry.values():
+            named |= set(schema.hints(entry.hyperparameters))
+    return named
+
+
+def every_field() -> list[tuple[Field, str]]:
+    """Return the fields of all experiments, each with the methods that have it; "" for all."""
+    found = [(field, "") for field in _fields_below(ExperimentConfig, "")]
+    owners: dict[tuple[str, str], list[str]] = {}
+    first: dict[tuple[str, str], Field] = {}
+    for registry, where in ((ATTACKS, ATTACK), (POISONS, ATTACK), (DEFENSES, ARGS)):
+        for name, entry in registry.items():
+            for field in _fields_below(entry.hyperparameters, where):
+                key = field.path, field.doc
+                first.setdefault(key, field)
+                owners.setdefault(key, []).append(name)
+    return found + [(field, ", ".join(owners[key])) for key, field in first.items()]
 
 
 def fields_of(defense: str, attack: str, poison: str) -> list[Field]:
@@ -102,6 +135,9 @@ def registered(registry: Mapping[str, Any], name: object, where: str) -> Any:
     if (entry := _entry(registry, name)) is not None:
         return entry
     hint = suggest(schema.key_text(name), registry) or f" Allowed: {', '.join(registry)}."
+    for other, said in ((ATTACKS, "an attack: attack"), (POISONS, "a data poison: poison")):
+        if registry is not other and registry is not DEFENSES and _entry(other, name) is not None:
+            hint = f" It is {said} = {name}."
     raise ConfigError(f"{where} = {schema.show(name)} is unknown.{hint}")
 
 

@@ -1,7 +1,7 @@
 """An experiment from the name or file of its configuration, for programs."""
 
 import json
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +9,24 @@ from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError, show
 from entity.config.shipped import find_config
 from entity.setup import resolve
+from entity.setup.overrides import as_text
+from entity.setup.read import extended
 
 
-def load(config: str | Path, **fields: Any) -> ExperimentConfig:
+def load(
+    config: str | Path | Mapping[str, Any] | ExperimentConfig, **fields: Any
+) -> ExperimentConfig:
     """Read a configuration and return its experiment.
 
     Parameters
     ----------
     config
-        A file, or the name of a shipped configuration such as `mnist5k/drop`.
+        A file, the name of a shipped configuration such as `mnist5k/drop`, nested tables as a
+        file would hold them, or an experiment to change.
     fields
-        Fields to change, by name as on the command line: `DPR=0.25`. A dotted name is given as
-        `**{"client.lr": 0.1}`. Scalars of NumPy and PyTorch count as numbers, paths as texts.
+        Fields to change, by name as on the command line: `DPR=0.25, defense="flame"`. A dotted
+        name is given as `**{"client.lr": 0.1}`. Scalars of NumPy and PyTorch count as numbers,
+        paths as texts.
 
     Raises
     ------
@@ -32,26 +38,39 @@ def load(config: str | Path, **fields: Any) -> ExperimentConfig:
     >>> load("mnist5k/drop", DPR=0.25, rounds=3).federation.rounds
     3
     """
-    overrides = [(name, _text(name, value)) for name, value in fields.items()]
-    path = find_config(str(config), Path())
-    return resolve.experiment(resolve.read(path, "config"), overrides)
+    if isinstance(config, ExperimentConfig) and not fields:
+        return config
+    return resolve.experiment(_tables(config), overrides(fields))
 
 
-def _text(name: str, value: object) -> str:
-    """Return a value as the command line would take it."""
-    try:
-        return json.dumps(value, default=_plain)
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"{name} = {show(value)}: allowed are numbers, texts, True, False, None, and lists of "
-            "them."
-        ) from error
+def overrides(fields: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """Return fields of a program as `resolve.experiment` takes them.
+
+    A text is one, and no JSON: "7" is not the number.
+
+    Raises
+    ------
+    ConfigError
+        If a value is none that a field can have.
+    """
+    return [
+        (name, json.dumps(value) if _is_word(name, value) else as_text(name, value))
+        for name, value in fields.items()
+    ]
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)  # pyright: ignore[reportUnknownVariableType]
-    item = getattr(value, "item", None)
-    if callable(item) and getattr(value, "shape", None) == ():
-        return item()
-    raise TypeError
+def _is_word(name: str, value: object) -> bool:
+    return isinstance(value, str) and name != resolve.PLUGINS
+
+
+def _tables(config: object) -> Mapping[str, Any]:
+    if isinstance(config, ExperimentConfig):
+        return resolve.to_json(config)
+    if isinstance(config, Mapping):
+        return extended(config, Path("config"), "config")
+    if isinstance(config, str | Path):
+        return resolve.read(find_config(str(config), Path()), "config")
+    raise ConfigError(
+        f"config = {show(config)}: allowed is a file, the name of a shipped configuration, tables "
+        "of fields, or an experiment."
+    )

@@ -1,5 +1,7 @@
 """Fields that are given by name, on the command line or in a program, over a file's tables."""
 
+import json
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,7 +10,7 @@ from entity.config import schema
 from entity.config.schema import ConfigError, suggest
 from entity.defenses import ALIASES, DEFENSES
 from entity.poisons import POISONS
-from entity.setup.field_list import ARGS, ATTACK, DEFENSE, Field, fields
+from entity.setup.field_list import ARGS, ATTACK, DEFENSE, LIKELY, OTHER_NAMES, Field, fields
 from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
 
 
@@ -46,7 +48,7 @@ class ForeignField(BadFieldName):
         self.name = name
 
 
-def override(tables: dict[str, Any], given: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+def override(tables: dict[str, Any], given: Iterable[tuple[str, object]]) -> dict[str, str]:
     """Write fields into nested tables, in place; return the name of each by its path.
 
     Parameters
@@ -54,8 +56,8 @@ def override(tables: dict[str, Any], given: Iterable[tuple[str, str | None]]) ->
     tables
         An experiment's tables.
     given
-        (name, text) pairs in order, as `resolve.experiment` takes them. Types come first: they
-        decide which other fields there are.
+        (name, text) pairs in order, as `resolve.experiment` takes them; other values of a program
+        will do. Types come first: they decide which other fields there are.
 
     Raises
     ------
@@ -64,9 +66,50 @@ def override(tables: dict[str, Any], given: Iterable[tuple[str, str | None]]) ->
     ConfigError
         If a value is not allowed.
     """
+    pairs = [(name, value if value is None else as_text(name, value)) for name, value in given]
     return {
-        _override_one(tables, name, text): name for name, text in sorted(given, key=_types_first)
+        _override_one(tables, name, text): name for name, text in sorted(pairs, key=_types_first)
     }
+
+
+def as_text(name: str, value: object) -> str:
+    """Return a value as the command line would take it; a text is one already.
+
+    Parameters
+    ----------
+    name
+        The field's, for the refusal.
+    value
+        Of a program: scalars of NumPy and PyTorch count as numbers, paths as texts.
+
+    Raises
+    ------
+    ConfigError
+        For anything else that JSON does not have.
+
+    Examples
+    --------
+    >>> as_text("rounds", 3), as_text("defense", "flame"), as_text("attack", None)
+    ('3', 'flame', 'null')
+    """
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{name} = {schema.show(value)}: allowed are numbers, texts, True, False, None, and "
+            "lists of them."
+        ) from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)  # pyright: ignore[reportUnknownVariableType]
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "shape", None) == ():
+        return item()
+    raise TypeError
 
 
 def field_named(name: str, known: Mapping[str, Field]) -> Field:
@@ -84,13 +127,15 @@ def field_named(name: str, known: Mapping[str, Field]) -> Field:
     BadFieldName
         If the name is unknown or ambiguous, or of a method that is not chosen.
     """
+    name = OTHER_NAMES.get(name, name)
     matches = [path for path in known if path == name or path.endswith("." + name)]
+    likely = f" Did you mean {LIKELY[name]}?" if name in LIKELY else ""
     if not matches and (owners := _owners(name)):
-        said = f"{name} belongs to {owners}, which is not chosen."
+        said = f"{name} belongs to {owners}, which is not chosen.{likely}"
         raise ForeignField(name, said, f"--{said}")
     if not matches:
-        short = {path.rsplit(".", 1)[-1] for path in known} | set(known)
-        hint = suggest(name, short) or " `drop fields` lists them all."
+        short = {path.rsplit(".", 1)[-1] for path in known} | set(known) | set(OTHER_NAMES)
+        hint = likely or suggest(name, short) or " `drop fields` lists them all."
         raise BadFieldName(f"{name} is unknown.{hint}", f"--{name} is unknown.{hint}")
     if len(matches) > 1 and name not in matches:
         paths = sorted(matches)
@@ -120,18 +165,20 @@ def _types_first(given: tuple[str, str | None]) -> int:
 def _refuse_table(name: str, text: str | None, known: Mapping[str, Field]) -> None:
     """Refuse to give a whole table at once; its fields are given one by one.
 
-    The attack's may be null, by which it is taken away.
+    Those of the attack and the defense may be the name of one, or null for none.
     """
     tables = {path.rpartition(".")[0] for path in known} | {ARGS}
     tables |= {table.rpartition(".")[0] for table in tables}
     named = [path for path in sorted(tables - {""}) if f".{path}".endswith(f".{name}")]
     value = "" if text is None else schema.read_text(text)
-    if not named or (named == [ATTACK] and value is None):
+    by_name = named in ([ATTACK], [DEFENSE]) and (value is None or isinstance(value, str))
+    if not named or (by_name and text is not None):
         return
     [path] = named
     own = [field for field in known if field.startswith(f"{path}.")]
     value = "" if text is None else f" = {schema.show(value)}"
-    allowed = "null, for no attack, and its fields" if path == ATTACK else "its fields"
+    kind = {ATTACK: "attack", DEFENSE: "defense"}.get(path)
+    allowed = f"null, for no {kind}, the name of one, and its fields" if kind else "its fields"
     which = f"such as {' or '.join(own[:2])}" if own else "of which the chosen defense has none"
     raise ConfigError(f"{path}{value}: is a table; allowed are {allowed} one by one, {which}.")
 
@@ -140,6 +187,8 @@ def _override_one(tables: dict[str, Any], name: str, text: str | None) -> str:
     known = {field.path: field for field in fields(tables)}
     _refuse_table(name, text, known)
     field = field_named(name, known)
+    if text is not None and field.path == ATTACK and schema.read_text(text) is not None:
+        field = known[f"{ATTACK}.type"]  # `attack=neurotoxin`
     if text is None:
         if field.kind is not bool:
             lacks = f"{name} needs a value: {schema.describe(field.kind)}."
@@ -154,7 +203,8 @@ def _override_one(tables: dict[str, Any], name: str, text: str | None) -> str:
         table = table[parent]
     table[last] = schema.dump(value)
     if field.path == f"{DEFENSE}.type":
-        table[last] = ALIASES.get(str(value).lower(), str(value).lower())
+        chosen = str(value).lower().replace("null", "none")
+        table[last] = ALIASES.get(chosen, chosen)
         forget_foreign_args(table)
     elif field.path in (f"{ATTACK}.type", f"{ATTACK}.poison"):
         forget_foreign_attack_fields(table)

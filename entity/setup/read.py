@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from entity.config import schema
+from entity.config.paths import user_path
 from entity.config.schema import ConfigError, suggest
 from entity.config.shipped import file_or_shipped, names
 from entity.reading import TooDeep, at_most, deeper_than, parse_json, read_bytes
@@ -36,7 +37,7 @@ MOST_FILES = 10
 """Files that may extend one another, one after the other."""
 
 
-def read(path: Path, option: str = "--config") -> dict[str, Any]:
+def read(path: Path | str, option: str = "--config") -> dict[str, Any]:
     """Read a configuration, from JSON or YAML, with those that it extends.
 
     Parameters
@@ -56,6 +57,7 @@ def read(path: Path, option: str = "--config") -> dict[str, Any]:
         If a file is missing or cannot be parsed, or `extends` names no configuration, goes in a
         circle or through more than `MOST_FILES`.
     """
+    path = user_path(path)
     return extended(read_file(path, option), path, f"{option} {path}")
 
 

@@ -32,7 +32,7 @@ from entity.setup.field_list import (
 )
 from entity.setup.identity import default_name, fingerprint, identity, to_json
 from entity.setup.initial import located_model
-from entity.setup.overrides import ForeignField, override
+from entity.setup.overrides import ForeignField, as_text, override
 from entity.setup.plugins import located, use, used
 from entity.setup.read import read, refuse_depth
 
@@ -56,7 +56,7 @@ PLUGINS = "plugins"
 
 
 def experiment(
-    data: Mapping[str, Any], overrides: Sequence[tuple[str, str | None]] = ()
+    data: Mapping[str, Any], overrides: Sequence[tuple[str, object]] = ()
 ) -> ExperimentConfig:
     """Build and check an experiment.
 
@@ -66,9 +66,9 @@ def experiment(
         Nested tables, as `read` returns them.
     overrides
         (name, text) pairs from the command line, in order; a name may leave out its first
-        tables where that stays unambiguous, and a text of None means true. The environment
-        variable DROP_DATA is one of them, before all others. Plugins are added to those of the
-        file.
+        tables where that stays unambiguous, and a text of None means true. Numbers and lists of
+        a program, such as ("rounds", 3), count as their text. The environment variable DROP_DATA
+        is one of them, before all others. Plugins are added to those of the file.
 
     Raises
     ------
@@ -76,6 +76,8 @@ def experiment(
         One sentence for the user. An `IdleField` if a field among the overrides does nothing in
         this experiment, and a `ForeignField` if it is of a method that is not chosen.
     """
+    if not isinstance(data, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(f"the config = {schema.show(data)}: expected a table of fields.")
     refuse_depth(data, "the config")
     tables = _with_current_names(deepcopy(dict(data)))
     plugins = _loaded(tables, overrides)
@@ -93,12 +95,13 @@ def experiment(
     return config
 
 
-def _loaded(tables: dict[str, Any], overrides: Sequence[tuple[str, str | None]]) -> tuple[str, ...]:
+def _loaded(tables: dict[str, Any], overrides: Sequence[tuple[str, object]]) -> tuple[str, ...]:
     """Load the plugins of a file and of the command line, on which all other fields depend."""
     located(tables, Path(), "the config")
     entries = list(tables.get(PLUGINS) or ())
-    for name, text in overrides:
+    for name, value in overrides:
         if name == PLUGINS:
+            text = None if value is None else as_text(name, value)
             many = text is not None and text.startswith("[")
             listed = schema.parse_text(tuple[str, ...], text, PLUGINS) if many and text else [text]
             entries += [str(each) for each in listed if each]
@@ -106,7 +109,7 @@ def _loaded(tables: dict[str, Any], overrides: Sequence[tuple[str, str | None]])
 
 
 def without_idle(
-    data: Mapping[str, Any], overrides: Sequence[tuple[str, str | None]]
+    data: Mapping[str, Any], overrides: Sequence[tuple[str, object]]
 ) -> tuple[ExperimentConfig, dict[str, str]]:
     """Build an experiment of a grid, where a field may do nothing beside some values of another.
 

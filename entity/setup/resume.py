@@ -26,9 +26,7 @@ _MAY_CHANGE = {_ROUNDS, *WITHOUT_EFFECT, *(f"settings.{name}" for name in RUNTIM
 _ABSENT = "absent"
 
 
-def recorded(
-    folder: Path | str, overrides: Sequence[tuple[str, str | None]] = ()
-) -> ExperimentConfig:
+def recorded(folder: Path | str, overrides: Sequence[tuple[str, object]] = ()) -> ExperimentConfig:
     """Return the config that a run directory holds, with overrides as on the command line.
 
     Raises

@@ -106,7 +106,7 @@ def expand(
             found.setdefault(resolve.identity(config), (labels, config))
     if refused:
         more = f" (Cells that are refused: {len(refused)}.)" if len(refused) > 1 else ""
-        raise ConfigError(f"grid {grid.path}: {refused[0]}{more}")
+        raise ConfigError(f"{grid.said}: {refused[0]}{more}")
     if assignments is None:
         effects.refuse(grid)
     runs = _runs_by_identity(out)
@@ -181,7 +181,7 @@ class _Effects:
         """
         for axis in grid.axes:
             for name in sorted((axis.fields & set(self.idle)) - self.effective):
-                raise ConfigError(f"grid {grid.path}: axes.{axis.name}: {self.idle[name]}")
+                raise ConfigError(f"{grid.said}: axes.{axis.name}: {self.idle[name]}")
 
 
 class _Bases:

@@ -2,9 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from statistics import fmean
+from typing import Any
 
+from entity.config import schema
 from entity.config.fields import ExperimentConfig
-from entity.record.json_fields import number
+from entity.config.schema import ConfigError
+from entity.defenses import DEFENSES
+from entity.distill.settings import StudentArgs
+from entity.record.json_fields import mapping, number
 from entity.results.store import Run
 
 Kind = tuple[object, ...]
@@ -12,14 +17,17 @@ Kind = tuple[object, ...]
 
 
 class Pace:
-    """Seconds for each epoch of a client, by what is known of runs that are alike.
+    """Seconds for each epoch of a client and for each distillation, by runs that are alike.
 
-    Rounds, clients in a round and local epochs are counted; so is the defense where one of its
-    runs is finished, since distillation takes several times as long as an average.
+    Rounds, clients in a round and local epochs are counted, and apart from them the distillations
+    of a run, by their budget: how often and how long a defense distils differs from cell to cell,
+    and takes several times as long as an average.
     """
 
     def __init__(self) -> None:
         self.known: dict[Kind, list[float]] = {}
+        self.distilling: dict[Kind, list[float]] = {}
+        """Seconds for each nominal query of a distillation."""
 
     def add(self, run: Run) -> None:
         """Learn from a run, if it is finished and says how long it took."""
@@ -33,19 +41,32 @@ class Pace:
         seconds = run.facts["seconds"]
         if not run.finished or not isinstance(seconds, float):
             return
+        distilled = sum(run.seconds[each] for each in run.seconds if each.startswith(_DISTILLED))
+        dataset, model = fields.get("dataset"), fields.get("model")
         defense, attack = run.facts["defense"], run.facts["attack"]
-        for kind in _kinds(fields.get("dataset"), fields.get("model"), defense, attack):
-            self.known.setdefault(kind, []).append(seconds / work)
+        for kind in _kinds(dataset, model, defense, attack):
+            self.known.setdefault(kind, []).append(max(0.0, seconds - distilled) / work)
+        args = _args_of(run)
+        queries = _queries(args, int(number(fields, "federation.rounds") or 0))
+        if distilled and queries:
+            kind = (dataset, model, getattr(args, "stealing_method", None))
+            self.distilling.setdefault(kind, []).append(distilled / queries)
 
     def seconds(self, config: ExperimentConfig) -> float | None:
-        """Estimate an experiment; None where no run of its data set and model is known."""
-        attack = config.client.attacked_by
+        """Estimate an experiment; None where no run tells how long it trains or distils."""
+        attack, args = config.client.attacked_by, config.server.defense.defense_args
         federation = config.federation
         work = federation.rounds * federation.round_size * config.client.num_epochs
         for kind in _kinds(config.dataset, config.model, config.server.defense.type, attack):
             if kind in self.known:
-                return work * fmean(self.known[kind])
-        return None
+                training = work * fmean(self.known[kind])
+                break
+        else:
+            return None
+        if not (queries := _queries(args, federation.rounds)):
+            return training
+        rates = self.distilling.get((config.dataset, config.model, args.stealing_method))
+        return training + queries * fmean(rates) if rates else None
 
     def runs_like(self, config: ExperimentConfig) -> int:
         """Return how many finished runs of its data set and model are known."""
@@ -53,6 +74,26 @@ class Pace:
 
 
 _WORK = ("federation.rounds", "federation.round_size", "client.num_epochs")
+_DISTILLED = "aggregate_distill"
+"""What the phases of a distillation begin with in a record."""
+
+
+def _args_of(run: Run) -> Any:
+    """Return the settings of a recorded run's defense; None where they cannot be read."""
+    defense = mapping(mapping(run.config.get("server")).get("defense"))
+    server = DEFENSES.get(str(defense.get("type")))
+    try:
+        return server and schema.load(server.hyperparameters, defense.get("defense_args") or {})
+    except ConfigError:  # of another version
+        return None
+
+
+def _queries(args: Any, rounds: int) -> float:
+    """Return the nominal queries of all distillations of a run; 0 where it does not distil."""
+    if not isinstance(args, StudentArgs) or args.K < 1:
+        return 0.0
+    times = sum(number % args.K == 0 for number in range(max(1, args.K_start), rounds + 1))
+    return float(times * args.iterations * args.queries_per_iteration)
 
 
 def _kinds(dataset: object, model: object, defense: object, attack: object) -> Iterator[Kind]:

@@ -4,6 +4,7 @@
 - `axes`: by name, either a list of values, and the name is a field as on the command line, or a
   table of named bundles, each a table of fields. The field `config` chooses the base. A field
   that does nothing in a cell is left out there; cells that then come to one experiment are one.
+  A single value will do for a list of one, also beside `axes`: `rounds: 25`.
 - `zip`: groups of axes that move together. `seeds`: the axis `seed`, of whole numbers.
 - `exclude`: partial assignments, such as {attack: none, DPR: 0.5}; a list means any of it.
 - `plugins`: Python files, relative to the grid's, and modules, for all cells.
@@ -12,15 +13,17 @@
 
 import json
 import math
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 from entity.config import schema
 from entity.config.schema import ConfigError, Whole, join, show, unknown
+from entity.setup.field_list import OTHER_NAMES, all_names
 from entity.setup.plugin_files import absolute
 from entity.setup.read import read_file, refuse_depth
 
@@ -73,6 +76,18 @@ class Grid:
     """As the file has it; `study.py` reads it."""
     plugins: tuple[str, ...] = ()
     """Plugins for all cells, beside those of the bases; absolute paths."""
+    title: str = ""
+    """What refusals call it, where that is no file."""
+
+    @property
+    def said(self) -> str:
+        """Name the grid, for refusals."""
+        return self.title or f"grid {self.path}"
+
+    @property
+    def varied(self) -> list[Axis]:
+        """Axes with more than one value, the seed aside."""
+        return [axis for axis in self.axes if len(axis.values) > 1 and axis.name != SEED]
 
     def assignments(self) -> Iterator[dict[str, str]]:
         """Yield the label of each axis, for every cell that is not excluded."""
@@ -128,6 +143,88 @@ def read(path: Path) -> Grid:
         raise ConfigError(f"grid {path}: {error}") from error
 
 
+def of_axes(
+    base: Sequence[str] | Mapping[str, Any], axes: Mapping[str, object], title: str
+) -> Grid:
+    """Build a grid without a file, as `drop sweep --config` and `entity.sweep` do.
+
+    Parameters
+    ----------
+    base
+        Shipped configurations or files, of which several are the axis `config`; or tables of
+        fields.
+    axes
+        Values by field, as in a grid file; anything iterable but a text counts as a list.
+    title
+        What refusals call it.
+
+    Raises
+    ------
+    ConfigError
+        For anything that a grid file must not say.
+    """
+    lists = {name: _as_in_a_file(values) for name, values in axes.items()}
+    whole: dict[str, Any] = {SEED: lists.pop(SEED)} if SEED in lists else {}
+    own = dict(base) if isinstance(base, Mapping) else base[0] if len(base) == 1 else None
+    if own is None:
+        whole[CONFIG] = list(base)
+    file = {"base": own, "axes": whole | lists}
+    try:
+        return replace(parse(file, Path("sweep")), title=title)
+    except ConfigError as error:
+        raise ConfigError(f"{title}: {error}") from error
+
+
+def with_axes(grid: Grid, axes: Mapping[str, object]) -> Grid:
+    """Return a grid with more axes, such as those given on the command line beside its file.
+
+    Parameters
+    ----------
+    grid
+        The checked grid.
+    axes
+        As `of_axes` takes them.
+
+    Raises
+    ------
+    ConfigError
+        If the grid sets a field of them already, or a value is none.
+    """
+    try:
+        own = [_axis(name, _as_in_a_file(values)) for name, values in axes.items()]
+        every = (*grid.axes, *own)
+        for one, other in combinations(every, 2):
+            _refuse_common_fields(one, other)
+        made = replace(grid, axes=every)
+        _refuse_size(made)
+    except ConfigError as error:
+        raise ConfigError(f"{grid.said}: {error}") from error
+    return made
+
+
+def with_plugins(grid: Grid, plugins: Sequence[str | Path]) -> Grid:
+    """Return a grid with more plugins, named from the working directory."""
+    given = [absolute(str(entry), Path()) for entry in plugins]
+    return replace(grid, plugins=(*grid.plugins, *given))
+
+
+def _as_in_a_file(values: object) -> Any:
+    """Return values as a file would hold them: bundles, a list, or a single one.
+
+    Scalars of NumPy and PyTorch are the numbers that they are.
+    """
+    if isinstance(values, Mapping):
+        return {key: _as_in_a_file(value) for key, value in values.items()}
+    if isinstance(values, os.PathLike):
+        return os.fspath(values)  # pyright: ignore[reportUnknownVariableType]
+    item = getattr(values, "item", None)
+    if callable(item) and getattr(values, "shape", None) == ():
+        return item()
+    if isinstance(values, Iterable) and not isinstance(values, str | bytes):
+        return [_as_in_a_file(value) for value in values]
+    return values
+
+
 def parse(data: Mapping[str, Any], path: Path) -> Grid:
     """Build a grid from nested tables; `path` is where files that it names are looked for.
 
@@ -137,7 +234,7 @@ def parse(data: Mapping[str, Any], path: Path) -> Grid:
         For anything that a grid file must not say.
     """
     refuse_depth(data, "the grid")
-    file = schema.load(_File, data)
+    file = schema.load(_File, _scalars_as_axes(data))
     if file.base is not None and not isinstance(file.base, str | dict):
         raise ConfigError(f"base = {show(file.base)}: allowed is a file or a table of fields.")
     axes = [_axis(name, values) for name, values in file.axes.items()]
@@ -159,12 +256,42 @@ def parse(data: Mapping[str, Any], path: Path) -> Grid:
     plugins = tuple(absolute(entry, path.parent) for entry in file.plugins)
     zipped = _zipped(file.zip, axes)
     grid = Grid(path, file.base, tuple(axes), zipped, excluded, file.study, plugins)
-    size = math.prod(len(factor) for factor in grid.factors())
-    if size > MOST:
-        raise ConfigError(f"axes: make {size} cells; allowed are {MOST}.")
+    _refuse_size(grid)
     if next(grid.assignments(), None) is None:
         raise ConfigError("exclude: leaves no cell of the grid.")
     return grid
+
+
+def _refuse_size(grid: Grid) -> None:
+    size = math.prod(len(factor) for factor in grid.factors())
+    if size > MOST:
+        raise ConfigError(f"axes: make {size} cells; allowed are {MOST}.")
+
+
+def _scalars_as_axes(data: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Move fields that stand beside `axes` with one value each into them.
+
+    What is nearly a key of the file and no field, such as `sedes: 3`, stays where it is, and is
+    refused.
+    """
+    keys, axes = schema.hints(_File), data.get("axes", {})
+    moved = {
+        name: value
+        for name, value in data.items()
+        if isinstance(name, str) and name not in keys and _is_scalar(value)
+        and (not schema.suggest(name, keys) or name.rsplit(".", 1)[-1] in all_names())
+    }  # fmt: skip
+    if not moved or not isinstance(axes, dict):
+        return data
+    for name in moved:
+        if name in axes:
+            raise ConfigError(f"{name} and axes.{name} say the same; leave one of them out.")
+    kept = {name: value for name, value in data.items() if name not in moved}
+    return {**kept, "axes": {**axes, **moved}}
+
+
+def _is_scalar(value: object) -> bool:
+    return value is None or isinstance(value, str | bool | int | float)
 
 
 def _axis(name: object, values: object, where: str | None = None) -> Axis:
@@ -175,9 +302,12 @@ def _axis(name: object, values: object, where: str | None = None) -> Axis:
         points = [_bundle(where, label, fields) for label, fields in values.items()]
     elif isinstance(values, list):
         points = [Value(label_of(value), {name: _text(where, value)}) for value in values]
+    elif _is_scalar(values):
+        points = [Value(label_of(values), {name: _text(where, values)})]
     else:
         raise ConfigError(
-            f"{where} = {show(values)}: allowed is a list of values, or a table of named bundles."
+            f"{where} = {show(values)}: allowed is a value, a list of values, or a table of named "
+            "bundles."
         )
     if not points:
         raise ConfigError(f"{where}: is empty; give it a value or leave it out.")
@@ -237,9 +367,10 @@ def _refuse_common_fields(one: Axis, other: Axis) -> None:
     if one.name == other.name:
         raise ConfigError(f"axes: {one.name} comes twice.")
     for mine, yours in product(sorted(one.fields), sorted(other.fields)):
-        if f".{mine}".endswith(f".{yours}") or f".{yours}".endswith(f".{mine}"):
+        first, second = OTHER_NAMES.get(mine, mine), OTHER_NAMES.get(yours, yours)
+        if f".{first}".endswith(f".{second}") or f".{second}".endswith(f".{first}"):
             raise ConfigError(
-                f"axes.{one.name} and axes.{other.name}: both set {max(mine, yours, key=len)}; "
+                f"axes.{one.name} and axes.{other.name}: both set {max(first, second, key=len)}; "
                 "a cell has one value for each field."
             )
 

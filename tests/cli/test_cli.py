@@ -62,10 +62,14 @@ def test_a_run_is_written_shown_and_summed_up(config, capsys):
     assert told(folder)["settings"]["seed"] == 3
     assert len((folder / "rounds.jsonl").read_text().splitlines()) == 2
     shown = capsys.readouterr()
-    assert f"Written to {folder}" in shown.out
-    assert "1/2  MTA" in shown.err
-    assert "2/2  MTA" in shown.err
-    assert "MTA" in shown.out
+    lines = shown.out.splitlines()  # what a shell writes to a log: a line a round, then the table
+    assert [line.split()[:3] for line in lines[:2]] == [
+        ["undefended", "1/2", "MTA"],
+        ["undefended", "2/2", "MTA"],
+    ]
+    assert "Mean of the last 2 of 2 rounds" in shown.out
+    assert lines[-1] == f"Written to {folder}"
+    assert "MTA" not in shown.err
 
 
 def test_json_is_all_that_stdout_holds_and_quiet_silences_the_rest(config, capsys):
@@ -86,6 +90,7 @@ def test_json_is_all_that_stdout_holds_and_quiet_silences_the_rest(config, capsy
 
 def test_an_occupied_folder_is_kept_unless_overwritten(config, capsys):
     assert main(["run", "--config", config, "--out", "a", "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
     before = Path("a/rounds.jsonl").read_bytes()
     assert main(["run", "--config", config, "--out", "a", "--seed", "9"]) == 2
     assert "already holds a run" in capsys.readouterr().err
@@ -266,6 +271,40 @@ def test_the_version(capsys):
     assert capsys.readouterr().out == f"drop-fl {__version__}\n"
 
 
+def test_the_help_has_three_examples_that_are_commands(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out.partition("examples:\n")[2].split("\n\n")[0]
+    examples = [line.split() for line in shown.splitlines() if line.strip()]
+    assert [words[:2] for words in examples] == [
+        ["drop", "run"],
+        ["drop", "sweep"],
+        ["drop", "report"],
+    ]
+    assert main([*examples[1][1:], "--dry-run"]) == 0
+    assert "6 runs: 6 new" in capsys.readouterr().out
+
+
+def test_lists_and_fields_are_searched_by_a_word(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["fields", "alpha"]) == 0
+    shown = capsys.readouterr().out
+    heads = [line for line in shown.splitlines() if not line.startswith(" ")]
+    assert any(line.startswith("client.dirichlet_alpha: ") for line in heads)
+    assert any("alpha_gan" in line and "(drop" in line for line in heads)
+    assert not any("DPR" in line.partition(":")[0] for line in heads)
+    assert main(["fields", "alhpa"]) == 2
+    assert "no field has that word. Did you mean alpha?" in capsys.readouterr().err
+    assert main(["list", "krum", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in found["defenses"]][:2] == ["krum", "multikrum"]
+    assert "datasets" not in found
+    assert main(["list", "defenses", "yin", "--json"]) == 0
+    assert "median" in [row["name"] for row in json.loads(capsys.readouterr().out)]
+    assert main(["list", "attacks", "krum"]) == 2
+    assert "drop list attacks krum: there is nothing of that word." in capsys.readouterr().err
+
+
 def test_list_shows_what_there_is(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["list"]) == 0
@@ -288,6 +327,8 @@ def test_fields_shows_every_flag_with_its_default_and_help(capsys):
     for field in resolve.fields_of("drop", "badnets", "pixel"):
         assert f"{field.path}: " in shown
     assert "client.attack.DPR: a number from 0 to 1 [0.5]" in shown
+    for group in ("experiment\n", "client.attack of badnets and pixel\n", "defense_args of drop\n"):
+        assert group in shown
     assert main(["fields", "--defense", "undefended"]) == 0
     assert "penalty" not in capsys.readouterr().out
     assert main(["fields", "--defense", "maze"]) == 0

@@ -14,13 +14,17 @@ from entity.setup import resolve
 def test_the_app_holds_the_experiment_that_was_asked_for(tmp_path, capsys):
     folder = tmp_path / "my federation"
     assert main(["deploy", "init", str(folder), "--rounds", "3", "--defense.type", "krum"]) == 0
-    assert "experiment.json" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "experiment.json" in shown
+    readme = (folder / "README.md").read_text()
+    superlink = next(line for line in shown.splitlines() if "flower-superlink" in line).strip()
+    assert superlink in readme  # the next command is the first of the README
+    assert shown.endswith(f"flwr run '{folder}' here --stream\n")
     config = resolve.experiment(resolve.read(folder / "federation" / "experiment.json"))
     assert config.federation.rounds == 3
     assert config.server.defense.type == "krum"
     project = tomllib.loads((folder / "pyproject.toml").read_text())
     assert project["project"]["name"] == "my-federation"
-    readme = (folder / "README.md").read_text()
     assert f"num-partitions={config.federation.size}" in readme
 
 

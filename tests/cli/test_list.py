@@ -3,7 +3,7 @@ import json
 import pytest
 
 from entity.attacks import ATTACKS
-from entity.cli.list import CATALOGUE, rows
+from entity.cli.list import CATALOGUE, GROUPS, group_of, rows
 from entity.config.schema import ConfigError
 from entity.config.shipped import names
 from entity.dataset import DATASETS
@@ -24,12 +24,25 @@ REGISTRIES = {
 def test_everything_that_can_be_chosen_is_listed_in_order_with_a_line_of_what_it_is(kind):
     listed = rows(kind)
     beside = ["imagefolder:NAME"] if kind == "datasets" else []
-    assert [row["name"] for row in listed] == [*REGISTRIES[kind], *beside]
+    names = [row["name"] for row in listed]
+    if kind == "defenses":  # in groups
+        assert sorted(names) == sorted(REGISTRIES[kind])
+    else:
+        assert names == [*REGISTRIES[kind], *beside]
     for row in listed:
         assert 10 < len(row["summary"]) < 120, row
         assert "\n" not in row["summary"]
         assert all(isinstance(value, str) for value in row.values())
     assert json.loads(json.dumps(listed)) == listed
+
+
+def test_every_defense_is_in_one_group_and_groups_stand_together():
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(DEFENSES)
+    order = [row["group"] for row in rows("defenses")]
+    assert list(dict.fromkeys(order)) == list(GROUPS)
+    assert order == sorted(order, key=list(GROUPS).index)
+    assert group_of("somebody's") == "others"
 
 
 def test_every_kind_is_in_the_catalogue():

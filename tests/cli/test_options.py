@@ -94,6 +94,18 @@ def test_the_types_decide_which_options_there_are(tmp_path, monkeypatch):
     )
 
 
+def test_methods_go_by_the_names_of_their_tables_and_bring_their_options():
+    given = parse("--defense", "krum", "--f", "3", "--attack", "neurotoxin").given
+    assert dict(given) == {
+        "server.defense.type": "krum",
+        f"{ARGS}.f": "3",
+        "client.attack": "neurotoxin",
+    }
+    parse("--attack", "neurotoxin", "--neurotoxin_top_k", "0.2")
+    options = parse("--attack=alie")
+    assert resolve.experiment(options.tables, options.given).client.attacked_by == "alie"
+
+
 def test_every_field_can_be_given_by_each_of_its_names_and_by_no_name_of_another():
     fields = resolve.fields_of("drop", "badnets", "pixel")
     names = option_names(fields)

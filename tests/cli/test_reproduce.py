@@ -11,7 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entity.cli import console, main, reproduce, sweep
+from entity.cli import console, main, reproduce
 from entity.config.schema import ConfigError
 from entity.experiment import settled
 from entity.record.json_files import write_json
@@ -100,7 +100,7 @@ def results(monkeypatch):
             watch.finished(replace(cell, done=read_row(cell.folder)))
         return failures
 
-    monkeypatch.setattr(sweep, "run_cells", run_cells)
+    monkeypatch.setattr("entity.api.sweep.run_cells", run_cells)
     return given, asked
 
 

@@ -31,7 +31,7 @@ def test_results_by_columns_are_means_over_the_rest(cells, capsys, finish):
     assert shown.err == caption
     assert main(["results", "runs/tiny", "--by", "defense", "--format", "latex"]) == 0
     shown = capsys.readouterr()
-    assert r"undefended & 4 & 65.0 $\pm$ 12.9 &" in shown.out
+    assert r"Undefended & 4 & 65.0 $\pm$ 12.9 &" in shown.out
     assert "rows pool runs that differ in client.lr" in shown.err
     finish(cells[0], "interrupted")
     assert main(["results", "runs/tiny", "--by", "lr", "--format", "csv"]) == 0

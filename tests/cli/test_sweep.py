@@ -1,12 +1,13 @@
 """`drop sweep` as a user meets it; no experiment is run here."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import yaml
 
-from entity.cli import main, sweep
+from entity.cli import console, main, sweep
 from entity.dataset.files import Files
 from entity.setup import resolve
 from entity.sweep.cells import expand
@@ -27,7 +28,7 @@ def pretend(monkeypatch, finish):
                 watch.finished(finish(cell))
         return [Failure(cell, "odd") for cell in cells if cell.name in failing]
 
-    monkeypatch.setattr(sweep, "run_cells", run_cells)
+    monkeypatch.setattr("entity.api.sweep.run_cells", run_cells)
     return asked, failing
 
 
@@ -37,7 +38,13 @@ def test_a_sweep_runs_what_is_not_finished_and_says_how_it_went(grid, pretend, c
     names = ["lr0.1-seed1", "lr0.2-seed1", "lr0.1-seed2", "lr0.2-seed2"]
     assert asked == [(names, 3, True)]
     shown = capsys.readouterr()
-    assert shown.out == ("4 of 4 runs are finished; `drop results runs/tiny` shows them\n")
+    *table, last = shown.out.splitlines()
+    assert [line.split() for line in table] == [
+        ["lr", "n", "MTA", "%", "ASR", "%", "worst", "ASR", "%", "TPR", "%", "FPR", "%", "seconds"],
+        ["0.1", "2", "50.0", "±", "0.0", "-", "-", "-", "-", "3600.0", "±", "0.0"],
+        ["0.2", "2", "50.0", "±", "0.0", "-", "-", "-", "-", "3600.0", "±", "0.0"],
+    ]
+    assert last == "4 of 4 runs are finished; `drop results runs/tiny` shows them"
     assert "tiny.yaml: 4 runs: 4 new" in shown.err
     assert "4/4  lr0.2-seed2  MTA  50.0%" in shown.err
     assert main(["sweep", grid]) == 0
@@ -48,7 +55,7 @@ def test_a_sweep_runs_what_is_not_finished_and_says_how_it_went(grid, pretend, c
 def test_failures_are_listed_at_the_end_with_exit_code_1(grid, pretend, capsys):
     pretend[1].add("lr0.2-seed1")
     assert main(["sweep", grid, "--out", "o"]) == 1
-    *failed, last = capsys.readouterr().out.splitlines()
+    *failed, _, _, _, last = capsys.readouterr().out.splitlines()
     assert len(failed) == 1
     assert failed[0].startswith("failed: o/lr0.2-seed1-")
     assert failed[0].endswith(": odd")
@@ -121,7 +128,26 @@ def test_a_dry_run_says_for_what_it_cannot_know(grid, cells, capsys, finish):
     ("words", "said"),
     [
         (["sweep", "nowhere.yaml"], "grid nowhere.yaml: No such file or directory."),
-        (["sweep", "tiny.yaml", "--lr", "3"], "--lr is not an option of drop sweep."),
+        (["sweep", "tiny.yaml", "--lr", "3"], "grid tiny.yaml: axes: lr comes twice."),
+        (
+            ["sweep", "tiny.yaml", "--roundz", "3"],
+            "roundz=3: roundz is unknown. Did you mean",
+        ),
+        (["sweep", "tiny.yaml", "--DPR", "0.5,,1"], "--DPR 0.5,,1: has an empty value; allowed is"),
+        (["sweep", "tiny.yaml", "--DPR", "1", "--DPR=1"], "--DPR: is given twice; its values have"),
+        (
+            ["sweep", "--DPR", "1"],
+            "drop sweep: needs a grid file, or --config with",
+        ),
+        (["sweep", "tiny.yaml", "--config", "x"], "--config x: tiny.yaml has a base; leave"),
+        (
+            ["sweep", "--config", "mnist5k/dorp"],
+            "config mnist5k/dorp: is neither a file",
+        ),
+        (
+            ["sweep", "--config", "mnist5k/drop", "--DPR", "7"],
+            "sweep: cell DPR=7: client.attack",
+        ),
         (["sweep", "tiny.yaml", "--where", "lr"], "is no condition"),
         (["sweep", "tiny.yaml", "--out", "tiny.yaml/x"], "--out tiny.yaml/x: cannot be written"),
     ],
@@ -132,6 +158,31 @@ def test_bad_input_is_one_sentence_and_exit_code_2(grid, pretend, capsys, words,
     assert said in shown
     assert "Traceback" not in shown
     assert pretend[0] == []
+
+
+def test_a_sweep_needs_no_file(pretend, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["sweep", "--config", "mnist5k/drop", "--defense", "drop,flame", "--seed", "1,2,3"]
+    assert main([*words, "--jobs", "2", "--rounds=5"]) == 0
+    (names, jobs, _) = pretend[0][0]
+    assert jobs == 2
+    assert names == [f"{name}-seed{seed}" for seed in (1, 2, 3) for name in ("drop", "flame")]
+    *_, drop, flame, last = capsys.readouterr().out.splitlines()
+    assert (drop.split()[:2], flame.split()[:2]) == (["drop", "3"], ["flame", "3"])
+    assert "runs/sweep-mnist5k-drop" in last
+    folder = next(Path("runs/sweep-mnist5k-drop").iterdir())
+    assert json.loads((folder / "config.json").read_text())["federation"]["rounds"] == 5
+    several = ["sweep", "--config", "mnist5k/median,mnist5k/flame", "--attack", "none,badnets"]
+    assert main([*several, "--dry-run"]) == 0
+    assert "4 runs: 4 new" in capsys.readouterr().out
+
+
+def test_fields_beside_a_file_are_more_axes_and_quiet_is_quiet(grid, pretend, capsys):
+    assert main(["sweep", grid, "--DPR", "0.5,1", "--quiet"]) == 0
+    assert len(pretend[0][0][0]) == 8
+    assert capsys.readouterr() == ("", "")
+    pretend[1].add("lr0.1-seed9")
+    assert main(["sweep", grid, "--where", "lr=0.1", "--quiet", "--num_epochs", "7"]) == 0
 
 
 @pytest.mark.parametrize("jobs", ["0", "-1", "two", "1.5", "99999"])
@@ -213,3 +264,18 @@ def test_a_dry_run_says_what_data_is_missing_and_downloads_nothing(bare, capsys)
     assert main(["sweep", grid("cinic10"), "--dry-run"]) == 0
     assert " ".join(capsys.readouterr().err.split()).count("settings.datasets_path = empty: ") == 1
     assert tried == []
+
+
+def test_the_table_of_a_sweep_fits_a_narrow_terminal(grid, cells, finish, capsys, monkeypatch):
+    wide = io.StringIO()
+    monkeypatch.setattr(
+        console, "out", console.plain(file=wide, force_terminal=True, width=80, color_system=None)
+    )
+    for cell in cells:
+        finish(cell)
+    assert main(["sweep", grid]) == 0
+    lines = wide.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "50.0 ± 0.0" in wide.getvalue()
+    assert "seconds" not in wide.getvalue()
+    assert "means of the last 10 evaluated rounds" in capsys.readouterr().err

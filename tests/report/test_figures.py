@@ -173,7 +173,7 @@ def test_settings_are_parted_into_shared_and_differing(make_run):
     runs = [make_run("a", "drop", rounds=2), make_run("b", "droplet", rounds=2)]
     settings = compare(make_entries([read_run(one) for one in runs]))
     assert ("lr", "0.05") in settings.common["client"]
-    assert settings.head == ["field", "drop", "droplet"]
+    assert settings.head == ["field", "DROP", "DROPlet"]
     assert ["server.defense.type", "drop", "droplet"] in settings.rows
     assert ["server.defense.defense_args.distill_every", "5", "–"] in settings.rows  # noqa: RUF001
     assert not any("federation" in row[0] for row in settings.rows)
@@ -188,12 +188,12 @@ def test_runs_of_one_name_are_told_apart_and_seeds_share_a_colour(make_run):
     entries = make_entries([read_run(path) for path in paths])
     labels = [entry.label for entry in entries]
     assert len(set(labels)) == 4
-    assert labels[:2] == ["same, drop, seed 0", "same, drop, seed 1"]
+    assert labels[:2] == ["same, DROP, seed 0", "same, DROP, seed 1"]
     colours = [entry.group.colour for entry in entries]
     assert colours[0] == colours[1] != colours[2] == colours[3]
 
 
 def test_the_opening_names_the_best_and_the_worst_run(three_runs):
     sentence = verdict(make_entries([read_run(path) for path in three_runs]))
-    assert sentence.startswith("drop has the lowest attack success rate")
-    assert "undefended has the highest" in sentence
+    assert sentence.startswith("DROP has the lowest attack success rate")
+    assert "Undefended has the highest" in sentence

@@ -33,7 +33,7 @@ def test_a_folder_has_page_tables_and_figures(runs, tmp_path, capsys):
     figures = [f"figures/{n}.{end}" for n in ("asr", "mta", "roc") for end in ("pdf", "png")]
     assert names(out) == sorted(["index.html", *tables, *figures])
     assert "Over seeds" in (out / "index.html").read_text()
-    assert "| droplet |" in (out / "tables" / "asr.md").read_text()
+    assert "| DROPlet |" in (out / "tables" / "asr.md").read_text()
     assert "MTA" not in (out / "tables" / "asr.tex").read_text().split(r"\begin{tabular}")[1]
     assert (out / "figures" / "asr.pdf").read_bytes().startswith(b"%PDF-")
     picture = Image.open(io.BytesIO((out / "figures" / "asr.png").read_bytes()))

@@ -100,5 +100,5 @@ def test_there_is_a_heat_map_for_every_defense_and_only_if_both_axes_vary(make_r
         ]
 
     entries = entries_of([*some("flame", (0.1, 0.5)), *some("krum", (0.1, 0.5))])
-    assert [heat.label for heat in heats(entries)] == ["flame", "krum"]
+    assert [heat.label for heat in heats(entries)] == ["FLAME", "Krum"]
     assert heats(entries_of(some("drop", (0.5,)))) == []

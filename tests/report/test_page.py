@@ -197,7 +197,7 @@ def test_a_browser_draws_sorts_and_recolours_without_an_error(three_runs, tmp_pa
     assert found is not None
     seen = json.loads(html.unescape(found[1]))
     assert seen["drawn"] >= 7
-    assert (seen["lowest"], seen["highest"][:10]) == ("drop", "undefended")
+    assert (seen["lowest"], seen["highest"][:10]) == ("DROP", "Undefended")
     assert seen["recoloured"] is True
     assert seen["shown"] == 7 - 2  # two curves a run and the marks of drop, without one run
 

@@ -302,9 +302,7 @@ def test_without_duckdb_a_sentence_says_what_brings_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(ConfigError) as refusal:
         duckdb_export.query(table([]), "SELECT 1")
-    assert str(refusal.value) == (
-        "DuckDB is not installed; `pip install 'drop-fl[store]'` brings it."
-    )
+    assert str(refusal.value) == ("DuckDB is not installed; `pip install -e '.[store]'` brings it.")
     with pytest.raises(ConfigError, match=r"^DuckDB is not installed"):
         duckdb_export.write_parquet(table([]), tmp_path / "x.parquet")
 

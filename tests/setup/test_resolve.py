@@ -163,7 +163,12 @@ def test_batch_size_is_ambiguous_with_drop_only():
         ("DPR", None, "DPR needs a value: a number from 0 to 1."),
         ("DPR", "7", "client.attack.DPR = 7: allowed is a number from 0 to 1."),
         ("seed", "9" * 5000, 'settings.seed = "9999'),
-        ("attack", "badnets", 'client.attack = "badnets": '),
+        ("attack", "badnet", 'client.attack.type = "badnet" is unknown. Did you mean badnets?'),
+        ("attack", "dba", 'client.attack.type = "dba" is unknown. It is a data poison: poison = '),
+        ("poison", "alie", 'client.attack.poison = "alie" is unknown. It is an attack: attack = '),
+        ("defense", "flam", 'server.defense.type = "flam" is unknown. Did you mean flame?'),
+        ("alpha", "1", "alpha belongs to constrain_and_scale, which is not chosen. Did you mean d"),
+        ("clients", "9", "clients is unknown. Did you mean federation.size?"),
     ],
 )
 def test_wrong_overrides(name, text, start):
@@ -176,7 +181,8 @@ def test_wrong_overrides(name, text, start):
         ("attack", '{"type": "badnets"}', 'client.attack = {"type": "badnets"}: is a table; allow'),
         ("client.attack", "[1]", "client.attack = [1]: is a table; allowed are null, for no attac"),
         ("server.defense", '{"type": "krum"}', 'server.defense = {"type": "krum"}: is a table; '),
-        ("defense", "krum", 'server.defense = "krum": is a table; allowed are its fields one by '),
+        ("defense", "3", "server.defense = 3: is a table; allowed are null, for no defense, the n"),
+        ("attack", None, "client.attack: is a table; allowed are null, for no attack, the name of"),
         ("defense_args", "null", "server.defense.defense_args = null: is a table; allowed are it"),
         ("settings", '{"seed": 1}', 'settings = {"seed": 1}: is a table; allowed are its fields'),
         ("client", None, "client: is a table; allowed are its fields one by one, such as client."),
@@ -201,6 +207,20 @@ def test_a_program_s_values_are_read_as_what_they_are_or_refused_with_their_name
             load("mnist5k/drop", rounds=value)
     with pytest.raises(ConfigError, match=r'^client.attack = \{"type": "badnets"\}: is a table; '):
         load("mnist5k/drop", attack={"type": "badnets"})
+
+
+def test_a_method_is_chosen_by_the_name_of_its_table():
+    config = resolve.experiment(DROP, [("attack", "Neurotoxin".lower()), ("defense", "flame")])
+    assert config == resolve.experiment(
+        DROP, [("client.attack.type", "neurotoxin"), ("server.defense.type", "flame")]
+    )
+    for none in ("none", "null", "undefended"):
+        assert resolve.experiment(DROP, [("defense", none)]).server.defense.type == "undefended"
+    bare = resolve.to_json(resolve.experiment(DROP, [("attack", "none")]))
+    assert bare["client"]["attack"] is None
+    classes = [("victim_class", "0"), ("target_class", "7")]
+    back = resolve.experiment(bare, [("DPR", "0.25"), *classes, ("attack", "badnets")])
+    assert (back.client.attack.type, back.client.attack.DPR) == ("badnets", 0.25)
 
 
 def test_the_attack_is_taken_away_by_null_and_only_a_whole_one_comes_back():

@@ -1,5 +1,6 @@
 """How long runs take, against sums made by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def run(experiment):
             "seconds": seconds,
             "state": state,
         }
-        return Run(Path("x"), facts, dict(flatten(resolve.to_json(config))))
+        tables = resolve.to_json(config)
+        return Run(Path("x"), facts, dict(flatten(tables)), tables)
 
     return make
 
@@ -68,6 +70,29 @@ def test_the_runs_most_alike_are_judged_by(run, experiment):
     assert pace.seconds(experiment({"server.defense": {"type": "krum"}})) == pytest.approx(40.0)
     quiet = MEDIAN | {"client.attack": None}
     assert pace.seconds(experiment(quiet)) == pytest.approx(90.0)
+
+
+DISTILLED = {"type": "drop", "defense_args": {"K": 2, "distill_iters": 5, "num_seed": 20}}
+
+
+def test_distillations_count_by_their_number_and_their_length(run, experiment):
+    def drop(rounds, **args):
+        defense = {"type": "drop", "defense_args": DISTILLED["defense_args"] | args}
+        return {"server.defense": defense, "federation.rounds": rounds}
+
+    pace = Pace()
+    pace.add(run(12.0))  # 2 seconds for each epoch of a client
+    assert pace.seconds(experiment(drop(10))) is None  # nobody has seen a distillation
+    assert pace.seconds(experiment(drop(10, K=-1))) == pytest.approx(60.0)
+    # 4 rounds of 3 clients, 2 distillations of 5 iterations: 24 s and 40 s
+    phases = {"train": 20.0, "aggregate_distill_student": 30.0, "aggregate_distill_generator": 10.0}
+    pace.add(replace(run(64.0, drop(4)), seconds=phases))
+    assert pace.seconds(experiment(drop(4))) == pytest.approx(64.0)
+    assert pace.seconds(experiment(drop(10))) == pytest.approx(60.0 + 5 * 20.0)
+    assert pace.seconds(experiment(drop(10, K=5))) == pytest.approx(60.0 + 2 * 20.0)
+    assert pace.seconds(experiment(drop(10, K=3, K_start=6))) == pytest.approx(60.0 + 2 * 20.0)
+    assert pace.seconds(experiment(drop(10, distill_iters=50))) == pytest.approx(60.0 + 5 * 200.0)
+    assert pace.seconds(experiment({"federation.rounds": 10})) == pytest.approx(60.0)
 
 
 @given(st.lists(st.floats(0, 1e6), max_size=8), st.integers(1, 8))

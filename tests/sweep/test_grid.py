@@ -2,9 +2,11 @@
 
 import json
 from copy import deepcopy
+from datetime import date
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -107,7 +109,15 @@ def test_an_exclusion_may_name_a_list_that_is_itself_a_value():
         ({"base": 3}, "base = 3: allowed is a file or a table of fields."),
         ({"axes": ["lr"]}, 'axes = ["lr"]: allowed is a table of fields.'),
         ({"axes": None}, "axes = null: allowed is a table of fields."),
-        ({"axes": {"lr": 0.1}}, "axes.lr = 0.1: allowed is a list of values, or a table of named"),
+        ({"axes": {"lr": date(2020, 1, 1)}}, 'axes.lr = "2020-01-01": allowed is a value, a list'),
+        ({"sedes": 3}, "sedes is unknown. Did you mean seeds?"),
+        ({"client": {"lr": 1}}, "client is unknown."),
+        ({"rounds": 3}, "rounds and axes.rounds say the same; leave one of them out."),
+        ({"DPR": 0.5, "axes": {"attack.DPR": [1]}}, "axes.attack.DPR and axes.DPR: both set att"),
+        (
+            {"axes": {"defense": ["drop"], "server.defense.type": ["krum"]}},
+            "axes.defense and axes.server.defense.type: both set server.defense.type",
+        ),
         ({"axes": {"lr": []}}, "axes.lr: is empty"),
         ({"axes": {"lr": [0.1, 0.1]}}, 'axes.lr: has "0.1" more than once.'),
         ({"axes": {3: [1]}}, "axes: the name 3 is no text; put it in quotes."),
@@ -148,6 +158,48 @@ def test_what_is_no_grid_is_told_in_a_sentence(keys, words):
     if "axes" in keys:  # the example's other keys name axes of its own
         data = {"seeds": [1, 2], **keys}
     assert words in refusal_of(data)
+
+
+def test_a_value_stands_for_a_list_of_one_in_axes_and_beside_them():
+    whole = parse({"axes": {"lr": [0.1, 0.2], "rounds": [25], "seed": [3]}}, HERE)
+    assert parse({"axes": {"lr": [0.1, 0.2], "rounds": 25, "seed": 3}}, HERE) == whole
+    assert parse({"axes": {"lr": [0.1, 0.2]}, "rounds": 25, "seed": 3}, HERE) == whole
+    assert [axis.name for axis in whole.varied] == ["lr"]
+
+
+def test_a_program_s_axes_are_those_of_a_file():
+    program = grid.of_axes(
+        ["mnist5k/drop"],
+        {"defense": ("drop", "flame"), "seed": range(1, 3), "lr": np.array([0.5, 1.0])},
+        "sweep",
+    )
+    file = parse(
+        {"base": "mnist5k/drop", "axes": {"seed": [1, 2], "defense": ["drop", "flame"],
+         "lr": [0.5, 1.0]}}, HERE,
+    )  # fmt: skip
+    assert list(program.assignments()) == list(file.assignments())
+    assert program.axes == file.axes
+    assert next(iter(program.assignments()))["seed"] == "1"
+    assert program.said == "sweep"
+    several = grid.of_axes(["mnist5k/drop", "mnist5k/flame"], {"DPR": 0.5}, "sweep")
+    assert [axis.name for axis in several.axes] == ["config", "DPR"]
+    for axes, said in (
+        ({"lr": []}, "sweep: axes.lr: is empty"),
+        ({"lr": [object()]}, "sweep: axes.lr = "),
+        ({"lr": [1, 1]}, 'sweep: axes.lr: has "1" more than once.'),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            grid.of_axes(["mnist5k/drop"], axes, "sweep")
+
+
+def test_axes_beside_a_file_are_more_of_its_own():
+    file = parse(EXAMPLE, HERE)
+    more = grid.with_axes(file, {"DPR": [0.5, 1]})
+    assert len(list(more.assignments())) == 2 * len(list(file.assignments()))
+    with pytest.raises(ConfigError, match=r"^grid grid.yaml: axes: rounds comes twice\."):
+        grid.with_axes(file, {"rounds": 3})
+    with pytest.raises(ConfigError, match=r"^grid grid.yaml: axes.lr and axes.client.lr: both set"):
+        grid.with_axes(file, {"client.lr": 3})
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from entity.cli import progress
-from entity.cli.progress import Display, percent
+from entity.api import progress
+from entity.api.progress import Display, percent
 
 
 def line(number, **values):
@@ -80,6 +80,36 @@ def test_on_a_terminal_there_is_one_bar_that_stays(clock):
     assert "2/2  MTA  90.0%" in shown
     assert "\x1b[" in shown  # it is drawn over, not line by line
     assert not Console(file=io.StringIO()).is_terminal
+
+
+def test_a_log_that_is_no_terminal_has_a_line_a_round_beside_the_bar_or_instead_of_lines(clock):
+    log, screen = plain(), Console(file=io.StringIO(), force_terminal=True, width=100)
+    with Display(screen, "drop", 2, log=log) as show:
+        show(line(1))
+        assert log.file.getvalue().endswith("left 00:00\n")  # at once, for whoever follows it
+        show(line(2, mta=0.9))
+    assert [text[:26] for text in log.file.getvalue().splitlines()] == [
+        "drop    1/2  MTA  50.0%  A",
+        "drop    2/2  MTA  90.0%  A",
+    ]
+    assert "\x1b[" in screen.file.getvalue()
+    elsewhere, log = plain(), plain()
+    with Display(elsewhere, "drop", 1, log=log) as show:
+        show(line(1))
+    assert elsewhere.file.getvalue() == ""
+    assert len(log.file.getvalue().splitlines()) == 1
+
+
+def test_a_run_outlives_the_reader_of_its_log(clock):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    screen = plain()
+    with Display(screen, "drop", 2, log=Console(file=Closed())) as show:
+        show(line(1))
+        show(line(2))
+    assert len(screen.file.getvalue().splitlines()) == 1
 
 
 def test_the_bar_is_put_away_when_the_run_fails():

@@ -1,11 +1,11 @@
-"""How far a sweep is: a bar on a terminal, a line for each finished run in any case."""
+"""How far a sweep is: a bar in a terminal or notebook, a line for each finished run in any case."""
 
 import time
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 
-from entity.cli.progress import Bar, percent
+from entity.api.progress import Bar, percent
 from entity.results.formatting import clock
 from entity.results.store import Run
 from entity.sweep.cells import Cell
@@ -27,13 +27,18 @@ class SweepDisplay(Bar):
         Runs side by side.
     known
         Finished runs to judge the time by.
+    quiet
+        Show nothing.
     """
 
     def __init__(
-        self, console: Console, total: int, done: int, jobs: int, known: Iterable[Run] = ()
-    ) -> None:
-        super().__init__(console, "sweep", 24, total, done)
-        self.total, self.done, self.jobs = total, done, jobs
+        self, console: Console, total: int, done: int, jobs: int, known: Iterable[Run] = (),
+        *, quiet: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(console, "sweep", 24, total, done, quiet=quiet)
+        self.total, self.done, self.jobs, self.quiet = total, done, jobs, quiet
+        self.under_way = 0.0
+        """Shares of the running runs that are done, added up."""
         self.failures = 0
         self.pace = Pace()
         for run in known:
@@ -44,13 +49,16 @@ class SweepDisplay(Bar):
 
     def __exit__(self, *error: object) -> None:
         """Leave the last state of the bar on the screen."""
-        self.left = None
+        self.left, self.under_way = None, 0.0
         self._update("")
         super().__exit__(*error)
 
     def tick(self, running: Sequence[Attempt], waiting: Sequence[Cell]) -> None:
         """Show what runs and how long it will take."""
         self.left = self._left(running, waiting)
+        self.under_way = sum(
+            min(1.0, each.round / each.cell.config.federation.rounds) for each in running
+        )
         self._update(f"  {len(running)} running")
 
     def finished(self, cell: Cell) -> None:
@@ -63,7 +71,7 @@ class SweepDisplay(Bar):
             value if isinstance(value := facts[name], float) else None
             for name in ("mta", "asr", "seconds")
         )
-        self.say(
+        self._tell(
             f"{self.done:>{len(str(self.total))}}/{self.total}  {cell.name}  MTA {percent(mta)}  "
             f"ASR {percent(asr)}  took {seconds or 0:.0f} s  {self._clock()}"
         )
@@ -72,12 +80,16 @@ class SweepDisplay(Bar):
         """Show why a run failed."""
         self.failures += not again
         then = "will be tried again" if again else f"see {failure.cell.folder}"
-        self.say(f"FAILED  {failure.cell.name}: {failure.reason} ({then})")
+        self._tell(f"FAILED  {failure.cell.name}: {failure.reason} ({then})")
+
+    def _tell(self, line: str) -> None:
+        if not self.quiet:
+            self.say(line)
 
     def _update(self, running: str) -> None:
         failed = f"  {self.failures} failed" if self.failures else ""
         facts = f"{self.done}/{self.total}{running}{failed}  {self._clock()}"
-        self.move(self.done, facts)
+        self.move(self.done + self.under_way, facts)
 
     def _left(self, running: Sequence[Attempt], waiting: Sequence[Cell]) -> float | None:
         seconds = [_remaining(attempt, self.pace) for attempt in running]

@@ -1,4 +1,4 @@
-"""How a running experiment shows itself: a bar on a terminal, plain lines elsewhere."""
+"""How a running experiment shows itself: a bar in a terminal or notebook, plain lines elsewhere."""
 
 import time
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.text import Text
 
+from entity.api.notebook import Output, in_notebook
 from entity.results.formatting import clock, compact_percent
 
 
@@ -22,7 +23,7 @@ class Bar:
     Parameters
     ----------
     console
-        Where to; there is no bar if it is not a terminal.
+        Where to; there is no bar if it is no terminal, but in a notebook.
     title
         Text before the bar.
     width
@@ -38,7 +39,8 @@ class Bar:
         *, quiet: bool = False,
     ) -> None:  # fmt: skip
         self.console = console
-        self.live = console.is_terminal and not quiet
+        self.output = Output(title, total) if in_notebook() and not quiet else None
+        self.live = console.is_terminal and not quiet and self.output is None
         self.bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=width),
@@ -50,6 +52,8 @@ class Bar:
     def __enter__(self) -> Self:
         if self.live:
             self.bar.start()
+        if self.output is not None:
+            self.output.show()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -57,13 +61,25 @@ class Bar:
         if self.live:
             self.bar.stop()
 
-    def move(self, done: int, facts: str) -> None:
+    @property
+    def drawn(self) -> bool:
+        """Whether there is a bar."""
+        return self.live or self.output is not None
+
+    def move(self, done: float, facts: str) -> None:
         """Show how many steps are done, and the facts."""
         self.bar.update(self.task, completed=done, facts=facts)
+        if self.output is not None:
+            self.output.done, self.output.facts = done, facts
+            self.output.show()
 
     def say(self, line: str) -> None:
         """Print a line as it is, above the bar."""
-        self.console.print(Text(line), soft_wrap=True)
+        if self.output is not None:
+            self.output.lines.append(line)
+            self.output.show()
+        else:
+            self.console.print(Text(line), soft_wrap=True)
 
 
 class Display(Bar):
@@ -79,11 +95,18 @@ class Display(Bar):
         How many there will be.
     quiet
         Show nothing.
+    log
+        Takes a plain line a round, too, where it is no terminal: standard output in a file. There
+        is no line elsewhere then.
     """
 
-    def __init__(self, console: Console, title: str, rounds: int, *, quiet: bool = False) -> None:
+    def __init__(
+        self, console: Console, title: str, rounds: int, *, quiet: bool = False,
+        log: Console | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(console, title, 12, rounds, quiet=quiet)
         self.title, self.rounds, self.quiet = title, rounds, quiet
+        self.log = None if log is None or log.is_terminal or self.output is not None else log
         self.started = time.perf_counter()
         self.shown = 0
         """Rounds of this process; a run that goes on has more behind it."""
@@ -102,10 +125,20 @@ class Display(Bar):
             f"ASR {percent(line['asr'])}  refused {len(line['refused']):>2}  "
             f"{self._left(line['round'])}"
         )
-        if self.live:
+        if self.drawn:
             self.move(line["round"], facts)
-        else:
+        if self.log is not None:
+            self._write(self.log, f"{self.title}  {facts}")
+        elif not self.drawn:
             self.say(f"{self.title}  {facts}")
+
+    def _write(self, log: Console, line: str) -> None:
+        """Write to the log at once, for whoever follows it; the run outlives its reader."""
+        try:
+            log.file.write(f"{line}\n")  # rich would end the program for a closed pipe
+            log.file.flush()
+        except BrokenPipeError:
+            self.log = None
 
     def _left(self, done: int) -> str:
         spent = time.perf_counter() - self.started

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from entity.cli import sweep_display
-from entity.cli.sweep_display import SweepDisplay
+from entity.api import sweep_progress
+from entity.api.sweep_progress import SweepDisplay
 from entity.config.schema import flatten
 from entity.results.store import Run
 from entity.setup import resolve
@@ -21,7 +21,7 @@ from entity.sweep.runner import Failure
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(sweep_display.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(sweep_progress.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -95,6 +95,13 @@ def test_failures_are_told_with_their_reason_and_end_the_clock_too(cells, clock)
         f"FAILED  lr1-seed1: ValueError: [bold]odd[/] (see {cells[0].folder})",
         "1/2  lr2-seed1  MTA      -  ASR      -  took 0 s  took 01:05",
     ]
+
+
+def test_the_bar_moves_with_the_rounds_of_running_cells(cells, clock):
+    with SweepDisplay(plain(), total=4, done=1, jobs=2) as show:
+        show.tick([running(cells[1], 1.0, rounds=1), running(cells[2], 1.0)], [])  # of 2 rounds
+        assert show.bar.tasks[0].completed == pytest.approx(1.5)
+    assert show.bar.tasks[0].completed == pytest.approx(1.0)
 
 
 def test_on_a_terminal_there_is_one_bar_over_the_whole_grid(cells, clock):
