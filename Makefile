@@ -11,7 +11,7 @@ $(VENV)/installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/installed  ## three real experiments and their report, in about three minutes
+demo: $(VENV)/installed  ## four real experiments and their report, in about three minutes
 	$(BIN)/drop demo
 
 test: $(VENV)/installed  ## the test suite

@@ -1,4 +1,4 @@
-"""The command `drop demo`: one attacked federation without a defense, with DROPlet, with DROP."""
+"""The command `drop demo`: one attacked federation undefended, with DROPlet, DROP and DROP+."""
 
 import argparse
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from entity.experiment import Result
 from entity.report import write_page
 from entity.setup import resolve
 
-DEFENSES = ("undefended", "droplet", "drop")
+DEFENSES = ("undefended", "droplet", "drop", "drop_plus")
 """The shipped configurations of `mnist5k` that are run, as they are."""
 
 
@@ -39,7 +39,7 @@ def _demo(options: argparse.Namespace) -> int:
     if not options.quiet:
         console.err.print(
             "Ten clients learn digits; four of them teach the model to read a 0 with four white "
-            "pixels as a 7. Once without a defense, once with DROPlet, once with DROP.",
+            "pixels as a 7. Once without a defense, once with DROPlet, with DROP, and with DROP+.",
             highlight=False,
         )
 
@@ -57,19 +57,19 @@ def _demo(options: argparse.Namespace) -> int:
 def run_demo(
     out: Path, one: Callable[[str, ExperimentConfig, Path], Result]
 ) -> tuple[list[Result], Path]:
-    """Run the three experiments and write their report.
+    """Run the four experiments and write their report.
 
     Parameters
     ----------
     out
-        Folder for the three run directories and `report.html`.
+        Folder for the four run directories and `report.html`.
     one
         Runs a (defense, config, folder); the command line shows progress around it.
 
     Returns
     -------
     tuple
-        The three results, and the path of the report.
+        The four results, and the path of the report.
     """
     results: list[Result] = []
     for defense in DEFENSES:

@@ -12,7 +12,7 @@ from entity.sweep import study
 from entity.sweep.cells import expand
 
 
-def test_the_demo_compares_one_federation_under_three_defenses():
+def test_the_demo_compares_one_federation_under_its_defenses():
     configs = [resolve.experiment(resolve.read(shipped(f"mnist5k/{name}"))) for name in DEFENSES]
     assert [config.server.defense.type for config in configs] == list(DEFENSES)
     first = configs[0]
@@ -29,7 +29,7 @@ def test_shipped_configurations_are_files_of_the_package():
         resolve.read(shipped("mnist5k/nothing"))
 
 
-def test_the_demo_leaves_three_runs_and_their_page(tmp_path, monkeypatch, tables):
+def test_the_demo_leaves_its_runs_and_their_page(tmp_path, monkeypatch, tables):
     quick = {
         "undefended": None,
         "droplet": {"type": "droplet"},
@@ -46,6 +46,7 @@ def test_the_demo_leaves_three_runs_and_their_page(tmp_path, monkeypatch, tables
                 "dis_width": 4,
             },
         },
+        "drop_plus": {"type": "drop_plus"},
     }
     monkeypatch.setattr(
         demo.resolve,
