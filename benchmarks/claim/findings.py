@@ -13,7 +13,7 @@ TEN = tuple(f"C{number}" for number in range(1, 11))
 
 
 def ten(defense: str) -> list[Labels]:
-    """Return the cell of each of the ten configurations: at 1.25 %/20 %, or where it stands."""
+    """Return the cell of each of the ten configurations: at 5 %/20 %, or where it stands."""
     found = design(CONFIGURATIONS)
     chosen: list[Labels] = []
     for name in TEN:
@@ -22,7 +22,7 @@ def ten(defense: str) -> list[Labels]:
             for labels in cells(found, configuration=name, defense=defense)
             if labels[1] != "none"
         ]
-        centre = [labels for labels in of if labels[1:3] == ("1.25%", "20%")]
+        centre = [labels for labels in of if labels[1:3] == ("5%", "20%")]
         chosen += centre or of
     return chosen
 
