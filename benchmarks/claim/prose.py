@@ -68,8 +68,8 @@ LIMITS = "\n".join(
         "**Few seeds.** The tables show each; between one or two of them a difference of some "
         "points is none.",
         "**The ten configurations stand at 5 %**, C9 and C10 at 40 % too: at 1.25 %/20 % a "
-        "backdoor takes more rounds than there are (C4 with seed 1 had none after 36). At the rates that "
-        "the paper calls stealthy only C4 is tested.",
+        "backdoor takes more rounds than there are (C4 with seed 1 had none after 36). At the "
+        "rates that the paper calls stealthy only C4 is tested.",
         "**What the paper does not give** (momentum, weight decay, penalty and reward) is as in"
         " `mnist/*.json`.",
         "**DROP distils fast and guarded**, as `mnist5k/drop.json` does, at a fraction of the "
