@@ -154,7 +154,10 @@ def table_at(tables: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
 
 
 def _fields_below(cls: type, where: str) -> list[Field]:
-    docs = schema.docs(cls)
+    try:
+        docs = schema.docs(cls)
+    except OSError:  # defined in a notebook or on standard input, which has no source to read
+        docs = {}
     kinds = schema.hints(cls)
     listed: list[Field] = []
     for item in dataclasses.fields(cls):

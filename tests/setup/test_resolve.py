@@ -773,3 +773,15 @@ def test_any_bytes_are_read_or_refused(scratch):
 )
 def test_a_model_of_the_users_own_that_cannot_be_imported(name):
     assert "cannot be imported" in refusal_of(changed("model", name))
+
+
+def test_settings_without_source_as_in_a_notebook_have_fields_without_texts(monkeypatch):
+    made: dict[str, object] = {"__name__": "__main__"}
+    code = (
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Args:\n    f: int = 2\n"
+    )
+    exec(code, made)
+    server = type("Own", (DEFENSES["undefended"],), {"hyperparameters": made["Args"]})
+    monkeypatch.setitem(DEFENSES, "own", server)
+    config = resolve.experiment(DROP, [("defense", "own"), ("f", "3")])
+    assert config.server.defense.defense_args.f == 3
