@@ -24,6 +24,7 @@ from entity.results.floor import Judged, floors
 from entity.results.tables import Column, Spread, Table
 from entity.setup import resolve
 from entity.setup.effect import blanked, idle
+from entity.setup.plugin_files import short
 
 log = logging.getLogger("entity")
 
@@ -173,7 +174,7 @@ def read_row(path: Path) -> Run:
         "hash": text(summary, "config_hash") or (resolve.fingerprint(config) if config else None),
         "path": str(path),
     }
-    fields = dict(flatten(config))
+    fields = {key: _shortened(key, value) for key, value in flatten(config)}
     return Run(
         path,
         facts,
@@ -183,6 +184,13 @@ def read_row(path: Path) -> Run:
         Window.read(summary),
         numbers(summary, "seconds"),
     )
+
+
+def _shortened(path: str, value: object) -> object:
+    """Return files that a record names by their names and hashes, not by where they lay."""
+    if path == "plugins" and isinstance(value, list):
+        return ", ".join(short(str(entry)) for entry in value) or None
+    return short(value) if path == "initial" and isinstance(value, str) else value
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
@@ -288,12 +296,24 @@ def _differing(runs: Sequence[Run]) -> list[str]:
     no more than what brings it: the type of defense or attack, or the switch that it needs.
     """
     seen: dict[str, set[str]] = {}
+    same_code = _is_same_code(runs)
     for run in runs:
         for path, value in run.fields.items():
             of_path = seen.setdefault(path, set())
             if path not in run.idle and (path, value) != _NO_ATTACK:
                 of_path.add(json.dumps(value))
-    return [path for path, values in seen.items() if len(values) > 1 and path not in _NOT_COMPARED]
+    left_out = {*_NOT_COMPARED, "plugins"} if same_code else _NOT_COMPARED
+    return [path for path, values in seen.items() if len(values) > 1 and path not in left_out]
+
+
+def _is_same_code(runs: Sequence[Run]) -> bool:
+    """Whether no plugin comes in two states: then the methods' names say which there are."""
+    states: dict[str, set[str]] = {}
+    for run in runs:
+        for part in str(run.fields.get("plugins") or "").split(", "):
+            name, _, digest = part.partition("@")
+            states.setdefault(name, set()).add(digest)
+    return all(len(digests) < 2 for digests in states.values())
 
 
 def _short_names(runs: Sequence[Run], paths: Sequence[str]) -> dict[str, str]:

@@ -17,11 +17,11 @@ from safetensors.torch import load as read_tensors
 
 from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
-from entity.config.schema import ConfigError, show
+from entity.config.schema import ConfigError
 from entity.config.shipped import shipped
 from entity.layout import ModelState
 from entity.reading import read_bytes
-from entity.setup.plugin_files import MARK, split
+from entity.setup.plugin_files import MARK, show_name, split
 from entity.setup.roster import Roster
 
 MODEL = "model.safetensors"
@@ -56,7 +56,7 @@ def located_model(entry: str | None) -> str | None:
         path /= MODEL
         if not path.is_file():
             raise ConfigError(
-                f"initial = {show(name)}: holds no {MODEL}, as a run that is finished does."
+                f"initial = {show_name(name)}: holds no {MODEL}, as a run that is finished does."
             )
     if not os.path.isfile(path) and os.path.isfile(own := Path(f"{_folder(name)}.safetensors")):
         path = own
@@ -64,14 +64,14 @@ def located_model(entry: str | None) -> str | None:
         if expected is not None and path.is_absolute():
             return entry  # the nodes of a federation do not need it, only its server
         raise ConfigError(
-            f"initial = {show(name)}: there is no such file; allowed is a .safetensors file, the "
-            "folder of a finished run, or null."
+            f"initial = {show_name(name)}: there is no such file; allowed is a .safetensors file, "
+            "the folder of a finished run, or null."
         )
     status = path.stat()
     digest = _sha256(str(path), status.st_size, status.st_mtime_ns)
     if expected not in (None, digest):
         raise ConfigError(
-            f"initial = {show(str(path))}: has changed since it was recorded; put it back, or "
+            f"initial = {show_name(str(path))}: has changed since it was recorded; put it back, or "
             "begin a new run."
         )
     return f"{os.path.abspath(path)}{MARK}{digest}"
@@ -133,7 +133,7 @@ def initial_model(config: ExperimentConfig, roster: Roster) -> ModelState | None
 
 
 def _refusal(name: str, why: str) -> ConfigError:
-    return ConfigError(f"initial = {show(name)}: {why}.")
+    return ConfigError(f"initial = {show_name(name)}: {why}.")
 
 
 __all__ = ["initial_model", "located_model"]

@@ -55,6 +55,20 @@ def split(entry: str) -> tuple[str, str | None]:
     return (name, digest) if mark else (entry, None)
 
 
+def short(entry: str) -> str:
+    """Return an entry of a record for tables: the file's name and the first digits of its hash.
+
+    Examples
+    --------
+    >>> short("/home/me/mine.py#sha256=7a443cf25c31"), short("/runs/a/model.safetensors#sha256=1f")
+    ('mine.py@7a443cf2', 'a/model.safetensors@1f')
+    """
+    name, digest = split(entry)
+    path = Path(name)
+    shown = f"{path.parent.name}/{path.name}" if path.name == "model.safetensors" else path.name
+    return shown if digest is None else f"{shown}@{digest[:8]}"
+
+
 def is_file(name: str) -> bool:
     """Say whether an entry names a file; else it is a module or a package."""
     return name.endswith(".py") or "/" in name or os.sep in name

@@ -129,7 +129,7 @@ def names() -> list[str]:
     """Return the shipped studies, the smallest first, and last the tables of a paper."""
     folder = _folder()
     found = [path.relative_to(folder).with_suffix("") for path in sorted(folder.rglob("*.yaml"))]
-    order = ("quick", "laptop", "budget", "configurations", "configurations-cifar10")
+    order = ("quick", "durability", "laptop", "budget", "configurations", "configurations-cifar10")
 
     def place(name: str) -> tuple[bool, int, str]:
         return "/" in name, order.index(name) if name in order else 9, name
