@@ -30,7 +30,8 @@ def test_own_defense_attack_trigger_data_and_model_in_one_sweep(tmp_path):
     elsewhere.mkdir()
     out = tmp_path / "runs"
     drop("sweep", "../mine/grid.yaml", "--out", out, "--jobs", 2, "--where",
-         "data=waves or defense.type=norm_gate", "--data_root", tmp_path, cwd=elsewhere)  # fmt: skip
+         "data=waves or defense.type=norm_gate", "--data_root", tmp_path,
+         cwd=elsewhere)  # fmt: skip
     runs = {run.path.name.rsplit("-seed", 1)[0]: run for run in store.collect([out])}
     assert len(runs) == 6
     assert all(run.finished for run in runs.values())
