@@ -38,7 +38,10 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 TITLES = {"defenses": "Defenses", "attacks": "Attacks", "poisons": "Data poisons"}
 API = {
-    "entity": "The package: what a notebook needs",
+    "entity": "The package",
+    "entity.api.run": "One run in Python",
+    "entity.api.runs": "Many runs in Python",
+    "entity.api.sweep": "A sweep in Python",
     "entity.experiment": "The federated loop",
     "entity.setup.load": "Reading a configuration",
     "entity.federation": "Who takes part in a round",

@@ -50,7 +50,11 @@ def add_sweep_command(commands: Any) -> None:
         takes_axes=True,
     )
     sweep.add_argument(
-        "grid", type=user_path, nargs="?", metavar="GRID", help="YAML or JSON file; see the README"
+        "grid",
+        type=user_path,
+        nargs="?",
+        metavar="GRID",
+        help="YAML or JSON file; docs/guide/sweeps.md",
     )
     sweep.add_argument(
         "--config",

@@ -204,9 +204,9 @@ def test_a_bad_cell_is_named_before_anything_runs(grid, pretend, capsys):
     assert pretend[0] == []
 
 
-def test_the_readme_s_grid_is_one(tmp_path):
-    """The first YAML block of the README that has axes."""
-    page = (Path(sweep.__file__).parents[2] / "README.md").read_text()
+def test_the_grid_of_the_documentation_is_one(tmp_path):
+    """The first YAML block of the guide that has axes."""
+    page = (Path(sweep.__file__).parents[2] / "docs" / "guide" / "sweeps.md").read_text()
     block = next(part for part in page.split("```yaml\n")[1:] if "axes:" in part).split("```")[0]
     (tmp_path / "grid.yaml").write_text(block)
     assert len(expand(read(tmp_path / "grid.yaml"), tmp_path)) > 1

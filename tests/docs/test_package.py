@@ -81,18 +81,28 @@ def run(*command: str, folder: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
-def test_wheel_and_sdist_are_built_and_work_from_an_empty_folder(tmp_path):
-    """The wheel is built from the sdist, so that both are whole.
+@pytest.fixture(scope="module")
+def dependencies(tmp_path_factory):
+    """This environment's packages without the project: gigabytes that no test fetches anew."""
+    folder = tmp_path_factory.mktemp("dependencies")
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith(("drop_fl", "__editable__", "distutils-precedence")):
+            (folder / path.name).symlink_to(path)
+    return folder
 
-    The environment is fresh but for the dependencies, gigabytes that it takes from this one, whose
-    own copy of the project comes behind.
-    """
+
+def site_packages(environment: Path) -> Path:
+    names = {"base": str(environment), "platbase": str(environment)}
+    return Path(sysconfig.get_path("purelib", "venv", names))
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_are_built_and_work_from_an_empty_folder(tmp_path, dependencies):
+    """The wheel is built from the sdist, so that both are whole."""
     pytest.importorskip("build")
     dist = tmp_path / "dist"
-    run(
-        sys.executable, "-m", "build", "--no-isolation", "-o", str(dist), str(ROOT), folder=tmp_path
-    )
+    build = [sys.executable, "-m", "build", "--no-isolation"]
+    run(*build, "-o", str(dist), str(ROOT), folder=tmp_path)
     (sdist,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
     with tarfile.open(sdist) as packed:
         inside = {name.split("/", 1)[-1] for name in packed.getnames()}
@@ -100,30 +110,12 @@ def test_wheel_and_sdist_are_built_and_work_from_an_empty_folder(tmp_path):
     fresh, empty = tmp_path / "fresh", tmp_path / "empty"
     empty.mkdir()
     venv.create(fresh, with_pip=False)
-    python = fresh / "bin" / "python"
-    site = Path(
-        run(
-            str(python),
-            "-c",
-            "import sysconfig; print(sysconfig.get_path('purelib'))",
-            folder=empty,
-        ).strip()
-    )
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    run(
-        sys.executable,
-        "-m",
-        "pip",
-        "--python",
-        str(python),
-        "install",
-        "--no-deps",
-        "--no-index",
-        "--force-reinstall",
-        str(wheel),
-        folder=empty,
-    )
-    where = run(str(python), "-c", "import entity; print(entity.__file__)", folder=empty)
+    site = site_packages(fresh)
+    (site / "dependencies.pth").write_text(f"{dependencies}\n")
+    python = str(fresh / "bin" / "python")
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index"]
+    run(*pip, str(wheel), folder=empty)
+    where = run(python, "-c", "import entity; print(entity.__file__)", folder=empty)
     assert Path(where.strip()).is_relative_to(site)
     drop = str(fresh / "bin" / "drop")
     listed = json.loads(run(drop, "list", "configs", "--json", folder=empty))
@@ -133,3 +125,17 @@ def test_wheel_and_sdist_are_built_and_work_from_an_empty_folder(tmp_path):
     run(drop, "run", "--config", "mnist5k/droplet", *shape, "--out", "runs/one", folder=empty)
     run(drop, "report", "runs/one", "--out", "page.html", folder=empty)
     assert (empty / "page.html").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_dockerfile_s_steps_end_in_a_command_that_works(tmp_path, dependencies, monkeypatch):
+    """But for what it downloads: the dependencies are there before pip asks for them."""
+    site = site_packages(tmp_path / "opt" / "drop")
+    site.mkdir(parents=True)
+    (site / "dependencies.pth").write_text(f"{dependencies}\n")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")  # pip reads it as the option's opposite
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    shown = dockerfile.build(tmp_path, {})
+    assert "DROPlet" in shown
+    assert (site / "entity" / "configs" / "mnist5k" / "drop.json").is_file()
