@@ -219,7 +219,7 @@ STUDIES: dict[str, Study] = {
         "DROP+ beside the undefended run: few poisoned images, skewed data, no attack",
         ("data", "poisoned", "defense"),
         tuple(_skew()),
-        seeds=(201, 202, 203, 204),
+        seeds=(211, 212, 213, 214),
     ),
     "triggers": Study(
         "DROP+ and triggers that clean images might hide",

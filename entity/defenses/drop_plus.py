@@ -38,14 +38,14 @@ IMAGES = 300
 class DropPlusArgs:
     """Settings of DROP+ (ours)."""
 
-    strength: Positive = 0.1
+    strength: Positive = 0.01
     """How much a layer's inputs must vary along a direction for the model to follow it: with this
     share of the mean square of an entry half of the step is kept."""
     num_seed: Annotated[int, Range(2)] | None = None
     """Clean images that are looked at; null takes 300, as DROP, or all where there are fewer."""
     clip: bool = True
     """Shorten every update to the median length of the round."""
-    coalition: Annotated[float, Range(0, 2)] | None = 0.16
+    coalition: Annotated[float, Range(0, 2)] | None = 0.2
     """Contrast from which on clients who push together are left out; null never looks for them."""
     patience: Annotated[int, Range(1)] = 4
     """Rounds of a client before it is compared with others."""

@@ -95,7 +95,7 @@ def a_round(spec, number, colluders=(), skewed=(), clients=10):
 
 def test_colluders_are_found_by_what_they_repeat_and_nobody_else(looked):
     spec, of = looked
-    history = Coalition(threshold=0.16, patience=4, memory=0.95)
+    history = Coalition(threshold=0.2, patience=4, memory=0.95)
     for number in range(8):
         updates = a_round(spec, number, colluders=(1, 4, 6))
         members = history.members(history.observe(range(10), descriptions(updates, of, SEEDS)))
@@ -107,7 +107,7 @@ def test_colluders_are_found_by_what_they_repeat_and_nobody_else(looked):
 def test_noise_alone_and_what_clean_images_show_are_no_coalition(looked):
     spec, of = looked
     for skewed in [(), (0, 2, 5)]:
-        history = Coalition(threshold=0.16, patience=4, memory=0.95)
+        history = Coalition(threshold=0.2, patience=4, memory=0.95)
         for number in range(12):
             updates = a_round(spec, number + 50, skewed=skewed)
             groups = history.observe(range(10), descriptions(updates, of, SEEDS))
@@ -150,12 +150,12 @@ def test_the_past_counts_less_and_clients_may_come_seldom():
 
 def test_a_history_goes_on_from_its_state(looked):
     spec, of = looked
-    whole, first = (Coalition(0.16, 4, 0.95) for _ in range(2))
+    whole, first = (Coalition(0.2, 4, 0.95) for _ in range(2))
     for number in range(4):
         described = descriptions(a_round(spec, number, colluders=(1, 4)), of, SEEDS)
         whole.observe(range(10), described)
         first.observe(range(10), described)
-    second = Coalition(0.16, 4, 0.95)
+    second = Coalition(0.2, 4, 0.95)
     second.load_state_dict(first.state_dict())
     for number in range(4, 8):
         described = descriptions(a_round(spec, number, colluders=(1, 4)), of, SEEDS)
