@@ -74,7 +74,10 @@ def test_a_package_still_refuses_names_that_it_never_had(name):
 
 def test_the_public_face_is_there_without_importing_pytorch(tmp_path):
     program = "import entity, sys; print('torch' in sys.modules, *sorted(entity.__all__))"
-    assert said(program, tmp_path) == "False ConfigError Result __version__ load run\n"
+    assert said(program, tmp_path) == (
+        "False CannotGoOn ConfigError Result Runs Sweep __version__ load open_run results run"
+        " sweep\n"
+    )
     for name in entity.__all__:
         assert getattr(entity, name)
     assert not hasattr(entity, "no_such_name")

@@ -52,9 +52,9 @@ def located_model(entry: str | None) -> str | None:
         return None
     name, expected = split(entry)
     path = user_path(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         path /= MODEL
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise ConfigError(
                 f"initial = {show_name(name)}: holds no {MODEL}, as a run that is finished does."
             )

@@ -229,7 +229,7 @@ def test_a_run_on_anyones_images(own, tmp_path, tables, capsys):
     )
     Path("own.json").write_text(json.dumps(data))
     (own).rename(tmp_path / "elsewhere")
-    assert main(["run", "--config", "own.json", "--quiet", "--data_root", "elsewhere"]) == 0
+    assert main(["run", "--config", "own.json", "--data_root", "elsewhere"]) == 0
     folder = Path("runs/own-undefended-no-attack-seed1")
     assert f"Written to {folder}" in capsys.readouterr().out
     told = json.loads((folder / "config.json").read_text())

@@ -177,7 +177,7 @@ def test_a_preview_shows_what_the_experiment_will_hold(experiment):
 
 
 def test_a_preview_builds_no_model(experiment, monkeypatch):
-    monkeypatch.setattr("entity.setup.roster.build", None)
+    monkeypatch.setattr("entity.setup.roster.build_for", None)
     assert "mnist5k, seed 1" in plain(preview(experiment(CHANGES)))
 
 

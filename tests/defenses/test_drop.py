@@ -506,16 +506,18 @@ def test_a_distillation_that_found_nobody_is_made_up_for_where_asked(world, resc
 
 
 def test_needs_are_no_more_than_what_is_used():
-    base = Needs(client_identity=True, individual_updates=True, honest_majority=True)
+    base = Needs(client_identity=True, individual_updates=True, honest_majority=True, images=True)
     images, both = replace(base, clean_data=True), replace(base, clean_data=True, clean_labels=True)
     free = DropArgs(alpha_gan=0)
     assert Drop.needs(DropArgs()) == images
     assert Drop.needs(free) == base
-    assert Drop.needs(DropArgs(K=-1, finetune=True, early_stopping=True)) == base
+    without = DropArgs(K=-1, finetune=True, early_stopping=True)
+    assert Drop.needs(without) == replace(base, images=False)
     assert Drop.needs(replace(free, finetune=True)) == both
     assert Drop.needs(replace(free, early_stopping=True)) == both
     assert Drop.needs(replace(free, reference_model=True)) == replace(both, honest_majority=False)
-    assert Drop.needs(DropArgs(K=-1, reference_model=True)) == replace(both, honest_majority=False)
+    judged = replace(both, honest_majority=False, images=False)
+    assert Drop.needs(DropArgs(K=-1, reference_model=True)) == judged
 
 
 def test_without_a_critic_it_runs_without_any_clean_data(world):

@@ -33,7 +33,7 @@ def test_small_rounds_and_equal_updates_are_fine(make_updates, make_resources, n
 
 
 def test_the_server_is_granted_nothing():
-    assert str(Flip.needs(FlipArgs())) == "nothing"
+    assert str(Flip.needs(FlipArgs())) == "images"
 
 
 def test_the_settings_of_the_originals_configs_load():

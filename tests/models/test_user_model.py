@@ -22,7 +22,7 @@ def tried(name, channels=1, size=8, classes=3):
 
     def attempt():
         model = build(name, channels, size, classes, torch.Generator())
-        examine(name, model, channels, size, classes)
+        examine(name, model, torch.zeros(2, channels, size, size), classes)
 
     with pytest.raises(ConfigError) as refusal:
         attempt()
@@ -101,7 +101,7 @@ def test_a_good_model_is_left_as_it_was(own):
     model = build(name, 1, 8, 3, torch.Generator())
     before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
-    examine(name, model, 1, 8, 3)
+    examine(name, model, torch.zeros(2, 1, 8, 8), 3)
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
@@ -134,5 +134,6 @@ def test_it_is_tried_once_and_a_model_of_the_registry_never(
     for _ in range(2):
         assert roster.spec.num_parameters > 0
         roster.new_model()
-    assert [(given[0], *given[2:]) for given in seen] == [("own:net", 1, 28, 10)] * times
+    tried_on = [(name, tuple(two.shape), classes) for name, _, two, classes in seen]
+    assert tried_on == [("own:net", (2, 1, 28, 28), 10)] * times
     assert not any(":" in registered for registered in MODELS)

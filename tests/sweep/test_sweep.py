@@ -195,13 +195,12 @@ def test_one_bad_cell_never_stops_the_rest(write, tmp_path, monkeypatch, capsys)
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-def test_missing_data_fails_its_cell_with_a_sentence_and_is_not_tried_again(write, capsys):
-    write({}, axes={"dataset": ["mnist"], "datasets_path": ["nowhere"]})
-    assert main(["sweep", "g.yaml", "--out", "out"]) == 1
+def test_missing_data_ends_a_sweep_before_its_first_cell_with_one_sentence(write, capsys):
+    write({}, axes={"dataset": ["mnist"], "datasets_path": ["nowhere"], "seed": [1, 2]})
+    assert main(["sweep", "g.yaml", "--out", "out"]) == 2
     shown = capsys.readouterr()
-    assert "will be tried again" not in shown.err
-    assert shown.out.count("failed: ") == 1
-    assert "nowhere" in shown.out
+    assert shown.err.count("settings.datasets_path = nowhere: MNIST is not in nowhere") == 1
+    assert not Path("out").exists() or not any(Path("out").iterdir())
 
 
 COUNTED = """
