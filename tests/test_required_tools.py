@@ -13,6 +13,7 @@ NEEDS_CHROMIUM = (
 NEEDS_FLOWER = "tests/defenses/test_flower_as_judge.py"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("needs", [NEEDS_CHROMIUM, NEEDS_FLOWER])
 @pytest.mark.parametrize("required", [False, True])
 def test_what_would_be_skipped_fails_where_all_tools_must_be_there(tmp_path, needs, required):

@@ -401,6 +401,7 @@ def left_of(session):
     return found
 
 
+@pytest.mark.slow
 def test_kill_9_loses_no_finished_round(start, tmp_path):
     process = start("--quiet")
     wait_until(lambda: finished_rounds(tmp_path / "run") >= 3)

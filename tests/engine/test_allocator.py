@@ -29,6 +29,7 @@ def _faults(keep: bool) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc hands pages back")
 def test_freed_pages_are_not_handed_back():
     assert _faults(keep=True) < 0.5 * _faults(keep=False)

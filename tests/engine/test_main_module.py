@@ -74,6 +74,7 @@ def test_a_program_from_standard_input_trains_inline(played, expected, by):
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_a_script_without_the_guard_trains_inline_and_is_run_once(played, expected):
     code, out, err = played("print('once'); go()")
     assert code == 0, err

@@ -153,6 +153,7 @@ def test_a_round_whose_workers_all_die_ends_with_one_sentence(
         pool.train(Broadcast(odd_clients.DIES_TWICE, state), (2,))
 
 
+@pytest.mark.slow
 def test_streaming_leaves_out_who_was_lost(roster, odd_clients, state, pool, marks, ids):
     pool.memory.clear()
     rows = []
@@ -190,6 +191,7 @@ def test_what_clients_remember_takes_no_shared_memory(roster, state, pool, ids):
     assert not any(kept.is_shared() for memory in pool.memory.values() for kept in memory.values())
 
 
+@pytest.mark.slow
 def test_workers_that_never_start_are_a_sentence_that_names_the_guard(roster, monkeypatch):
     monkeypatch.setattr("entity.engine.pool._work", dies_at_once)
     with pytest.raises(NoWorkers, match=r'exit 7.*`if __name__ == "__main__":`, or with .*inline'):

@@ -275,6 +275,7 @@ def test_bad_folders_are_refused_in_one_sentence(tmp_path):
         edge(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", ["pipe", "bomb", "lie", "folder of a pipe", "dangling"])
 def test_edge_cases_that_hang_or_do_not_fit_the_memory_are_refused(tmp_path, kind):

@@ -639,6 +639,7 @@ def test_a_second_process_on_a_run_is_refused_until_the_first_is_gone(cheap, lef
 # --- signals
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks processes up in /proc")
 def test_sigterm_is_as_ctrl_c_with_exit_code_143_and_the_run_goes_on(tmp_path, tables):
     rounds = 60

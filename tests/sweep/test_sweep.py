@@ -122,6 +122,7 @@ def test_a_sweep_that_is_killed_half_way_is_finished_to_the_bit(write, start, tm
     assert len(alone.rounds) == 20
 
 
+@pytest.mark.slow
 @needs_proc
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_sweep_that_is_told_to_stop_puts_its_runs_away(write, start, tmp_path, number, code):
@@ -169,6 +170,7 @@ class Flaky(Net):
 """
 
 
+@pytest.mark.slow
 def test_one_bad_cell_never_stops_the_rest(write, tmp_path, monkeypatch, capsys):
     (tmp_path / "nets_of_mine.py").write_text(NETS)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -216,6 +218,7 @@ def net(channels, size, classes):
 """
 
 
+@pytest.mark.slow
 def test_two_sweeps_in_one_folder_divide_its_cells(write, start, tmp_path, monkeypatch):
     (tmp_path / "counted.py").write_text(COUNTED)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))

@@ -110,6 +110,7 @@ def test_a_tracker_of_a_run_that_was_killed_ends_with_it(odd, tmp_path):
     assert "rounds" in last_line(tracker.output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("patience", [1])
 def test_a_tracker_that_nobody_waits_for_any_more_does_not_stay(odd, tmp_path, patience):
     odd("HangsInARound", patience)
