@@ -49,8 +49,9 @@ def test_a_notebook_runs_from_its_first_cell_to_its_last(path, tmp_path):
     outputs = [each for cell in book.cells if cell.cell_type == "code" for each in cell.outputs]
     assert not [each for each in outputs if each.output_type == "error"]
     shown = "".join(str(each.get("data", "")) for each in outputs)
-    assert "<table>" in shown  # a result
-    assert "<progress" in shown  # its progress
+    if path.stem == "ten_minutes_with_drop":
+        assert "<table>" in shown  # a result
+        assert "<progress" in shown  # its progress
     assert "dataframe" in shown
     assert "image/png" in shown  # a figure
     assert list((tmp_path / "runs").iterdir())
