@@ -1,6 +1,7 @@
 """From a grid to experiments: every cell resolved, checked and named before anything runs."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -133,6 +134,16 @@ def as_it_is_now(cell: Cell) -> Cell:
             found += [run] if run.facts["hash"] == cell.identity else []
     run = next((each for each in found if each.finished), found[0] if found else None)
     return cell if run is None else replace(cell, folder=run.path, done=run)
+
+
+def finite_facts(cells: Sequence[Cell], name: str) -> list[float]:
+    """Return one figure of the finished cells that have it as a finite number."""
+    return [
+        value
+        for cell in cells
+        if cell.done is not None and cell.done.finished
+        if isinstance(value := cell.done.facts.get(name), float) and math.isfinite(value)
+    ]
 
 
 def _experiment(

@@ -1,10 +1,9 @@
 """What a sweep came to: its cells as a table, a row for each value of its axes, over its seeds."""
 
-import math
 from collections.abc import Sequence
 
 from entity.results.tables import Column, Spread, Table
-from entity.sweep.cells import Cell
+from entity.sweep.cells import Cell, finite_facts
 from entity.sweep.grid import Grid
 
 MEASURED = (
@@ -39,21 +38,12 @@ def sweep_table(grid: Grid, cells: Sequence[Cell]) -> Table:
                 *labels,
                 sum(cell.state == "finished" for cell in row),
                 *(
-                    Spread.of(_known(row, column.name))
+                    Spread.of(finite_facts(row, column.name))
                     if column.spread
-                    else max(_known(row, column.name), default=None)
+                    else max(finite_facts(row, column.name), default=None)
                     for column in MEASURED
                 ),
             )
             for labels, row in rows.items()
         ),
     )
-
-
-def _known(cells: Sequence[Cell], name: str) -> list[float]:
-    return [
-        value
-        for cell in cells
-        if cell.done is not None and cell.done.finished
-        if isinstance(value := cell.done.facts.get(name), float) and math.isfinite(value)
-    ]

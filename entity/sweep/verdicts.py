@@ -1,13 +1,12 @@
 """Whether the runs of a study reached what is expected."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from entity.record.window import Window
 from entity.results.tables import Spread
-from entity.sweep.cells import Cell
+from entity.sweep.cells import Cell, finite_facts
 from entity.sweep.published import METRICS, Figure, Metric
 from entity.sweep.study import Expectation, Study
 from entity.sweep.void import void_cells
@@ -94,7 +93,7 @@ def _outcome(study: Study, labels: tuple[str, ...], row: Sequence[Cell]) -> Outc
         measured["mta"],
         measured["asr"],
         study.expectation(cell),
-        worst_asr=max(_values(row, "worst_asr"), default=None),
+        worst_asr=max(finite_facts(row, "worst_asr"), default=None),
         floor=_mean(row, "floor"),
         victim_accuracy=_mean(row, "victim_accuracy"),
         dpr_of_all=_mean(row, "dpr_of_all"),
@@ -111,17 +110,8 @@ def _outcome(study: Study, labels: tuple[str, ...], row: Sequence[Cell]) -> Outc
     )
 
 
-def _values(cells: Sequence[Cell], name: str) -> list[float]:
-    return [
-        value
-        for cell in cells
-        if cell.done is not None and cell.done.finished
-        if isinstance(value := cell.done.facts.get(name), float) and math.isfinite(value)
-    ]
-
-
 def _spread(cells: Sequence[Cell], name: str) -> Spread | None:
-    return Spread.of(_values(cells, name))
+    return Spread.of(finite_facts(cells, name))
 
 
 def _mean(cells: Sequence[Cell], name: str) -> float | None:
