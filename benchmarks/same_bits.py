@@ -79,6 +79,7 @@ ATTACKS = [
     "alie",
     "min_max",
     "ipm",
+    "fang",
 ]
 POISONS = ["pixel", "dba", "blended", "label_flip", "a3fl", "iba"]
 ENGINES = ["inline", "pool", "ray", "vectorized"]

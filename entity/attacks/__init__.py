@@ -4,6 +4,7 @@ from entity.attacks.alie import Alie
 from entity.attacks.badnets import BadNets
 from entity.attacks.chameleon import Chameleon
 from entity.attacks.constrain_and_scale import ConstrainAndScale
+from entity.attacks.fang import Fang
 from entity.attacks.ipm import Ipm
 from entity.attacks.min_max import MinMax
 from entity.attacks.model_replacement import ModelReplacement
@@ -26,6 +27,7 @@ ATTACKS: dict[str, type[Attacker]] = {
     "alie": Alie,
     "min_max": MinMax,
     "ipm": Ipm,
+    "fang": Fang,
 }
 
 for _attack in ATTACKS.values():

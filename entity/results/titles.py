@@ -46,6 +46,7 @@ TITLES: dict[str, str] = {
     "alie": "ALIE",
     "min_max": "Min-Max",
     "ipm": "IPM",
+    "fang": "Fang",
     "dba": "DBA",
     "a3fl": "A3FL",
     "iba": "IBA",

@@ -265,6 +265,13 @@ OF_ATTACKS: dict[str, dict[str, Needs]] = {
         "gamma": (_UNBOUND,),
         "replace_server_lr": (_UNBOUND, *_SCALED["replace_server_lr"]),
     },
+    "fang": {
+        "fang_b": (
+            is_(_of_attack("fang_rule"), "trimmed_mean", "median"),
+            is_(_of_attack("knowledge"), "omniscient"),
+        ),
+        "fang_epsilon": (is_(_of_attack("fang_rule"), "krum"),),
+    },
     "model_replacement": _SCALED,
     "pgd": _SCALED,
 }

@@ -5,6 +5,7 @@ import pytest
 from entity.attacks.alie import Alie
 from entity.attacks.chameleon import Chameleon
 from entity.attacks.constrain_and_scale import ConstrainAndScale
+from entity.attacks.fang import Fang
 from entity.attacks.ipm import Ipm
 from entity.attacks.min_max import MinMax
 from entity.attacks.model_replacement import ModelReplacement
@@ -23,6 +24,7 @@ ATTACKS = [
     Alie,
     Chameleon,
     ConstrainAndScale,
+    Fang,
     Ipm,
     MinMax,
     ModelReplacement,
