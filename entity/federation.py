@@ -61,10 +61,12 @@ def select(
 def poisons_in(attack: AttackConfig, round: int) -> bool:
     """Whether malicious clients poison in this round; outside the window they train as benign.
 
-    The window is `start <= round < end`. (The original's code looked at it only with batch-wise
+    The window is `start <= round < end`, and of its rounds one in `poisoning_every` is poisoned,
+    beginning with the first. (The original's code looked at the window only with batch-wise
     poisoning, so "after convergence" poisoned from the first round.)
     """
-    if attack.participation_strategy != "after_convergence":
-        return attack.takes_place
-    start, end = attack.poisoning_start_round or 1, attack.poisoning_end_round
-    return round >= start and (end is None or round < end)
+    start, end = 1, None
+    if attack.participation_strategy == "after_convergence":
+        start, end = attack.poisoning_start_round or 1, attack.poisoning_end_round
+    inside = round >= start and (end is None or round < end)
+    return attack.takes_place and inside and (round - start) % attack.poisoning_every == 0

@@ -112,3 +112,23 @@ def test_the_poisoning_window(strategy, start, end, poisoned):
         poisoning_end_round=end,
     )
     assert [t for t in range(1, 7) if poisons_in(attack, t)] == poisoned
+
+
+@pytest.mark.parametrize(
+    ("strategy", "every", "poisoned"),
+    [
+        ("consistent", 3, [1, 4, 7]),
+        ("consistent", 100, [1]),
+        ("after_convergence", 2, [3, 5]),
+        ("never", 2, []),
+    ],
+)
+def test_attackers_that_stay_out_of_rounds(strategy, every, poisoned):
+    attack = replace(
+        ATTACK,
+        participation_strategy=strategy,
+        poisoning_start_round=3,
+        poisoning_end_round=7,
+        poisoning_every=every,
+    )
+    assert [t for t in range(1, 8) if poisons_in(attack, t)] == poisoned

@@ -5,12 +5,16 @@ from entity.attacks.badnets import BadNets
 from entity.attacks.chameleon import Chameleon
 from entity.attacks.constrain_and_scale import ConstrainAndScale
 from entity.attacks.fang import Fang
+from entity.attacks.impersonation import Impersonation
+from entity.attacks.in_sight import InSight
 from entity.attacks.ipm import Ipm
 from entity.attacks.min_max import MinMax
 from entity.attacks.model_replacement import ModelReplacement
 from entity.attacks.neurotoxin import Neurotoxin
+from entity.attacks.noisy import Noisy
 from entity.attacks.pgd import Pgd
 from entity.attacks.sign_flip import SignFlip
+from entity.attacks.two_faces import TwoFaces
 from entity.client import Attacker
 from entity.config.field_help import show_fields
 
@@ -28,6 +32,10 @@ ATTACKS: dict[str, type[Attacker]] = {
     "min_max": MinMax,
     "ipm": Ipm,
     "fang": Fang,
+    "impersonation": Impersonation,
+    "in_sight": InSight,
+    "noisy": Noisy,
+    "two_faces": TwoFaces,
 }
 
 for _attack in ATTACKS.values():

@@ -47,6 +47,9 @@ class AttackConfig:
     """First round that is poisoned (after_convergence)."""
     poisoning_end_round: Count | None = None
     """First round that is no longer poisoned; null never stops (after_convergence)."""
+    poisoning_every: Count = 1
+    """Poison in one of so many rounds, from the first one on that may be poisoned; in the others
+    malicious clients train as benign ones. 1 poisons all."""
     args: Any = None
     """The hyper-parameters of this attack, typed by the attack."""
     poison_args: Any = None

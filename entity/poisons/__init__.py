@@ -8,6 +8,7 @@ from entity.poisons.dba import Dba
 from entity.poisons.edge_case import EdgeCase
 from entity.poisons.iba import Iba
 from entity.poisons.label_flip import LabelFlip
+from entity.poisons.own_trigger import OwnTrigger
 from entity.poisons.pixel import Pixel
 
 __all__ = ["POISONS"]
@@ -20,6 +21,7 @@ POISONS: dict[str, type[Poison]] = {
     "edge_case": EdgeCase,
     "a3fl": A3fl,
     "iba": Iba,
+    "own_trigger": OwnTrigger,
 }
 
 for _poison in POISONS.values():

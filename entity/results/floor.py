@@ -15,7 +15,7 @@ from entity.setup.identity import fingerprint
 
 _WHO_AND_WHEN = (
     *("type", "DPR", "non_iid_equal_distribution", "participation_strategy"),
-    *("poisoning_start_round", "poisoning_end_round"),
+    *("poisoning_start_round", "poisoning_end_round", "poisoning_every"),
 )
 """Fields of any attack that say who poisons what and when."""
 

@@ -47,9 +47,14 @@ TITLES: dict[str, str] = {
     "min_max": "Min-Max",
     "ipm": "IPM",
     "fang": "Fang",
+    "impersonation": "Impersonation",
+    "in_sight": "In Sight",
+    "noisy": "Noisy",
+    "two_faces": "Two Faces",
     "dba": "DBA",
     "a3fl": "A3FL",
     "iba": "IBA",
+    "own_trigger": "Own Trigger",
 }
 """Of defenses, attacks, and the data poisons that a paper has named."""
 

@@ -235,6 +235,7 @@ FIELDS: dict[str, Needs] = {
     "client.attack.participation_strategy": ATTACKERS,
     "client.attack.poisoning_start_round": (*ATTACKERS, _WINDOW),
     "client.attack.poisoning_end_round": (*ATTACKERS, _WINDOW),
+    "client.attack.poisoning_every": POISONERS,
     "server.weighting": (_WEIGHED,),
     "server.bn_policy": (_BATCH_NORM, is_("norm", "batch")),
     "server.gpu_poor": (NOTHING,),

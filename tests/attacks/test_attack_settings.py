@@ -6,12 +6,16 @@ from entity.attacks.alie import Alie
 from entity.attacks.chameleon import Chameleon
 from entity.attacks.constrain_and_scale import ConstrainAndScale
 from entity.attacks.fang import Fang
+from entity.attacks.impersonation import Impersonation
+from entity.attacks.in_sight import InSight
 from entity.attacks.ipm import Ipm
 from entity.attacks.min_max import MinMax
 from entity.attacks.model_replacement import ModelReplacement
 from entity.attacks.neurotoxin import Neurotoxin
+from entity.attacks.noisy import Noisy
 from entity.attacks.pgd import Pgd
 from entity.attacks.sign_flip import SignFlip
+from entity.attacks.two_faces import TwoFaces
 from entity.config import schema
 from entity.config.fields import AttackConfig
 from entity.config.schema import ConfigError
@@ -19,20 +23,25 @@ from entity.poisons.blended import Blended
 from entity.poisons.dba import Dba
 from entity.poisons.edge_case import EdgeCase
 from entity.poisons.label_flip import LabelFlip
+from entity.poisons.own_trigger import OwnTrigger
 
 ATTACKS = [
     Alie,
     Chameleon,
     ConstrainAndScale,
     Fang,
+    Impersonation,
+    InSight,
     Ipm,
     MinMax,
     ModelReplacement,
     Neurotoxin,
+    Noisy,
     Pgd,
     SignFlip,
+    TwoFaces,
 ]
-POISONS = [Blended, Dba, EdgeCase, LabelFlip]
+POISONS = [Blended, Dba, EdgeCase, LabelFlip, OwnTrigger]
 
 
 @pytest.mark.parametrize("entry", [*ATTACKS, *POISONS])

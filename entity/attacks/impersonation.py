@@ -1,0 +1,142 @@
+"""Impersonation: attackers who look like honest clients, round after round.
+
+Ours, written against our own defense and others that compare clients by what they send. Each
+attacker chooses honest clients once and for all and sends, of the first of them that is in the
+round,
+
+- `head`: its classifier head, beside the attacker's own layers below. The backdoor sits in the
+  features, and what compares heads sees two honest clients;
+- `update`: its whole update plus the attacker's push, which is the difference of two trainings of
+  the attacker's, on poisoned and on clean data. A history of directions finds the honest client's.
+
+With `impersonated_clients` all attackers share so many honest clients: one is framing, as that
+client is pulled into whatever group the attackers form. The attackers see what honest clients send
+in the round, as those of ALIE and IPM do who know everything.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from entity.client.attacker import Attacker
+from entity.client.client import Broadcast
+from entity.config.schema import Count
+from entity.layout import ParamSpec, Slot
+from entity.seeding import Seeds
+from entity.updates import ClientId, Updates, rows_by_id
+
+
+@dataclass(frozen=True)
+class ImpersonationArgs:
+    """Hyper-parameters of impersonation (ours)."""
+
+    impersonated: Literal["head", "update"] = "update"
+    """What is taken of an honest client: its last linear layer, or its whole update."""
+    impersonated_clients: Count | None = None
+    """Honest clients of a round that all attackers share; null has one for each attacker."""
+
+
+def head_slots(spec: ParamSpec) -> tuple[Slot, ...]:
+    """Return where the weight and the bias of a model's last linear layer are.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    weights = [s for s in spec.parameters if len(s.shape) == 2 and s.name.endswith("weight")]
+    if not weights:
+        raise ValueError("the model has no linear layer, so no head to impersonate.")
+    owner = weights[-1].name.removesuffix("weight")
+    return tuple(s for s in spec.parameters if s.name in (f"{owner}weight", f"{owner}bias"))
+
+
+def chosen_honest(
+    attackers: list[ClientId], honest: list[ClientId], shared: int | None, seeds: Seeds
+) -> dict[ClientId, ClientId]:
+    """Return whom each attacker of a round impersonates.
+
+    Every attacker has an order of all honest clients, the same in all rounds, and takes the first
+    that nobody took before it; where all are taken, the first. With `shared` all have one order and
+    are dealt out among its first `shared` clients.
+
+    Parameters
+    ----------
+    attackers, honest
+        Clients of the round.
+    shared
+        How many honest clients serve all attackers; None for one each.
+    seeds
+        Of the experiment.
+    """
+
+    def order(who: ClientId) -> list[ClientId]:
+        return sorted(
+            honest, key=lambda c: (seeds.number(f"honest face of {who}", client=c), str(c))
+        )
+
+    attackers = [attackers[row] for row in rows_by_id(attackers)]
+    if shared is not None:
+        faces = order("all")[:shared]
+        return {who: faces[rank % len(faces)] for rank, who in enumerate(attackers)}
+    taken: dict[ClientId, ClientId] = {}
+    for who in attackers:
+        free = [c for c in order(who) if c not in taken.values()]
+        taken[who] = (free or order(who))[0]
+    return taken
+
+
+class Impersonation(Attacker):
+    """Sends what an honest client sends, and its own push."""
+
+    summary = "impersonation: an honest client's head or update, plus the attacker's push"
+    paper = "ours, against DROP+"
+    hyperparameters = ImpersonationArgs
+
+    def corrupt(self, model: nn.Module, broadcast: Broadcast) -> None:
+        """Train on poisoned data; with `update` leave the difference to a clean training."""
+        if self.args.impersonated == "head":
+            super().corrupt(model, broadcast)
+            return
+        clean = copy.deepcopy(model)
+        self.train(clean, broadcast, self.data, self.context.recipe)
+        super().corrupt(model, broadcast)
+        spec, start = self.context.spec, broadcast.state
+        sent, twin = spec.flatten(model), spec.flatten(clean)
+        push = sent.weights - twin.weights
+        spec.load(model, sent._replace(weights=start.weights + push))
+
+    @classmethod
+    def collude(
+        cls, args: ImpersonationArgs, updates: Updates, malicious: list[int], seeds: Seeds
+    ) -> None:
+        """Put on honest clients' heads or updates; with no honest client in the round, nothing.
+
+        Parameters
+        ----------
+        args
+            The attack's settings.
+        updates
+            The round; the attackers look at all of it.
+        malicious
+            Rows of those that poison in this round.
+        seeds
+            Source of all randomness.
+        """
+        ids = updates.client_ids
+        honest = [client for row, client in enumerate(ids) if row not in malicious]
+        if not honest:
+            return
+        attackers = [ids[row] for row in malicious]
+        faces = chosen_honest(attackers, honest, args.impersonated_clients, seeds)
+        rows = {client: row for row, client in enumerate(ids)}
+        start = updates.global_weights
+        for row in malicious:
+            face = updates.weights[rows[faces[ids[row]]]]
+            if args.impersonated == "head":
+                for slot in head_slots(updates.spec):
+                    slot.of(updates.weights[row]).copy_(slot.of(face))
+            else:
+                updates.weights[row] += face - start

@@ -1,0 +1,88 @@
+import pytest
+import torch
+from torch import nn
+
+from entity.attacks.badnets import BadNets
+from entity.attacks.impersonation import (
+    Impersonation,
+    ImpersonationArgs,
+    chosen_honest,
+    head_slots,
+)
+from entity.client.attacker import NoArgs
+from entity.layout import ParamSpec
+from entity.seeding import Seeds
+from entity.updates import Updates
+
+
+def _round(model: nn.Module, rows: torch.Tensor) -> Updates:
+    spec = ParamSpec.of(model)
+    start = spec.flatten(model)
+    n = len(rows)
+    buffers = start.buffers.repeat(n, 1)
+    sizes = torch.full((n,), 10)
+    return Updates(1, tuple(range(n)), start.weights + rows, buffers, sizes, *start, spec=spec)
+
+
+def test_with_update_an_honest_clients_update_is_added_to_the_push(make_round):
+    updates = make_round([[1.0, 0], [0, 2], [5, 5], [0, 1]])
+    faces = chosen_honest([2, 3], [0, 1], None, Seeds(0))
+    assert sorted(faces.values()) == [0, 1]
+    Impersonation.collude(ImpersonationArgs(), updates, [2, 3], Seeds(0))
+    honest = {0: [1, 0], 1: [0, 2]}
+    for who, push in ((2, [5, 5]), (3, [0, 1])):
+        expected = [a + b for a, b in zip(honest[faces[who]], push, strict=True)]
+        assert updates.deltas[who].tolist() == expected
+    assert updates.deltas[:2].tolist() == [[1, 0], [0, 2]]
+
+
+def test_the_push_is_the_poisoned_training_less_the_clean_one(make_bench):
+    bench = make_bench(Impersonation, ImpersonationArgs())
+    push = bench.fit().weights - bench.start.weights
+    poisoned = make_bench(BadNets, NoArgs()).fit().weights
+    torch.testing.assert_close(push, poisoned - bench.honest().weights, atol=1e-6, rtol=0)
+
+
+def test_with_head_the_last_linear_layer_alone_is_an_honest_clients():
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+    rows = torch.randn(3, 17, generator=torch.Generator().manual_seed(1))
+    updates = _round(model, rows)
+    before = updates.weights.clone()
+    Impersonation.collude(ImpersonationArgs(impersonated="head"), updates, [1], Seeds(4))
+    face = chosen_honest([1], [0, 2], None, Seeds(4))[1]
+    assert torch.equal(updates.weights[1, 9:], before[face, 9:])  # 3 x 2 weights and 2 biases
+    assert torch.equal(updates.weights[1, :9], before[1, :9])
+    assert torch.equal(updates.weights[[0, 2]], before[[0, 2]])
+
+
+def test_the_head_is_the_last_matrix_and_its_bias():
+    spec = ParamSpec.of(
+        nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2, bias=False), nn.LayerNorm(2))
+    )
+    assert [slot.name for slot in head_slots(spec)] == ["1.weight"]
+    with pytest.raises(ValueError, match="no head"):
+        head_slots(ParamSpec.of(nn.LayerNorm(2)))
+
+
+def test_everybody_keeps_its_face_whoever_else_comes():
+    whole = chosen_honest([10, 11, 12], list(range(8)), None, Seeds(1))
+    assert len(set(whole.values())) == 3
+    less = [c for c in range(8) if c not in whole.values()] + list(whole.values())
+    assert chosen_honest([12, 10, 11], less, None, Seeds(1)) == whole
+    assert chosen_honest([10, 11, 12], list(range(8)), None, Seeds(2)) != whole
+
+
+def test_with_fewer_honest_clients_than_attackers_faces_are_shared():
+    assert set(chosen_honest([1, 2, 3], [7], None, Seeds(0)).values()) == {7}
+
+
+@pytest.mark.parametrize("shared", [1, 2, 50])
+def test_shared_faces_are_the_same_for_all_and_dealt_out_in_turn(shared):
+    faces = chosen_honest([1, 2, 3, 4], [5, 6, 7], shared, Seeds(0))
+    assert len(set(faces.values())) == min(shared, 3)
+
+
+def test_without_an_honest_client_nothing_happens(make_round):
+    updates = make_round([[1.0], [2.0]])
+    Impersonation.collude(ImpersonationArgs(), updates, [0, 1], Seeds(0))
+    assert updates.deltas.flatten().tolist() == [1, 2]
