@@ -4,8 +4,9 @@
 
 Every run is a process of one thread, `--jobs` of them side by side. What a run came to is a line of
 docs/results/STUDY.jsonl; runs that have one are not run again (`--again` forgets them), so a study
-that was stopped goes on where it was, on any machine. `--check 12` runs twelve random ones of them
-anew, and shows what comes out beside what did.
+that was stopped goes on where it was, on any machine. `--seeds 1 2` runs these seeds alone; the
+table is of the seeds that are whole, and says which are missing. `--check 12` runs twelve random
+ones of the finished runs anew, and shows what comes out beside what did.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
@@ -182,7 +184,13 @@ def matrix_table(study: Study, lines: dict[Key, dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def publish(name: str, study: Study, text: str, found: Sequence[dict[str, Any]]) -> None:
+def publish(
+    name: str,
+    study: Study,
+    text: str,
+    found: Sequence[dict[str, Any]],
+    missing: Sequence[int] = (),
+) -> None:
     """Put a study's table of these runs into docs/RESULTS.md.
 
     Parameters
@@ -193,7 +201,10 @@ def publish(name: str, study: Study, text: str, found: Sequence[dict[str, Any]])
         Its table.
     found
         The lines of its runs. Those of earlier versions do not say which curves rise.
+    missing
+        Seeds that are planned and not in the table.
     """
+    left = f" (to come: {', '.join(map(str, missing))})" if missing else ""
     commits = sorted({line["commit"] for line in found})
     windows = [
         Window.read(line) or Window(min(LAST, line["rounds"]), line["rounds"], line["rounds"])
@@ -205,11 +216,11 @@ def publish(name: str, study: Study, text: str, found: Sequence[dict[str, Any]])
         RESULTS,
         name,
         f"## {study.title}\n\n{study.about}{text}\n\n"
-        f"Mean ± standard deviation over seeds {', '.join(map(str, study.seeds))}; MTA and ASR are "
-        f"means of the {span(windows)}, ASR max the highest of those rounds in any seed, worst "
-        f"ASR the highest of all rounds whose MTA is at least {100 * SHARE:g} % of the run's last; "
-        "the floor is the ASR of the same run without attack. Runs at most 5 %: those in which no "
-        "round after the tenth was above that. "
+        f"Mean ± standard deviation over seeds {', '.join(map(str, study.seeds))}{left}; MTA "
+        f"and ASR are means of the {span(windows)}, ASR max the highest of those rounds in any "
+        f"seed, worst ASR the highest of all rounds whose MTA is at least {100 * SHARE:g} % of the "
+        "run's last; the floor is the ASR of the same run without attack. Runs at most 5 %: those "
+        "in which no round after the tenth was above that. "
         f"{rising}{' ' if rising else ''}"
         f"`python benchmarks/run_study.py {name}` at commit {', '.join(commits)}; every run as a "
         f"line in `docs/results/{name}.jsonl`.",
@@ -223,25 +234,24 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "studies")
     parser.add_argument("--again", action="store_true", help="forget the finished runs")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="only these seeds")
     parser.add_argument("--check", type=int, metavar="N", help="run N finished ones anew, compare")
     parser.add_argument("--dry-run", action="store_true", help="only say what there is to do")
     options = parser.parse_args()
     name, study = options.study, STUDIES[options.study]
+    seeds = options.seeds or study.seeds
+    if unknown := sorted(set(seeds) - set(study.seeds)):
+        parser.error(f"--seeds {unknown[0]}: {name} has {', '.join(map(str, study.seeds))}")
     store = RESULTS.parent / "results" / f"{name}.jsonl"
     if options.again:
         store.unlink(missing_ok=True)
     lines = read_lines(store)
     if options.check:
         return check(study, lines, options.check, options.jobs)
-    todo = [
-        (cell, seed)
-        for seed in study.seeds
-        for cell in study.cells
-        if lines.get((cell.label, seed), {}).get("config_hash")
-        != resolve.identity(experiment.settled(config_of(cell, seed)))
-    ]
+    missing = unfinished(study, lines)
+    todo = [(cell, seed) for cell, seed in missing if seed in seeds]
     todo.sort(key=lambda job: job[0].label[0] in SLOWEST)  # a partial study has most cells
-    print(f"{len(todo)} of {len(study.cells) * len(study.seeds)} runs to do", flush=True)
+    print(f"{len(todo)} of {len(study.cells) * len(seeds)} runs to do", flush=True)
     if options.dry_run:
         return 0
     failed = 0
@@ -264,10 +274,24 @@ def main() -> int:
             print(f"{done}/{len(todo)} {' '.join(label)} seed {seed}: {said}", flush=True)
     if failed:
         return 1
-    text = (matrix_table if study.matrix else row_table)(study, with_floors(study, lines))
-    publish(name, study, text, list(lines.values()))
+    behind = {seed for _, seed in unfinished(study, lines)}
+    whole = replace(study, seeds=tuple(seed for seed in study.seeds if seed not in behind))
+    shown = {key: line for key, line in lines.items() if key[1] in whole.seeds}
+    text = (matrix_table if study.matrix else row_table)(whole, with_floors(whole, shown))
+    publish(name, whole, text, list(shown.values()), sorted(behind))
     print(text)
     return 0
+
+
+def unfinished(study: Study, lines: dict[Key, dict[str, Any]]) -> list[tuple[Cell, int]]:
+    """Return the runs of a study that have no line, or one of another configuration."""
+    return [
+        (cell, seed)
+        for seed in study.seeds
+        for cell in study.cells
+        if lines.get((cell.label, seed), {}).get("config_hash")
+        != resolve.identity(experiment.settled(config_of(cell, seed)))
+    ]
 
 
 def check(study: Study, lines: dict[Key, dict[str, Any]], number: int, jobs: int) -> int:

@@ -150,6 +150,69 @@ def _triggers() -> Iterator[Cell]:
             yield Cell((attack, defense), f"mnist5k/{defense}", (*change, ("rounds", "30")))
 
 
+STROKE = f"[{','.join(f'[{row},14]' for row in range(10, 19))}]"
+"""A vertical stroke in the middle, as digits have them."""
+
+ADAPTIVE: dict[str, tuple[tuple[str, str], ...]] = {
+    "in sight": (("client.attack.type", "in_sight"),),
+    "in sight, trigger a stroke": (
+        ("client.attack.type", "in_sight"),
+        ("trigger_pattern", STROKE),
+    ),
+    "trigger a stroke": (("trigger_pattern", STROKE),),
+    "in sight, blended": (("client.attack.type", "in_sight"), ("poison", "blended")),
+    "out of two rounds in three": (("poisoning_every", "3"),),
+    "noisy": (("client.attack.type", "noisy"),),
+    "own triggers": (("poison", "own_trigger"),),
+    "an honest head": (("client.attack.type", "impersonation"), ("impersonated", "head")),
+    "an honest update": (("client.attack.type", "impersonation"),),
+    "framing one client": (
+        ("client.attack.type", "impersonation"),
+        ("impersonated_clients", "1"),
+    ),
+    "two faces": (("client.attack.type", "two_faces"),),
+    "late burst": (
+        ("client.attack.type", "model_replacement"),
+        ("participation_strategy", "after_convergence"),
+        ("poisoning_start_round", "21"),
+    ),
+    "six attackers of ten": (("number_of_malicious_clients", "6"),),
+}
+
+
+def _adaptive() -> Iterator[Cell]:
+    for attack, change in ADAPTIVE.items():
+        for defense in ("drop_plus", "undefended"):
+            yield Cell((attack, defense), f"mnist5k/{defense}", (*change, ("rounds", "30")))
+
+
+PARTS: dict[str, tuple[tuple[str, str], ...]] = {
+    "as shipped": (),
+    "without the visible part": (("strength", "1e-12"),),
+    "without clipping": (("clip", "false"),),
+    "without coalitions": (("coalition", "null"),),
+    "the visible part alone": (("clip", "false"), ("coalition", "null")),
+    "strength 0.001": (("strength", "0.001"),),
+    "strength 0.1": (("strength", "0.1"),),
+    "50 images": (("num_seed", "50"),),
+    "no history": (("memory", "0"),),
+}
+
+
+def _parts() -> Iterator[Cell]:
+    cells = {
+        "IID, 15 %": ("mnist5k/stealthy/drop_plus", ()),
+        "Dirichlet 0.5, 50 %": ("mnist5k/drop_plus", SKEW["Dirichlet 0.5"]),
+    }
+    for (data, (config, given)), (part, change) in product(cells.items(), PARTS.items()):
+        yield Cell((data, part), config, (*given, *change, ("rounds", "30")))
+
+
+def _stealthy_plus() -> Iterator[Cell]:
+    for defense in ("drop_plus", "undefended"):
+        yield Cell((defense,), f"mnist5k/stealthy/{defense}")
+
+
 def _mnist() -> Iterator[Cell]:
     for defense in ("undefended", "droplet", "drop"):
         yield Cell((defense,), f"mnist/{defense}")
@@ -226,6 +289,24 @@ STUDIES: dict[str, Study] = {
         ("attack", "defense"),
         tuple(_triggers()),
         seeds=(301, 302),
+    ),
+    "stealthy_plus": Study(
+        "Few poisoned images: DROP+ over ten seeds",
+        ("defense",),
+        tuple(_stealthy_plus()),
+        seeds=tuple(range(401, 411)),
+    ),
+    "adaptive": Study(
+        "Attackers who know DROP+",
+        ("attack", "defense"),
+        tuple(_adaptive()),
+        seeds=(311, 312),
+    ),
+    "parts": Study(
+        "What each part of DROP+ does",
+        ("data", "DROP+"),
+        tuple(_parts()),
+        seeds=(321, 322, 323, 324),
     ),
     "baselines": Study(
         "All defenses against six attacks", ("defense", "attack"), tuple(_baselines()), matrix=True

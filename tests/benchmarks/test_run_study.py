@@ -63,3 +63,39 @@ def test_a_matrix_has_the_worst_asr_only_where_lines_have_it(bench):
     assert "worst ASR" not in run_study.matrix_table(study, {key: line(0.1)})
     text = run_study.matrix_table(study, {key: line(0.1, asr_worst=0.234)})
     assert text.endswith("| worst ASR % | BadNets |\n| --- | --- |\n| median | 23 |")
+
+
+def test_a_table_is_of_the_whole_seeds_and_says_which_are_missing(bench, tmp_path, monkeypatch):
+    run_study, studies = bench
+    cells = (studies.Cell(("a",), "mnist5k/median"), studies.Cell(("b",), "mnist5k/krum"))
+    study = studies.Study("A study", ("defense",), cells, seeds=(1, 2, 3))
+    monkeypatch.setitem(run_study.STUDIES, "main", study)
+    monkeypatch.setattr(run_study, "RESULTS", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(run_study.experiment, "run", lambda *_, **__: pytest.fail("runs"))
+    (tmp_path / "RESULTS.md").write_text("# Results\n")
+
+    def known(cell, seed):
+        config = run_study.experiment.settled(run_study.config_of(cell, seed))
+        found = line(
+            seed / 10, rounds=4, commit="c", config_hash=run_study.resolve.identity(config)
+        )
+        return {**found, "label": list(cell.label), "seed": seed}
+
+    lines = {(cell.label, seed): known(cell, seed) for cell in cells for seed in (1, 3)}
+    lines[("a",), 2] = known(cells[0], 2)
+    stale = {**known(cells[1], 2), "config_hash": "of another configuration"}
+    run_study.write_lines(tmp_path / "results" / "main.jsonl", study, {**lines, (("b",), 2): stale})
+    monkeypatch.setattr("sys.argv", ["run_study.py", "main", "--jobs", "1", "--seeds", "1", "3"])
+    assert run_study.main() == 0
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert "over seeds 1, 3 (to come: 2)" in page
+    assert "| a | 90.0 ± 0.0 | 20.0 ± 14.1 |" in page
+    assert len(run_study.read_lines(tmp_path / "results" / "main.jsonl")) == 6
+
+
+def test_seeds_that_a_study_does_not_have_are_refused(bench, monkeypatch, capsys):
+    run_study, _ = bench
+    monkeypatch.setattr("sys.argv", ["run_study.py", "main", "--seeds", "101", "7"])
+    with pytest.raises(SystemExit, match="2"):
+        run_study.main()
+    assert "--seeds 7: main has 101, 102," in capsys.readouterr().err
