@@ -146,7 +146,7 @@ def play_round(world: World, engine: Engine, before: Snapshot) -> tuple[Snapshot
         number,
         answer.state,
         previous=before.state.weights,
-        server=world.server.state_dict(),
+        server=world.server.snapshot(),
         clients=dict(engine.memory),
         trigger=broadcast.trigger,
     )

@@ -205,6 +205,8 @@ class Aggregation:
     """Cost by phase."""
     artifacts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """Pictures and trees worth keeping: `generated` (k, C, H, W) uint8, `linkage` (n-1, 4)."""
+    replaced: bool = False
+    """Whether the model is no step from the global one, as a distilled student is none."""
 
     @property
     def state(self) -> ModelState:

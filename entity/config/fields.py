@@ -129,7 +129,20 @@ class ServerConfig:
     """The server around the defense."""
 
     server_lr: Positive = 1.0
-    """Step from the old global model towards the aggregate; 1 takes the aggregate."""
+    """Step from the old global model towards the aggregate; 1 takes the aggregate. With an
+    `optimiser`, its rate: FedAdam and FedYogi move every weight by about as much in a round, and
+    so want 0.001 to 0.1."""
+    optimiser: Literal["none", "fedavgm", "fedadam", "fedyogi"] = "none"
+    """What steps by the defense's answer: momentum (FedAvgM), FedAdam or FedYogi; none takes it."""
+    optimiser_beta1: Annotated[float, Range(0, 0.9999)] = 0.9
+    """What the optimiser's velocity, or first moment, keeps of itself in a round."""
+    optimiser_beta2: Annotated[float, Range(0, 0.9999)] = 0.99
+    """What the second moment of FedAdam and FedYogi keeps of itself."""
+    optimiser_tau: Positive = 1e-3
+    """Added to the root of their second moment; the larger, the less adaptive (papers: 1e-5 to
+    0.1)."""
+    optimiser_nesterov: bool = False
+    """Nesterov's momentum in FedAvgM."""
     weighting: Literal["uniform", "samples"] = "uniform"
     """Weigh accepted clients alike, or by their registered numbers of samples."""
     bn_policy: Literal["auto", "median", "weighted", "keep", "recalibrate", "original"] = "auto"

@@ -22,7 +22,7 @@ which of these it breaks.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Literal
 
@@ -81,27 +81,36 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
         """rho at round 0, once it is known."""
 
     def aggregate(self, updates: Updates) -> Aggregation:
-        """Average everybody, then clip and noise the parameters."""
+        """Average everybody, then clip and noise the parameters, with an optimiser later."""
         watch = Stopwatch()
         if self.start is None:
             self.start = _ROOM * float(updates.global_weights.double().norm())
         shares = self.shares(updates, torch.ones(len(updates), dtype=torch.bool))
         with watch("average"):
             state = self.average(updates, shares)
-        bound = self.bound(updates.round)
-        released = updates.round == (self.args.final_round or self.resources.rounds)
+        judged = verdicts(updates, [True] * len(updates), shares)
+        answer = Aggregation(*state, judged, seconds=watch.seconds)
+        return answer if self.optimiser is not None else self.complete(answer, updates.round)
+
+    def complete(self, answer: Aggregation, round: int) -> Aggregation:
+        """Clip and noise the parameters of the model that is to be released."""
+        watch = Stopwatch()
+        bound = self.bound(round)
+        released = round == (self.args.final_round or self.resources.rounds)
         sigma = 0.0 if released else self.args.sigma
         with watch("smooth"):
-            before = float(state.weights.double().norm())
-            weights = clip_to_norm(state.weights, bound)
-            rng = self.resources.seeds.generator("crfl noise", round=updates.round)
+            before = float(answer.weights.double().norm())
+            weights = clip_to_norm(answer.weights, bound)
+            rng = self.resources.seeds.generator("crfl noise", round=round)
             weights = weights + sigma * torch.randn(len(weights), generator=rng)
-            state = self.finish(ModelState(weights, state.buffers))
-        return Aggregation(
-            *state,
-            verdicts(updates, [True] * len(updates), shares),
-            {"model_norm": before, "rho": bound, "noise_std": sigma},
-            watch.seconds,
+            state = self.finish(ModelState(weights, answer.buffers))
+        numbers = {"model_norm": before, "rho": bound, "noise_std": sigma}
+        return replace(
+            answer,
+            weights=state.weights,
+            buffers=state.buffers,
+            diagnostics={**answer.diagnostics, **numbers},
+            seconds={**answer.seconds, **watch.seconds},
         )
 
     def bound(self, round: int) -> float:

@@ -104,7 +104,8 @@ class Drop(ActivityServer[DropArgs]):
                     watch.seconds[f"distill_{phase}"] = seconds
                 if len(report.samples):
                     artifacts["generated"] = ((report.samples + 1) * 127.5).round().byte()
-        return self.answer(updates, accepted, split, watch, state, diagnostics, artifacts)
+        answer = self.answer(updates, accepted, split, watch, state, diagnostics, artifacts)
+        return replace(answer, replaced=diagnostics.get("distilled") == 1)
 
     def _teachers(self, updates: Updates, rows: list[int]) -> list[ModelState]:
         """Return the models of some clients, with statistics like the others' under the median."""

@@ -115,8 +115,8 @@ class Journal:
 
 def _refuse_other(folder: Path, checkpoint: Checkpoint, origin: Mapping[str, Any]) -> None:
     before, now = checkpoint.origin, json.loads(json.dumps(origin))
-    for name in now:
-        if before.get(name) != now[name]:
+    for name in {**now, **before}:
+        if before.get(name) != now.get(name):
             raise ConfigError(
                 f"{folder}: holds a federation with another {name}; give it that "
                 "one, or choose another folder."

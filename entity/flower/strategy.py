@@ -247,7 +247,7 @@ class RobustStrategy(Strategy):
         self._log(self.report)
         self.journal.keep(
             asdict(self.report),
-            Snapshot(server_round, self._global[1], server=self.server.state_dict()),
+            Snapshot(server_round, self._global[1], server=self.server.snapshot()),
         )
         self.on_round(self.report)
         return arrays if enough else None, self.report.metrics()
@@ -329,10 +329,12 @@ class RobustStrategy(Strategy):
             "settings": dump(self.server.args),
             "model": [[p.name, p.dtype.str, list(p.shape)] for p in self._layout.places],
         }
+        if (optimiser := self.server.optimiser) is not None:
+            origin["optimiser"] = {"rate": optimiser.rate, **asdict(optimiser.args)}
         snapshot = self.journal.resume(origin)
         if snapshot is None:
             return 0
-        self.server.load_state_dict(snapshot.server)
+        self.server.restore(snapshot.server)
         self._global = self._layout.write(snapshot.state), snapshot.state
         log.info("going on after round %d, from %s", snapshot.round, self.journal.folder)
         return snapshot.round

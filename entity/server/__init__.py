@@ -9,12 +9,14 @@ from entity.moved import names_of
 from entity.server.averaging import Averaging
 from entity.server.contract import CleanData, Needs, Resources, Server, Setting
 from entity.server.gate import admit
+from entity.server.optimiser import OptimiserArgs
 from entity.server.streaming import Stream, StreamingServer
 
 __all__ = [
     "Averaging",
     "CleanData",
     "Needs",
+    "OptimiserArgs",
     "Resources",
     "Server",
     "Setting",

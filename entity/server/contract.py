@@ -24,10 +24,14 @@ from entity.server.averaging import (
     convex_shares,
 )
 from entity.server.buffers import recalibrate, without_negative_variances
+from entity.server.optimiser import OptimiserArgs, ServerOptimiser
 from entity.training import CPU, Recipe
 from entity.updates import Aggregation, Updates
 
 log = logging.getLogger("entity")
+
+_OPTIMISER = "server optimiser"
+"""Key of the optimiser's state beside the defense's own."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class Resources:
     """N, where the server knows it."""
     rounds: int | None = None
     """T, rounds of the experiment, where it is known how many there will be."""
+    optimiser: OptimiserArgs | None = None
+    """What steps by the defense's answer, at the averaging's rate; None takes that answer."""
     device: torch.device = CPU
 
     def module(self, state: ModelState) -> nn.Module:
@@ -136,6 +142,11 @@ class Server(ABC, Generic[Args]):
     def __init__(self, args: Args, resources: Resources) -> None:
         self.args = args
         averaging = resources.averaging.settled(robust=self.robust)
+        self.optimiser: ServerOptimiser | None = None
+        """Steps by what this defense answers, which then answers at the rate 1."""
+        if resources.optimiser is not None:
+            self.optimiser = ServerOptimiser(resources.optimiser, averaging.server_lr)
+            averaging = replace(averaging, server_lr=1.0)
         self.resources = replace(resources, averaging=averaging)
         self._warned: set[str] = set()
 
@@ -195,6 +206,34 @@ class Server(ABC, Generic[Args]):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the state of the defense and of its optimiser, for a checkpoint."""
+        state = self.state_dict()
+        if self.optimiser is None:
+            return state
+        return {**state, _OPTIMISER: self.optimiser.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Restore what `snapshot` returned."""
+        self.load_state_dict({key: each for key, each in state.items() if key != _OPTIMISER})
+        if self.optimiser is not None:
+            self.optimiser.load_state_dict(state.get(_OPTIMISER, {}))
+
+    def complete(self, answer: Aggregation, round: int) -> Aggregation:
+        """Return the answer as it is released, after an optimiser's step; by default as it is.
+
+        For a defense that changes the model itself, whatever the step that led there. Without an
+        optimiser `aggregate` does so, and this is not called.
+
+        Parameters
+        ----------
+        answer
+            With the stepped model.
+        round
+            Number of the round.
+        """
+        return answer
 
     def shares(self, updates: Updates, accepted: Tensor) -> Tensor:
         """Return convex weights (n,) of the clients where `accepted` (n,) is true."""

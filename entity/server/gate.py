@@ -48,13 +48,57 @@ def decide(server: Server[Any], updates: Updates) -> Aggregation:
     """Let a server aggregate sound updates, and keep the global model where it cannot."""
     reason = server.too_few(len(updates), updates.round_size)
     if not reason:
-        answer = server.aggregate(updates)
-        if is_finite(answer.state):
+        answer = _stepped(server, updates, server.aggregate(updates))
+        if answer is not None:
             return answer
         reason = "the aggregate is not finite"
     server.warn_once(reason, f"{reason}, so the global model stays")
     undecided = tuple(undecided_for(client, reason) for client in updates.client_ids)
     return Aggregation(*updates.global_state, undecided, {"kept_global": 1.0})
+
+
+def _stepped(server: Server[Any], updates: Updates, answer: Aggregation) -> Aggregation | None:
+    """Return what is released of a defense's answer, after its optimiser's step if it has one.
+
+    None if it is not finite; the optimiser is then as if the round had not been.
+
+    Parameters
+    ----------
+    server
+        The defense.
+    updates
+        The round.
+    answer
+        What the defense made of it.
+    """
+    optimiser = server.optimiser
+    if optimiser is None or not is_finite(answer.state):
+        return answer if is_finite(answer.state) else None
+    if answer.replaced:
+        optimiser.moments = None
+        return answer
+    if not any(verdict.accepted for verdict in answer.verdicts):
+        return answer
+    start = updates.global_weights
+    weights, moments = optimiser.proposed(start, answer.weights)
+    state = server.finish(ModelState(weights, answer.buffers))
+    numbers = {
+        "pseudo_gradient": float((answer.weights.double() - start).norm()),
+        "server_step": float((weights.double() - start).norm()),
+    }
+    answer = server.complete(
+        replace(
+            answer,
+            weights=state.weights,
+            buffers=state.buffers,
+            diagnostics={**answer.diagnostics, **numbers},
+        ),
+        updates.round,
+    )
+    if not is_finite(answer.state):
+        return None
+    optimiser.moments = moments
+    return answer
 
 
 def undecided_for(client: ClientId, reason: str) -> Verdict:

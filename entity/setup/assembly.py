@@ -12,7 +12,7 @@ from entity.attacks import ATTACKS
 from entity.client import CLIENTS_OF_DEFENSES, Client
 from entity.client.poison import AdaptivePoison, TriggerMemory
 from entity.client.poisoning import eligible
-from entity.config.fields import ExperimentConfig
+from entity.config.fields import ExperimentConfig, ServerConfig
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.dataset import Split, load, normalise, partition, source_of
@@ -22,7 +22,7 @@ from entity.layout import ModelState
 from entity.metrics import Judge
 from entity.poisons import POISONS
 from entity.seeding import Seeds
-from entity.server import Averaging, CleanData, Resources, Server
+from entity.server import Averaging, CleanData, OptimiserArgs, Resources, Server
 from entity.setup.initial import initial_model
 from entity.setup.roster import Roster
 from entity.setup.single_samples import check_batches
@@ -155,6 +155,7 @@ def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Serve
         malicious_count=len(roster.malicious) if needs.true_malicious_count else None,
         federation_size=config.federation.size,
         rounds=config.federation.rounds,
+        optimiser=_optimiser(server),
         augment=source.augmentation,
         device=roster.device,
     )
@@ -162,6 +163,27 @@ def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Serve
     if config.settings.streaming:
         _check_statistics(opened, server.bn_policy)
     return opened
+
+
+def _optimiser(server: ServerConfig) -> OptimiserArgs | None:
+    """Return the settings of the server's optimiser, None if it has none."""
+    name = server.optimiser
+    if name == "none":
+        return None
+    if name != "fedavgm" and server.server_lr >= 1:
+        log.warning(
+            "server.server_lr = %g: %s moves every weight by about as much in a round, which few "
+            "models survive; 0.001 to 0.1 is usual",
+            server.server_lr,
+            name,
+        )
+    return OptimiserArgs(
+        name,
+        server.optimiser_beta1,
+        server.optimiser_beta2,
+        server.optimiser_tau,
+        server.optimiser_nesterov,
+    )
 
 
 def _check_statistics(server: Server[Any], asked: str) -> None:

@@ -73,6 +73,8 @@ def departures(config: ExperimentConfig, roster: Roster) -> Iterator[str]:
             f"clients train with momentum {config.client.momentum:g} and weight decay "
             f"{config.client.weight_decay:g} (theorem: plain SGD)"
         )
+    if config.server.optimiser != "none":
+        yield f"the server steps by {config.server.optimiser} (theorem: the mean is taken)"
     if federation.round_size < federation.size:
         yield (
             f"{federation.round_size} of {federation.size} clients take part in a round "

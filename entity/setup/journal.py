@@ -86,7 +86,7 @@ class Journal(AbstractContextManager["Journal"]):
         self._begun = True
         if state is None:
             return Snapshot(0, initial_state(world.config, world.roster, world.server))
-        world.server.load_state_dict(state.server)
+        world.server.restore(state.server)
         return state
 
     def keep(self, state: Snapshot, played: Round) -> dict[str, Any]:

@@ -174,6 +174,7 @@ _POISONED = Need(
     f"{ATTACK}.type = an attack that trains on poisoned data",
 )
 _NON_IID = is_("client.IID", False)
+_OPTIMISER = "server.optimiser"
 _WINDOW = is_(_of_attack("participation_strategy"), "after_convergence")
 _STAMPED = Either(
     (
@@ -238,6 +239,10 @@ FIELDS: dict[str, Needs] = {
     "client.attack.poisoning_every": POISONERS,
     "server.weighting": (_WEIGHED,),
     "server.bn_policy": (_BATCH_NORM, is_("norm", "batch")),
+    "server.optimiser_beta1": (is_(_OPTIMISER, "fedavgm", "fedadam", "fedyogi"),),
+    "server.optimiser_beta2": (is_(_OPTIMISER, "fedadam", "fedyogi"),),
+    "server.optimiser_tau": (is_(_OPTIMISER, "fedadam", "fedyogi"),),
+    "server.optimiser_nesterov": (is_(_OPTIMISER, "fedavgm"),),
     "server.gpu_poor": (NOTHING,),
     "federation.number_of_malicious_clients": (ATTACKED,),
     "federation.malicious_client_strategy": ATTACKERS,

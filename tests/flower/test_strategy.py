@@ -20,7 +20,7 @@ from entity.federation import select
 from entity.flower import RobustStrategy
 from entity.flower.strategy import choose
 from entity.seeding import Seeds
-from entity.server import admit
+from entity.server import OptimiserArgs, admit
 from entity.updates import Updates
 
 NODES = (2**63 + 11, 17, 5, 2**60, 40)
@@ -375,6 +375,32 @@ def interrupted(federation, make_grid, name, folder, rounds, stop_after):
             evaluate_fn=lambda number, arrays, seen=evaluated: seen.append(number),
         )
     return strategy, result, evaluated
+
+
+def test_a_servers_optimiser_steps_and_its_moments_survive_a_restart(
+    federation, make_grid, tmp_path
+):
+    def strategy(name, folder=None, **settings):
+        args = OptimiserArgs(name, **settings)
+        server = server_of(federation, "droplet", optimiser=args, server_lr=0.01)
+        return RobustStrategy(server, state_folder=folder)
+
+    def play(strategy, last):
+        grid = make_grid({node: federation.honest() for node in NODES})
+        result = strategy.start(grid, federation.arrays, num_rounds=last, timeout=0)
+        return state_of(federation, result.arrays)
+
+    never = play(strategy("fedyogi"), 3)
+    play(strategy("fedyogi", tmp_path), 2)
+    found = play(strategy("fedyogi", tmp_path), 3)
+    assert torch.equal(found.weights, never.weights)
+    plain = play(RobustStrategy(server_of(federation, "droplet")), 3)
+    assert not torch.allclose(found.weights, plain.weights)
+    assert torch.equal(found.buffers, plain.buffers)
+    none = RobustStrategy(server_of(federation, "droplet"), state_folder=tmp_path)
+    for other in (strategy("fedadam", tmp_path), strategy("fedyogi", tmp_path, tau=0.1), none):
+        with pytest.raises(ConfigError, match="another optimiser"):
+            play(other, 3)
 
 
 @pytest.mark.parametrize("name", ["drop", "droplet", "foolsgold", "flare", "crfl"])

@@ -67,6 +67,7 @@ CASES = {
     "drop, fast": {"server.defense": TINY_FAST_DROP},
     "foolsgold": {"server.defense": {"type": "foolsgold"}},
     "crfl": {"server.defense": {"type": "crfl"}},
+    "fedyogi": {"server.optimiser": "fedyogi", "server.server_lr": 0.01},
     "neurotoxin": {
         "client.attack": {
             **{"type": "neurotoxin", "DPR": 1.0, "victim_class": 0, "target_class": 7},
@@ -176,6 +177,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(cheap, whole, tmp_pa
     ("case", "part"),
     [
         ("foolsgold", {"server": {"clients": [], "histories": []}}),
+        ("fedyogi", {"server": {}}),
         ("neurotoxin", {"previous": None}),
         ("flip", {"clients": {}}),
         ("drop", {"server": {"activity": NOBODY, "typical": [], "due": False, "previous": {}}}),
