@@ -45,6 +45,7 @@ DISTILLS = {
     "iter_clone": 2,
 }
 DEFENSES = [
+    "alignins",
     "bulyan",
     "crfl",
     "deepsight",

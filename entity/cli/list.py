@@ -48,7 +48,7 @@ GROUPS = {
     "averages": ("undefended", "random_aggregation"),
     "who is averaged": (
         *("droplet", "krum", "multikrum", "flame", "flare", "deepsight", "rflbat", "freqfed"),
-        *("multi_metrics", "foolsgold", "fltrust"),
+        *("multi_metrics", "alignins", "foolsgold", "fltrust"),
     ),
     "robust averages": ("median", "trimmed_mean", "rfa", "bulyan", "rlr"),
     "bounds and noise": ("norm_clipping", "crfl"),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from entity.config.field_help import show_fields
+from entity.defenses.alignins import AlignIns
 from entity.defenses.bulyan import Bulyan
 from entity.defenses.crfl import Crfl
 from entity.defenses.deepsight import DeepSight
@@ -61,6 +62,7 @@ DEFENSES: dict[str, type[Server[Any]]] = {
     "rflbat": Rflbat,
     "freqfed": FreqFed,
     "multi_metrics": MultiMetrics,
+    "alignins": AlignIns,
     "flip": Flip,
     "finetuning": Finetuning,
     "random_aggregation": RandomAggregation,

@@ -33,6 +33,7 @@ TITLES: dict[str, str] = {
     "rflbat": "RFLBAT",
     "freqfed": "FreqFed",
     "multi_metrics": "Multi-Metrics",
+    "alignins": "AlignIns",
     "flip": "FLIP",
     "finetuning": "Fine-tuning",
     "random_aggregation": "Random Aggregation",

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from entity.defenses.alignins import AlignIns, AlignInsArgs
 from entity.defenses.crfl import Crfl, CrflArgs
 from entity.defenses.deepsight import DeepSight, DeepSightArgs
 from entity.defenses.finetuning import Finetuning, FinetuningArgs
@@ -27,6 +28,7 @@ DEFENSES = {
     "deepsight": (DeepSight, DeepSightArgs(num_samples=8, min_cluster_size=2)),
     "rflbat": (Rflbat, RflbatArgs()),
     "multi_metrics": (MultiMetrics, MultiMetricsArgs()),
+    "alignins": (AlignIns, AlignInsArgs()),
     "freqfed": (FreqFed, FreqFedArgs()),
     "crfl": (Crfl, CrflArgs()),
     "finetuning": (Finetuning, FinetuningArgs(epochs=1)),

@@ -119,7 +119,9 @@ def test_multi_krum_averages_no_more_than_can_be_honest(fixtures, caplog):
     assert "m = 5 of 5 clients is lowered to n - f = 4" in caplog.text
 
 
-@pytest.mark.parametrize("name", ["flame", "freqfed", "deepsight", "rflbat", "multi_metrics"])
+@pytest.mark.parametrize(
+    "name", ["flame", "freqfed", "deepsight", "rflbat", "multi_metrics", "alignins"]
+)
 def test_too_few_to_cluster_keep_the_global_model(name, fixtures):
     _, found = answer(name, [1.0, 2.0, 9e9, LOST, LOST], fixtures)
     assert is_kept(found, "3 of 5 clients are left and 4 are needed")
