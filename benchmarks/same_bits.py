@@ -81,6 +81,7 @@ ATTACKS = [
     "min_max",
     "ipm",
     "fang",
+    "mimic",
 ]
 POISONS = ["pixel", "dba", "blended", "label_flip", "a3fl", "iba"]
 ENGINES = ["inline", "pool", "ray", "vectorized"]

@@ -131,11 +131,13 @@ def play_round(world: World, engine: Engine, before: Snapshot) -> tuple[Snapshot
         broadcast = Broadcast(number, before.state, before.previous, before.trigger)
         broadcast = roster.adapt(broadcast, roster.colluders(selected, number))
     poisoned = roster.poisoning(selected, number)
+    kept = before.colluders
     if config.settings.streaming:
         answer = _stream(world, engine, broadcast, selected, watch)
     else:
         with watch("train"):
-            updates = roster.collude(engine.train(broadcast, selected), poisoned)
+            updates = engine.train(broadcast, selected)
+            updates, kept = roster.collude(updates, poisoned, broadcast, before.colluders)
         with watch("aggregate"):
             answer = admit(world.server, replace(updates, asked=len(selected)))
     scores: dict[str, float] = {}
@@ -149,6 +151,7 @@ def play_round(world: World, engine: Engine, before: Snapshot) -> tuple[Snapshot
         server=world.server.snapshot(),
         clients=dict(engine.memory),
         trigger=broadcast.trigger,
+        colluders=kept,
     )
     return after, Round(number, selected, poisoned, answer, scores, watch.seconds)
 

@@ -8,6 +8,7 @@ from entity.attacks.fang import Fang
 from entity.attacks.impersonation import Impersonation
 from entity.attacks.in_sight import InSight
 from entity.attacks.ipm import Ipm
+from entity.attacks.mimic import Mimic
 from entity.attacks.min_max import MinMax
 from entity.attacks.model_replacement import ModelReplacement
 from entity.attacks.neurotoxin import Neurotoxin
@@ -32,6 +33,7 @@ ATTACKS: dict[str, type[Attacker]] = {
     "min_max": MinMax,
     "ipm": Ipm,
     "fang": Fang,
+    "mimic": Mimic,
     "impersonation": Impersonation,
     "in_sight": InSight,
     "noisy": Noisy,

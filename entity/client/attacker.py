@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from entity.client.client import Broadcast, Client, TrainingContext
+from entity.client.collusion import Collusion, CollusionMemory
 from entity.client.data import LocalData
 from entity.client.poison import AdaptivePoison, Poison
 from entity.config.fields import AttackConfig
@@ -42,9 +43,9 @@ class Attacker(Client):
 
     An attack overrides the smallest step it needs: `poisoned` (its data), `corrupt` or
     `local_loss` and `after_step` (its training), `craft` (what it sends), or `collude` (what all
-    malicious clients of a round send). Outside the poisoning window, without a sample to poison
-    and while its poison is not ready an attacker is a benign client, on clean data and the same
-    code path.
+    malicious clients of a round send; `conspire` where they remember or train together). Outside
+    the poisoning window, without a sample to poison and while its poison is not ready an attacker
+    is a benign client, on clean data and the same code path.
     """
 
     summary: ClassVar[str]
@@ -137,6 +138,26 @@ class Attacker(Client):
             Source of all randomness.
         """
 
+    @classmethod
+    def conspire(
+        cls, updates: Updates, malicious: list[int], collusion: Collusion
+    ) -> CollusionMemory:
+        """Do what `collude` does, with a memory, models and data; return what to keep.
+
+        Called instead of `collude`, which by default does all and leaves nothing to remember.
+
+        Parameters
+        ----------
+        updates
+            The round, as all clients have trained it; malicious rows are rewritten in place.
+        malicious
+            Rows of those that poison in this round.
+        collusion
+            What else they have.
+        """
+        cls.collude(collusion.args, updates, malicious, collusion.seeds)
+        return {}
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return what it keeps as a benign client."""
         return self.honest.state_dict()
@@ -151,4 +172,7 @@ class Attacker(Client):
 
         Separate nodes cannot, and neither can clients whose updates are aggregated one by one.
         """
-        return cls.collude.__func__ is not Attacker.collude.__func__
+        return (
+            cls.collude.__func__ is not Attacker.collude.__func__
+            or cls.conspire.__func__ is not Attacker.conspire.__func__
+        )

@@ -54,6 +54,8 @@ class Snapshot:
     """State that clients keep, by id."""
     trigger: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     """The trigger that the colluders of an adaptive poison have learnt."""
+    colluders: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    """What the colluders of an attack keep from round to round."""
     detection: Mapping[str, int] = field(default_factory=dict[str, int])
     """The counters of `metrics.Detection` so far."""
 

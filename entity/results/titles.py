@@ -48,6 +48,7 @@ TITLES: dict[str, str] = {
     "min_max": "Min-Max",
     "ipm": "IPM",
     "fang": "Fang",
+    "mimic": "Mimic",
     "impersonation": "Impersonation",
     "in_sight": "In Sight",
     "noisy": "Noisy",

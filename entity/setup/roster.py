@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from entity.client.attacker import Attacker, Plan
 from entity.client.client import Broadcast, Client, TrainingContext
+from entity.client.collusion import Collusion, CollusionMemory
 from entity.client.data import LocalData
 from entity.client.poison import AdaptivePoison, Poison
 from entity.client.poisoning import Holding, pool_evenly
@@ -204,14 +205,46 @@ class Roster:
             spec=self.spec,
         )
 
-    def collude(self, updates: Updates, poisoning: frozenset[int]) -> Updates:
-        """Let the poisoning clients of a round agree on what they send; return the sent updates."""
+    def collude(
+        self,
+        updates: Updates,
+        poisoning: frozenset[int],
+        broadcast: Broadcast,
+        memory: CollusionMemory,
+    ) -> tuple[Updates, CollusionMemory]:
+        """Let the poisoning clients of a round agree on what they send.
+
+        Parameters
+        ----------
+        updates
+            The round, as all have trained it.
+        poisoning
+            Those that attack in it.
+        broadcast
+            What all started from.
+        memory
+            What colluders kept in their last round.
+
+        Returns
+        -------
+        tuple
+            The sent updates, and what they keep for their next round.
+        """
         attack = self.config.client.attack
         rows = [row for row, client in enumerate(updates.client_ids) if client in poisoning]
         if self.attacker is None or attack is None or not rows:
-            return updates
-        self.attacker.collude(attack.args, updates, rows, self.seeds)
-        return replace(updates)  # without distances that the attackers may have had computed
+            return updates, memory
+        collusion = Collusion(
+            attack.args, self.seeds, broadcast, memory, self._recruited, self.new_model
+        )
+        kept = self.attacker.conspire(updates, rows, collusion)
+        # A copy, without distances that the attackers may have had computed.
+        return replace(updates), kept
+
+    def _recruited(self, id: int) -> Attacker:
+        client = self.client(id)
+        assert isinstance(client, Attacker)
+        return client
 
     def adapt(self, broadcast: Broadcast, colluders: frozenset[int]) -> Broadcast:
         """Let the colluders of a round improve an adaptive poison; return the broadcast with it.

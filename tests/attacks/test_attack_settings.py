@@ -9,6 +9,7 @@ from entity.attacks.fang import Fang
 from entity.attacks.impersonation import Impersonation
 from entity.attacks.in_sight import InSight
 from entity.attacks.ipm import Ipm
+from entity.attacks.mimic import Mimic
 from entity.attacks.min_max import MinMax
 from entity.attacks.model_replacement import ModelReplacement
 from entity.attacks.neurotoxin import Neurotoxin
@@ -33,6 +34,7 @@ ATTACKS = [
     Impersonation,
     InSight,
     Ipm,
+    Mimic,
     MinMax,
     ModelReplacement,
     Neurotoxin,

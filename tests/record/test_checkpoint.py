@@ -37,6 +37,7 @@ def snapshot(round=1, **changes):
         },
         clients={4: {"seen": torch.tensor(round), "mask": torch.tensor([True, False])}},
         trigger={"pattern": torch.full((1, 2, 2), 0.5)},
+        colluders={"z": torch.ones(3), "rounds": torch.tensor(2)},
         detection={"true_positives": round, "false_negatives": 0},
     )
     return replace(whole, **changes)
