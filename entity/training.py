@@ -1,6 +1,6 @@
 """The loops over batches that clients, servers and judges share: training and inference."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -25,6 +25,8 @@ class Recipe:
     epochs: int
     amp_enabled: bool = False
     """Run the forward pass under autocast to bfloat16."""
+    prox_mu: float = 0.0
+    """mu of FedProx: how strongly weights are drawn back to where training began."""
 
 
 def cross_entropy(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -50,6 +52,10 @@ def fit(
 ) -> None:
     """Train a model in place, with a fresh optimiser and in training mode.
 
+    With `prox_mu` above 0 it minimises the loss plus mu/2 ||w - w_t||^2, w_t the weights that it
+    comes with, as FedProx does (Li et al., "Federated Optimization in Heterogeneous Networks",
+    MLSys 2020, arXiv 1812.06127): mu (w - w_t) is added to the gradient.
+
     Parameters
     ----------
     model
@@ -65,14 +71,35 @@ def fit(
     """
     model.train()
     optimiser = new_optimiser(model, recipe)
+    start = [each.detach().clone() for each in model.parameters()] if recipe.prox_mu else []
     for x, y in batches:
         with autocast(x.device, recipe.amp_enabled):
             value = loss(model, x, y)
         optimiser.zero_grad(set_to_none=True)
         value.backward()
+        if start:
+            draw_back(model, start, recipe.prox_mu)
         optimiser.step()
         if after_step is not None:
             after_step(model)
+
+
+@torch.no_grad()
+def draw_back(model: nn.Module, start: Sequence[Tensor], mu: float) -> None:
+    """Add the gradient of mu/2 ||w - w_t||^2 to that of the loss.
+
+    Parameters
+    ----------
+    model
+        With gradients; those of its weights that have none stay so.
+    start
+        w_t, tensors like the model's parameters and in their order.
+    mu
+        Weight of the proximal term.
+    """
+    for value, first in zip(model.parameters(), start, strict=True):
+        if value.grad is not None:
+            value.grad.add_(value - first, alpha=mu)
 
 
 def new_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:

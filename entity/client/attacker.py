@@ -16,6 +16,7 @@ from entity.dataset import Images
 from entity.federation import poisons_in
 from entity.layout import ModelState
 from entity.seeding import Seeds
+from entity.training import Recipe
 from entity.updates import Updates
 
 
@@ -104,7 +105,12 @@ class Attacker(Client):
 
     def corrupt(self, model: nn.Module, broadcast: Broadcast) -> None:
         """Train on the poisoned data."""
-        self.train(model, broadcast, self.poisoned(), self.context.recipe)
+        self.train(model, broadcast, self.poisoned(), self.attack_recipe)
+
+    @property
+    def attack_recipe(self) -> Recipe:
+        """How it trains where it attacks: nothing draws it back to the global model."""
+        return self.context.recipe
 
     def poisoned(self) -> LocalData:
         """Return the client's data with the chosen rows poisoned, the same in every round."""

@@ -1,7 +1,7 @@
 """A benign client, and the steps of local training that an attack may override."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,8 @@ class TrainingContext:
     batchwise_poison: bool = False
     defense_args: Any = None
     """Settings of the server's defense; for defenses that act on the clients' side."""
+    prox_mu: float = 0.0
+    """mu of FedProx in honest training; an attack is trained without."""
 
 
 class Client:
@@ -52,7 +54,12 @@ class Client:
 
     def fit(self, model: nn.Module, broadcast: Broadcast) -> None:
         """Train `model`, which holds the global state, in place; the result is sent."""
-        self.train(model, broadcast, self.data, self.context.recipe)
+        self.train(model, broadcast, self.data, self.honest_recipe)
+
+    @property
+    def honest_recipe(self) -> Recipe:
+        """How it trains where it does not attack."""
+        return replace(self.context.recipe, prox_mu=self.context.prox_mu)
 
     def train(
         self, model: nn.Module, broadcast: Broadcast, data: LocalData, recipe: Recipe

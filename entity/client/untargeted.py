@@ -13,6 +13,7 @@ from torch import Tensor
 from entity.client.attacker import Attacker
 from entity.client.data import LocalData
 from entity.layout import blocks
+from entity.training import Recipe
 from entity.updates import Updates
 
 Knowledge = Literal["colluders", "omniscient"]
@@ -26,6 +27,11 @@ class Untargeted(Attacker):
     def poisoned(self) -> LocalData:
         """Return the client's data as it is."""
         return self.data
+
+    @property
+    def attack_recipe(self) -> Recipe:
+        """How benign clients train, whose updates it starts from."""
+        return self.honest_recipe
 
 
 def known_rows(updates: Updates, malicious: Sequence[int], knowledge: Knowledge) -> list[int]:

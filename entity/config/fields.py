@@ -93,6 +93,9 @@ class ClientConfig:
     """Momentum of local SGD."""
     weight_decay: NonNegative = 0.005
     """Weight decay of local SGD."""
+    prox_mu: NonNegative = 0.0
+    """mu of FedProx: honest training minimises the loss plus mu/2 of the squared distance to the
+    global model (paper: 0.001 to 1). Attackers train without while they poison."""
     batchwise_poison: bool = False
     """Put poisoned samples into every batch instead of wherever the shuffle puts them."""
     ADR: Fraction = 1.0

@@ -69,6 +69,7 @@ class _Stack:
     """Copies of a model in training: parameters and momenta with one more dimension."""
 
     def __init__(self, start: Mapping[str, Tensor], k: int) -> None:
+        self.start = start
         self.copies = list(range(k))
         """Numbers of the copies that still train, by row of the stack."""
         self.parameters = {name: torch.stack([value] * k) for name, value in start.items()}
@@ -89,9 +90,11 @@ class _Stack:
         return ended
 
     def step(self, gradients: dict[str, Tensor], recipe: Recipe) -> None:
-        """Take a step of SGD with momentum and weight decay."""
+        """Take a step of SGD with momentum, weight decay and the proximal term."""
         for name, value in self.parameters.items():
             slope = gradients[name].add_(value, alpha=recipe.weight_decay)
+            if recipe.prox_mu:
+                slope.add_(value - self.start[name], alpha=recipe.prox_mu)
             momentum = self.momenta[name].mul_(recipe.momentum).add_(slope)
             value.sub_(momentum, alpha=recipe.lr)
 

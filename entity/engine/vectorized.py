@@ -57,7 +57,7 @@ class Vectorized(Inline):
                 self._log_once(f"engine vectorized: {why}, so one trains after another")
                 self.train_one(broadcast, id, row)
             else:
-                stacks.setdefault(client.context.recipe, {})[row] = client
+                stacks.setdefault(training_recipe(client, broadcast), {})[row] = client
         for recipe, stack in stacks.items():
             with single_threaded():
                 self._fit(broadcast, stack, recipe)
@@ -121,3 +121,10 @@ def training_data(client: Client, broadcast: Broadcast) -> LocalData:
     if isinstance(client, Attacker) and client.attacks(broadcast):
         return client.poisoned()
     return client.data
+
+
+def training_recipe(client: Client, broadcast: Broadcast) -> Recipe:
+    """Return how a client trains in a round."""
+    if isinstance(client, Attacker) and client.attacks(broadcast):
+        return client.attack_recipe
+    return client.honest_recipe

@@ -1,7 +1,7 @@
 """From a checked config to the parts of an experiment: data, clients, defense and judge."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -150,7 +150,7 @@ def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Serve
         image=(source.channels, source.size),
         classes=source.num_classes,
         averaging=Averaging(server.server_lr, server.weighting, server.bn_policy),
-        recipe=roster.recipe,
+        recipe=replace(roster.recipe, prox_mu=config.client.prox_mu),
         clean=clean if granted else None,
         malicious_count=len(roster.malicious) if needs.true_malicious_count else None,
         federation_size=config.federation.size,

@@ -73,6 +73,8 @@ def departures(config: ExperimentConfig, roster: Roster) -> Iterator[str]:
             f"clients train with momentum {config.client.momentum:g} and weight decay "
             f"{config.client.weight_decay:g} (theorem: plain SGD)"
         )
+    if config.client.prox_mu:
+        yield f"clients train with the proximal term of FedProx, mu {config.client.prox_mu:g}"
     if config.server.optimiser != "none":
         yield f"the server steps by {config.server.optimiser} (theorem: the mean is taken)"
     if federation.round_size < federation.size:

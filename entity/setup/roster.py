@@ -277,4 +277,5 @@ class Roster:
             self.device,
             client.batchwise_poison,
             self.config.server.defense.defense_args,
+            client.prox_mu,
         )

@@ -44,8 +44,9 @@ def both(config, *rounds):
         {"model": "cnn", "client.attack": None},
         {"model": "cnn", "settings.num_parallel_max": 2},
         {"model": "cnn", "client.batchwise_poison": True, "client.momentum": 0.0},
+        {"model": "cnn", "client.prox_mu": 2.0},
     ],
-    ids=["cnn", "lenet", "no-attack", "in-two-stacks", "poison-in-every-batch"],
+    ids=["cnn", "lenet", "no-attack", "in-two-stacks", "poison-in-every-batch", "fedprox"],
 )
 def test_stacked_clients_end_where_single_ones_end(experiment, caplog, changes):
     with caplog.at_level(logging.INFO, "entity"):
