@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entity.report import certified, durability, roc
+from entity.report import certified, durability, pareto, roc
+from entity.report.blocks import blocks
 from entity.report.curves import draw_curves
 from entity.report.dendrogram import TreeFigure, draw_trees
 from entity.report.entries import Entry, Group
@@ -11,6 +12,7 @@ from entity.report.generated_images import Sheet, draw_sheets
 from entity.report.heat import Heat, draw_heat, heats
 from entity.report.phases import draw_phases
 from entity.report.plotly_figure import Figure, Object
+from entity.report.rank_figure import Ranked, draw_ranks, ranked
 from entity.report.verdict_map import VerdictMap, draw_verdicts
 
 DETAIL = 200_000
@@ -32,6 +34,8 @@ class PageFigures:
     trees: list[tuple[Entry, list[TreeFigure]]]
     """Of every run that has some, the last round last."""
     heats: list[Heat]
+    ranks: list[Ranked]
+    """Of defenses over many settings, where these are enough to rank."""
     sheets: list[tuple[Entry, Sheet]]
     areas: Rows
     """AUC and rates beside the receiver operating curves."""
@@ -57,6 +61,8 @@ def draw_figures(entries: Sequence[Entry]) -> PageFigures:
     trees, panels = draw_trees(entries), heats(entries)
     rocs, lives = roc.rocs(entries), durability.durabilities(entries)
     proofs = certified.certificates(entries)
+    settings = blocks(entries)
+    places, costs = ranked(settings), pareto.offers(settings)
     sheets = draw_sheets([entry.run.images for entry in entries])
     charts = {
         "curves": draw_curves(entries),
@@ -67,6 +73,9 @@ def draw_figures(entries: Sequence[Entry]) -> PageFigures:
     }
     by_name = {name: figure for name, figure in charts.items() if figure}
     by_name |= {f"map-{entry.index}": verdicts.figure for entry, verdicts in maps}
+    by_name |= {f"ranks-{each.metric}": draw_ranks(each) for each in places}
+    if places and len(costs) > 2:
+        by_name |= {f"pareto-{kind}": pareto.draw_pareto(costs, kind) for kind in pareto.TITLES}
     by_name |= {f"heat-{place}": draw_heat(heat) for place, heat in enumerate(panels)}
     by_name |= {f"tree-{entry.index}": of_run[-1].figure for entry, of_run in trees}
     return PageFigures(
@@ -79,6 +88,7 @@ def draw_figures(entries: Sequence[Entry]) -> PageFigures:
         maps=maps,
         trees=trees,
         heats=panels,
+        ranks=places,
         sheets=[(entry, sheet) for entry, sheet in zip(entries, sheets, strict=True) if sheet],
         areas=roc.table(rocs),
         lifespans=durability.table(lives),

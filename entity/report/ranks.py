@@ -1,0 +1,142 @@
+"""Which defense is better over many settings: mean ranks, and a stated test of them.
+
+Runs that differ by their defense alone are a block: one attack, one data set and split, one seed.
+In each block the defenses are ranked, the best first, ties by their mean rank. Friedman's test, in
+the form of Iman and Davenport (Communications in Statistics 1980), asks whether all mean ranks
+may be equal; if not, two of them differ by Nemenyi's test if they are further apart than its
+critical difference (Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR
+2006). Ranks need no unit and no normal distribution, so that settings of all kinds count alike.
+Blocks that share an attack or a seed are not independent, which makes the test optimistic.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entity.report.significance import LEVEL
+
+FEWEST_METHODS, FEWEST_BLOCKS = 3, 2
+"""Below which there is nothing to test."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Mean ranks over the blocks that have all of the methods."""
+
+    methods: tuple[str, ...]
+    """The best first."""
+    ranks: tuple[float, ...]
+    """Mean rank of each; 1 is the best."""
+    blocks: int
+    p: float
+    """That all mean ranks are equal, by the test of Friedman, Iman and Davenport."""
+    critical: float
+    """Nemenyi's critical difference of two mean ranks, at 5 %."""
+    left_out: tuple[str, ...] = ()
+    """Methods that too few blocks have."""
+
+    @property
+    def differ(self) -> bool:
+        """Whether the ranks may be told apart at all."""
+        return self.p < LEVEL
+
+    @property
+    def as_good(self) -> tuple[str, ...]:
+        """The methods that are not significantly worse than the best, the best itself first."""
+        bound = self.ranks[0] + (self.critical if self.differ else math.inf)
+        return tuple(
+            name for name, rank in zip(self.methods, self.ranks, strict=True) if rank <= bound
+        )
+
+
+def mean_ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean rank (k,) of k methods in m blocks by scores (m, k), the lowest the best.
+
+    Examples
+    --------
+    >>> mean_ranks(np.array([[0.1, 0.5, 0.5], [0.2, 0.1, 0.9]])).tolist()
+    [1.5, 1.75, 2.75]
+    """
+    below = (scores[:, None, :] < scores[:, :, None]).sum(2)
+    equal = (scores[:, None, :] == scores[:, :, None]).sum(2)
+    return (below + (equal + 1) / 2).mean(0)
+
+
+def friedman_p(scores: NDArray[np.float64]) -> float:
+    """Return the p that m blocks (m, k) rank k methods alike by chance, by Iman and Davenport.
+
+    Ties are corrected for. With all blocks of one mind it is 0, with all scores tied 1.
+    """
+    from scipy.stats import f, rankdata  # most of a second
+
+    m, k = scores.shape
+    ranks = rankdata(scores, axis=1)
+    spread = ((ranks - (k + 1) / 2) ** 2).sum() / (k - 1) / m
+    if spread <= 0:
+        return 1.0
+    chi = m * ((ranks.mean(0) - (k + 1) / 2) ** 2).sum() / spread
+    if m * (k - 1) - chi <= 1e-9:
+        return 0.0
+    return float(f.sf((m - 1) * chi / (m * (k - 1) - chi), k - 1, (k - 1) * (m - 1)))
+
+
+def critical_difference(methods: int, blocks: int) -> float:
+    """Return Nemenyi's critical difference of two mean ranks at 5 %.
+
+    q sqrt(k (k + 1) / 6 m) with q the studentised range's quantile for k means over sqrt(2).
+
+    Parameters
+    ----------
+    methods, blocks
+        k and m.
+
+    Examples
+    --------
+    >>> round(critical_difference(4, 14), 2)  # Demsar's example
+    1.25
+    """
+    from scipy.stats import studentized_range
+
+    q = float(studentized_range.ppf(1 - LEVEL, methods, np.inf)) / math.sqrt(2)
+    return q * math.sqrt(methods * (methods + 1) / (6 * blocks))
+
+
+def rank(scores: Mapping[Hashable, Mapping[str, float]]) -> Ranking | None:
+    """Rank methods by their scores in blocks, the lowest the best.
+
+    A method counts if at least half of the blocks have it, and a block if it has every method that
+    counts.
+
+    Parameters
+    ----------
+    scores
+        The score of each method, by block.
+
+    Returns
+    -------
+    Ranking | None
+        None with fewer than three methods or two blocks.
+    """
+    scores = {block: found for block, found in scores.items() if len(found) > 1}
+    seen = Counter(name for found in scores.values() for name in found)
+    methods = [name for name in seen if 2 * seen[name] >= len(scores)]
+    rows = [
+        [found[name] for name in methods] for found in scores.values() if found.keys() >= {*methods}
+    ]
+    if len(methods) < FEWEST_METHODS or len(rows) < FEWEST_BLOCKS:
+        return None
+    values = np.array(rows, dtype=np.float64)
+    means = mean_ranks(values)
+    order = sorted(range(len(methods)), key=lambda place: (means[place], methods[place]))
+    return Ranking(
+        tuple(methods[place] for place in order),
+        tuple(float(means[place]) for place in order),
+        len(rows),
+        friedman_p(values),
+        critical_difference(len(methods), len(rows)),
+        tuple(sorted(seen.keys() - {*methods})),
+    )

@@ -1,0 +1,100 @@
+"""Blocks, ranks and the Pareto front of made-up runs."""
+
+import pytest
+
+from entity.report.blocks import blocks
+from entity.report.entries import make_entries
+from entity.report.pareto import Offer, draw_pareto, front, offers
+from entity.report.rank_figure import draw_ranks, ranked
+from entity.report.runs import Round, RunRecord
+
+ROUND = {"selected": (), "malicious": frozenset(), "refused": frozenset(), "distilled": False}
+
+
+def run(defense, attack, seed, mta, worst, seconds=0.1, arguments=None):
+    config = {
+        "client": {"attack": {"type": attack}},
+        "federation": {"rounds": 1},
+        "server": {"defense": {"type": defense, "defense_args": arguments or {}}, "held_out": 300},
+        "settings": {"seed": seed, "cuda": len(defense)},
+        "name": f"{defense}-{attack}-{seed}",
+    }
+    summary = {
+        "mta": {"last10": mta},
+        "asr": {"last10": worst},
+        "consistency": {"worst_asr": worst},
+        "rounds": 1,
+    }
+    one = Round(
+        1, mta, worst, reasons={}, weights={}, scores={}, seconds={"aggregate": seconds}, **ROUND
+    )
+    return RunRecord(config["name"], config, (one,), summary, None, ())
+
+
+def many():
+    found = []
+    for attack, works in (("badnets", 0.9), ("dba", 0.8), ("weak", 0.2)):
+        for seed in (1, 2):
+            found += [
+                run("undefended", attack, seed, 0.97, works, 0.01),
+                run("median", attack, seed, 0.95, 0.6, 0.02),
+                run("drop", attack, seed, 0.93, 0.03, 0.5),
+                run("krum", attack, seed, 0.90, 0.7, 0.04),
+            ]
+    return make_entries(found)
+
+
+def test_a_block_is_what_differs_by_the_defense_alone():
+    found = blocks(many())
+    assert len(found) == 6
+    assert all(set(each.runs) == {"Undefended", "Median", "DROP", "Krum"} for each in found)
+    assert sum(each.attacked for each in found) == 4  # not where nobody is attacked undefended
+
+
+def test_one_defense_with_two_settings_counts_as_two():
+    runs = [run("drop", "badnets", 1, 0.9, 0.1, arguments={"K": K}) for K in (5, 10)]
+    (block,) = blocks(make_entries([*runs, run("median", "badnets", 1, 0.9, 0.1)]))
+    assert len(block.runs) == 3
+    assert block.undefended is None
+    assert block.attacked
+
+
+def test_a_lone_run_is_no_block():
+    assert blocks(make_entries([run("drop", "badnets", 1, 0.9, 0.1)])) == []
+
+
+def test_ranks_by_asr_of_the_attacks_that_work_and_by_accuracy_of_all():
+    asr, mta = ranked(blocks(many()))
+    assert (asr.metric, asr.void, asr.ranking.blocks) == ("worst_asr", 2, 4)
+    assert asr.ranking.methods == ("DROP", "Median", "Krum", "Undefended")
+    assert (mta.metric, mta.void, mta.ranking.blocks) == ("mta", 0, 6)
+    assert mta.ranking.methods == ("Undefended", "Median", "DROP", "Krum")
+    figure = draw_ranks(asr)
+    (dots,) = figure.traces
+    assert dots["x"] == [1, 2, 3, 4]
+    assert dots["error_x"]["value"] == pytest.approx(asr.ranking.critical / 2)
+    assert "DROP 1.00" in figure.alt
+    assert "DROP is first" in asr.said
+
+
+def test_costs_are_means_beside_the_undefended_run_of_the_block():
+    found = offers(blocks(many()))
+    drop = next(each for each in found if each.defense == "DROP")
+    assert (drop.worst_asr, drop.seconds, drop.blocks) == (pytest.approx(0.03), 0.5, 4)
+    assert drop.lost == pytest.approx(0.04)
+    assert [each.defense for each in front(found, "lost")] == ["DROP", "Median", "Undefended"]
+    figure = draw_pareto(found, "seconds")
+    assert figure.layout["xaxis"]["type"] == "log"
+    named = [text for trace in figure.traces for text in trace["text"]]
+    assert sorted(named) == ["DROP", "Krum", "Median", "Undefended"]
+
+
+def test_equal_offers_are_all_on_the_front():
+    alike = [Offer(name, 0.1, 0.0, 1.0, 2) for name in "ab"]
+    assert front(alike, "lost") == alike
+    assert front([*alike, Offer("c", 0.1, 0.01, 0.5, 2)], "lost") == alike
+
+
+def test_without_an_undefended_run_there_is_nothing_to_lose_to():
+    runs = [run(name, "badnets", 1, 0.9, 0.1) for name in ("drop", "median")]
+    assert offers(blocks(make_entries(runs))) == []
