@@ -47,12 +47,15 @@ DISTILLS = {
 DEFENSES = [
     "alignins",
     "bulyan",
+    "centered_clipping",
     "crfl",
     "deepsight",
+    "dnc",
     "droplet",
     "finetuning",
     "flame",
     "flare",
+    "fldetector",
     "flip",
     "fltrust",
     "foolsgold",
@@ -66,6 +69,7 @@ DEFENSES = [
     "rfa",
     "rflbat",
     "rlr",
+    "signguard",
     "trimmed_mean",
     "undefended",
 ]

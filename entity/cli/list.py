@@ -48,10 +48,11 @@ GROUPS = {
     "averages": ("undefended", "random_aggregation"),
     "who is averaged": (
         *("droplet", "krum", "multikrum", "flame", "flare", "deepsight", "rflbat", "freqfed"),
-        *("multi_metrics", "alignins", "foolsgold", "fltrust"),
+        *("multi_metrics", "alignins", "foolsgold", "fltrust", "dnc", "signguard"),
+        "fldetector",
     ),
     "robust averages": ("median", "trimmed_mean", "rfa", "bulyan", "rlr"),
-    "bounds and noise": ("norm_clipping", "crfl"),
+    "bounds and noise": ("norm_clipping", "centered_clipping", "crfl"),
     "cleans the model": ("drop", "drop_plus", "finetuning"),
     "trains clients otherwise": ("flip",),
 }

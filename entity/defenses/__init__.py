@@ -5,14 +5,17 @@ from typing import Any
 from entity.config.field_help import show_fields
 from entity.defenses.alignins import AlignIns
 from entity.defenses.bulyan import Bulyan
+from entity.defenses.centered_clipping import CenteredClipping
 from entity.defenses.crfl import Crfl
 from entity.defenses.deepsight import DeepSight
+from entity.defenses.dnc import Dnc
 from entity.defenses.drop import Drop, DropArgs
 from entity.defenses.drop_plus import DropPlus
 from entity.defenses.droplet import Droplet, DropletArgs
 from entity.defenses.finetuning import Finetuning
 from entity.defenses.flame import Flame
 from entity.defenses.flare import Flare
+from entity.defenses.fldetector import FLDetector
 from entity.defenses.flip import Flip
 from entity.defenses.fltrust import FLTrust
 from entity.defenses.foolsgold import FoolsGold
@@ -25,6 +28,7 @@ from entity.defenses.random_aggregation import RandomAggregation
 from entity.defenses.rfa import GeometricMedian
 from entity.defenses.rflbat import Rflbat
 from entity.defenses.rlr import RobustLearningRate
+from entity.defenses.signguard import SignGuard
 from entity.defenses.trimmed_mean import TrimmedMean
 from entity.defenses.undefended import Undefended, UndefendedArgs
 from entity.server import Server
@@ -52,6 +56,7 @@ DEFENSES: dict[str, type[Server[Any]]] = {
     "multikrum": MultiKrum,
     "bulyan": Bulyan,
     "norm_clipping": NormClipping,
+    "centered_clipping": CenteredClipping,
     "rlr": RobustLearningRate,
     "crfl": Crfl,
     "foolsgold": FoolsGold,
@@ -63,6 +68,9 @@ DEFENSES: dict[str, type[Server[Any]]] = {
     "freqfed": FreqFed,
     "multi_metrics": MultiMetrics,
     "alignins": AlignIns,
+    "dnc": Dnc,
+    "signguard": SignGuard,
+    "fldetector": FLDetector,
     "flip": Flip,
     "finetuning": Finetuning,
     "random_aggregation": RandomAggregation,

@@ -206,7 +206,7 @@ _WEIGHED = Need(
 
 UNWEIGHTED = frozenset(
     {
-        *("bulyan", "flare", "fltrust", "foolsgold", "krum", "median"),
+        *("bulyan", "flare", "fldetector", "fltrust", "foolsgold", "krum", "median"),
         *("random_aggregation", "trimmed_mean"),
     }
 )
@@ -350,5 +350,6 @@ OF_DEFENSES: dict[str, dict[str, Needs]] = {
         "augment": (_TUNES, _AUGMENTED),
     },
     "fltrust": {"augment": (_AUGMENTED,)},
+    "fldetector": {"restart": (is_(_arg("removal"), "for_good"),)},
 }
 """Settings of one defense."""

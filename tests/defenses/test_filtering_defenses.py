@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 from entity.defenses.alignins import AlignIns, AlignInsArgs
+from entity.defenses.centered_clipping import CenteredClipping, CenteredClippingArgs
 from entity.defenses.crfl import Crfl, CrflArgs
 from entity.defenses.deepsight import DeepSight, DeepSightArgs
+from entity.defenses.dnc import Dnc, DncArgs
 from entity.defenses.finetuning import Finetuning, FinetuningArgs
 from entity.defenses.flame import Flame, FlameArgs
 from entity.defenses.flare import Flare, FlareArgs
@@ -17,6 +19,7 @@ from entity.defenses.freqfed import FreqFed, FreqFedArgs
 from entity.defenses.multi_metrics import MultiMetrics, MultiMetricsArgs
 from entity.defenses.random_aggregation import RandomAggregation, RandomAggregationArgs
 from entity.defenses.rflbat import Rflbat, RflbatArgs
+from entity.defenses.signguard import SignGuard, SignGuardArgs
 from entity.models import Classifier
 from entity.seeding import global_stream
 from entity.server.contract import CleanData, Server
@@ -29,6 +32,11 @@ DEFENSES = {
     "rflbat": (Rflbat, RflbatArgs()),
     "multi_metrics": (MultiMetrics, MultiMetricsArgs()),
     "alignins": (AlignIns, AlignInsArgs()),
+    "dnc": (Dnc, DncArgs()),
+    "signguard": (SignGuard, SignGuardArgs()),
+    "signguard with cosines": (SignGuard, SignGuardArgs(feature="cosine")),
+    "centered_clipping": (CenteredClipping, CenteredClippingArgs()),
+    "centered_clipping with momenta": (CenteredClipping, CenteredClippingArgs(momentum=0.9)),
     "freqfed": (FreqFed, FreqFedArgs()),
     "crfl": (Crfl, CrflArgs()),
     "finetuning": (Finetuning, FinetuningArgs(epochs=1)),
@@ -134,7 +142,9 @@ def test_the_order_of_the_clients_does_not_matter(name, server, make_updates, mo
     deltas[4] = deltas[1]  # a tie
     order = torch.randperm(9, generator=torch.Generator().manual_seed(seed)).tolist()
     buffers = statistics(9)
+    before = server.state_dict()
     first = server.aggregate(make_updates(deltas, model=model, buffers=buffers))
+    server.load_state_dict(before)
     moved = make_updates(deltas[order], ids=order, model=model, buffers=buffers[order])
     second = server.aggregate(moved)
     decided = {verdict.client: verdict for verdict in second.verdicts}
