@@ -130,6 +130,7 @@ def names() -> list[str]:
     folder = _folder()
     found = [path.relative_to(folder).with_suffix("") for path in sorted(folder.rglob("*.yaml"))]
     order = ("quick", "durability", "laptop", "budget", "configurations", "configurations-cifar10")
+    order += ("rivals",)
 
     def place(name: str) -> tuple[bool, int, str]:
         return "/" in name, order.index(name) if name in order else 9, name

@@ -271,9 +271,10 @@ def test_the_list_has_every_shipped_study_in_80_columns(tmp_path, monkeypatch, c
     assert main(["reproduce"]) == 0
     shown = capsys.readouterr().out
     first = ["quick", "durability", "laptop", "budget", "configurations", "configurations-cifar10"]
+    first += ["rivals"]
     first += ["paper-cifar10", "paper-cinic10", "paper-emnist"]
-    assert study.names()[:9] == first
-    assert study.names()[9:] == [f"paper/{name}" for name in PAPER]
+    assert study.names()[:10] == first
+    assert study.names()[10:] == [f"paper/{name}" for name in PAPER]
     for name, runs in (("quick", 24), ("laptop", 12), ("paper-emnist", 30)):
         (row,) = [x for x in shown.splitlines() if x.strip().startswith(f"{name} ")]
         assert str(runs) in row.split()

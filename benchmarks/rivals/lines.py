@@ -1,0 +1,129 @@
+"""What a finished run came to, as a line of docs/results/rivals.jsonl."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from pages import ROOT, commit
+
+from entity.record.directory import read_summary
+from entity.record.json_fields import mapping, number
+from entity.results import store
+from entity.results.store import Run
+from entity.sweep import study
+from entity.sweep.cells import expand
+
+STORE = ROOT / "docs" / "results" / "rivals.jsonl"
+NAME = "rivals"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A run; shares of one, None where there is none."""
+
+    data: str
+    attack: str
+    defense: str
+    seed: int
+    config_hash: str
+    commit: str
+    """Of the code that wrote the line."""
+    mta: float | None
+    """Mean of the last ten rounds."""
+    worst_asr: float | None
+    """Highest ASR of the rounds whose MTA is at least 90 % of the last one's."""
+    tpr: float | None
+    """Share of the attackers' updates that were refused, over the whole run."""
+    fpr: float | None
+    aggregate: float
+    """Seconds of the defense a round."""
+
+    @property
+    def planned(self) -> "Planned":
+        """Which run of the study it is."""
+        return Planned(self.data, self.attack, self.defense, self.seed)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run of the study."""
+
+    data: str
+    attack: str
+    defense: str
+    seed: int
+
+
+def _planned(labels: Mapping[str, str]) -> Planned:
+    return Planned(labels["data"], labels["attack"], labels["defense"], int(labels["seed"]))
+
+
+@cache
+def planned() -> tuple[Planned, ...]:
+    """Return the runs of the study, in the order of its file."""
+    return tuple(_planned(cell) for cell in study.find(NAME).grid.assignments())
+
+
+@cache
+def identities() -> dict[str, Planned]:
+    """Return the runs of the study by their identities; takes half a minute."""
+    with tempfile.TemporaryDirectory() as folder:
+        cells = expand(study.find(NAME).grid, Path(folder) / "none")
+    return {cell.identity: _planned(cell.labels) for cell in cells}
+
+
+def read_lines(path: Path = STORE) -> list[Line]:
+    """Return the lines of a file; none if there is no file."""
+    if not path.exists():
+        return []
+    return [Line(**json.loads(text)) for text in path.read_text().splitlines()]
+
+
+def write_lines(lines: Iterable[Line], path: Path = STORE) -> None:
+    """Write lines in the order of the study, aside and renamed."""
+    order = {each: place for place, each in enumerate(planned())}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    chosen = sorted(lines, key=lambda line: order[line.planned])
+    aside.write_text("".join(json.dumps(asdict(line)) + "\n" for line in chosen))
+    aside.replace(path)
+
+
+def exported(folder: Path, known: Sequence[Line]) -> list[Line]:
+    """Return the lines of all finished runs in and below a folder, beside those known before.
+
+    Parameters
+    ----------
+    folder
+        Of the runs.
+    known
+        Lines from before; those of experiments that are planned no more are dropped.
+    """
+    kept = {line.config_hash: line for line in known if line.config_hash in identities()}
+    for run in store.collect([folder]):
+        identity = str(run.facts["hash"])
+        if run.finished and identity in identities() and identity not in kept:
+            kept[identity] = _line(identities()[identity], identity, run)
+    return list(kept.values())
+
+
+def _line(of: Planned, identity: str, run: Run) -> Line:
+    summary = read_summary(run.path)
+    seconds = number(mapping(summary.get("seconds")), "aggregate") or 0.0
+    return Line(
+        **asdict(of),
+        config_hash=identity,
+        commit=commit(),
+        mta=number(mapping(summary.get("mta")), "last10"),
+        worst_asr=number(mapping(summary.get("consistency")), "worst_asr"),
+        tpr=_share(run.facts["tpr"]),
+        fpr=_share(run.facts["fpr"]),
+        aggregate=seconds / max(1, int(number(summary, "rounds") or 0)),
+    )
+
+
+def _share(value: object) -> float | None:
+    return value if isinstance(value, float) else None
