@@ -99,8 +99,12 @@ class DropPlus(Server[DropPlusArgs]):
             patches = seeds.generator("visible patches", round=updates.round)
             of = list(views(model, updates.spec, self.images, args.strength, patches))
         accepted, numbers = [True] * len(updates), dict[str, float]()
-        bound = float(updates.norms.quantile(0.5))
-        clips = clip_factors(updates.norms, bound)
+        clips = torch.ones(len(updates), dtype=torch.float64)
+        if args.clip or args.coalition is not None:  # lengths need all updates at once
+            bound = float(updates.norms.quantile(0.5))
+            clips = clip_factors(updates.norms, bound)
+            if args.clip:
+                numbers |= {"clip": bound, "clipped": float((clips < 1).sum())}
         if args.coalition is not None:
             with watch("coalition"):
                 bounded = updates.deltas * clips[:, None].float()
@@ -112,8 +116,6 @@ class DropPlus(Server[DropPlusArgs]):
                     numbers["contrast"] = groups.contrast
         shares = self.shares(updates, torch.tensor(accepted))
         factors = clips if args.clip else torch.ones_like(clips)
-        if args.clip:
-            numbers |= {"clip": bound, "clipped": float((factors < 1).sum())}
         with watch("average"):
             mean = self.average_scaled(updates, shares, factors)
         with watch("visible"):
