@@ -13,17 +13,11 @@ TEN = tuple(f"C{number}" for number in range(1, 11))
 
 
 def ten(defense: str) -> list[Labels]:
-    """Return the cell of each of the ten configurations: at 5 %/20 %, or where it stands."""
+    """Return the cell of each of the ten configurations: at 5 %/40 %."""
     found = design(CONFIGURATIONS)
     chosen: list[Labels] = []
     for name in TEN:
-        of = [
-            labels
-            for labels in cells(found, configuration=name, defense=defense)
-            if labels[1] != "none"
-        ]
-        centre = [labels for labels in of if labels[1:3] == ("5%", "20%")]
-        chosen += centre or of
+        chosen += cells(found, configuration=name, rate="5%", mcr="40%", defense=defense)
     return chosen
 
 

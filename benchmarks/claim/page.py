@@ -214,7 +214,7 @@ def _columns_of_cifar10() -> list[tuple[str, list[Labels]]]:
 
 def _configurations(results: Results) -> str:
     wide = _table(results, CONFIGURATIONS, _columns_of_configurations(), 2)
-    return f"Each seed for itself; C9 and C10 at 5 %/40 %. In brackets: void.\n\n{wide}"
+    return f"Each seed for itself; all at 5 %/40 %. In brackets: void.\n\n{wide}"
 
 
 def _rates(results: Results) -> str:

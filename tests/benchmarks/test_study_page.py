@@ -112,7 +112,7 @@ def test_the_centre_is_what_the_study_says(claim, tmp_path):
 
 
 def test_a_void_run_counts_for_nobody_and_one_without_a_twin_neither(claim, results):
-    cell = "C4 5% 20%"
+    cell = "C4 5% 40%"
     found = results(
         "configurations",
         {
@@ -120,33 +120,33 @@ def test_a_void_run_counts_for_nobody_and_one_without_a_twin_neither(claim, resu
             (f"{cell} undefended", 2): (0.50, 0.98, 0),
             (f"{cell} drop", 1): (0.90, 0.95, 0.2),
             (f"{cell} drop", 2): (0.04, 0.97, 0.8),
-            ("C1 5% 20% drop", 1): (0.6, 0.97, 0.8),
-            ("C6 5% 20% undefended", 1): (0.1, 0.97, 0),
-            ("C6 5% 20% drop", 1): (0.0, 0.97, 1),
+            ("C1 5% 40% drop", 1): (0.6, 0.97, 0.8),
+            ("C6 5% 40% undefended", 1): (0.1, 0.97, 0),
+            ("C6 5% 40% drop", 1): (0.0, 0.97, 1),
         },
     )
     drop = tuple(f"{cell} drop".split())
     assert found.worst("configurations", drop) == 0.04
     assert not found.void("configurations", drop)
     assert found.mta("configurations", drop) == pytest.approx(0.96)
-    assert found.worst("configurations", ("C1", "5%", "20%", "drop")) is None
-    assert found.void("configurations", ("C6", "5%", "20%", "drop"))
+    assert found.worst("configurations", ("C1", "5%", "40%", "drop")) is None
+    assert found.void("configurations", ("C6", "5%", "40%", "drop"))
     assert claim.texts.by_seed(found, "configurations", drop, "worst_asr") == "(90.0) / 4.0"
     said = claim.findings.in_all_ten(found, "drop")
     assert "It holds in the one that counts (1 cell void, 8 not run yet)" in said
-    assert "Its highest worst ASR is 4.0 %, in C4 at 5 %/20 %" in said
+    assert "Its highest worst ASR is 4.0 %, in C4 at 5 %/40 %" in said
     assert "1 of the ten configurations (1 cell void, 8 not run yet)" in claim.findings.works(found)
     assert claim.findings.price(found, "drop") == (
         "DROP ends 1.3 points of MTA below the undefended run of the same seed on average, at most "
         "3.0 (3 pairs)."
     )
     page = claim.page.page(found)
-    assert "| configurations | 1 | 5 of 87 | 82 |" in page
+    assert "| configurations | 1 | 5 of 89 | 84 |" in page
     assert "took 7.0 of the 10 core hours" in page
 
 
 def ten(defense, worst):
-    cells = [f"C{n} 5% 20%" for n in range(1, 9)] + ["C9 5% 40%", "C10 5% 40%"]
+    cells = [f"C{n} 5% 40%" for n in range(1, 11)]
     return {
         (f"{cell} {name}", 1): (value, 0.98, 0.5)
         for cell, value in zip(cells, worst, strict=True)
@@ -161,7 +161,7 @@ def ten(defense, worst):
         ([0.01] * 9 + [0.051], "No: it holds in 9 of 10, and not in C10 at 5 %/40 % (5.1 %)."),
         (
             [0.2, 0.01, 0.6] + [0.0] * 7,
-            "No: it holds in 8 of 10, and not in C1 at 5 %/20 % (20.0 %) and C3 at",
+            "No: it holds in 8 of 10, and not in C1 at 5 %/40 % (20.0 %) and C3 at",
         ),
     ],
 )
