@@ -69,6 +69,7 @@ DEFENSES = [
     "rfa",
     "rflbat",
     "rlr",
+    "snowball",
     "signguard",
     "trimmed_mean",
     "undefended",

@@ -29,6 +29,7 @@ from entity.defenses.rfa import GeometricMedian
 from entity.defenses.rflbat import Rflbat
 from entity.defenses.rlr import RobustLearningRate
 from entity.defenses.signguard import SignGuard
+from entity.defenses.snowball import Snowball
 from entity.defenses.trimmed_mean import TrimmedMean
 from entity.defenses.undefended import Undefended, UndefendedArgs
 from entity.server import Server
@@ -71,6 +72,7 @@ DEFENSES: dict[str, type[Server[Any]]] = {
     "dnc": Dnc,
     "signguard": SignGuard,
     "fldetector": FLDetector,
+    "snowball": Snowball,
     "flip": Flip,
     "finetuning": Finetuning,
     "random_aggregation": RandomAggregation,

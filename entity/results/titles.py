@@ -38,6 +38,7 @@ TITLES: dict[str, str] = {
     "dnc": "DnC",
     "signguard": "SignGuard",
     "fldetector": "FLDetector",
+    "snowball": "Snowball",
     "flip": "FLIP",
     "finetuning": "Fine-tuning",
     "random_aggregation": "Random Aggregation",

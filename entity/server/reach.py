@@ -7,12 +7,13 @@ most central one are drawn in to that, on the straight line to it. A rule that b
 influence of the farthest does not notice; one that compares distances still finds it far away.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from entity.updates import Updates, rows_by_id
+from entity.updates import ClientId, Updates, rows_by_id
 
 REACH = 1e4
 """Typical distances beyond which an update is drawn in; its square leaves half of the digits."""
@@ -48,13 +49,26 @@ def drawn_in(updates: Updates) -> DrawnIn:
     The typical distance is the median of those from the centre, or where that is zero the least
     that is not.
     """
-    distances = updates.distances
+    return drawn_in_points(updates.gram, updates.distances, updates.client_ids)
+
+
+def drawn_in_points(gram: Tensor, distances: Tensor, client_ids: Sequence[ClientId]) -> DrawnIn:
+    """Draw in points that are given by their inner products, as `drawn_in` does updates.
+
+    Parameters
+    ----------
+    gram
+        (n, n) float64 inner products, from any origin.
+    distances
+        (n, n) float64 Euclidean distances.
+    client_ids
+        Whose they are; of two equally central ones the first by id is the centre.
+    """
     medians = distances.median(1).values.tolist()
-    centre = min(rows_by_id(updates.client_ids), key=medians.__getitem__)
+    centre = min(rows_by_id(client_ids), key=medians.__getitem__)
     away = distances[centre]
     limit = REACH * typical(away)
     factors = torch.where(away > limit, limit / away, 1.0)
-    gram = updates.gram
     moved = gram - gram[centre][None, :] - gram[:, centre][:, None] + gram[centre, centre]
     return DrawnIn(centre, factors, moved * factors[:, None] * factors[None, :])
 

@@ -20,6 +20,7 @@ from entity.defenses.multi_metrics import MultiMetrics, MultiMetricsArgs
 from entity.defenses.random_aggregation import RandomAggregation, RandomAggregationArgs
 from entity.defenses.rflbat import Rflbat, RflbatArgs
 from entity.defenses.signguard import SignGuard, SignGuardArgs
+from entity.defenses.snowball import Snowball, SnowballArgs
 from entity.models import Classifier
 from entity.seeding import global_stream
 from entity.server.contract import CleanData, Server
@@ -37,6 +38,12 @@ DEFENSES = {
     "signguard with cosines": (SignGuard, SignGuardArgs(feature="cosine")),
     "centered_clipping": (CenteredClipping, CenteredClippingArgs()),
     "centered_clipping with momenta": (CenteredClipping, CenteredClippingArgs(momentum=0.9)),
+    "snowball": (
+        Snowball,
+        SnowballArgs(
+            top_down_from=1, vae_hidden=8, vae_latent=2, vae_initial=2, vae_tuning=1, v_step=0.5
+        ),
+    ),
     "freqfed": (FreqFed, FreqFedArgs()),
     "crfl": (Crfl, CrflArgs()),
     "finetuning": (Finetuning, FinetuningArgs(epochs=1)),

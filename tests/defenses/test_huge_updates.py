@@ -28,6 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "fltrust": {"num_root": 20},
     "finetuning": {"epochs": 0},
     "rflbat": {"references": 3},
+    "snowball": {"vt": 0.2},
 }
 SHAPES = {
     "noise": "every parameter, with a sign of its own",
