@@ -1,4 +1,4 @@
-"""The command `drop deploy init`: a Flower app that trains and defends one experiment."""
+"""The command `drop deploy`: a Flower app of one experiment, and what its operator does next."""
 
 import argparse
 import contextlib
@@ -10,6 +10,9 @@ from string import Template
 from typing import Any
 
 from entity.cli import console
+from entity.cli.deploy_decisions import add_pardon_command, add_rekey_command
+from entity.cli.deploy_keys import add_keys_command
+from entity.cli.deploy_watch import add_deploy_watch_command
 from entity.cli.options import CONFIG_HELP, add_commands, configured
 from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
@@ -54,6 +57,8 @@ min-survivors = 2
 trust-sample-counts = false
 # Folder on the server that a restarted run goes on from; "" keeps nothing.
 state = ""
+# File on the server, NAME.prom, for the textfile collector of Prometheus' node_exporter.
+metrics = ""
 """)
 
 _APP = Template('''\
@@ -78,31 +83,58 @@ A Flower app made by `drop deploy init`: $size nodes, data set $dataset, model $
 $defense$attack.
 
 Every machine needs the project `drop-fl` with its extra `flower` (`pip install -e '.[flower]'` in a
-clone of it) and the data set, in the folder that the environment variable DROP_DATA names. Start
-one SuperLink and a SuperNode for each client, all on loopback here:
+clone of it), and the data set in the folder that the environment variable DROP_DATA names. The
+commands below run it on one machine, from this folder, in this order. First one SuperLink, and a
+SuperNode for each client:
 
-```
-flower-superlink --insecure --host 127.0.0.1 --port 9300 --disable-runtime-dependency-installation
-flower-supernode --insecure --superlink 127.0.0.1:9300 --host 127.0.0.1 --port 9400 \\
-    --node-config "partition-id=0 num-partitions=$size"        # then 9401 with partition-id=1, ...
+```sh
+flower-superlink --insecure --host 127.0.0.1 --port 9300 \\
+    --disable-runtime-dependency-installation > superlink.log 2>&1 &
+until python -c 'import socket; socket.create_connection(("127.0.0.1", 9300))' 2> /dev/null; do
+    sleep 1
+done
+for i in $numbers; do
+    flower-supernode --insecure --superlink 127.0.0.1:9300 --host 127.0.0.1 --port $$((9400 + i)) \\
+        --node-config "partition-id=$$i num-partitions=$size" > "node-$$i.log" 2>&1 &
+done
 ```
 
-Name that SuperLink in `~/.flwr/config.toml`, and run:
+Flower's commands find that SuperLink by a name in `~/.flwr/config.toml`:
 
-```
+```sh
+mkdir -p ~/.flwr
+cat >> ~/.flwr/config.toml << 'END'
+
 [superlink.here]
 address = "127.0.0.1:9300"
 insecure = true
+END
 ```
 
-```
-flwr run . here --stream
-flwr run . here --stream --run-config 'fields="rounds=10 DPR=0.25" state="/var/lib/federation"'
+Then the run. Its state is kept outside of this folder, which is sent to every node as it is:
+
+```sh
+flwr run . here --stream --run-config "state='$$HOME/$name-state'"
 ```
 
-The log names every node that was refused and why; with `state` set, so does `rounds.jsonl` in that
-folder. Without node authentication a node that starts again has a new id and a clean slate:
-docs/DEPLOY.md of the project says how to give nodes keys.
+While it runs, `drop deploy watch ~/$name-state` in another terminal follows it; afterwards it says
+what came of it. The log names every node that was refused and why; so does `rounds.jsonl` there.
+
+```sh
+drop deploy watch ~/$name-state --once
+```
+
+The run config takes any field of the experiment, and a run with the same state goes on after its
+last round: `--run-config 'fields="rounds=10 DPR=0.25" state="/var/lib/federation"'`. To end all of
+it:
+
+```sh
+kill $$(jobs -pr)
+```
+
+Without node authentication a node that starts again has a new id and a clean slate.
+`docs/DEPLOY.md` of the project has the way with TLS and keys, metrics for Prometheus, and what to
+do when a client is refused wrongly.
 """)
 
 
@@ -129,6 +161,13 @@ def add_deploy_command(commands: Any) -> None:
         help=f"{CONFIG_HELP} (default: mnist5k/droplet)",
     )
     init.set_defaults(go=_deploy)
+    for add in (
+        add_keys_command,
+        add_deploy_watch_command,
+        add_pardon_command,
+        add_rekey_command,
+    ):
+        add(kinds)
 
 
 def _deploy(options: argparse.Namespace) -> int:
@@ -188,6 +227,7 @@ def _files(folder: str, config: ExperimentConfig) -> dict[str, str]:
         "name": "".join(c if c.isalnum() and c.isascii() else "-" for c in folder).strip("-")
         or "federation",
         "size": config.federation.size,
+        "numbers": _numbers(config.federation.size),
         "dataset": config.dataset,
         "model": config.model,
         "defense": config.server.defense.type,
@@ -202,6 +242,12 @@ def _files(folder: str, config: ExperimentConfig) -> dict[str, str]:
         **plugins,
         "federation/experiment.json": json.dumps(tables, indent=2) + "\n",
     }
+
+
+def _numbers(size: int) -> str:
+    """Return what a loop of the shell runs over."""
+    short = size <= 20
+    return " ".join(map(str, range(size))) if short else f"$(seq 0 {size - 1})"
 
 
 def _plugins(tables: dict[str, Any]) -> dict[str, str]:

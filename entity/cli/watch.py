@@ -24,7 +24,7 @@ from entity.results.watch import FollowedRun, refused_of, seconds_of, shares, sp
 _SHOWN = 8
 """Rounds in the table."""
 
-_BAR = 24
+BAR = 24
 """Letters of the bar."""
 
 _NAMES = 34
@@ -45,7 +45,7 @@ def add_watch_command(commands: Any) -> None:
     parser.add_argument("--once", action="store_true", help="show its state once, and end")
     parser.add_argument(
         "--every",
-        type=_seconds,
+        type=seconds_given,
         default=1.0,
         metavar="SECONDS",
         help="time between updates (default: 1)",
@@ -53,7 +53,8 @@ def add_watch_command(commands: Any) -> None:
     parser.set_defaults(go=_watch)
 
 
-def _seconds(text: str) -> float:
+def seconds_given(text: str) -> float:
+    """Read the time between two updates."""
     try:
         value = float(text)
     except ValueError:
@@ -110,10 +111,10 @@ def _plain(run: FollowedRun, line: Mapping[str, Any], left: float | None) -> str
 def _screen(run: FollowedRun, width: int) -> RenderableType:
     head = Text(run.title, style="bold", overflow="ellipsis", no_wrap=True)
     left = "" if run.left is None else f"  left {clock(run.left)}"
-    full = _BAR * run.done // max(1, run.rounds)
+    full = BAR * run.done // max(1, run.rounds)
     bar = Text.assemble(
         ("━" * full, "green"),
-        ("─" * (_BAR - full), "dim"),
+        ("─" * (BAR - full), "dim"),
         f"  round {run.done}/{run.rounds}  {run.state}{left}",
     )
     parts: list[RenderableType] = [head, bar]

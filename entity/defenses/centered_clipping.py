@@ -102,6 +102,7 @@ class CenteredClipping(Server[CenteredClippingArgs]):
 
     summary = "centered clipping: updates clipped around the last round's aggregate"
     paper = "Karimireddy et al. 2021, arXiv 2012.10333"
+    remembers = "each client's average of its updates, with momentum"
     hyperparameters = CenteredClippingArgs
 
     def __init__(self, args: CenteredClippingArgs, resources: Resources) -> None:
@@ -161,6 +162,10 @@ class CenteredClipping(Server[CenteredClippingArgs]):
             return updates.global_buffers
         clipped = moved(updates.buffers, updates.global_buffers, factors, updates.spec.counters)
         return self.combine_buffers(replace(updates, buffers=clipped), shares)
+
+    def pardon(self, client: ClientId) -> str:
+        """Forget a client's momentum: its next update is taken as if it were its first."""
+        return "" if self.momenta.pop(client, None) is None else "its momentum"
 
     def state_dict(self) -> dict[str, Any]:
         """Return the last aggregate and the momenta."""

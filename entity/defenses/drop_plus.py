@@ -28,7 +28,7 @@ from entity.defenses.norm_clipping import clip_factors
 from entity.server.coalition import Coalition, descriptions
 from entity.server.contract import Needs, Resources, Server, Setting
 from entity.server.visible import views, visible_update
-from entity.updates import Aggregation, Stopwatch, Updates, verdicts
+from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
 
 IMAGES = 300
 """Clean images that are looked at by default."""
@@ -56,6 +56,7 @@ class DropPlusArgs:
 class DropPlus(Server[DropPlusArgs]):
     """The visible part of the mean of updates of bounded length, without a coalition."""
 
+    remembers = "where it pushes that no clean image shows"
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs
@@ -130,6 +131,10 @@ class DropPlus(Server[DropPlusArgs]):
         }
         judged = verdicts(updates, accepted, shares * factors, reasons=reasons)
         return Aggregation(*state, judged, numbers, watch.seconds)
+
+    def pardon(self, client: ClientId) -> str:
+        """Forget where a client has pushed; for `patience` rounds it is in no coalition then."""
+        return self.history.pardon(client)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the history of who pushed where."""

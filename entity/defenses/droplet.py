@@ -29,7 +29,7 @@ from entity.server.activity import Activity
 from entity.server.contract import Needs, Resources, Server, Setting
 from entity.server.reference import add_reference
 from entity.server.ward import Split, ward_split, within_variance
-from entity.updates import Aggregation, Stopwatch, Updates, rows_by_id, verdicts
+from entity.updates import Aggregation, ClientId, Stopwatch, Updates, rows_by_id, verdicts
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ A = TypeVar("A", bound=DropletArgs)
 
 class ActivityServer(Server[A]):
     """Ward clustering and activity tracking, shared by DROPlet and DROP."""
+
+    remembers = "penalty points and the blacklist"
 
     def __init__(self, args: A, resources: Resources) -> None:
         super().__init__(args, resources)
@@ -166,6 +168,10 @@ class ActivityServer(Server[A]):
             watch.seconds,
             found,
         )
+
+    def pardon(self, client: ClientId) -> str:
+        """Forget a client's points, and take it off the blacklist."""
+        return self.activity.pardon(client)
 
     def state_dict(self) -> dict[str, Any]:
         """Return points, blacklist and the distances seen."""

@@ -38,10 +38,8 @@ from entity.server.gap_statistic import gap_clusters, k_means
 from entity.server.gate import is_finite
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, rows_by_id, verdicts
 
-_LEAST = 3
-"""Scores below which there are no two groups."""
-_DIGITS = 9
-"""Decimals of a score that count: the rest is rounding."""
+_LEAST = 3  # scores below which there are no two groups
+_DIGITS = 9  # decimals of a score that count: the rest is rounding
 
 
 @dataclass(frozen=True)
@@ -71,12 +69,8 @@ def suspects(scores: Tensor, kmax: int, references: int, rng: torch.Generator) -
     ----------
     scores
         (n,) finite.
-    kmax
-        Most groups that the gap statistic considers.
-    references
-        Uniform samples that it compares with.
-    rng
-        For the samples and k-means.
+    kmax, references, rng
+        Of the gap statistic, and of k-means.
     """
     nobody = torch.zeros(len(scores), dtype=torch.bool)
     if len(scores) < _LEAST or scores.min() == scores.max():
@@ -94,6 +88,7 @@ class FLDetector(CoordinateServer[FLDetectorArgs]):
 
     summary = "FLDetector: remove clients whose updates are unlike those predicted from their last"
     paper = "Zhang et al. 2022, arXiv 2207.09209"
+    remembers = "distances from what was predicted, and who was removed for good"
     hyperparameters = FLDetectorArgs
 
     def __init__(self, args: FLDetectorArgs, resources: Resources) -> None:
@@ -180,6 +175,12 @@ class FLDetector(CoordinateServer[FLDetectorArgs]):
             return self.average(updates, shares), shares
         return self.reduce(updates, middle, rows), torch.where(accepted, torch.nan, 0.0)
 
+    def pardon(self, client: ClientId) -> str:
+        """Take a client back, and forget its distances and its last update."""
+        had = self.foreseen.forget(client) | (self.distances.pop(client, None) is not None)
+        was, self.removed = client in self.removed, self.removed - {client}
+        return "its removal" if was else "its updates" * had
+
     def state_dict(self) -> dict[str, Any]:
         """Return what is known of the clients and of the model's way."""
         return {
@@ -194,7 +195,6 @@ class FLDetector(CoordinateServer[FLDetectorArgs]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         self.foreseen.load_state_dict(state["foreseen"])
-        distances = [list(own) for own in state["distances"]]
-        self.distances = dict(zip(state["clients"], distances, strict=True))
+        self.distances = dict(zip(state["clients"], map(list, state["distances"]), strict=True))
         self.removed, self.rounds = set(state["removed"]), state["rounds"]
         self.first = None if state["first"] is None else ModelState(*state["first"])

@@ -72,6 +72,7 @@ def foolsgold_weights(cosines: Tensor, kappa: float = 1.0) -> Tensor:
 class FoolsGold(Server[FoolsGoldArgs]):
     """An average that leaves out clients with too similar histories."""
 
+    remembers = "the sum of its updates"
     summary = "FoolsGold: less weight for clients whose update histories are alike"
     paper = "Fung et al. 2018, arXiv 1808.04866"
     hyperparameters = FoolsGoldArgs
@@ -132,6 +133,10 @@ class FoolsGold(Server[FoolsGoldArgs]):
                 moved += self.history[client]
             self.history[client] = moved
         return torch.stack([self.history[client] for client in updates.client_ids])
+
+    def pardon(self, client: ClientId) -> str:
+        """Forget a client's history: its next update is compared as if it were its first."""
+        return "" if self.history.pop(client, None) is None else "a history of updates"
 
     def state_dict(self) -> dict[str, Any]:
         """Return the histories."""

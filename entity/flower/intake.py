@@ -1,12 +1,12 @@
 """The intake of a round: each reply becomes a row of one matrix, or a reason of refusal.
 
-A malformed reply costs only its own node the round. Rows are ordered by node id, never by arrival,
-so that the aggregate does not depend on which node was fast.
+A malformed reply costs only its own node the round. Rows are ordered by the clients' ids, never by
+arrival, so that the aggregate does not depend on which node was fast.
 """
 
 import logging
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from flwr.app import Message, MetricRecord, RecordDict
@@ -34,29 +34,33 @@ class Intake:
     layout
         The model.
     asked
-        Node ids that were sent the global model.
+        Node ids that were sent the global model, by the id of the client that each one is; a client
+        is the node that it was before its key was replaced.
     trust_sample_counts
         Take the numbers of samples that nodes report themselves; otherwise all count 1.
     """
 
     def __init__(
-        self, layout: ArrayLayout, asked: Sequence[int], *, trust_sample_counts: bool = False
+        self, layout: ArrayLayout, asked: Mapping[int, int], *, trust_sample_counts: bool = False
     ) -> None:
         self.layout = layout
-        self.rows = {node: row for row, node in enumerate(sorted(asked))}
+        self.names = {asked[client]: str(client) for client in sorted(asked)}
+        """Clients by their nodes."""
+        self.rows = {node: row for row, node in enumerate(self.names)}
         self.trust_sample_counts = trust_sample_counts
         self.refusals: dict[str, str] = {}
-        """Reasons of refusal by node id as text, also of nodes that were not asked."""
+        """Reasons of refusal by client, also of nodes that were not asked."""
         self._samples: dict[int, float] = {}
         self._matrix = layout.empty(len(self.rows))  # untouched rows take no memory
 
     def take(self, message: Message) -> None:
         """Read one reply and free its arrays; a fault becomes a refusal."""
         node = message.metadata.src_node_id
+        client = self.names.get(node, str(node))
         try:
             if node not in self.rows:
                 raise Malformed("was not asked in this round")
-            if node in self._samples or str(node) in self.refusals:
+            if node in self._samples or client in self.refusals:
                 # The first reply counts: whoever answers twice cannot take it back.
                 raise Malformed("repeated reply")
             if message.has_error():
@@ -68,16 +72,18 @@ class Intake:
             self._read(content, self.rows[node])
             self._samples[node] = samples
         except Malformed as reason:
-            if node in self._samples or str(node) in self.refusals:
+            # A client that was asked under a new key is not refused for what its old one sends.
+            taken = node not in self.rows and client in self.names.values()
+            if taken or node in self._samples or client in self.refusals:
                 log.warning("node %d: %s, ignored", node, reason)
             else:
-                self.refusals[str(node)] = str(reason)
+                self.refusals[client] = str(reason)
 
     def close(self) -> None:
         """Refuse the nodes that have not answered."""
-        for node in self.rows:
+        for node, client in self.names.items():
             if node not in self._samples:
-                self.refusals.setdefault(str(node), "no reply in time")
+                self.refusals.setdefault(client, "no reply in time")
 
     def updates(self, round: int, start: ModelState) -> Updates:
         """Return the well-formed updates; the intake is used up then.
@@ -93,7 +99,7 @@ class Intake:
                 matrix.buffers[target] = matrix.buffers[row]
         return Updates(
             round,
-            tuple(map(str, nodes)),
+            tuple(self.names[node] for node in nodes),
             matrix.weights[: len(nodes)],
             matrix.buffers[: len(nodes)],
             torch.tensor([self._samples[node] for node in nodes], dtype=torch.float64),

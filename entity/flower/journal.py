@@ -39,6 +39,11 @@ class Journal:
         self._checkpoints = Checkpoints(None, {}, 1)
         self._record = Record(None, {})
 
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the lines of the rounds so far."""
+        return self._record.rounds
+
     def check(self) -> None:
         """Make the folder, unless it is there, and see that state can be written in it.
 

@@ -29,6 +29,9 @@ class RunConfig:
     """Believe the numbers of samples that nodes report."""
     state: str = ""
     """Folder on the server from which a restarted run goes on; empty for none."""
+    metrics: str = ""
+    """File on the server, NAME.prom, for the textfile collector of Prometheus' node_exporter; empty
+    for none."""
 
 
 def run_config(given: Mapping[str, Any]) -> RunConfig:

@@ -78,6 +78,7 @@ def _serve(grid: Grid, config: ExperimentConfig, options: RunConfig, on_round: O
         min_survivors=options.min_survivors,
         trust_sample_counts=options.trust_sample_counts,
         state_folder=options.state or None,
+        metrics_file=options.metrics or None,
         on_round=on_round,
     )
     return strategy.start(

@@ -9,8 +9,8 @@ import logging
 import math
 import operator
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, SupportsIndex, cast
@@ -20,8 +20,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from entity import __version__
 from entity.config.paths import user_path
 from entity.config.schema import CannotGoOn, ConfigError, dump, show
+from entity.deployment import status
+from entity.deployment.decisions import Decisions
+from entity.deployment.metrics import MetricsFile
+from entity.deployment.status import Status
 from entity.flower.arrays import ArrayLayout, Malformed
 from entity.flower.exchange import exchange
 from entity.flower.intake import ARRAYS, CONFIG, Intake
@@ -51,6 +56,12 @@ class RoundReport:
     """Whether there is a new global model; without enough sound replies the old one stays."""
     diagnostics: Mapping[str, float] = field(default_factory=dict[str, float])
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Names under which the operator registered nodes, by node id."""
+    decisions: tuple[Mapping[str, str], ...] = ()
+    """Pardons and replaced keys that were carried out before the round."""
+    time: float = 0.0
+    """When the round ended, in seconds since 1970."""
 
     @property
     def refused(self) -> dict[str, str]:
@@ -104,7 +115,11 @@ class RobustStrategy(Strategy):
         Believe the numbers of samples that nodes report; an attacker can inflate its own.
     state_folder
         Where the state is written after every round, and read when the server process is started
-        again; None writes none.
+        again; None writes none. The operator's decisions (`drop deploy pardon`, `rekey`) are read
+        from it before every round, and what the strategy is doing is in its `status.json`.
+    metrics_file
+        File whose name ends in `.prom`, rewritten after every round for the textfile collector of
+        Prometheus' node_exporter; None writes none.
     on_round
         Called with the report of every round.
 
@@ -112,7 +127,7 @@ class RobustStrategy(Strategy):
     ------
     ConfigError
         If an argument is not allowed, or the settings contradict each other, or the state folder
-        cannot be written; it is made here.
+        or the file of metrics cannot be written; the folder is made here.
     """
 
     def __init__(
@@ -124,6 +139,7 @@ class RobustStrategy(Strategy):
         min_survivors: int = 2,
         trust_sample_counts: bool = False,
         state_folder: Path | str | None = None,
+        metrics_file: Path | str | None = None,
         on_round: OnRound = lambda report: None,
     ) -> None:
         if not isinstance(cast("object", server), Server):
@@ -158,11 +174,17 @@ class RobustStrategy(Strategy):
         self.trust_sample_counts = trust_sample_counts
         self.on_round = on_round
         self.journal = _journal(state_folder)
+        self.metrics_file = _metrics_file(metrics_file)
+        self.status = Status(self.journal.folder)
+        self.decisions = Decisions(self.journal.folder)
         self.report: RoundReport | None = None
         """The report of the last round."""
         self._layout: ArrayLayout | None = None
         self._global: tuple[ArrayRecord, ModelState] | None = None
-        self._asked: tuple[int, ...] = ()
+        self._asked: dict[int, int] = {}
+        """The nodes of the round, by the client that each one is."""
+        self._names: dict[str, str] = {}
+        self._carried_out: tuple[Mapping[str, str], ...] = ()
 
     @property
     def seeds(self) -> Seeds:
@@ -185,6 +207,8 @@ class RobustStrategy(Strategy):
     ) -> list[Message]:
         """Choose the nodes of a round and address the global model to them.
 
+        What the operator has decided since the last round is carried out before.
+
         Parameters
         ----------
         server_round
@@ -197,14 +221,18 @@ class RobustStrategy(Strategy):
             Flower's connection to the nodes.
         """
         self._set_global(arrays)
-        nodes = self._connected(grid)
-        self._asked = choose(nodes, self.nodes_per_round, server_round, self.seeds)
+        nodes = self._connected(grid, server_round)
+        chosen = choose(list(nodes), self.nodes_per_round, server_round, self.seeds)
+        self._asked = {client: nodes[client] for client in chosen}
         log.info("round %d: %d of %d nodes", server_round, len(self._asked), len(nodes))
+        self.status.stage(
+            status.TRAINING, server_round, asked=len(chosen), connected=len(nodes), replies=0
+        )
         sent = ConfigRecord({**config, "server-round": server_round})
         content = RecordDict({ARRAYS: arrays, CONFIG: sent})
         return [
             Message(content, node, MessageType.TRAIN, group_id=str(server_round))
-            for node in self._asked
+            for node in self._asked.values()
         ]
 
     def aggregate_train(
@@ -220,11 +248,12 @@ class RobustStrategy(Strategy):
         arrays, start = self._global
         intake = Intake(self._layout, self._asked, trust_sample_counts=self.trust_sample_counts)
         with watch("receive"):
-            for reply in replies:
+            for reply in self.status.counted(replies):
                 intake.take(reply)
             intake.close()
             updates = intake.updates(server_round, start)
         enough = len(updates) >= self.min_survivors
+        self.status.stage(status.AGGREGATING, server_round, sound=len(updates))
         with watch("aggregate"):
             answer = (
                 admit(self.server, updates)
@@ -239,16 +268,19 @@ class RobustStrategy(Strategy):
                 self._global = arrays, answer.state
         self.report = RoundReport(
             server_round,
-            _in_order(self._asked, answer.verdicts, intake.refusals),
+            _in_order(tuple(self._asked), answer.verdicts, intake.refusals),
             enough,
             {k: v for k, v in answer.diagnostics.items() if math.isfinite(v)},
             {**watch.seconds, **{f"aggregate {k}": v for k, v in answer.seconds.items()}},
+            {node: name for node, name in self._names.items() if int(node) in self._asked},
+            self._carried_out,
+            time.time(),
         )
+        self._carried_out = ()
         self._log(self.report)
-        self.journal.keep(
-            asdict(self.report),
-            Snapshot(server_round, self._global[1], server=self.server.snapshot()),
-        )
+        line = asdict(self.report)
+        self.journal.keep(line, Snapshot(server_round, self._global[1], server=self._state()))
+        self.metrics_file.add(line)
         self.on_round(self.report)
         return arrays if enough else None, self.report.metrics()
 
@@ -307,18 +339,53 @@ class RobustStrategy(Strategy):
             if self._global is not None:
                 result.arrays = self._global[0]
             self.summary()
-            _judge(evaluate_fn, done, result)
-            for number in range(done + 1, num_rounds + 1):
-                messages = self.configure_train(
-                    number, result.arrays, train_config or ConfigRecord(), grid
-                )
-                arrays, metrics = self.aggregate_train(number, exchange(grid, messages, timeout))
-                if arrays is not None:
-                    result.arrays = arrays
-                if metrics is not None:
-                    result.train_metrics_clientapp[number] = metrics
-                _judge(evaluate_fn, number, result)
+            with self._shown(done, num_rounds):
+                self._judge(evaluate_fn, done, result)
+                for number in range(done + 1, num_rounds + 1):
+                    messages = self.configure_train(
+                        number, result.arrays, train_config or ConfigRecord(), grid
+                    )
+                    replies = exchange(grid, messages, timeout)
+                    arrays, metrics = self.aggregate_train(number, replies)
+                    if arrays is not None:
+                        result.arrays = arrays
+                    if metrics is not None:
+                        result.train_metrics_clientapp[number] = metrics
+                    self._judge(evaluate_fn, number, result)
         return result
+
+    @contextmanager
+    def _shown(self, done: int, num_rounds: int) -> Generator[None]:
+        """Show to the operator that a run goes on, and how it ended."""
+        defense = type(self.server).__name__
+        self.status.begin(defense=defense, remembers=self.server.remembers, rounds=num_rounds)
+        self.metrics_file.begin(self.journal.rounds, num_rounds, defense, __version__)
+        try:
+            yield
+        except BaseException as error:
+            number = done if self.report is None else self.report.round
+            known = isinstance(error, ConfigError | CannotGoOn)
+            reason = str(error) if known else f"{type(error).__name__}: {error}".rstrip(": ")
+            self.status.stage(status.FAILED, number, reason=reason[:500])
+            self.metrics_file.write(running=False)
+            raise
+        self.status.stage(status.FINISHED, max(done, num_rounds))
+        self.metrics_file.write(running=False)
+
+    def _state(self) -> dict[str, Any]:
+        """Return the defense's state, and what of the operator's decisions has been carried out."""
+        decided = self.decisions.state_dict()
+        return {**self.server.snapshot(), **({_DECISIONS: decided} if decided else {})}
+
+    def _judge(self, evaluate_fn: EvaluateFn | None, number: int, result: Result) -> None:
+        if evaluate_fn is None:
+            return
+        self.status.stage(status.EVALUATING, number)
+        metrics = evaluate_fn(number, result.arrays)
+        if metrics is not None:
+            log.info("round %d: %s", number, dict(metrics))
+            result.evaluate_metrics_serverapp[number] = metrics
+            self.metrics_file.scored(metrics)
 
     def _resume(self, arrays: ArrayRecord) -> int:
         """Restore the state after the last finished round, and return that round's number."""
@@ -334,7 +401,9 @@ class RobustStrategy(Strategy):
         snapshot = self.journal.resume(origin)
         if snapshot is None:
             return 0
-        self.server.restore(snapshot.server)
+        state = dict(snapshot.server)
+        self.decisions.load_state_dict(state.pop(_DECISIONS, {}))
+        self.server.restore(state)
         self._global = self._layout.write(snapshot.state), snapshot.state
         log.info("going on after round %d, from %s", snapshot.round, self.journal.folder)
         return snapshot.round
@@ -348,19 +417,30 @@ class RobustStrategy(Strategy):
         except Malformed as error:
             raise ConfigError(f"initial_arrays: {error}.") from error
 
-    def _connected(self, grid: Grid, pause: float = 1.0) -> list[int]:
-        """Return the connected nodes, once there are enough of them."""
+    def _connected(self, grid: Grid, round: int, pause: float = 1.0) -> dict[int, int]:
+        """Return the connected nodes by the client that each one is, once there are enough."""
         logged = -1
-        while len(nodes := sorted(grid.get_node_ids())) < self.min_nodes:
+        while True:
+            self._carried_out += self.decisions.carry_out(self.server)
+            there = {info.node_id: info.name for info in grid.get_nodes()}
+            nodes = self.decisions.clients(sorted(there))
+            if len(nodes) >= self.min_nodes:
+                break
             if logged != len(nodes):
                 log.info("%d nodes connected, waiting for %d", len(nodes), self.min_nodes)
                 logged = len(nodes)
+                self.status.stage(
+                    status.WAITING, round, connected=len(nodes), needed=self.min_nodes
+                )
             time.sleep(pause)
-        return nodes
+        named = {str(client): _one_line(there[node]) for client, node in nodes.items()}
+        self._names |= {client: name for client, name in named.items() if name}
+        return dict(sorted(nodes.items()))
 
     def _log(self, report: RoundReport) -> None:
         for node, reason in report.refused.items():
-            log.warning("round %d: node %s refused: %s", report.round, node, reason)
+            name = f" ({report.names[node]})" if node in report.names else ""
+            log.warning("round %d: node %s%s refused: %s", report.round, node, name, reason)
         if not report.aggregated:
             log.warning(
                 "round %d: the global model stays, as fewer than %d replies were sound",
@@ -370,6 +450,13 @@ class RobustStrategy(Strategy):
 
 
 _TOO_FEW = "too few sound replies in the round"
+
+_DECISIONS = "decisions of the operator"
+"""Their key in a checkpoint, beside those of the defense's state."""
+
+
+def _one_line(name: str) -> str:
+    return "".join(letter for letter in name if letter.isprintable())[:80].strip()
 
 
 def _refuse_unless_whole(name: str, value: object, least: int) -> None:
@@ -405,6 +492,18 @@ def _journal(state_folder: object) -> Journal:
     return journal
 
 
+def _metrics_file(path: object) -> MetricsFile:
+    """Return the writer of a file of metrics that can be written."""
+    if path is None:
+        return MetricsFile(None)
+    if not isinstance(path, str | Path) or path == "" or "\0" in str(path):
+        raise ConfigError(f"metrics_file = {show(path)}: allowed is the path of a file, or None.")
+    try:
+        return MetricsFile(user_path(path))
+    except (ConfigError, CannotGoOn) as error:
+        raise ConfigError(f"metrics_file = {error}") from error
+
+
 def choose(nodes: Sequence[int], count: int | None, round: int, seeds: Seeds) -> tuple[int, ...]:
     """Return the nodes of a round, in increasing order.
 
@@ -437,10 +536,3 @@ def _in_order(
     return tuple(
         by_node.get(node) or Verdict(node, accepted=False, reason=refusals[node]) for node in nodes
     )
-
-
-def _judge(evaluate_fn: EvaluateFn | None, number: int, result: Result) -> None:
-    metrics = None if evaluate_fn is None else evaluate_fn(number, result.arrays)
-    if metrics is not None:
-        log.info("round %d: %s", number, dict(metrics))
-        result.evaluate_metrics_serverapp[number] = metrics

@@ -51,6 +51,23 @@ class Activity:
         """Whether a client is free of points and not blacklisted."""
         return self.points(client) <= _FREE and client not in self.blacklist
 
+    def pardon(self, client: ClientId) -> str:
+        """Take a client's points and its place on the blacklist, and say what it had.
+
+        Examples
+        --------
+        >>> activity = Activity(penalty=2.0, reward=None, blacklist_threshold=2.0)
+        >>> activity.observe(majority=[], minority=[7])
+        >>> activity.pardon(7), activity.admits(7), activity.pardon(7)
+        ('2 penalty points, blacklisted', True, '')
+        """
+        points = self._points.pop(client, 0.0)
+        had = [f"{points:g} penalty points"] if points > _FREE else []
+        if client in self.blacklist:
+            self.blacklist = self.blacklist - {client}
+            had.append("blacklisted")
+        return ", ".join(had)
+
     def state_dict(self) -> dict[str, Any]:
         """Return points and blacklist."""
         return {

@@ -135,6 +135,12 @@ class Coalition:
         """Return the coalition: nobody, where the contrast is too low."""
         return groups.smaller if groups.contrast >= self.threshold else frozenset()
 
+    def pardon(self, client: ClientId) -> str:
+        """Forget a client's sum and its rounds, and say how many they were."""
+        self.sums.pop(client, None)
+        rounds = self.seen.pop(client, 0)
+        return f"what it pushed for in {rounds} rounds" if rounds else ""
+
     def state_dict(self) -> dict[str, Any]:
         """Return the clients' sums and numbers of rounds."""
         clients = list(self.sums)

@@ -26,7 +26,7 @@ from entity.server.averaging import (
 from entity.server.buffers import recalibrate, without_negative_variances
 from entity.server.optimiser import OptimiserArgs, ServerOptimiser
 from entity.training import CPU, Recipe
-from entity.updates import Aggregation, Updates
+from entity.updates import Aggregation, ClientId, Updates
 
 log = logging.getLogger("entity")
 
@@ -136,6 +136,9 @@ class Server(ABC, Generic[Args]):
     robust: ClassVar[bool] = True
     """Whether it claims that a few clients cannot do with the model as they like; says what
     becomes of BatchNorm statistics under `bn_policy = auto`."""
+    remembers: ClassVar[str] = ""
+    """What it holds against single clients from round to round, which `pardon` forgets; "" where
+    it judges every round by itself."""
     least_clients: ClassVar[int] = 1
     """Clients in a round that the rule needs, whatever its settings."""
 
@@ -234,6 +237,13 @@ class Server(ABC, Generic[Args]):
             Number of the round.
         """
         return answer
+
+    def pardon(self, client: ClientId) -> str:
+        """Forget what is held against a client, and say what that was; "" if it was nothing.
+
+        The client is a new one after that: nobody vouches for its next update.
+        """
+        return ""
 
     def shares(self, updates: Updates, accepted: Tensor) -> Tensor:
         """Return convex weights (n,) of the clients where `accepted` (n,) is true."""

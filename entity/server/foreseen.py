@@ -140,6 +140,10 @@ class Foreseen:
         self.aggregates = {number: self.aggregates[number] for number in window}
         self.models = {number: self.models[number] for number in self.models if number in needed}
 
+    def forget(self, client: ClientId) -> bool:
+        """Forget a client's last update, and say whether there was one."""
+        return self.last.pop(client, None) is not None
+
     def clear(self) -> None:
         """Forget all."""
         self.models, self.aggregates, self.last = {}, {}, {}

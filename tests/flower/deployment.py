@@ -189,8 +189,8 @@ def plain(folder: Path) -> None:
 def secure(folder: Path) -> None:
     """TLS and keys: a node without one, a node of NaN, a node killed, a server restarted."""
     keys = folder / "keys"
-    script = Path(__file__).parents[2] / "examples" / "flower" / "make_keys.py"
-    subprocess.run([sys.executable, script, keys, "--nodes", str(SIZE + 1)], check=True)
+    make = ["deploy", "keys", str(keys), "--nodes", str(SIZE + 1)]
+    subprocess.run([sys.executable, "-m", "entity.cli", *make], check=True, stdout=sys.stderr)
     (keys / f"node-{SIZE}").rename(keys / "stranger")
     with Deployment(folder, keys) as deployment:
         deployment.superlink()

@@ -1,0 +1,236 @@
+"""Keys and certificates for TLS and node authentication of a Flower federation.
+
+`ca.pem` goes to every node and to whoever starts runs; `ca.key` signs the next certificate of the
+server and belongs on a machine without network; `server.pem` and `server.key` stay with the
+SuperLink; `node-I` is the secret of node I, and `node-I.pub` is what the SuperLink's operator
+registers. Nothing is ever overwritten: what a renewal replaces is kept as `NAME.old`.
+"""
+
+import datetime
+import ipaddress
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.hazmat.primitives.serialization import PublicFormat as Public
+
+from entity.config.schema import ConfigError
+from entity.record.atomic import writing
+
+DAYS = 365
+"""Of the server's certificate."""
+DAYS_OF_AUTHORITY = 3650
+
+SERVER = "server"
+
+LOOPBACK = "127.0.0.1"
+
+
+def make_keys(folder: Path, nodes: int, hosts: Sequence[str]) -> list[Path]:
+    """Make what a folder of keys does not have yet.
+
+    Parameters
+    ----------
+    folder
+        Where; made if need be, for its owner alone.
+    nodes
+        How many nodes there are in all: `node-0` and so on.
+    hosts
+        Addresses of the SuperLink, for its certificate; without any, loopback.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    ConfigError
+        If the server has a certificate and hosts are given, or an authority has lost its key.
+    CannotWrite
+        If the folder cannot be written.
+    """
+    server = [folder / "server.pem", folder / "server.key"]
+    if hosts and any(path.exists() for path in server):
+        raise ConfigError(
+            f"{server[0]}: is there already, with its hosts; --renew server makes another one."
+        )
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        made: list[Path] = []
+        if not (folder / "ca.pem").exists():
+            made += _make_authority(folder)
+        if not all(path.exists() for path in server):
+            made += _make_server(folder, hosts or [LOOPBACK])
+        for number in range(nodes):
+            if not (folder / f"node-{number}.pub").exists():
+                made += _make_node(folder, f"node-{number}")
+    return made
+
+
+def renew(folder: Path, name: str, hosts: Sequence[str]) -> list[Path]:
+    """Replace the certificate of the server, or the key of a node.
+
+    Parameters
+    ----------
+    folder
+        Made by `make_keys`.
+    name
+        `server`, or a node's.
+    hosts
+        Addresses of the SuperLink; without any, those of the certificate that is replaced.
+
+    Returns
+    -------
+    list of Path
+        The files written.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing of that name to renew, or hosts are given for a node.
+    CannotWrite
+        If the folder cannot be written.
+    """
+    if name != SERVER and not re.fullmatch(r"[A-Za-z0-9][\w-]*", name, re.ASCII):
+        raise ConfigError(f"{name}: allowed is server, or the name of a node, such as node-0.")
+    both = ("server.pem", "server.key") if name == SERVER else (name, f"{name}.pub")
+    files = [folder / each for each in both]
+    missing = [path.name for path in files if not path.is_file()]
+    if missing:
+        raise ConfigError(f"{folder}: has no {missing[0]} that could be renewed.")
+    if name != SERVER and hosts:
+        raise ConfigError(f"{name}: hosts belong to the server's certificate alone.")
+    if name == SERVER:
+        hosts = hosts or _hosts_of(files[0])
+        _authority(folder)  # what is wrong shows before anything is moved
+        for host in hosts:
+            _name(host)
+    with writing(folder):
+        for path in files:
+            path.replace(path.with_name(f"{path.name}.old"))
+        return _make_server(folder, hosts) if name == SERVER else _make_node(folder, name)
+
+
+def _make_authority(folder: Path) -> list[Path]:
+    """Write a certificate authority of our own."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "federation CA")])
+    certificate = (
+        _certificate(name, name, key.public_key(), DAYS_OF_AUTHORITY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs=True), critical=True)
+        .sign(key, hashes.SHA384())
+    )
+    _secret(folder / "ca.key", key, PrivateFormat.PKCS8)
+    (folder / "ca.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    return [folder / "ca.pem", folder / "ca.key"]
+
+
+def _make_server(folder: Path, hosts: Sequence[str]) -> list[Path]:
+    """Write the certificate of a server, signed by the folder's authority."""
+    issuer, authority = _authority(folder)
+    key = ec.generate_private_key(ec.SECP384R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0][:64])])
+    names = [_name(host) for host in hosts]
+    certificate = (
+        _certificate(subject, issuer.subject, key.public_key(), DAYS)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs=False), critical=True)
+        .sign(authority, hashes.SHA384())
+    )
+    _secret(folder / "server.key", key, PrivateFormat.PKCS8)
+    (folder / "server.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
+    return [folder / "server.pem", folder / "server.key"]
+
+
+def _make_node(folder: Path, name: str) -> list[Path]:
+    """Write a node's private key and the public one, in OpenSSH's formats as Flower reads them."""
+    key = ec.generate_private_key(ec.SECP384R1())
+    _secret(folder / name, key, PrivateFormat.OpenSSH)
+    public = key.public_key().public_bytes(Encoding.OpenSSH, Public.OpenSSH)
+    (folder / f"{name}.pub").write_bytes(public + b"\n")
+    return [folder / name, folder / f"{name}.pub"]
+
+
+def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    path = folder / "ca.key"
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+        certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{error.filename}: is not there, and signs the server's certificate; put it back for "
+            "this command."
+        ) from error
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{path}: is no key of an authority ({error}).") from error
+    return certificate, cast("ec.EllipticCurvePrivateKey", key)
+
+
+def _hosts_of(path: Path) -> list[str]:
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound) as error:
+        raise ConfigError(f"{path}: names no hosts; give them by --host.") from error
+    return [str(name.value) for name in names]
+
+
+def _certificate(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: int
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(days=days))
+    )
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        pass
+    try:
+        return x509.DNSName(host)
+    except ValueError as error:
+        raise ConfigError(f"--host {host}: is neither an address nor a name.") from error
+
+
+def _secret(path: Path, key: ec.EllipticCurvePrivateKey, style: PrivateFormat) -> None:
+    """Write a key that its owner alone can read, from its first byte on."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as file:
+        file.write(key.private_bytes(Encoding.PEM, style, NoEncryption()))
