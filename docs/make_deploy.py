@@ -2,8 +2,9 @@
 
     python docs/make_deploy.py
 
-What each defense must be granted comes from its `needs`; the sizes are arithmetic, on the measured
-costs in PERFORMANCE.md.
+What each defense must be granted comes from its `needs`, what it holds against clients from its
+`remembers`, and the metrics from the module that writes them. The sizes are arithmetic, on the
+measured costs in PERFORMANCE.md.
 """
 
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from entity.config.schema import load
 from entity.defenses import DEFENSES
+from entity.deployment.metrics import METRICS
 from entity.server import Needs
 
 DOCS = Path(__file__).parent
@@ -39,6 +41,40 @@ def needs_table() -> str:
         )
         lines.append(f"| `{name}` | " + " | ".join("yes" if one else "" for one in granted) + " |")
     return "\n".join(lines)
+
+
+LABELS = {
+    "drop_info": "defense, version",
+    "drop_rounds_total": "model: new, kept, lost",
+    "drop_refusals_total": "reason",
+    "drop_stage_seconds_total": "stage: receive, aggregate, send",
+    "drop_defense_seconds_total": "part",
+    "drop_score": "name: mta, asr",
+}
+"""Labels of metrics beside `federation`."""
+
+
+def remembers_list() -> str:
+    """Return what each defense that holds something against clients forgets by a pardon."""
+    kept = {name: entry.remembers for name, entry in DEFENSES.items() if entry.remembers}
+    lines = ["| defense | what a pardon makes it forget |", "|---|---|"]
+    lines += [f"| `{name}` | {what} |" for name, what in kept.items()]
+    return "\n".join(lines)
+
+
+def metrics_table() -> str:
+    """Return the metrics' names, types, labels and meanings."""
+    lines = ["| metric | type | labels | meaning |", "|---|---|---|---|"]
+    lines += [
+        f"| `{name}` | {kind} | {LABELS.get(name, '')} | {meaning} |"
+        for name, (kind, meaning) in METRICS.items()
+    ]
+    return "\n".join(lines)
+
+
+def alerts() -> str:
+    """Return the example rules."""
+    return f"```yaml\n{(DOCS / 'deploy' / 'alerts.yml').read_text()}```"
 
 
 def sizes_table() -> str:
@@ -87,7 +123,14 @@ def _seconds(seconds: float) -> str:
 
 def page(text: str) -> str:
     """Return DEPLOY.md with its tables as they are now."""
-    for name, table in (("needs", needs_table()), ("sizes", sizes_table())):
+    tables = {
+        "needs": needs_table(),
+        "sizes": sizes_table(),
+        "remembers": remembers_list(),
+        "metrics": metrics_table(),
+        "alerts": alerts(),
+    }
+    for name, table in tables.items():
         marked = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
         text = marked.sub(lambda found, table=table: found[1] + table + "\n" + found[2], text)
     return text
