@@ -78,6 +78,8 @@ def convention(client: ClientConfig) -> str:
     """
     if client.IID:
         name = "iid"
+    elif client.partition == "natural":
+        name = "natural, the data set's own clients"
     elif client.partition == "shards":
         name = f"shards, {client.shards_per_client} per client"
     else:

@@ -75,11 +75,12 @@ class ClientConfig:
     IID: bool = True
     """Share the training data out evenly by class; otherwise by `partition`."""
     partition: Literal[
-        "dirichlet_class", "dirichlet_client", "drop_noniid", "shards", "quantity"
+        "dirichlet_class", "dirichlet_client", "drop_noniid", "shards", "quantity", "natural"
     ] = "dirichlet_class"
     """How to split when not IID: each class over the clients (drop_noniid: as the original does,
     from equally much of every class); each client over the classes; shards of the samples sorted
-    by class; or all classes alike and only the sizes skewed.
+    by class; all classes alike and only the sizes skewed; or as the data set has it (natural: each
+    client is a writer of femnist).
 
     Equal alphas of these conventions are not comparable.
     """
@@ -88,7 +89,8 @@ class ClientConfig:
     shards_per_client: Count = 2
     """Shards that a client gets (shards): the number of classes it holds, more or less."""
     min_samples: Count = 10
-    """Fewest samples a client may get; a Dirichlet split is drawn anew until it holds."""
+    """Fewest samples a client may get; a Dirichlet split is drawn anew until it holds, and natural
+    clients with fewer are left out."""
     momentum: Fraction = 0.9
     """Momentum of local SGD."""
     weight_decay: NonNegative = 0.005

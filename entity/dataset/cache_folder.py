@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -109,7 +109,7 @@ def open_cache(folder: Path) -> Parts | None:
             or tuple(torch.bincount(images.y, minlength=counts).tolist()) != contents.counts
         ):
             return None
-    return train, test
+    return replace(train, facts=header.facts), test
 
 
 def header_of(folder: Path) -> Header | None:

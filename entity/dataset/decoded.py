@@ -62,4 +62,4 @@ class Decoded:
         for batch in self.batches():
             x[start : start + len(batch)] = batch
             start += len(batch)
-        return Images(torch.from_numpy(x), torch.from_numpy(self.y))
+        return Images(torch.from_numpy(x), torch.from_numpy(self.y), facts=self.facts)

@@ -5,7 +5,9 @@ whole numbers of tokens. Networks see them as they are.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +28,8 @@ class Images:
     """(N, C, H, W) uint8; other samples (N, ...) float32 or int64."""
     y: Tensor
     """(N,) int64, classes from 0."""
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any], kw_only=True)
+    """What else is known of all of them, such as whose they are (`client_sizes`)."""
 
     def __len__(self) -> int:
         return len(self.y)

@@ -11,16 +11,20 @@
 - `shards` (McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized
   Data", AISTATS 2017, 1602.05629): samples sorted by class and cut into shards; every client gets
   some.
+- `natural`: every client is one of the data set's own, as FEMNIST's writers are; which ones is
+  drawn, and the samples of all others are used by nobody.
 - `quantity` (Li et al., "Federated Learning on Non-IID Data Silos: An Experimental Study", ICDE
   2022, 2102.02079): the sizes are a Dirichlet draw; every client has the classes alike.
 
 Equal alphas of them are not comparable. Unlike DROP's code, which drops what does not divide and
-cuts every class to the rarest one's size, all but `drop_noniid` use every sample exactly once.
+cuts every class to the rarest one's size, all but `drop_noniid` and `natural` use every sample
+exactly once.
 """
 
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from entity.config.fields import ClientConfig
@@ -41,7 +45,13 @@ SplitRule = Callable[[Tensor, int, ClientConfig, np.random.Generator], Shares]
 """
 
 
-def partition(labels: Tensor, clients: int, config: ClientConfig, seeds: Seeds) -> Shares:
+def partition(
+    labels: Tensor,
+    clients: int,
+    config: ClientConfig,
+    seeds: Seeds,
+    owners: Tensor | None = None,
+) -> Shares:
     """Share the training samples out as configured, after the cut to the share `ADR` of them.
 
     Parameters
@@ -54,6 +64,8 @@ def partition(labels: Tensor, clients: int, config: ClientConfig, seeds: Seeds) 
         `IID`, `partition` and its settings, and `ADR`.
     seeds
         Of the experiment.
+    owners
+        (N,) whose each image is, for the split `natural`.
 
     Raises
     ------
@@ -66,6 +78,7 @@ def partition(labels: Tensor, clients: int, config: ClientConfig, seeds: Seeds) 
         per_class = apportion(np.bincount(labels.numpy()), int(config.ADR * len(labels) + 0.5))
         used = draw_per_class(labels, per_class, generator)
         labels = labels[used]
+        owners = None if owners is None else owners[used]
     if len(labels) < clients:
         raise ConfigError(
             f"federation.size = {clients}: allowed is at most {len(labels)}, the number of "
@@ -73,6 +86,9 @@ def partition(labels: Tensor, clients: int, config: ClientConfig, seeds: Seeds) 
         )
     if config.IID:
         shares = iid(labels, clients, generator)
+    elif config.partition == "natural":
+        assert owners is not None, "setup refuses data sets without clients of their own"
+        shares = natural(owners, clients, config, generator)
     else:
         _check_min_samples(len(labels), clients, config.min_samples)
         shares = SPLITS[config.partition](labels, clients, config, generator)
@@ -259,6 +275,40 @@ def quantity(
     return Shares.of_owners(owner, clients)
 
 
+def natural(
+    owners: Tensor, clients: int, config: ClientConfig, generator: np.random.Generator
+) -> Shares:
+    """Make each client one of the data set's own, drawn from those with `min_samples` or more.
+
+    Parameters
+    ----------
+    owners
+        (N,) whose each sample is.
+    clients, config, generator
+        As of `SplitRule`.
+
+    Raises
+    ------
+    ConfigError
+        If there are fewer such owners than clients.
+    """
+    whose = owners.numpy()
+    sizes = np.bincount(whose)
+    able = np.flatnonzero(sizes >= max(1, config.min_samples))
+    if len(able) < clients:
+        raise ConfigError(
+            f"federation.size = {clients}: allowed is at most {len(able)}, as so many of the data "
+            f"set's own {np.count_nonzero(sizes)} clients have client.min_samples = "
+            f"{config.min_samples} training samples; lower min_samples, take more of the data set, "
+            "or choose another client.partition, which shares samples out."
+        )
+    chosen = np.sort(generator.choice(able, clients, replace=False))
+    number = np.full(len(sizes), -1)
+    number[chosen] = np.arange(clients)
+    used = np.flatnonzero(number[whose] >= 0)
+    return Shares.of_owners(number[whose[used]], clients).among(torch.from_numpy(used))
+
+
 SPLITS: dict[str, SplitRule] = {
     "dirichlet_class": dirichlet_class,
     "dirichlet_client": dirichlet_client,
@@ -266,7 +316,7 @@ SPLITS: dict[str, SplitRule] = {
     "shards": shards,
     "quantity": quantity,
 }
-"""The splits that `client.partition` names, when not IID."""
+"""The splits that `client.partition` names, when not IID, beside `natural`."""
 
 
 def _by_class(labels: Tensor, generator: np.random.Generator) -> Ints:

@@ -11,12 +11,14 @@ from entity.dataset.cifar100 import CIFAR100
 from entity.dataset.cinic10 import CINIC10
 from entity.dataset.emnist import EMNIST
 from entity.dataset.fashionmnist import FASHIONMNIST
+from entity.dataset.femnist import FEMNIST
 from entity.dataset.gtsrb import GTSRB
 from entity.dataset.imagefolder import PREFIX, image_folder
 from entity.dataset.mnist import MNIST
 from entity.dataset.mnist5k import MNIST5K
 from entity.dataset.source import Source
 from entity.dataset.svhn import SVHN
+from entity.dataset.tiny_imagenet import TINY_IMAGENET
 
 DATASETS: dict[str, Source] = {
     source.name: source
@@ -25,11 +27,13 @@ DATASETS: dict[str, Source] = {
         MNIST,
         FASHIONMNIST,
         EMNIST,
+        FEMNIST,
         CIFAR10,
         CIFAR100,
         CINIC10,
         GTSRB,
         SVHN,
+        TINY_IMAGENET,
     )
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from entity.config.schema import ConfigError
 from entity.dataset.augment import Augmentation
@@ -47,6 +48,9 @@ class Source:
     """The files that `read` reads; None if it needs none."""
     counts: tuple[int, int] | None = None
     """Training and test images of the published set."""
+    natural: str = ""
+    """Whose the training images are, in words (`writers`), where the files say it: the clients of
+    `client.partition = natural`."""
     shape: tuple[int, ...] | None = None
     """Of a sample, where it is no square image of bytes; `channels` and `size` are then the first
     and the last number of it."""
@@ -77,6 +81,8 @@ class Split:
     """The server's clean samples, class-balanced."""
     test: Images
     """What only the metrics see."""
+    owners: Tensor | None = None
+    """(n,) int64, whose each training sample is, where the data set says it."""
 
     def digest(self) -> str:
         """Return a hash of all images and labels and of which part they belong to.
@@ -88,6 +94,8 @@ class Split:
             digest.update(f"{tuple(part.x.shape)} {part.known_sha256()}".encode())
             digest.update(part.y.numpy().data)
         digest.update(self.train.rows.numpy().data)
+        if self.owners is not None:
+            digest.update(self.owners.numpy().data)
         return digest.hexdigest()
 
 
@@ -131,7 +139,25 @@ def load(source: Source, root: Path, seeds: Seeds, held_out: int | None = None) 
     server = draw_per_class(train.y, per_class, seeds.numpy("held-out"))
     rest = torch.ones(len(train), dtype=torch.bool)
     rest[server] = False
-    return Split(train.select(rest.nonzero().flatten()), train.subset(server), test)
+    clients = rest.nonzero().flatten()
+    owners = owners_of(train)
+    return Split(
+        train.select(clients),
+        train.subset(server),
+        test,
+        None if owners is None else owners[clients],
+    )
+
+
+def owners_of(train: Images) -> Tensor | None:
+    """Return whose each training image is (N,), or None where its data set does not say it.
+
+    Images of one owner lie together, and `client_sizes` of their facts says how many each has.
+    """
+    sizes = train.facts.get("client_sizes")
+    if sizes is None:
+        return None
+    return torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
 
 
 def differs(source: Source, found: tuple[int, int]) -> str:

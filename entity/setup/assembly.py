@@ -100,7 +100,7 @@ def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
     """Load the data, split it between server, test and clients, and draw the malicious clients."""
     source = source_of(config)
     split = load(source, user_path(config.settings.datasets_path), seeds, config.server.held_out)
-    shares = partition(split.train.y, config.federation.size, config.client, seeds)
+    shares = partition(split.train.y, config.federation.size, config.client, seeds, split.owners)
     attack = config.client.attack
     malicious = frozenset(malicious_clients(config.federation, attack, seeds))
     roster = Roster(

@@ -7,7 +7,7 @@ from entity.attacks import ATTACKS
 from entity.config import schema
 from entity.config.fields import AttackConfig, ExperimentConfig, FederationConfig
 from entity.config.schema import ConfigError
-from entity.dataset import Source, source_of
+from entity.dataset import DATASETS, Source, source_of
 from entity.defenses import DEFENSES
 from entity.models import MODELS, find
 from entity.models.fit_of_images import next_size, takes
@@ -32,6 +32,7 @@ def check(config: ExperimentConfig) -> None:
     _check_image_size(config.model, source)
     _check_name(config.name)
     _check_federation(config.federation)
+    _check_partition(config, source)
     if config.client.attack is not None:
         _check_attack(config.client.attack, config.dataset, source)
         _check_enforced_share(config.federation)
@@ -75,6 +76,16 @@ def _check_federation(federation: FederationConfig) -> None:
                 f"federation.{name} = {number}: is more than federation.size = "
                 f"{federation.size}; lower it."
             )
+
+
+def _check_partition(config: ExperimentConfig, source: Source) -> None:
+    if config.client.IID or config.client.partition != "natural" or source.natural:
+        return
+    able = ", ".join(f"{name} ({each.natural})" for name, each in DATASETS.items() if each.natural)
+    raise ConfigError(
+        f"client.partition = natural: {source.name} has no clients of its own; those that have are "
+        f"{able}."
+    )
 
 
 def _check_server(config: ExperimentConfig, source: Source) -> None:

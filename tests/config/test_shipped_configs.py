@@ -22,7 +22,9 @@ def stand_in(name: str) -> Source:
     source = DATASETS[name]
     y = torch.arange(source.num_classes).repeat(150 if source.num_classes <= 10 else 60)
     x = torch.zeros(len(y), source.channels, source.size, source.size, dtype=torch.uint8)
-    return dataclasses.replace(source, read=lambda *_: (Images(x, y), Images(x[:100], y[:100])))
+    facts = {"client_sizes": [20] * (len(y) // 20)} if source.natural else {}
+    train = Images(x, y[torch.randperm(len(y), generator=torch.Generator())], facts=facts)
+    return dataclasses.replace(source, read=lambda *_: (train, Images(x[:100], y[:100])))
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
