@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from entity.client.data import LocalData
 from entity.client.poison import TriggerMemory
+from entity.client.privacy import Privacy, fit_privately, private_update
 from entity.dataset import Augmentation
 from entity.layout import ModelState, ParamSpec
 from entity.seeding import Seeds
@@ -42,6 +43,8 @@ class TrainingContext:
     """Settings of the server's defense; for defenses that act on the clients' side."""
     prox_mu: float = 0.0
     """mu of FedProx in honest training; an attack is trained without."""
+    privacy: Privacy | None = None
+    """Local differential privacy of honest clients; an attack is sent without."""
 
 
 class Client:
@@ -54,7 +57,30 @@ class Client:
 
     def fit(self, model: nn.Module, broadcast: Broadcast) -> None:
         """Train `model`, which holds the global state, in place; the result is sent."""
-        self.train(model, broadcast, self.data, self.honest_recipe)
+        if self.context.privacy is None:
+            self.train(model, broadcast, self.data, self.honest_recipe)
+        else:
+            self._fit_privately(model, broadcast, self.context.privacy)
+
+    def _fit_privately(self, model: nn.Module, broadcast: Broadcast, privacy: Privacy) -> None:
+        recipe, spec = self.honest_recipe, self.context.spec
+        if privacy.unit == "sample":
+            batches = self.batches(broadcast, self.data, recipe)
+            fit_privately(model, batches, recipe, privacy, self._noise(broadcast))
+        else:
+            self.train(model, broadcast, self.data, recipe)
+            spec.load(model, self.released(spec.flatten(model), broadcast))
+
+    def released(self, trained: ModelState, broadcast: Broadcast) -> ModelState:
+        """Return what it sends of its trained model: noised, where privacy is of updates."""
+        privacy = self.context.privacy
+        if privacy is None or privacy.unit == "sample":
+            return trained
+        start = broadcast.state.weights.cpu()
+        return private_update(trained, start, privacy, self._noise(broadcast))
+
+    def _noise(self, broadcast: Broadcast) -> torch.Generator:
+        return self.context.seeds.generator("local dp", round=broadcast.round, client=self.id)
 
     @property
     def honest_recipe(self) -> Recipe:

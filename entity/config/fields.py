@@ -98,6 +98,14 @@ class ClientConfig:
     prox_mu: NonNegative = 0.0
     """mu of FedProx: honest training minimises the loss plus mu/2 of the squared distance to the
     global model (paper: 0.001 to 1). Attackers train without while they poison."""
+    dp_clip: Positive | None = None
+    """Local differential privacy: largest norm of a sample's gradient, or of the update, in honest
+    training; null for none. Attackers do as they like while they poison."""
+    dp_noise: NonNegative = 1.0
+    """Its noise: the standard deviation, as a multiple of dp_clip."""
+    dp_unit: Literal["sample", "update"] = "sample"
+    """What it protects: samples, as clients train by DP-SGD, or the client, as its whole update is
+    cut and noised."""
     batchwise_poison: bool = False
     """Put poisoned samples into every batch instead of wherever the shuffle puts them."""
     ADR: Fraction = 1.0

@@ -81,8 +81,12 @@ class Vectorized(Inline):
             out = self.out(row)
             for slot, value in zip(spec.parameters, parameters.values(), strict=True):
                 out.weights[slot.start : slot.stop].view(slot.shape).copy_(value)
+            trained = ModelState(out.weights.clone(), out.buffers)
             if isinstance(client, Attacker) and client.attacks(broadcast):
-                sent = client.craft(ModelState(out.weights.clone(), out.buffers), broadcast)
+                sent = client.craft(trained, broadcast)
+            else:
+                sent = client.released(trained, broadcast)
+            if sent is not trained:
                 out.weights.copy_(sent.weights)
 
 
@@ -105,6 +109,9 @@ def obstacle(client: Client, broadcast: Broadcast, model: nn.Module) -> str:
             return "the model has dropout"
     if isinstance(client, Attacker) and not client.attacks(broadcast):
         client = client.honest
+    privacy = client.context.privacy
+    if privacy is not None and privacy.unit == "sample" and not isinstance(client, Attacker):
+        return "privacy of samples takes the gradient of each"
     kind = type(client)
     plain = all(getattr(kind, name) is getattr(Client, name) for name in _PLAIN_LOOP)
     if isinstance(client, Attacker):

@@ -75,6 +75,8 @@ def departures(config: ExperimentConfig, roster: Roster) -> Iterator[str]:
         )
     if config.client.prox_mu:
         yield f"clients train with the proximal term of FedProx, mu {config.client.prox_mu:g}"
+    if config.client.dp_clip is not None:
+        yield "clients clip and noise what they learn (theorem: plain SGD)"
     if config.server.optimiser != "none":
         yield f"the server steps by {config.server.optimiser} (theorem: the mean is taken)"
     if federation.round_size < federation.size:

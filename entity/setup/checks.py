@@ -4,8 +4,14 @@ import os
 import re
 
 from entity.attacks import ATTACKS
+from entity.client import CLIENTS_OF_DEFENSES
 from entity.config import schema
-from entity.config.fields import AttackConfig, ExperimentConfig, FederationConfig
+from entity.config.fields import (
+    AttackConfig,
+    ClientConfig,
+    ExperimentConfig,
+    FederationConfig,
+)
 from entity.config.schema import ConfigError
 from entity.dataset import DATASETS, Source, source_of
 from entity.defenses import DEFENSES
@@ -33,6 +39,7 @@ def check(config: ExperimentConfig) -> None:
     _check_name(config.name)
     _check_federation(config.federation)
     _check_partition(config, source)
+    _check_privacy(config.client, config.server.defense.type)
     if config.client.attack is not None:
         _check_attack(config.client.attack, config.dataset, source)
         _check_enforced_share(config.federation)
@@ -86,6 +93,14 @@ def _check_partition(config: ExperimentConfig, source: Source) -> None:
         f"client.partition = natural: {source.name} has no clients of its own; those that have are "
         f"{able}."
     )
+
+
+def _check_privacy(client: ClientConfig, defense: str) -> None:
+    if client.dp_clip is not None and client.dp_unit == "sample" and defense in CLIENTS_OF_DEFENSES:
+        raise ConfigError(
+            f"client.dp_unit = sample: clients of {defense} train in a way of their own, which has "
+            "no gradient of one sample; use update."
+        )
 
 
 def _check_server(config: ExperimentConfig, source: Source) -> None:

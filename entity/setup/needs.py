@@ -175,6 +175,7 @@ _POISONED = Need(
 )
 _NON_IID = is_("client.IID", False)
 _OPTIMISER = "server.optimiser"
+_PRIVATE = is_not("client.dp_clip", None, "set")
 _WINDOW = is_(_of_attack("participation_strategy"), "after_convergence")
 _STAMPED = Either(
     (
@@ -220,6 +221,8 @@ FIELDS: dict[str, Needs] = {
     ),
     "client.shards_per_client": (_NON_IID, is_("client.partition", "shards")),
     "client.min_samples": (_NON_IID,),
+    "client.dp_noise": (_PRIVATE,),
+    "client.dp_unit": (_PRIVATE,),
     "client.batchwise_poison": (*POISONERS, _POISONED),
     "client.transform": (_AUGMENTED,),
     "client.amp_enabled_only_for_clean": (is_("client.amp_enabled", True), *POISONERS),

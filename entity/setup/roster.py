@@ -13,6 +13,7 @@ from entity.client.collusion import Collusion, CollusionMemory
 from entity.client.data import LocalData
 from entity.client.poison import AdaptivePoison, Poison
 from entity.client.poisoning import Holding, pool_evenly
+from entity.client.privacy import Privacy
 from entity.config.fields import ExperimentConfig
 from entity.dataset import Augmentation, Images, Selection, Shares, normalise
 from entity.devices import placed
@@ -278,4 +279,7 @@ class Roster:
             client.batchwise_poison,
             self.config.server.defense.defense_args,
             client.prox_mu,
+            None
+            if client.dp_clip is None
+            else Privacy(client.dp_clip, client.dp_noise, client.dp_unit),
         )

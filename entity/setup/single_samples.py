@@ -18,7 +18,9 @@ from entity.setup.roster import Roster
 
 
 def check_batches(config: ExperimentConfig, roster: Roster) -> None:
-    """Refuse batches of one sample where the model cannot be trained on one.
+    """Refuse to train on single samples a model that cannot be trained on one.
+
+    That is in batches of one sample, or where privacy takes the gradient of each.
 
     Parameters
     ----------
@@ -30,8 +32,14 @@ def check_batches(config: ExperimentConfig, roster: Roster) -> None:
     Raises
     ------
     ConfigError
-        If there are such batches.
+        If there are such batches, or that privacy is asked for.
     """
+    client = config.client
+    if client.dp_clip is not None and client.dp_unit == "sample" and roster.spec.num_buffers:
+        raise ConfigError(
+            f"client.dp_unit = sample: model = {config.model} has buffers, as those of "
+            "BatchNorm, so that a gradient is of a whole batch; set norm = group, or use update."
+        )
     why = next(_single(config, roster), None)
     if why is None:
         return
