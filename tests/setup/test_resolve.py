@@ -530,6 +530,10 @@ def test_everything_else_is_part_of_the_identity():
         "model": "lenet",
         "norm": "group",
         "client.partition": "dirichlet_client",
+        "client.prox_mu": "0.1",
+        "client.dp_clip": "1.0",
+        "client.dp_unit": "update",
+        "server.optimiser": "fedavgm",
         "client.attack.participation_strategy": None,  # needs a start
         "client.attack.trigger_pattern": "1pixel",
         "client.attack.trigger_position": "top_right",
