@@ -48,7 +48,16 @@ GROUPS = {
     "averages": ("undefended", "random_aggregation"),
     "who is averaged": (
         *("droplet", "krum", "multikrum", "flame", "flare", "deepsight", "rflbat", "freqfed"),
-        *("multi_metrics", "alignins", "snowball", "foolsgold", "fltrust", "dnc", "signguard"),
+        *(
+            "multi_metrics",
+            "alignins",
+            "snowball",
+            "backdoor_indicator",
+            "foolsgold",
+            "fltrust",
+            "dnc",
+            "signguard",
+        ),
         "fldetector",
     ),
     "robust averages": ("median", "trimmed_mean", "rfa", "bulyan", "rlr"),

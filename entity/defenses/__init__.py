@@ -4,6 +4,7 @@ from typing import Any
 
 from entity.config.field_help import show_fields
 from entity.defenses.alignins import AlignIns
+from entity.defenses.backdoor_indicator import BackdoorIndicator
 from entity.defenses.bulyan import Bulyan
 from entity.defenses.centered_clipping import CenteredClipping
 from entity.defenses.crfl import Crfl
@@ -73,6 +74,7 @@ DEFENSES: dict[str, type[Server[Any]]] = {
     "signguard": SignGuard,
     "fldetector": FLDetector,
     "snowball": Snowball,
+    "backdoor_indicator": BackdoorIndicator,
     "flip": Flip,
     "finetuning": Finetuning,
     "random_aggregation": RandomAggregation,

@@ -39,6 +39,7 @@ TITLES: dict[str, str] = {
     "signguard": "SignGuard",
     "fldetector": "FLDetector",
     "snowball": "Snowball",
+    "backdoor_indicator": "BackdoorIndicator",
     "flip": "FLIP",
     "finetuning": "Fine-tuning",
     "random_aggregation": "Random Aggregation",

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from entity.defenses.alignins import AlignIns, AlignInsArgs
+from entity.defenses.backdoor_indicator import BackdoorIndicator, BackdoorIndicatorArgs
 from entity.defenses.centered_clipping import CenteredClipping, CenteredClippingArgs
 from entity.defenses.crfl import Crfl, CrflArgs
 from entity.defenses.deepsight import DeepSight, DeepSightArgs
@@ -38,6 +39,10 @@ DEFENSES = {
     "signguard with cosines": (SignGuard, SignGuardArgs(feature="cosine")),
     "centered_clipping": (CenteredClipping, CenteredClippingArgs()),
     "centered_clipping with momenta": (CenteredClipping, CenteredClippingArgs(momentum=0.9)),
+    "backdoor_indicator": (
+        BackdoorIndicator,
+        BackdoorIndicatorArgs(num_indicator=6, epochs=1, batch_size=3),
+    ),
     "snowball": (
         Snowball,
         SnowballArgs(
@@ -50,7 +55,7 @@ DEFENSES = {
     "random_aggregation": (RandomAggregation, RandomAggregationArgs()),
     "random_aggregation by layer": (RandomAggregation, RandomAggregationArgs(granularity="layer")),
 }
-NOISY = {"flame", "flame on updates", "crfl", "finetuning"}
+NOISY = {"flame", "flame on updates", "crfl", "finetuning", "backdoor_indicator"}
 """Those that change an aggregate of identical models."""
 
 

@@ -22,6 +22,7 @@ MULTIPLE = 2.0
 HONEST = 11
 MAGNITUDES = [1e3, 1e10, 1e16, 1.8e19, 1e30, 3e38]
 SETTINGS: dict[str, dict[str, Any]] = {
+    "backdoor_indicator": {"num_indicator": 20, "epochs": 2},
     "deepsight": {"num_samples": 50},
     "drop": {"K": -1},
     "flare": {"num_seed": 20},
@@ -45,6 +46,7 @@ CANNOT: dict[str, tuple[tuple[str, ...], str]] = {
     "flip": (EVERY, "the server averages; the defense is in the clients"),
     "rlr": (EVERY, "reverses signs and leaves lengths to other rules"),
     "foolsgold": (EVERY[2:] + EVERY[:1], "is against many alike, and a lone lie is like none"),
+    "backdoor_indicator": (EVERY, "judges by what is left of its own backdoor, not by lengths"),
     "crfl": (EVERY, "bounds the norm of the model, not its distance from the honest"),
     "freqfed": (("aligned",), "judges the direction alone"),
     "flare": (("head",), "judges what enters the output layer alone"),
@@ -52,8 +54,8 @@ CANNOT: dict[str, tuple[tuple[str, ...], str]] = {
 """Defenses that by their papers cannot, the shapes of which that is true, and why."""
 WITHOUT: dict[str, Tensor] = {}
 """What each defense makes of honest clients alone, once it is known."""
-VOTES = ("flare",)
-"""Defenses in which a decoy, too, has a say."""
+VOTES = ("flare", "backdoor_indicator")
+"""Defenses in which a decoy, too, has a say, or is averaged in a first round that nobody judges."""
 PAIRS = [(name, shape) for name in DEFENSES for shape in SHAPES]
 EXCUSED = [pair for pair in PAIRS if pair[1] in CANNOT.get(pair[0], ((), ""))[0]]
 CLAIMED = [pair for pair in PAIRS if pair not in EXCUSED]
