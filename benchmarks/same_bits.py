@@ -87,6 +87,7 @@ ATTACKS = [
     "ipm",
     "fang",
     "mimic",
+    "three_dfed",
 ]
 POISONS = ["pixel", "dba", "blended", "label_flip", "a3fl", "iba"]
 ENGINES = ["inline", "pool", "ray", "vectorized"]

@@ -15,6 +15,7 @@ from entity.attacks.neurotoxin import Neurotoxin
 from entity.attacks.noisy import Noisy
 from entity.attacks.pgd import Pgd
 from entity.attacks.sign_flip import SignFlip
+from entity.attacks.three_dfed import ThreeDFed
 from entity.attacks.two_faces import TwoFaces
 from entity.client import Attacker
 from entity.config.field_help import show_fields
@@ -34,6 +35,7 @@ ATTACKS: dict[str, type[Attacker]] = {
     "ipm": Ipm,
     "fang": Fang,
     "mimic": Mimic,
+    "three_dfed": ThreeDFed,
     "impersonation": Impersonation,
     "in_sight": InSight,
     "noisy": Noisy,

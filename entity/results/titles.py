@@ -55,6 +55,7 @@ TITLES: dict[str, str] = {
     "ipm": "IPM",
     "fang": "Fang",
     "mimic": "Mimic",
+    "three_dfed": "3DFed",
     "impersonation": "Impersonation",
     "in_sight": "In Sight",
     "noisy": "Noisy",

@@ -238,6 +238,8 @@ class Roster:
         collusion = Collusion(
             attack.args, self.seeds, broadcast, memory, self._recruited, self.new_model
         )
+        if isinstance(self.poison, AdaptivePoison):
+            self.poison.recall(broadcast.trigger)
         kept = self.attacker.conspire(updates, rows, collusion)
         # A copy, without distances that the attackers may have had computed.
         return replace(updates), kept

@@ -16,6 +16,7 @@ from entity.attacks.neurotoxin import Neurotoxin
 from entity.attacks.noisy import Noisy
 from entity.attacks.pgd import Pgd
 from entity.attacks.sign_flip import SignFlip
+from entity.attacks.three_dfed import ThreeDFed
 from entity.attacks.two_faces import TwoFaces
 from entity.config import schema
 from entity.config.fields import AttackConfig
@@ -41,6 +42,7 @@ ATTACKS = [
     Noisy,
     Pgd,
     SignFlip,
+    ThreeDFed,
     TwoFaces,
 ]
 POISONS = [Blended, Dba, EdgeCase, LabelFlip, OwnTrigger]

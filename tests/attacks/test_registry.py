@@ -34,7 +34,11 @@ def test_every_file_holds_the_one_entry_of_its_name(package, registry, base):
     assert len(registry) == len(list(pkgutil.iter_modules(package.__path__)))
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+TOGETHER = {"three_dfed"}
+"""Attacks that train together once the round is known, which their own tests do."""
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in TOGETHER])
 def test_only_an_attack_that_says_so_changes_the_round_and_then_its_own_rows_alone(
     make_round, name
 ):

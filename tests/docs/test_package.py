@@ -47,6 +47,7 @@ def test_the_changelog_names_every_method():
     known = {"undefended": "fedavg", "finetuning": "fine-tuning", "multikrum": "multi-krum"}
     known |= {
         "min_max": "min-max and min-sum",
+        "three_dfed": "3dfed",
         "pixel": "pixel",
         "constrain_and_scale": "constrain-",
     }

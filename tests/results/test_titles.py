@@ -19,7 +19,7 @@ from entity.results.titles import TITLES, titled, with_titles
 def test_every_method_has_a_name_that_only_differs_in_how_it_is_written():
     assert {*DEFENSES, *ATTACKS} <= set(TITLES)
     for name, title in TITLES.items():
-        spelt = title.lower().replace("+", "plus")
+        spelt = title.lower().replace("+", "plus").replace("3d", "three_d")
         letters = "".join(c for c in spelt if c.isalnum())
         assert letters == "".join(c for c in name if c.isalnum())
 
