@@ -19,6 +19,7 @@ from entity.record.rounds import Round
 from entity.server import Stream, admit
 from entity.setup.assembly import World, assemble
 from entity.setup.certificate import certificate
+from entity.setup.example import example
 from entity.setup.identity import default_name
 from entity.setup.journal import Journal
 from entity.setup.load import load
@@ -108,7 +109,8 @@ def run(
                 state, played = play_round(world, engine, state)
                 on_round(journal.keep(state, played))
         model = world.model(state.state)
-        journal.finish(model.state_dict(), certificate(world, model))
+        shown = None if folder is None else example(world, model, state.trigger)
+        journal.finish(model.state_dict(), certificate(world, model), shown)
     return Result(config, folder, journal.rounds, journal.summary, state.state)
 
 

@@ -53,6 +53,11 @@ class Judge:
         """Judge the attack on these images from now on."""
         self._attacked = None if attacked is None else _ready(attacked, self.device)
 
+    @property
+    def attacked(self) -> Tensor | None:
+        """The images (N, C, H, W) in [-1, 1] that the attack is judged on; None without one."""
+        return None if self._attacked is None else self._attacked[0]
+
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw at most `count` clean test images (k, C, H, W) in [-1, 1], and their labels (k,)."""
         x, y = self._clean

@@ -11,7 +11,9 @@ from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import CannotWrite
 from entity.report import (
+    BadStyle,
     BadTable,
+    FigureStyle,
     NotAFolder,
     TableRequest,
     missing_extra,
@@ -62,6 +64,20 @@ def add_report_command(commands: Any) -> None:
         default=True,
         help="draw figures into the folder (default: yes; extra `figures`)",
     )
+    report.add_argument(
+        "--figure-width",
+        type=float,
+        metavar="INCHES",
+        help="width of the figures (default: 3.4, a column of two)",
+    )
+    report.add_argument(
+        "--figure-font",
+        metavar="FAMILY",
+        help="font of the figures: serif, sans-serif, or one that is installed",
+    )
+    report.add_argument(
+        "--figure-font-size", type=float, metavar="POINTS", help="size of their text (default: 8)"
+    )
     add_names(report)
     report.set_defaults(go=_report)
 
@@ -93,11 +109,25 @@ def _report(options: argparse.Namespace) -> int:
     try:
         with given_by("--out", CannotWrite, NotAFolder):
             return _write(options)
-    except BadTable as error:
-        raise ConfigError(f"--{error}") from error  # it begins with rows, columns or against
+    except (BadStyle, BadTable) as error:
+        raise ConfigError(f"--{error}") from error  # it begins with the option
+
+
+def _style(options: argparse.Namespace) -> FigureStyle:
+    given = {
+        field: value
+        for field, value in (
+            ("width", options.figure_width),
+            ("font", options.figure_font),
+            ("size", options.figure_font_size),
+        )
+        if value is not None
+    }
+    return FigureStyle(**given)
 
 
 def _write(options: argparse.Namespace) -> int:
+    style = _style(options)
     asked = TableRequest(options.rows, options.columns, options.against, names_given(options.names))
     if options.out.suffix.lower() in _PAGES:
         page = write_page(options.runs, options.out, asked=asked, left_out=console.warn)
@@ -107,7 +137,9 @@ def _write(options: argparse.Namespace) -> int:
         logging.getLogger(name).setLevel(logging.WARNING)
     lacking = missing_extra() if options.figures else ""
     figures = options.figures and not lacking
-    written = write_folder(options.runs, options.out, asked, figures=figures, left_out=console.warn)
+    written = write_folder(
+        options.runs, options.out, asked, figures=figures, style=style, left_out=console.warn
+    )
     console.say(f"Report: {written[0]}")
     for part in ("tables", "figures"):
         if count := sum(path.parent.name == part for path in written):

@@ -1,7 +1,7 @@
 """What a data poison is: it changes chosen samples, and says how its success is tested."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -40,6 +40,10 @@ class Poison(ABC):
     """Whether it works on samples that are no square images of bytes, too. `channels` and `size` of
     the constructor are then the first and the last number of a sample's shape."""
 
+    triggers_the_test: ClassVar[bool] = True
+    """Whether `test_set` is made of the eligible test images, in their order. One with images of
+    its own has no clean counterparts."""
+
     def __init__(self, attack: AttackConfig, args: Any, channels: int, size: int) -> None:
         self.attack = attack
         self.args = args
@@ -77,6 +81,13 @@ class Poison(ABC):
         A model's accuracy on them is its attack success rate; images of the target class never
         belong to them.
         """
+
+    def parts_of(self, x: Tensor) -> Sequence[Tensor]:
+        """Return images (N, C, H, W) as different clients trigger them, where they do not alike.
+
+        The report shows them beside `test_set`; nothing is trained on them.
+        """
+        return ()
 
     def eligible(self, images: Images) -> Images:
         """Return the images that the attack may change: the victim class, or all but the target."""

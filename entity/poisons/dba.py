@@ -114,6 +114,10 @@ class Dba(Poison):
         """Stamp part `rank` mod m and relabel."""
         return self.relabelled(self.parts[rank % len(self.parts)].stamp(chosen.x))
 
+    def parts_of(self, x: Tensor) -> list[Tensor]:
+        """Stamp each part alone."""
+        return [part.stamp(x) for part in self.parts]
+
     def test_set(self, test: Images) -> Images:
         """Stamp the whole trigger on all eligible test images."""
         attack = self.attack

@@ -141,6 +141,7 @@ class EdgeCase(Poison):
     summary = "edge cases: rare images of a class, brought by the user, under the target label"
     paper = "Wang et al. 2020, arXiv 2007.05084"
     hyperparameters = EdgeCaseArgs
+    triggers_the_test = False
 
     def __init__(self, attack: AttackConfig, args: EdgeCaseArgs, channels: int, size: int) -> None:
         super().__init__(attack, args, channels, size)

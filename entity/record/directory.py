@@ -3,7 +3,8 @@
 `config.json` (resolved), `rounds.jsonl` (a line a round, flushed to disk when the round is done),
 `summary.json` (kept current while the run goes on), `artifacts/` (pictures and trees of single
 rounds, safetensors), `checkpoint/` (see `checkpoint.py`), `trackers/` (what the trackers keep) and,
-once the run is finished, `model.safetensors`.
+once the run is finished, `model.safetensors` and `artifacts/example.safetensors` (images of the
+attack, and what the model says of them).
 """
 
 import json
@@ -22,6 +23,10 @@ from entity.record.atomic import write_atomically, writing
 from entity.record.json_files import finite, read_object, write_json
 from entity.record.links import open_own
 from entity.record.rounds import whole_lines
+
+EXAMPLE = "artifacts/example.safetensors"
+OF_THE_END = ("model.safetensors", EXAMPLE)
+"""Files that a run writes when it is finished."""
 
 
 class RunExists(ConfigError):
@@ -98,7 +103,8 @@ class Record:
         for artifact in folder.glob("artifacts/round_*"):
             if not artifact.stem[6:].isdigit() or int(artifact.stem[6:]) > keep:
                 artifact.unlink()
-        (folder / "model.safetensors").unlink(missing_ok=True)
+        for name in OF_THE_END:
+            (folder / name).unlink(missing_ok=True)
 
     def append(self, line: dict[str, Any], artifacts: Mapping[str, Tensor]) -> None:
         """Add a finished round; it is on disk when this returns."""
@@ -133,12 +139,20 @@ class Record:
             content = save(own, {"config_hash": config_hash})
             write_atomically(self.folder / "model.safetensors", content)
 
+    def keep_example(self, tensors: Mapping[str, Tensor], said: Mapping[str, Any]) -> None:
+        """Write what the final model says of a few images of the attack, and what they mean."""
+        if self.folder is not None:
+            path = self.folder / EXAMPLE
+            path.parent.mkdir(exist_ok=True)
+            own = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            write_atomically(path, save(own, {"example": json.dumps(said)}))
+
 
 def _clear(folder: Path) -> None:
     """Create the folder of a new run, and delete a run that it holds."""
     folder.mkdir(parents=True, exist_ok=True)
     # config.json first: without it nobody could resume the rest.
-    for name in ("config.json", "rounds.jsonl", "summary.json", "model.safetensors"):
+    for name in ("config.json", "rounds.jsonl", "summary.json", *OF_THE_END):
         (folder / name).unlink(missing_ok=True)
     for old in [*folder.glob("artifacts/round_*"), *folder.glob("checkpoint/round_*")]:
         old.unlink()

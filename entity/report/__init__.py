@@ -2,13 +2,15 @@
 
 from entity.report.folder import NotAFolder, write_folder
 from entity.report.page import write_page
-from entity.report.paper_figures import missing_extra
+from entity.report.paper_figures import BadStyle, FigureStyle, missing_extra
 from entity.report.paper_layout import BadTable
 from entity.report.paper_table import TableRequest
 from entity.report.runs import RunRecord, read_run
 
 __all__ = [
+    "BadStyle",
     "BadTable",
+    "FigureStyle",
     "NotAFolder",
     "RunRecord",
     "TableRequest",

@@ -8,11 +8,15 @@ import math
 from collections.abc import Sequence
 
 from entity.report.entries import Entry, Group
+from entity.report.overlaps import MOST, signs, stretches
 from entity.report.plotly_figure import Figure, Object, faded, plain
 from entity.report.seed_bands import Point, by_group, over_seeds, series
 
 UNIFIED = 6
 """Up to so many groups one hover box compares all of them; beyond, it shows the nearest."""
+
+NEAR = 0.008
+"""Part of the height of a panel within which lines hide one another."""
 
 Band = list[Point]
 
@@ -31,7 +35,7 @@ def draw_curves(entries: Sequence[Entry]) -> Figure | None:
     ]
     if not panels:
         return None
-    traces: list[Object] = []
+    layers: tuple[list[Object], ...] = ([], [], [], [], [])
     layout: Object = {
         "hovermode": "x unified" if len(groups) <= UNIFIED else "closest",
         "hoversubplots": "axis",
@@ -41,14 +45,21 @@ def draw_curves(entries: Sequence[Entry]) -> Figure | None:
     annotations: list[Object] = []
     for number, (title, bands) in enumerate(panels, start=1):
         top = 1 - 0.535 * (number - 1)
-        layout[f"yaxis{number}"] = _share_axis(bands, top, len(panels), from_zero=bands is asr)
+        axis = _share_axis(bands, top, len(panels), from_zero=bands is asr)
+        layout[f"yaxis{number}"] = axis
         annotations.append(_panel_title(title, top))
+        place: Object = {"xaxis": "x", "yaxis": f"y{number}"}
         for group, band in zip(groups, bands, strict=True):
-            traces += _curve(group, band, number, "ASR" if bands is asr else "MTA")
+            drawn = _curve(group, band, "ASR" if bands is asr else "MTA")
+            for layer, traces in zip((0, 1, 4), drawn, strict=True):
+                layers[layer].extend(place | trace for trace in traces)
+        named = [group[0].group for group in groups]
+        layers[2].extend(place | trace for trace in draw_stripes(named, bands))
+        layers[3].extend(place | trace for trace in draw_signs(named, bands))
     layout["annotations"] = annotations
     named = ", ".join(group[0].group.label for group in groups[:UNIFIED])
     return Figure(
-        traces=traces,
+        traces=[trace for layer in layers for trace in layer],
         layout=layout,
         height=560 if len(panels) == 2 else 330,
         alt=f"Line chart over rounds of {' and '.join(t for t, _ in panels)}; runs: {named}. "
@@ -98,22 +109,19 @@ def _panel_title(title: str, top: float) -> Object:
     }
 
 
-def _curve(entries: Sequence[Entry], band: Band, panel: int, metric: str) -> list[Object]:
+def _curve(
+    entries: Sequence[Entry], band: Band, metric: str
+) -> tuple[list[Object], list[Object], list[Object]]:
+    """Return the band of a group, its line, and the diamonds on it."""
     if not band:
-        return []
+        return [], [], []
     group = entries[0].group
     distillations = (
         {each.round for entry in entries for each in entry.run.rounds if each.distilled}
         if metric == "ASR"
         else set[int]()
     )
-    common: Object = {
-        "type": "scatter",
-        "name": plain(group.label),
-        "xaxis": "x",
-        "yaxis": f"y{panel}",
-        "meta": group.index,
-    }
+    common: Object = {"type": "scatter", "name": plain(group.label), "meta": group.index}
     line: Object = common | {
         "mode": "lines" if len(band) > 2 else "lines+markers",
         "x": [point.at for point in band],
@@ -125,10 +133,10 @@ def _curve(entries: Sequence[Entry], band: Band, panel: int, metric: str) -> lis
         "hovertemplate": f"%{{fullData.name}}: {metric} %{{y:.1%}}%{{customdata}}<extra></extra>",
     }
     shade = draw_band(group, band)
-    drawn = [common | shade, line] if shade else [line]
+    shades = [common | shade] if shade else []
     marked = [(at, _height(band, at)) for at in sorted(distillations)]
     if not marked:
-        return drawn
+        return shades, [line], []
     marks: Object = common | {
         "mode": "markers",
         "x": [at for at, _ in marked],
@@ -142,7 +150,64 @@ def _curve(entries: Sequence[Entry], band: Band, panel: int, metric: str) -> lis
         "cliponaxis": False,
         "hoverinfo": "skip",
     }
-    return [*drawn, marks]
+    return shades, [line], [marks]
+
+
+def draw_stripes(groups: Sequence[Group], bands: Sequence[Sequence[Point]]) -> list[Object]:
+    """Draw stripes of all colours where lines lie on each other, by less than their width."""
+    heights = [point.mean for band in bands for point in band]
+    if not heights:
+        return []
+    near = NEAR * max(max(heights) - min(heights), 0.1)
+    lines = [{point.at: point.mean for point in band} for band in bands]
+    return [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": plain(groups[member].label),
+            "meta": groups[member].index,
+            "x": list(stretch.at),
+            "y": [round(height, 5) for height in stretch.heights],
+            "line": {
+                "color": groups[member].colour,
+                "dash": dash,
+                "width": 2.5,
+                "simplify": False,
+            },
+            "hoverinfo": "skip",
+        }
+        for stretch in stretches(lines, near)
+        for member, dash in zip(stretch.members, stretch.dashes(), strict=True)
+    ]
+
+
+def draw_signs(groups: Sequence[Group], bands: Sequence[Sequence[Point]]) -> list[Object]:
+    """Draw each group's sign at some points of its line, in turns with those of the others."""
+    if not 1 < len(groups) <= MOST:
+        return []
+    drawn: list[Object] = []
+    for place, (group, band) in enumerate(zip(groups, bands, strict=True)):
+        chosen = [band[each] for each in signs(len(band), place, len(groups))]
+        if chosen:
+            drawn.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": plain(group.label),
+                    "meta": group.index,
+                    "x": [point.at for point in chosen],
+                    "y": [round(point.mean, 5) for point in chosen],
+                    "marker": {
+                        "symbol": group.symbol,
+                        "size": 8,
+                        "color": group.colour,
+                        "line": {"color": "--surface", "width": 1},
+                    },
+                    "cliponaxis": False,
+                    "hoverinfo": "skip",
+                }
+            )
+    return drawn
 
 
 def draw_band(group: Group, band: Sequence[Point]) -> Object:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from entity.metrics import lifespan
 from entity.record.json_fields import at
-from entity.report.curves import draw_band, spread
+from entity.report.curves import draw_band, draw_signs, draw_stripes, spread
 from entity.report.entries import Entry, Group
 from entity.report.plotly_figure import Figure, Object, plain
 from entity.report.runs import RunRecord
@@ -98,6 +98,8 @@ def draw_durability(found: Sequence[Durability]) -> Figure | None:
                 "hovertemplate": "%{fullData.name}: ASR %{y:.1%}%{customdata}<extra></extra>",
             }
         )
+    groups, bands = [each.group for each in found], [each.band for each in found]
+    traces += draw_stripes(groups, bands) + draw_signs(groups, bands)
     layout: Object = {
         "hovermode": "x unified",
         "xaxis": {

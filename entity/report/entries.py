@@ -10,14 +10,10 @@ from entity.record.consistency import consistency
 from entity.record.json_fields import mapping, number
 from entity.record.window import Window, last_evaluated
 from entity.report.axes import Axis, differing
+from entity.report.looks import Look, looks
 from entity.report.runs import RunRecord
 from entity.results.floor import Judged, floors
 from entity.results.titles import titled
-
-COLOURS = 8
-"""`--run-1` to `--run-8` of the style sheet; a second pass through them changes the dash."""
-
-DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 
 
 @dataclass(frozen=True)
@@ -56,16 +52,22 @@ class Group:
     label: str
     runs: tuple[int, ...]
     """Places of its runs in the line-up."""
+    look: Look = field(default_factory=Look)
 
     @property
     def colour(self) -> str:
         """Return the CSS variable of its curves."""
-        return f"--run-{self.index % COLOURS + 1}"
+        return f"--run-{self.look.colour + 1}"
 
     @property
     def dash(self) -> str:
         """Return the dash of its curves, in plotly's words."""
-        return DASHES[self.index // COLOURS % len(DASHES)]
+        return self.look.dash
+
+    @property
+    def symbol(self) -> str:
+        """Return the sign on its curves, in plotly's words."""
+        return self.look.symbol
 
 
 @dataclass(frozen=True)
@@ -132,13 +134,16 @@ def _groups(
         apart = {**run.config, "settings": None, "name": None}
         members[json.dumps(apart, sort_keys=True)].append(place)
     axes = differing(runs)
+    together = list(map(tuple, members.values()))
+    looked = looks([runs[places[0]].defense for places in together])
     return [
         Group(
             index,
             titled(_group_label([runs[each] for each in places], labels, places, axes), names),
             places,
+            look,
         )
-        for index, places in enumerate(map(tuple, members.values()))
+        for index, (places, look) in enumerate(zip(together, looked, strict=True))
     ]
 
 

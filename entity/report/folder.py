@@ -8,7 +8,7 @@ from entity.record.atomic import write_atomically, writing
 from entity.report import paper_table_text
 from entity.report.entries import make_entries
 from entity.report.page import TITLE, render
-from entity.report.paper_figures import draw_paper_figures
+from entity.report.paper_figures import FigureStyle, draw_paper_figures
 from entity.report.paper_table import METRICS, PaperTable, TableRequest
 from entity.report.runs import read_runs
 
@@ -24,6 +24,7 @@ def write_folder(
     title: str = TITLE,
     *,
     figures: bool = True,
+    style: FigureStyle | None = None,
     left_out: Callable[[str], None] | None = None,
 ) -> list[Path]:
     """Write `index.html`, `tables/` and `figures/`.
@@ -40,6 +41,8 @@ def write_folder(
         Heading of the page.
     figures
         Whether to draw the figures of `paper_figures`, which need the extra `figures`.
+    style
+        Their width and font; None takes the defaults.
     left_out
         Takes a sentence on each damaged run, which is left out; None writes it to the log.
 
@@ -50,8 +53,8 @@ def write_folder(
 
     Raises
     ------
-    BadTable
-        For fields that make no table.
+    BadStyle, BadTable
+        For a font that is not installed, and fields that make no table.
     CannotWrite, NotAFolder
         Where `out` cannot be written. Nothing is written before all is made.
     ConfigError
@@ -61,13 +64,9 @@ def write_folder(
     entries = make_entries(read_runs(run_dirs, left_out), asked.names)
     table = asked.table(entries)
     files = {"index.html": render(entries, title, table).encode(errors="backslashreplace")}
-    files |= {
-        f"tables/{name}": text.encode(errors="backslashreplace")
-        for name, text in _tables(table).items()
-    }
+    files |= {f"tables/{name}": text for name, text in _tables(table).items()}
     if figures:
-        pictures = draw_paper_figures(entries)
-        files |= {f"figures/{name}": content for name, content in pictures.items()}
+        files |= {f"figures/{k}": v for k, v in draw_paper_figures(entries, style).items()}
     if out.exists() and not out.is_dir():
         raise NotAFolder(f"{out}: is a file; name a folder, or a page that ends in .html.")
     with writing(out):
@@ -78,11 +77,11 @@ def write_folder(
     return [out / name for name in files]
 
 
-def _tables(table: PaperTable) -> dict[str, str]:
+def _tables(table: PaperTable) -> dict[str, bytes]:
     tables = {"results": table} | {metric: table.only(metric) for metric in METRICS}
     texts: dict[str, str] = {}
     for name, each in tables.items():
         texts[f"{name}.md"] = paper_table_text.markdown(each)
         texts[f"{name}.tex"] = paper_table_text.latex(each, name)
         texts[f"{name}.csv"] = paper_table_text.csv(each)
-    return texts
+    return {name: text.encode(errors="backslashreplace") for name, text in texts.items()}

@@ -65,10 +65,10 @@
   };
 
   // Signs shrink with the cells they stand in, and go where they would be specks.
-  const fit = (figure, plot, [rows, columns]) => {
-    const { l, r, t, b } = figure.layout.margin;
-    const wide = (plot.clientWidth - l - r) / columns;
-    const cell = Math.min(wide, (plot.clientHeight - t - b) / rows);
+  const fit = (figure, [rows, columns]) => {
+    const { margin: { l, r, t, b }, width, height } = figure.layout;
+    const wide = (width - l - r) / columns;
+    const cell = Math.min(wide, (height - t - b) / rows);
     for (const trace of figure.data) {
       if (trace.type === "heatmap") trace.xgap = wide > 4 ? 1 : 0;
       else {
@@ -86,12 +86,12 @@
     modeBarButtons: [["toImage", "resetScale2d"]], displayModeBar: false,
     toImageButtonOptions: { format: "svg" },
   };
-  function draw(plot, spec) {
+  function draw(plot, spec, width = plot.clientWidth, height = plot.clientHeight) {
     const style = getComputedStyle(root);
     const data = spec.data.map((trace) => coloured(trace, style));
     const layout = withDefaults(coloured(spec.layout, style), style);
-    const figure = { data, layout: { ...layout, width: plot.clientWidth, height: plot.clientHeight } };
-    if (spec.cells) fit(figure, plot, spec.cells);
+    const figure = { data, layout: { ...layout, width, height } };
+    if (spec.cells) fit(figure, spec.cells);
     if (LINES.includes(plot.id)) {
       for (const trace of data) trace.visible = !hidden.has(String(trace.meta));
     }
@@ -103,6 +103,36 @@
     const bytes = Uint8Array.from(atob(byId(id).textContent), (letter) => letter.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     return new Response(stream).text();
+  };
+
+  // --- paper: light colours, every figure, and as wide as the sheet ------------------------------
+  const SHEET = 680;
+  const LOWER = 0.72;
+  const FULL = /^(phases|heat-|ranks-)/; // their height is their text's
+  const GAP = 16;
+  const printable = (plots, specs) => {
+    let before = null;
+    const width = (plot) => {
+      if (plot.closest(".heats")) return (SHEET - 2 * GAP) / 3;
+      return plot.closest(".beside, .trees") ? (SHEET - GAP) / 2 : SHEET;
+    };
+    addEventListener("beforeprint", () => {
+      before ??= root.dataset.theme;
+      root.dataset.theme = "light";
+      plots.forEach((plot) => {
+        if (!plot.clientWidth) return;
+        plot.dataset.height = plot.style.height;
+        const lower = FULL.test(plot.id) ? 1 : LOWER;
+        const height = Math.round(lower * parseFloat(plot.style.height));
+        plot.style.height = `${height}px`;
+        draw(plot, specs[plot.id], width(plot), height);
+      });
+    });
+    addEventListener("afterprint", () => {
+      plots.forEach((plot) => { plot.style.height = plot.dataset.height ?? plot.style.height; });
+      setTheme(before);
+      before = null;
+    });
   };
 
   // --- the round of a tree ---------------------------------------------------------------------
@@ -146,9 +176,7 @@
       }
     }, { rootMargin: "800px 0px" });
     plots.forEach((plot) => seen.observe(plot));
-    addEventListener("beforeprint", () => {
-      plots.forEach((plot) => plot.clientWidth && draw(plot, specs[plot.id]));
-    });
+    printable(plots, specs);
   };
 
   // --- which runs the curves show --------------------------------------------------------------

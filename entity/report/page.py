@@ -21,12 +21,26 @@ from entity.report.paper_table import PaperTable, TableRequest
 from entity.report.runs import read_runs
 from entity.report.settings import compare
 from entity.report.summary import overview
+from entity.report.trigger_cards import draw_triggers
 from entity.results import formatting
 
 OPEN_MAPS = 4
 OPEN_TREES = 4
 """Maps and trees that stand open at first; those of further runs open on a click."""
 
+
+SIGNS = {
+    "circle": "M9 5a4 4 0 1 0 8 0a4 4 0 1 0-8 0",
+    "square": "M9.5 1.5h7v7h-7z",
+    "triangle-up": "M13 .5l4.5 8h-9z",
+    "triangle-down": "M13 9.5l4.5-8h-9z",
+    "cross": "M11.5 .7h3v2.8h2.8v3h-2.8v2.8h-3v-2.8h-2.8v-3h2.8z",
+    "x": "M10.5 .8L13 3.3l2.5-2.5 1.7 1.7L14.7 5l2.5 2.5-1.7 1.7L13 6.7l-2.5 2.5"
+    "-1.7-1.7L11.3 5 8.8 2.5z",
+    "pentagon": "M13 .6l4.4 3.3-1.7 5.2h-5.4L8.6 3.9z",
+    "star": "M13 0l1.5 3.3 3.5.4-2.6 2.4.7 3.6L13 7.9 9.9 9.7l.7-3.6L8 3.7l3.5-.4z",
+}
+"""Paths of `looks.SYMBOLS` around (13, 5), for legends."""
 
 TITLE = "Backdoor attacks and defenses, compared"
 
@@ -96,6 +110,8 @@ def render(entries: Sequence[Entry], title: str, table: PaperTable) -> str:
         overview=overview(entries),
         table=table,
         figures=figures,
+        triggers=draw_triggers(entries),
+        signs=SIGNS,
         open_maps=OPEN_MAPS,
         open_trees=OPEN_TREES,
         settings=compare(entries) if entries else None,

@@ -4,17 +4,22 @@ Drawn by matplotlib, not by plotly, which the page has anyway: plotly's way to a
 whole browser that has to be installed and started for each export, and its text cannot be made to
 match a paper's as exactly. Figures are built without pyplot, so nothing global is touched and no
 display is needed, and carry no date: the same runs give the same bytes.
+
+Lines differ in style and sign as well as in colour, so that they are told apart in grey print.
 """
 
 import io
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
-from entity.config.schema import ConfigError
-from entity.report.entries import COLOURS, Entry, Group
+from entity.config.schema import ConfigError, show, suggest
+from entity.report.captions import captions, latex_captions
+from entity.report.entries import Entry, Group
 from entity.report.heat import Heat, heats
+from entity.report.overlaps import signs
 from entity.report.plotly_figure import shorten
 from entity.report.roc import rocs
 from entity.report.seed_bands import by_group, over_seeds, series
@@ -26,21 +31,96 @@ if TYPE_CHECKING:
 COLUMN = 3.4
 """Width of a column of a two-column paper, inches."""
 
+WIDTHS = (1.5, 20.0)
+"""Widths that a figure may have, inches."""
+
 INK, GRID = "#1d2125", "#e3e1da"
 PALETTE = (
-    *("#d55e00", "#0072b2", "#009e73", "#b5558f", "#c98a00", "#56b4e9", "#1d2125", "#8a8f96"),
+    *("#c44e00", "#0068ad", "#009a70", "#b5508c", "#dc9c00", "#4fb0e6", "#1d2125", "#9aa0a6"),
 )
-"""Okabe and Ito's colours in the order of `--run-1` to `--run-8`."""
+"""The colours of the light page in the order of `--run-1` to `--run-8`."""
 
-STYLES = ("-", "--", ":", "-.", (0, (8, 2)), (0, (8, 2, 2, 2)))
+STYLES = (
+    *("-", (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5)), (0, (9, 2))),
+    *((0, (3, 1, 1, 1, 1, 1)), (0, (2, 3)), (0, (9, 2, 3, 2))),
+)
+"""Of the first group, the second and so on, whatever its colour: dashes lie upon solid lines."""
+
+SIGNS = {
+    "circle": "o",
+    "square": "s",
+    "triangle-up": "^",
+    "triangle-down": "v",
+    "cross": "P",
+    "x": "X",
+    "pentagon": "p",
+    "star": "*",
+}
+"""The signs of `looks` in matplotlib's words."""
+
 FIGURES = ("mta", "asr", "roc", "heat")
 """Names of the figures."""
 
 LEGEND = 16
 """Groups up to which a legend names them; more would be larger than the figure."""
 
+GENERIC = ("serif", "sans-serif", "monospace", "cursive", "fantasy")
+
+
+@dataclass(frozen=True)
+class FigureStyle:
+    """What a paper asks of its figures.
+
+    Raises
+    ------
+    BadStyle
+        For a width or a size that no figure can have.
+    """
+
+    width: float = COLUMN
+    """Of a figure, inches; a row of heat maps is twice as wide."""
+    font: str = "sans-serif"
+    """Family: installed on this machine, or one of `GENERIC`."""
+    size: float = 8
+    """Of its text, points."""
+
+    def __post_init__(self) -> None:
+        low, high = WIDTHS
+        if not low <= self.width <= high:
+            raise BadStyle(
+                f"figure-width = {self.width:g}: allowed are {low:g} to {high:g} inches."
+            )
+        if not 3 <= self.size <= 40:
+            raise BadStyle(f"figure-font-size = {self.size:g}: allowed are 3 to 40 points.")
+
+    def check_font(self) -> None:
+        """Refuse a font that matplotlib does not find.
+
+        Raises
+        ------
+        BadStyle
+            With the fonts that come nearest.
+        """
+        from matplotlib.font_manager import fontManager
+
+        known = sorted({*GENERIC, *fontManager.get_font_names()})
+        if self.font not in known:
+            hint = (
+                suggest(self.font, known) or f" Allowed: {', '.join(GENERIC)}, or an installed one."
+            )
+            raise BadStyle(f"figure-font = {show(self.font)}: is no font on this machine.{hint}")
+
+    def settings(self) -> dict[Any, Any]:
+        """Return matplotlib's settings."""
+        family = {"font.family": self.font, "mathtext.fontset": "dejavusans"}
+        return {**_STYLE, **family, "font.size": self.size, "legend.fontsize": self.size - 1}
+
+
+class BadStyle(ConfigError):
+    """No figure can be like this; the sentence begins with the option."""
+
+
 _STYLE: dict[Any, Any] = {
-    "font.size": 8,
     "axes.edgecolor": INK,
     "axes.linewidth": 0.6,
     "axes.grid": True,
@@ -52,7 +132,6 @@ _STYLE: dict[Any, Any] = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "legend.frameon": False,
-    "legend.fontsize": 7,
     "pdf.fonttype": 42,  # TrueType: some publishers refuse matplotlib's default, Type 3
 }
 
@@ -64,16 +143,27 @@ def missing_extra() -> str:
     return ""
 
 
-def draw_paper_figures(entries: Sequence[Entry]) -> dict[str, bytes]:
-    """Draw all figures for which the runs have data.
+def draw_paper_figures(
+    entries: Sequence[Entry], style: FigureStyle | None = None
+) -> dict[str, bytes]:
+    """Draw all figures for which the runs have data, and write their captions.
+
+    Parameters
+    ----------
+    entries
+        The runs.
+    style
+        Width and font; None takes the defaults.
 
     Returns
     -------
     dict
-        Content by name, such as `asr.pdf`; empty without runs.
+        Content by name, such as `asr.pdf` and `captions.tex`; empty without runs.
 
     Raises
     ------
+    BadStyle
+        For a font that is not installed.
     ConfigError
         If matplotlib is not installed.
     """
@@ -81,11 +171,19 @@ def draw_paper_figures(entries: Sequence[Entry]) -> dict[str, bytes]:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    style = style or FigureStyle()
+    style.check_font()
     files: dict[str, bytes] = {}
-    with rc_context(_STYLE):
-        for name, figure in figures(entries, FIGURES, Figure).items():
+    with rc_context(style.settings()):
+        drawn = figures(entries, FIGURES, Figure, style)
+        for name, figure in drawn.items():
             files[f"{name}.png"] = _saved(figure, "png")
             files[f"{name}.pdf"] = _saved(figure, "pdf")
+    if drawn:
+        said = captions(entries, list(drawn))
+        text = "".join(f"**{name}.pdf** {caption}\n\n" for name, caption in said.items())
+        files["captions.md"] = text.rstrip("\n").encode() + b"\n"
+        files["captions.tex"] = latex_captions(said).encode()
     return files
 
 
@@ -102,7 +200,10 @@ def require_matplotlib() -> None:
 
 
 def figures(
-    entries: Sequence[Entry], names: Sequence[str], make: "Callable[..., Figure]"
+    entries: Sequence[Entry],
+    names: Sequence[str],
+    make: "Callable[..., Figure]",
+    style: FigureStyle | None = None,
 ) -> dict[str, "Figure"]:
     """Draw figures for which the runs have data, by name.
 
@@ -114,16 +215,19 @@ def figures(
         Some of `FIGURES`.
     make
         Makes an empty figure: the class of matplotlib, or `pyplot.figure` for one that is shown.
+    style
+        Width and font; None takes the defaults.
     """
     from matplotlib import rc_context
 
+    style = style or FigureStyle()
     plates: dict[str, Callable[[], Figure | None]] = {
-        "mta": lambda: _curves(entries, "mta", make),
-        "asr": lambda: _curves(entries, "asr", make),
-        "roc": lambda: _rocs(entries, make),
-        "heat": lambda: _heats(heats(entries), make),
+        "mta": lambda: _curves(entries, "mta", make, style),
+        "asr": lambda: _curves(entries, "asr", make, style),
+        "roc": lambda: _rocs(entries, make, style),
+        "heat": lambda: _heats(heats(entries), make, style),
     }
-    with rc_context(_STYLE):
+    with rc_context(style.settings()):
         drawn = {name: plates[name]() for name in names}
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
@@ -140,13 +244,26 @@ def _sheet(make: "Callable[..., Figure]", width: float, height: float) -> tuple[
     return figure, figure.add_subplot()
 
 
-def _look(group: Group) -> tuple[str, object]:
-    place = group.index
-    return PALETTE[place % COLOURS], STYLES[place // COLOURS % len(STYLES)]
+def _look(group: Group, points: int, place: int, groups: int) -> dict[str, Any]:
+    """Return how the line of one of the groups is drawn, which has so many points."""
+    alone = groups == 1 and points > 1
+    return {
+        "color": PALETTE[group.look.colour],
+        "linestyle": STYLES[place % len(STYLES)],
+        "linewidth": 1.2,
+        "marker": None if alone else SIGNS[group.symbol],
+        "markevery": signs(points, place, groups),
+        "markersize": 4.5,
+        "markeredgecolor": "white",
+        "markeredgewidth": 0.4,
+    }
 
 
 def _curves(
-    entries: Sequence[Entry], metric: Literal["mta", "asr"], make: "Callable[..., Figure]"
+    entries: Sequence[Entry],
+    metric: Literal["mta", "asr"],
+    make: "Callable[..., Figure]",
+    style: FigureStyle,
 ) -> "Figure | None":
     """Draw means over seeds in bands of one sample standard deviation to each side."""
     from matplotlib.ticker import MaxNLocator
@@ -155,25 +272,21 @@ def _curves(
     bands = [over_seeds([series(entry.run, metric) for entry in group]) for group in groups]
     if not any(bands):
         return None
-    figure, axes = _sheet(make, COLUMN, 2.2)
-    for group, band in zip(groups, bands, strict=True):
+    figure, axes = _sheet(make, style.width, 0.65 * style.width)
+    for place, (group, band) in enumerate(zip(groups, bands, strict=True)):
         if not band:
             continue
-        colour, style = _look(group[0].group)
+        look = _look(group[0].group, len(band), place, len(groups))
         at = [point.at for point in band]
         axes.plot(
             at,
             [100 * point.mean for point in band],
-            color=colour,
-            linestyle=style,
-            linewidth=1.2,
-            marker="o" if len(band) == 1 else None,
-            markersize=3,
             label=shorten(group[0].group.label),
+            **look,
         )
         if any(point.sd is not None for point in band):
             low, high = ([100 * getattr(p, edge) for p in band] for edge in ("low", "high"))
-            axes.fill_between(at, low, high, color=colour, alpha=0.18, linewidth=0)
+            axes.fill_between(at, low, high, color=look["color"], alpha=0.18, linewidth=0)
     axes.set_xlabel("round")
     axes.set_ylabel("main-task accuracy (%)" if metric == "mta" else "attack success rate (%)")
     if metric == "asr":
@@ -183,22 +296,23 @@ def _curves(
     return figure
 
 
-def _rocs(entries: Sequence[Entry], make: "Callable[..., Figure]") -> "Figure | None":
+def _rocs(
+    entries: Sequence[Entry], make: "Callable[..., Figure]", style: FigureStyle
+) -> "Figure | None":
     found = rocs(entries)
     if not found:
         return None
-    figure, axes = _sheet(make, COLUMN, COLUMN)
+    figure, axes = _sheet(make, style.width, style.width)
     axes.plot([0, 100], [0, 100], color=GRID, linewidth=0.8, linestyle=":")
-    for roc in found:
-        colour, style = _look(roc.group)
+    for place, roc in enumerate(found):
+        look = _look(roc.group, len(roc.fpr), place, len(found))
         name = f"{shorten(roc.group.label)} (AUC {roc.auc:.3f})"
-        axes.plot(
-            100 * roc.fpr, 100 * roc.tpr, color=colour, linestyle=style, linewidth=1.2, label=name
-        )
+        axes.plot(100 * roc.fpr, 100 * roc.tpr, label=name, **look)
         if roc.decided:
             fpr, tpr = roc.decided
+            sign, colour = SIGNS[roc.group.symbol], look["color"]
             axes.plot(
-                100 * fpr, 100 * tpr, "D", color=colour, markerfacecolor="white", markersize=4
+                100 * fpr, 100 * tpr, sign, color=colour, markerfacecolor="white", markersize=6
             )
     axes.set_xlabel("honest updates flagged (%)")
     axes.set_ylabel("poisoned updates flagged (%)")
@@ -215,7 +329,9 @@ def _legend(axes: "Axes", names: int) -> None:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2 if names > 4 else 1)
 
 
-def _heats(found: Sequence[Heat], make: "Callable[..., Figure]") -> "Figure | None":
+def _heats(
+    found: Sequence[Heat], make: "Callable[..., Figure]", style: FigureStyle
+) -> "Figure | None":
     """Draw a map for each defense and attack, at most four beside each other."""
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -225,7 +341,9 @@ def _heats(found: Sequence[Heat], make: "Callable[..., Figure]") -> "Figure | No
     across = min(4, len(found))
     down = math.ceil(len(found) / across)
     tall = max(len(heat.shares) for heat in found)
-    figure = make(figsize=(1.8 * across, (0.75 + 0.35 * tall) * down), layout="constrained")
+    scale = style.width / COLUMN
+    size = (1.8 * across * scale, (0.75 + 0.35 * tall) * down * scale)
+    figure = make(figsize=size, layout="constrained")
     for place, heat in enumerate(found, start=1):
         axes = figure.add_subplot(down, across, place)
         grid = [[100 * one.mean if one else math.nan for one in row] for row in heat.asr]
@@ -234,7 +352,7 @@ def _heats(found: Sequence[Heat], make: "Callable[..., Figure]") -> "Figure | No
             for column, value in enumerate(line):
                 if not math.isnan(value):
                     axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=INK)
-        axes.set_title(shorten(heat.label), fontsize=8)
+        axes.set_title(shorten(heat.label), fontsize=style.size)
         axes.set_xticks(range(len(heat.dprs)), [f"{100 * one:g}" for one in heat.dprs])
         axes.set_yticks(range(len(heat.shares)), [f"{100 * one:g}" for one in heat.shares])
         axes.grid(visible=False)

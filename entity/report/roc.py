@@ -148,7 +148,7 @@ def rocs(entries: Sequence[Entry]) -> list[Roc]:
 
 
 def draw_rocs(found: Sequence[Roc]) -> Figure | None:
-    """Draw the curves into one square, with a diamond at what was decided; None for none."""
+    """Draw the curves into one square, with a sign at what was decided; None for none."""
     if not found:
         return None
     chance: Object = {
@@ -159,9 +159,15 @@ def draw_rocs(found: Sequence[Roc]) -> Figure | None:
         "line": {"color": "--rule", "width": 1, "dash": "dot"},
         "hoverinfo": "skip",
     }
-    traces = [chance]
-    for roc in found:
-        traces += [_curve(roc), _decision(roc)] if roc.decided else [_curve(roc)]
+    curves = [_curve(roc) for roc in found]
+    for place, (roc, curve) in enumerate(zip(found, curves, strict=True)):
+        # Of curves that are one, as those of all perfect scores are, the lower ones are wider.
+        above = sum(
+            curve["x"] == one["x"] and curve["y"] == one["y"] for one in curves[place + 1 :]
+        )
+        colour, dash = roc.group.colour, roc.group.dash
+        curve["line"] = {"color": colour, "dash": dash, "width": 2 + 4 * above}
+    traces = [chance, *curves, *(_decision(roc) for roc in found if roc.decided)]
     axis: Object = {"range": [-0.01, 1.01], "tickformat": ".0%", "tick0": 0, "dtick": 0.2}
     layout: Object = {
         "hovermode": "closest",
@@ -183,7 +189,6 @@ def _curve(roc: Roc) -> Object:
         "mode": "lines",
         "x": [round(float(x), 4) for x in roc.fpr[drawn]],
         "y": [round(float(y), 4) for y in roc.tpr[drawn]],
-        "line": {"color": roc.group.colour, "dash": roc.group.dash, "width": 2},
         "hovertemplate": f"<b>{name}</b>, AUC {roc.auc:.3f}<br>"
         "TPR %{y:.1%} at FPR %{x:.1%}<extra></extra>",
     }
@@ -201,7 +206,7 @@ def _decision(roc: Roc) -> Object:
         "x": [roc.decided[0]],
         "y": [roc.decided[1]],
         "marker": {
-            "symbol": "diamond",
+            "symbol": roc.group.symbol,
             "size": 10,
             "color": "--surface",
             "line": {"color": roc.group.colour, "width": 2},

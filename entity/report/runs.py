@@ -11,7 +11,14 @@ from entity.reading import parse_json, read_bytes
 from entity.record.json_fields import at, attack_of, ids, mapping, number, numbers, text, texts
 from entity.record.json_files import finite
 from entity.record.rounds import fault_of
-from entity.report.artifacts import Images, Tree, all_trees, last_images
+from entity.report.artifacts import (
+    Example,
+    Images,
+    Tree,
+    all_trees,
+    last_images,
+    read_example,
+)
 
 log = logging.getLogger("entity")
 
@@ -54,6 +61,8 @@ class RunRecord:
     images: Images | None
     trees: tuple[Tree, ...]
     """Linkages of single rounds, first round first."""
+    example: Example | None = None
+    """Images of the attack and what the final model says of them; only finished runs have some."""
 
     @property
     def tree(self) -> Tree | None:
@@ -123,6 +132,7 @@ def read_run(path: Path) -> RunRecord:
         summary=summary,
         images=last_images(path / "artifacts"),
         trees=all_trees(path / "artifacts", {each.round: each.selected for each in rounds}),
+        example=read_example(path / "artifacts"),
     )
 
 

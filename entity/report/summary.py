@@ -37,6 +37,8 @@ class Overview:
     """Whether the ASR without attack is known of any run."""
     any_victims: bool
     """Whether the accuracy on the victims is known of any run."""
+    any_other_name: bool
+    """Whether a run is called by another name than its defense's."""
     span: str
     """Which rounds the means are of."""
     rising: str
@@ -56,6 +58,7 @@ def overview(entries: Sequence[Entry]) -> Overview:
         any_distilled=any(each.distilled for entry in entries for each in entry.run.rounds),
         any_floor=any(entry.outcome.floor is not None for entry in entries),
         any_victims=any(entry.outcome.victim_accuracy is not None for entry in entries),
+        any_other_name=any(entry.label != entry.defense for entry in entries),
         span=span(entry.outcome.window for entry in entries),
         rising=remark((entry.label, entry.outcome.window) for entry in entries),
     )
@@ -83,12 +86,12 @@ def facts(entries: Sequence[Entry]) -> list[tuple[str, str]]:
 
 
 def verdict(entries: Sequence[Entry]) -> str:
-    """Say what kept the attack out best and at what accuracy; "" if none was evaluated.
+    """Say what kept the attack out best and at what accuracy, ties together; "" without any.
 
     Runs that differ by their seed alone are judged by their mean.
     """
     seeds = len(by_group(entries)) < len(entries)
-    judged: list[tuple[float, float, str]] = []
+    judged: list[Judgement] = []
     for group in by_group(entries):
         both = [
             (entry.outcome.asr, entry.outcome.mta)
@@ -100,19 +103,53 @@ def verdict(entries: Sequence[Entry]) -> str:
             judged.append((asr, mta, group[0].group.label))
     if not judged:
         return ""
-    asr, mta, best = min(judged, key=lambda each: each[0])
     if len(judged) == 1:
+        [(asr, mta, best)] = judged
         return (
             f"{best} ends with an attack success rate of {percent(asr)} "
             f"and a main-task accuracy of {percent(mta)}."
         )
-    worst_asr, worst_mta, worst = max(judged, key=lambda each: each[0])
+    kind = counted(len(judged), "configuration" if seeds else "run")
+    lowest, highest = (_alike(judged, pick(asr for asr, *_ in judged)) for pick in (min, max))
+    if lowest == highest:
+        all_of_them = f"Both {kind[2:]}" if len(judged) == 2 else f"All {kind}"
+        return (
+            f"{all_of_them} end with an attack success rate of {percent(judged[0][0])}, "
+            f"with {_accuracies(judged)}."
+        )
     return (
-        f"{best} has the lowest attack success rate of the "
-        f"{counted(len(judged), 'configuration' if seeds else 'run')}, "
-        f"{percent(asr)}, with a main-task accuracy of {percent(mta)}; {worst} has the "
-        f"highest, {percent(worst_asr)}, with {percent(worst_mta)}."
+        f"{_names(lowest)} {_has(lowest)} the lowest attack success rate of the {kind}, "
+        f"{percent(lowest[0][0])}, with {_accuracies(lowest)}; {_names(highest)} {_has(highest)} "
+        f"the highest, {percent(highest[0][0])}, with {_accuracies(highest)}."
     )
+
+
+Judgement = tuple[float, float, str]
+"""ASR, MTA and name of a group of runs."""
+
+
+def _alike(judged: Sequence[Judgement], asr: float) -> list[Judgement]:
+    """Return all whose attack success rate reads the same: what is not shown does not rank."""
+    return [each for each in judged if percent(each[0]) == percent(asr)]
+
+
+def _has(judged: Sequence[Judgement]) -> str:
+    return "has" if len(judged) == 1 else "share"
+
+
+def _names(judged: Sequence[Judgement], most: int = 5) -> str:
+    names = [name for *_, name in judged]
+    if len(names) > most:
+        names = [*names[: most - 1], f"{len(names) - most + 1} more"]
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _accuracies(judged: Sequence[Judgement]) -> str:
+    low, high = (pick(mta for _, mta, _ in judged) for pick in (min, max))
+    if percent(low) == percent(high):
+        return f"a main-task accuracy of {percent(high)}"
+    return f"main-task accuracies from {percent(low)} to {percent(high)}"
 
 
 def _data_poisoning_rate(run: RunRecord) -> str:

@@ -60,11 +60,14 @@ class World:
         trigger
             `Broadcast.trigger`; empty unless the poison is adaptive.
         """
-        model = self.model(state)
+        self.attack_as_learnt(trigger)
+        return self.judge(self.model(state))
+
+    def attack_as_learnt(self, trigger: TriggerMemory) -> None:
+        """Judge an adaptive poison by this trigger from now on; others are what they are."""
         if isinstance(self.roster.poison, AdaptivePoison):
             self.roster.poison.recall(trigger)
             self.judge.attack_with(self.roster.poison.test_set(self.split.test))
-        return self.judge(model)
 
 
 def assemble(config: ExperimentConfig) -> World:

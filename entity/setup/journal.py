@@ -23,6 +23,7 @@ from entity.record.lock import locked
 from entity.record.rounds import Round
 from entity.record.summary import summarise
 from entity.setup.assembly import World, initial_state
+from entity.setup.example import Example
 from entity.setup.identity import identity, to_json
 from entity.setup.resume import origin, resumed
 from entity.trackers import Trackers
@@ -112,8 +113,13 @@ class Journal(AbstractContextManager["Journal"]):
         self._trackers.wake()
         return self.rounds[-1]
 
-    def finish(self, model: Mapping[str, Tensor], certificate: dict[str, Any] | None) -> None:
-        """Write the last checkpoint, the final global model and the summary.
+    def finish(
+        self,
+        model: Mapping[str, Tensor],
+        certificate: dict[str, Any] | None,
+        example: Example | None = None,
+    ) -> None:
+        """Write the last checkpoint, the final global model, its example and the summary.
 
         Parameters
         ----------
@@ -121,6 +127,8 @@ class Journal(AbstractContextManager["Journal"]):
             Its `state_dict`.
         certificate
             Of `entity.setup.certificate`, for the summary.
+        example
+            Of `entity.setup.example`, for the report.
 
         Raises
         ------
@@ -131,6 +139,9 @@ class Journal(AbstractContextManager["Journal"]):
         with self._writing():
             self._checkpoints.flush()
             self._record.keep_model(model, self._identity)
+            if example is not None:
+                said = {"target": example.target, "classes": example.class_names}
+                self._record.keep_example(example.tensors, said)
             self._summarise("finished")
         self._finished = True
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from entity.config.shipped import shipped
 from entity.report import read_run
 from entity.report.artifacts import Images
 from entity.report.curves import draw_curves
@@ -16,6 +17,8 @@ from entity.report.phases import draw_phases, seconds_by_phase
 from entity.report.settings import compare
 from entity.report.summary import verdict
 from entity.report.verdict_map import draw_verdicts
+from entity.results.formatting import NBSP
+from entity.setup import resolve
 
 
 def rewrite(path, lines, summary=None):
@@ -173,10 +176,41 @@ def test_settings_are_parted_into_shared_and_differing(make_run):
     runs = [make_run("a", "drop", rounds=2), make_run("b", "droplet", rounds=2)]
     settings = compare(make_entries([read_run(one) for one in runs]))
     assert ("lr", "0.05") in settings.common["client"]
-    assert settings.head == ["field", "DROP", "DROPlet"]
-    assert ["server.defense.type", "drop", "droplet"] in settings.rows
-    assert ["server.defense.defense_args.distill_every", "5", "–"] in settings.rows  # noqa: RUF001
-    assert not any("federation" in row[0] for row in settings.rows)
+    assert settings.differing.head == ["field", "DROP", "DROPlet"]
+    assert ["server.defense.type", "drop", "droplet"] in settings.differing.rows
+    distill = ["server.defense.defense_args.distill_every", "5", "–"]  # noqa: RUF001
+    assert distill in settings.differing.rows  # no field of DROP has a default of that name
+    assert not any("federation" in row[0] for row in settings.differing.rows)
+
+
+def test_what_nobody_chose_is_folded(tmp_path):
+    """`K` is 5 in DROP's paper and 10 in the shipped configuration; 7 is somebody's choice."""
+    runs = []
+    for name, defense, changes in (
+        ("a", "drop", {}),
+        ("b", "drop_plus", {}),
+        ("c", "drop", {"K": 7, "seed": 3}),
+    ):
+        config = resolve.experiment(
+            resolve.read(shipped(f"mnist5k/{defense}")), list(changes.items())
+        )
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(resolve.to_json(config)))
+        runs.append(tmp_path / name)
+    two = compare(make_entries([read_run(run) for run in runs[:2]]))
+    assert [row[0] for row in two.differing.rows] == ["server.defense.type"]
+    folded = {row[0]: row[1:] for row in two.differing_defaults.rows}
+    assert folded["server.defense.defense_args.K"] == ["10", "–"]  # noqa: RUF001
+    assert two.differing_defaults.fields == len(folded) > 10
+    shared = {name for fields in two.common.values() for name, _ in fields}
+    defaults = {name for fields in two.common_defaults.values() for name, _ in fields}
+    assert {"dataset", "rounds"} <= shared
+    assert {"IID", "attack.DPR"} <= defaults  # 0.5, which the shipped ones leave as it is
+    assert not shared & defaults
+    three = compare(make_entries([read_run(run) for run in runs]))
+    chosen = {row[0] for row in three.differing.rows}
+    names = {"server.defense.type", "server.defense.defense_args.K", "settings.seed"}
+    assert chosen == names
 
 
 def test_runs_of_one_name_are_told_apart_and_seeds_share_a_colour(make_run):
@@ -197,3 +231,31 @@ def test_the_opening_names_the_best_and_the_worst_run(three_runs):
     sentence = verdict(make_entries([read_run(path) for path in three_runs]))
     assert sentence.startswith("DROP has the lowest attack success rate")
     assert "Undefended has the highest" in sentence
+
+
+def test_the_opening_names_all_that_are_equally_good(make_run):
+    kinds = ("undefended", "droplet", "drop", "flame", "krum", "median", "rfa")
+    runs = []
+    for place, kind in enumerate(kinds):
+        path = make_run(kind, "undefended", rounds=1, name=kind)
+        config = json.loads((path / "config.json").read_text())
+        config["server"]["defense"]["type"] = kind
+        (path / "config.json").write_text(json.dumps(config))
+        asr = 0.9 if kind == "undefended" else 0.0001 * place
+        summary = {"asr": {"last10": asr}, "mta": {"last10": 0.95 + place / 1000}, "defense": kind}
+        (path / "summary.json").write_text(json.dumps(summary))
+        runs.append(make_entries([read_run(path)])[0].run)
+
+    def said(*which):
+        return verdict(make_entries([runs[one] for one in which])).replace(NBSP, " ")
+
+    assert said(0, 1, 2) == (
+        "DROPlet and DROP share the lowest attack success rate of the 3 runs, 0.0 %, with "
+        "main-task accuracies from 95.1 % to 95.2 %; Undefended has the highest, 90.0 %, with a "
+        "main-task accuracy of 95.0 %."
+    )
+    assert said(0, 2, 3, 1).startswith("DROP, FLAME and DROPlet share the lowest")
+    assert said(1, 2).startswith("Both runs end with an attack success rate of 0.0 %, with main-")
+    assert said(0, 4, 5).startswith("Krum has the lowest")  # 0.04 % reads 0.0 %, 0.05 % does not
+    runs[5].summary["asr"]["last10"] = runs[6].summary["asr"]["last10"] = 0.0
+    assert said(*range(7)).startswith("DROPlet, DROP, FLAME, Krum and 2 more share the lowest")

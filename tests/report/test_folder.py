@@ -1,11 +1,13 @@
 import io
+import re
 
 import pytest
 from PIL import Image
 
 from entity.cli import main
 from entity.config.schema import ConfigError
-from entity.report import paper_figures, write_folder
+from entity.report import FigureStyle, paper_figures, read_run, write_folder
+from entity.report.entries import make_entries
 
 
 @pytest.fixture
@@ -31,6 +33,7 @@ def test_a_folder_has_page_tables_and_figures(runs, tmp_path, capsys):
         for end in ("csv", "md", "tex")
     ]
     figures = [f"figures/{n}.{end}" for n in ("asr", "mta", "roc") for end in ("pdf", "png")]
+    figures += ["figures/captions.md", "figures/captions.tex"]
     assert names(out) == sorted(["index.html", *tables, *figures])
     assert "Over seeds" in (out / "index.html").read_text()
     assert "| DROPlet |" in (out / "tables" / "asr.md").read_text()
@@ -112,3 +115,53 @@ def test_a_page_that_cannot_be_written_is_one_sentence(runs, tmp_path, capsys):
     page = tmp_path / "taken" / "page.html"
     assert main(["report", *map(str, runs), "--out", str(page)]) == 2
     assert f"drop: --out {page}: cannot be written" in capsys.readouterr().err
+
+
+def test_captions_say_what_bands_are(runs, tmp_path):
+    pytest.importorskip("matplotlib")
+    write_folder(runs, tmp_path / "four")
+    text = (tmp_path / "four" / "figures" / "captions.md").read_text()
+    assert re.findall(r"\*\*(\w+)\.pdf\*\*", text) == ["mta", "asr", "roc"]
+    assert text.count("means over 2 seeds; bands are one sample standard deviation") == 2
+    latex = (tmp_path / "four" / "figures" / "captions.tex").read_text()
+    assert latex.count(r"\begin{figure}") == latex.count(r"\end{figure}") == 3
+    assert r"\includegraphics[width=\columnwidth]{figures/asr.pdf}" in latex
+    assert r"100 \%." in latex
+    write_folder(runs[::2], tmp_path / "two")
+    assert "so there are no bands" in (tmp_path / "two" / "figures" / "captions.md").read_text()
+
+
+def test_figures_are_as_wide_as_asked_and_in_the_font(runs, tmp_path):
+    pytest.importorskip("matplotlib")
+    entries = make_entries([read_run(run) for run in runs])
+    style = FigureStyle(width=6.0, font="serif", size=11)
+    from matplotlib.figure import Figure
+
+    drawn = paper_figures.figures(entries, ["asr"], Figure, style)["asr"]
+    assert drawn.get_size_inches().tolist() == pytest.approx([6.0, 3.9])
+    axes = drawn.axes[0]
+    assert axes.xaxis.label.get_fontfamily() == ["serif"]
+    assert axes.xaxis.label.get_fontsize() == 11
+    one, two = axes.get_lines()
+    assert one.get_linestyle() != two.get_linestyle()  # grey print has no colours
+    assert one.get_marker() != two.get_marker()
+    assert [line.get_label() for line in (one, two)] == ["Undefended", "DROPlet"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("width", "0.1", "--figure-width = 0.1: allowed are 1.5 to 20 inches."),
+        ("width", "nan", "--figure-width = nan: allowed are 1.5 to 20 inches."),
+        ("font-size", "99", "--figure-font-size = 99: allowed are 3 to 40 points."),
+        ("font", "No Such Font", '--figure-font = "No Such Font": is no font on this machine.'),
+    ],
+)
+def test_figures_that_cannot_be_are_refused_in_one_sentence(
+    runs, tmp_path, capsys, option, value, said
+):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "report"
+    assert main(["report", str(runs[0]), "--out", str(out), f"--figure-{option}", value]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
