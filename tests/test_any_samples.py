@@ -17,13 +17,14 @@ from entity.setup.assembly import recruit
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 BOOKS, WAVES = EXAMPLES / "text/books.yaml", EXAMPLES / "own/waves.yaml"
-MAKE_IMAGES = {"drop", "deepsight", "flip"}
+MAKE_IMAGES = {"drop", "deepsight", "flip", "backdoor_indicator"}
 QUICK = {"rounds": 2, "num_epochs": 1, "seed": 1, "engine": "inline", "num_threads": 1, "cuda": -1}
 ARGS = {
     "flare": {"num_seed": 30},
     "fltrust": {"num_root": 30},
     "finetuning": {"num_seed": 30},
     "crfl": {"certified_images": 4, "certified_votes": 20},
+    "snowball": {"vae_initial": 2, "vae_tuning": 1},
 }
 
 

@@ -23,7 +23,7 @@ from torch import nn
 from entity.client.attacker import Attacker
 from entity.client.client import Broadcast
 from entity.config.schema import Count
-from entity.layout import ParamSpec, Slot
+from entity.layout import ModelState, ParamSpec, Slot
 from entity.seeding import Seeds
 from entity.updates import ClientId, Updates, rows_by_id
 
@@ -94,19 +94,24 @@ class Impersonation(Attacker):
     summary = "impersonation: an honest client's head or update, plus the attacker's push"
     paper = "ours, against DROP+"
     hyperparameters = ImpersonationArgs
+    clean: nn.Module
+    """What training on its clean data came to."""
 
     def corrupt(self, model: nn.Module, broadcast: Broadcast) -> None:
-        """Train on poisoned data; with `update` leave the difference to a clean training."""
+        """Train on poisoned data, and with `update` on clean data beside it."""
         if self.args.impersonated == "head":
             super().corrupt(model, broadcast)
             return
-        clean = copy.deepcopy(model)
-        self.train(clean, broadcast, self.data, self.context.recipe)
+        self.clean = copy.deepcopy(model)
+        self.train(self.clean, broadcast, self.data, self.context.recipe)
         super().corrupt(model, broadcast)
-        spec, start = self.context.spec, broadcast.state
-        sent, twin = spec.flatten(model), spec.flatten(clean)
-        push = sent.weights - twin.weights
-        spec.load(model, sent._replace(weights=start.weights + push))
+
+    def craft(self, trained: ModelState, broadcast: Broadcast) -> ModelState:
+        """Leave the push alone: the poisoned training less the clean one."""
+        if self.args.impersonated == "head":
+            return trained
+        push = trained.weights - self.context.spec.flatten(self.clean).weights
+        return trained._replace(weights=broadcast.state.weights + push)
 
     @classmethod
     def collude(

@@ -41,7 +41,9 @@ class TwoFaces(Attacker):
     """Its clean images, as the model takes them."""
     answers: Tensor
     """(N, K) log-probabilities of its honest model."""
-    rng: torch.Generator
+    drawn: Tensor
+    """(steps, b) rows of `images` for every batch of the round."""
+    step: int
 
     def corrupt(self, model: nn.Module, broadcast: Broadcast) -> None:
         """Train an honest model, then the poisoned one beside it."""
@@ -50,7 +52,11 @@ class TwoFaces(Attacker):
         self.honest.fit(honest, broadcast)
         self.images = normalise(self.data.x).to(device)
         self.answers = _answers(honest, self.images)
-        self.rng = self.context.seeds.generator("faces", round=broadcast.round, client=self.id)
+        recipe = self.context.recipe
+        rng = self.context.seeds.generator("faces", round=broadcast.round, client=self.id)
+        steps = recipe.epochs * -(-len(self.data) // recipe.batch_size)
+        drawn = torch.randint(len(self.images), (steps, recipe.batch_size), generator=rng)
+        self.drawn, self.step = drawn.to(device), 0
         super().corrupt(model, broadcast)
 
     def local_loss(self, model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -58,8 +64,8 @@ class TwoFaces(Attacker):
         loss = super().local_loss(model, x, y)
         if not self.args.mimicry:
             return loss
-        drawn = torch.randint(len(self.images), (len(y),), generator=self.rng)
-        drawn = drawn.to(self.images.device)
+        drawn = self.drawn[self.step % len(self.drawn), : len(y)]
+        self.step += 1
         own = F.log_softmax(model(self.images[drawn]), 1)
         apart = F.kl_div(own, self.answers[drawn], reduction="batchmean", log_target=True)
         return loss + self.args.mimicry * apart

@@ -151,7 +151,7 @@ def _listing() -> Screen:
     for each in map(study.find, study.names()):
         folder = RUNS / each.folder
         try:
-            if each.published is not None and not folder.exists():
+            if not folder.exists():
                 raise ConfigError("nothing is there that would tell more than the file does")
             cells = expand(each.grid, folder)
         except ConfigError:  # its data is not here, as `drop reproduce NAME` will say

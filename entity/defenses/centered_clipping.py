@@ -80,8 +80,8 @@ def centered_clip(
     Examples
     --------
     >>> rows, half = torch.tensor([[3.0, 4.0], [0.0, 1.0]]), torch.tensor([0.5, 0.5])
-    >>> centered_clip(rows, torch.zeros(2), half, tau=1.0).after.tolist()
-    [0.3, 0.9]
+    >>> centered_clip(rows, torch.zeros(2), half, tau=1.0).after.float().tolist()
+    [0.30000001192092896, 0.8999999761581421]
     """
     squares = torch.zeros(len(rows), dtype=torch.float64)
     for columns in blocks(rows.shape[1]):

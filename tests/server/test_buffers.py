@@ -26,6 +26,8 @@ SETTINGS = {
     "fltrust": {"num_root": 8},
     "deepsight": {"num_samples": 8, "min_cluster_size": 2},
     "finetuning": {"num_seed": 8, "epochs": 1},
+    "backdoor_indicator": {"num_indicator": 8, "epochs": 1},
+    "snowball": {"vae_initial": 2, "vae_tuning": 1},
 }
 ADD_UP = {"undefended", "finetuning", "flip", "random_aggregation"}
 """Whose papers claim no bound on what one client does to the mean."""

@@ -82,6 +82,8 @@ CHEAP_ARGS = {
     "deepsight": {"num_samples": 100, "num_seeds": 1},
     "flare": {"num_seed": 10},
     "finetuning": {"num_seed": 20, "epochs": 1},
+    "backdoor_indicator": {"num_indicator": 16, "epochs": 1},
+    "snowball": {"vae_initial": 2, "vae_tuning": 1},
 }
 
 
@@ -316,7 +318,8 @@ def test_pictures_of_rounds_that_are_cut_off_go_too(left):
     for name in ("round_0003.safetensors", "round_0005.safetensors", "round_0006.safetensors.part"):
         (left / "artifacts" / name).write_bytes(b"x")
     run(recorded(left), left, resume=True)
-    assert [path.name for path in left.glob("artifacts/*")] == ["round_0003.safetensors"]
+    kept = {path.name for path in left.glob("artifacts/*")}
+    assert kept == {"round_0003.safetensors", "example.safetensors"}
 
 
 def test_a_run_killed_between_its_last_round_and_its_end_is_finished(remains, whole, tmp_path):
@@ -602,6 +605,7 @@ def test_a_new_run_in_place_of_an_old_one_takes_nothing_over(cheap, whole, left)
     assert names == {
         *("config.json", "rounds.jsonl", "summary.json", "model.safetensors", ".lock"),
         *("checkpoint", "round_0001.json", "round_0001.safetensors"),
+        *("artifacts", "example.safetensors"),
     }
 
 

@@ -5,11 +5,12 @@ import numpy as np
 import torch
 
 from entity.attacks import ATTACKS
-from entity.client import Attacker, Client
+from entity.client import Attacker, Broadcast, Client
 from entity.client.attacker import NoArgs
 from entity.dataset import Images, Shares, partition
 from entity.dataset.augment import Augmentation
 from entity.federation import malicious_clients, select
+from entity.layout import ModelState
 from entity.poisons import POISONS
 from entity.seeding import Seeds
 from entity.setup import resolve
@@ -125,10 +126,12 @@ def test_only_those_who_poison_collude(tables, make_round):
     roster = roster_of(tables, WINDOW, attacker=Plotter)
     updates = make_round(torch.zeros(4, 3), origin=[1.0, 1.0, 1.0])
     assert updates.norms.tolist() == [0, 0, 0, 0]  # computed before they collude
-    quiet = roster.collude(updates, roster.poisoning(updates.client_ids, 1))
+    start = Broadcast(2, ModelState(updates.global_weights, updates.global_buffers))
+    quiet, _ = roster.collude(updates, roster.poisoning(updates.client_ids, 1), start, {})
     assert (quiet.weights == 1).all()
     assert calls == []
-    sent = roster.collude(updates, roster.poisoning(updates.client_ids, 2))
+    sent, kept = roster.collude(updates, roster.poisoning(updates.client_ids, 2), start, {"a": 1})
+    assert kept == {}
     assert calls == [(NoArgs(), [1, 3])]
     assert (sent.weights[[1, 3]] == 7).all()
     assert (sent.weights[[0, 2]] == 1).all()
