@@ -85,6 +85,7 @@ def test_the_word_is_put_where_it_belongs_and_the_test_set_is_the_victims():
     assert not bool((split.train.x == 1).any())  # no book has the word
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["vectorized", "pool"])
 def test_engines_take_whole_numbers(engine):
     config = entity.load(BOOKS, **{**QUICK, "engine": engine, "rounds": 1})

@@ -38,6 +38,7 @@ def said(program: str, cwd) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_program_of_an_earlier_readme_runs(monkeypatch):
     configs = entity.__path__[0] + "/configs"
     assert said(OLD_README, configs).startswith("0.25 ")

@@ -50,6 +50,7 @@ def test_our_side_of_the_peers_learns():
     assert float(line[-2]) > 25  # of ten classes
 
 
+@pytest.mark.slow
 def test_a_peer_that_is_missing_is_left_out_with_the_mend():
     code = "import sys; sys.path.insert(0, 'benchmarks'); import peers; print(peers.peers(None))"
     said = answer("-c", code)
@@ -68,6 +69,7 @@ def test_memory_of_a_large_federation_is_measured(tmp_path):
     assert 0 < float(verdict.split("**")[1]) < 10
 
 
+@pytest.mark.slow
 @on_linux
 def test_one_defense_is_measured():
     found = json.loads(answer("benchmarks/aggregate.py", "--one", "undefended", "1M"))

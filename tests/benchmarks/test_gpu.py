@@ -129,6 +129,7 @@ def test_other_images_and_no_images_are_refused(card, folder, tmp_path):
         data.use_cifar10(tmp_path / "empty", tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_without_a_card_the_script_says_so(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("no real lack of a card")
@@ -137,6 +138,7 @@ def test_without_a_card_the_script_says_so(tmp_path):
     assert done.stderr.endswith("there is no CUDA card here; --tiny tries the script on a CPU\n")
 
 
+@pytest.mark.slow
 def test_what_a_cpu_came_to_is_not_published(card, tmp_path):
     before = (ROOT / "docs" / "PERFORMANCE.md").read_text()
     ledger = card("ledger").Ledger(tmp_path / "ledger.jsonl")

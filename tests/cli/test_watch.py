@@ -213,6 +213,7 @@ def test_a_damaged_record_is_said_to_be_damaged(run, capsys, content, said):
         assert "rounds.jsonl" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_in_another_process_is_followed_to_its_end(tables, tmp_path, capsys):
     write_json(tmp_path / "c.json", tables({"client.ADR": 0.05, "federation.rounds": 4}))
     words = ["run", "--config", "c.json", "--out", "r", "--quiet"]

@@ -79,6 +79,7 @@ def test_without_a_source_there_is_the_docstring_alone():
     assert made.__doc__ == "Made."
 
 
+@pytest.mark.slow
 def test_importing_the_package_reads_no_source():
     code = (
         "from entity.config import schema; schema.inspect = None; "

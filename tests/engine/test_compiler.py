@@ -13,6 +13,7 @@ from entity.engine import Inline, open_engine
 from entity.engine.compiler import compile_model
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_a_compiled_model_trains_the_same(make_roster):
     """One client, with dropout and BatchNorm: 7 samples, so that all batches are of one size."""

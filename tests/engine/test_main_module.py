@@ -99,6 +99,7 @@ def test_a_script_with_the_guard_has_workers(played, expected):
     assert "pool of 2" in out
 
 
+@pytest.mark.slow
 def test_the_pool_is_refused_in_a_script_without_the_guard(played, tmp_path):
     code, _, err = played("go()", engine="pool")
     assert code == 1

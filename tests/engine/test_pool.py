@@ -74,6 +74,7 @@ def same(one, other):
     return torch.equal(one.weights, other.weights) and torch.equal(one.buffers, other.buffers)
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_gives_what_one_process_gives_to_the_bit(
     roster, state, pool, single, ids
 ):
@@ -121,6 +122,7 @@ def test_a_client_whose_worker_is_killed_is_tried_again_with_the_same_result(
     assert all(worker.is_alive() for worker in pool.processes)
 
 
+@pytest.mark.slow
 def test_a_client_whose_worker_dies_twice_is_missing_and_the_round_goes_on(
     roster, odd_clients, state, pool, marks, ids, caplog
 ):

@@ -103,6 +103,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_federation_is_the_simulators_to_the_bit(case, federate, experiment):
     changes = {"client.ADR": 0.04, **CASES[case]}

@@ -177,6 +177,7 @@ COLUMN = (
 )
 
 
+@pytest.mark.slow
 def test_sixty_runs_open_sort_filter_hover_and_change_colours(grid, browser, tmp_path, capsys):
     page = write_page(grid, tmp_path / "page.html")
     assert page.stat().st_size < 5_000_000
@@ -227,6 +228,7 @@ def test_sixty_runs_open_sort_filter_hover_and_change_colours(grid, browser, tmp
     assert browser.errors == []
 
 
+@pytest.mark.slow
 def test_the_round_of_a_tree_can_be_chosen(make_recorded, browser, tmp_path):
     page = write_page([make_recorded("a", "droplet", rounds=5)], tmp_path / "page.html")
     browser.open(page)
@@ -247,6 +249,7 @@ def test_the_round_of_a_tree_can_be_chosen(make_recorded, browser, tmp_path):
     assert browser.errors == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dark", [False, True])
 def test_on_a_phone_nothing_is_wider_than_the_screen(make_recorded, browser, tmp_path, dark):
     runs = [

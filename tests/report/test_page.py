@@ -112,6 +112,7 @@ def test_text_of_configs_and_reasons_cannot_break_out(make_run, page_of):
     assert "&lt;img" in drawn
 
 
+@pytest.mark.slow
 def test_sixty_runs_stay_under_five_megabytes(make_run, tmp_path):
     kinds = ["undefended", "droplet", "drop"]
     first = [make_run(kind, kind, image=(3, 32, 32)) for kind in kinds]

@@ -133,7 +133,7 @@ def test_a_run_that_streams_is_a_run_that_does_not(experiment, defense):
         assert set(line["seconds"]) >= {"train", "aggregate", "evaluate", "aggregate_accumulate"}
 
 
-@pytest.mark.parametrize("engine", ["pool", "vectorized"])
+@pytest.mark.parametrize("engine", [pytest.param("pool", marks=pytest.mark.slow), "vectorized"])
 def test_every_engine_streams_the_same(experiment, engine):
     """The pool to the bit, since it hands models on in the order of their rows."""
     base = {
@@ -162,6 +162,7 @@ def alive(size):
     return sum(count // size for count in found.values())
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_round(experiment, monkeypatch):
     counted = []
 

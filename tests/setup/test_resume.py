@@ -422,6 +422,7 @@ def finished_rounds(folder):
 # --- what may change, and what may not
 
 
+@pytest.mark.slow
 def test_on_another_engine_it_ends_the_same_with_what_clients_remember(cheap, whole, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run(cheap(CASES["flip"]), tmp_path, on_round=stop_after(3))
