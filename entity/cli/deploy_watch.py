@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from entity.cli import console
-from entity.cli.watch import BAR, seconds_given
+from entity.cli.watch import BAR, add_pace_options
 from entity.config.paths import user_path
 from entity.deployment.followed import FollowedFederation, summary_of
 from entity.record.json_fields import mapping, number, text
@@ -34,14 +34,7 @@ def add_deploy_watch_command(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("state", type=user_path, metavar="STATE", help="state folder of the server")
-    parser.add_argument("--once", action="store_true", help="show its state once, and end")
-    parser.add_argument(
-        "--every",
-        type=seconds_given,
-        default=1.0,
-        metavar="SECONDS",
-        help="time between updates (default: 1)",
-    )
+    add_pace_options(parser)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--quiet", action="store_true", help="show nothing but what goes wrong")
     how.add_argument("--json", action="store_true", help="print a line of JSON a round")

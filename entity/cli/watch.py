@@ -42,6 +42,12 @@ def add_watch_command(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("run", type=user_path, metavar="RUN", help="run directory")
+    add_pace_options(parser)
+    parser.set_defaults(go=_watch)
+
+
+def add_pace_options(parser: argparse.ArgumentParser) -> None:
+    """Add how often what is followed is looked at."""
     parser.add_argument("--once", action="store_true", help="show its state once, and end")
     parser.add_argument(
         "--every",
@@ -50,7 +56,6 @@ def add_watch_command(commands: Any) -> None:
         metavar="SECONDS",
         help="time between updates (default: 1)",
     )
-    parser.set_defaults(go=_watch)
 
 
 def seconds_given(text: str) -> float:
