@@ -3,7 +3,6 @@
 So does DROP's code, which is the second split that the paper proposes.
 """
 
-import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from entity.dataset.cache import Stamp
 from entity.dataset.cifar10 import CIFAR10
 from entity.dataset.decoded import Decoded
-from entity.dataset.files import Files
+from entity.dataset.files import Files, fetch_archive
 from entity.dataset.source import Source
 from entity.dataset.tree import Format, decode_classes, scan_tree
 
@@ -49,19 +48,7 @@ def decode(folder: Path, names: Sequence[str]) -> tuple[Decoded, Decoded]:
 
 def download(root: Path) -> None:
     """Download 690 MB and unpack them to `root/cinic-10`."""
-    from torchvision.datasets.utils import download_url, extract_archive
-
-    root.mkdir(parents=True, exist_ok=True)
-    download_url(URL, str(root), md5=MD5)
-    archive = root / Path(URL).name
-    with tempfile.TemporaryDirectory(dir=root, prefix=".cinic-10-") as aside:
-        unpacked = Path(aside) / "unpacked"
-        extract_archive(str(archive), str(unpacked))
-        top = next(unpacked.glob("**/train"), None)  # at the archive's top, or one folder below
-        if top is None:
-            raise RuntimeError(f"{archive.name} holds no folder train")
-        top.parent.rename(root / FILES.folders[0])
-    archive.unlink()
+    fetch_archive(URL, MD5, root / FILES.folders[0], holds="train")
 
 
 FILES = Files(

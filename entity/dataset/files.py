@@ -5,6 +5,7 @@ import http.client
 import logging
 import socket
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,39 @@ log = logging.getLogger("entity")
 
 DOWNLOAD_TIMEOUT = 20.0
 """Seconds without an answer after which a download is given up; torchvision sets no limit."""
+
+
+def fetch_archive(url: str, md5: str, folder: Path, holds: str) -> None:
+    """Download an archive and unpack it to a folder, which is whole or not there.
+
+    Parameters
+    ----------
+    url, md5
+        Of the archive, which goes once it is unpacked.
+    folder
+        Where its files go; the folder above it is made if need be.
+    holds
+        What lies at the top of the data, wherever that is in the archive.
+
+    Raises
+    ------
+    RuntimeError
+        If the archive does not hold it, or is not the one of the sum.
+    """
+    from torchvision.datasets.utils import download_url, extract_archive
+
+    root = folder.parent
+    root.mkdir(parents=True, exist_ok=True)
+    download_url(url, str(root), md5=md5)
+    archive = root / Path(url).name
+    with tempfile.TemporaryDirectory(dir=root, prefix=f".{folder.name}-") as aside:
+        unpacked = Path(aside) / "unpacked"
+        extract_archive(str(archive), str(unpacked))
+        top = next(unpacked.glob(f"**/{holds}"), None)
+        if top is None:
+            raise RuntimeError(f"{archive.name} holds no {holds}")
+        top.parent.rename(folder)
+    archive.unlink()
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ those in `test` were never published. A class is a synset of WordNet (`wnid`), a
 place among the sorted wnids. Images in grey become RGB.
 """
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import numpy as np
 from entity.dataset.augment import Augmentation
 from entity.dataset.cache import Stamp
 from entity.dataset.decoded import Decoded
-from entity.dataset.files import Files, damaged
+from entity.dataset.files import Files, damaged, fetch_archive
 from entity.dataset.source import Source
 from entity.dataset.tree import Format, decode_classes, decode_files, folders_in, scan_images
 from entity.reading import open_regular
@@ -143,18 +141,7 @@ def _truth(file: Path) -> dict[str, int]:
 
 def download(root: Path) -> None:
     """Download 248 MB and unpack them to `root/tiny-imagenet-200`."""
-    from torchvision.datasets.utils import download_url, extract_archive
-
-    root.mkdir(parents=True, exist_ok=True)
-    download_url(URL, str(root), md5=MD5)
-    archive = root / Path(URL).name
-    with tempfile.TemporaryDirectory(dir=root, prefix=".tiny-imagenet-") as aside:
-        extract_archive(str(archive), aside)
-        top = next(Path(aside).glob("**/wnids.txt"), None)
-        if top is None:
-            raise RuntimeError(f"{archive.name} holds no wnids.txt")
-        shutil.move(top.parent, root / FILES.folders[0])
-    archive.unlink()
+    fetch_archive(URL, MD5, root / FILES.folders[0], holds="wnids.txt")
 
 
 FILES = Files(
