@@ -112,7 +112,7 @@ def end_of(state: Path) -> dict[str, Any]:
     """Return what must be the same at the end, without times."""
     lines = [json.loads(line) for line in (state / "rounds.jsonl").read_text().splitlines()]
     for line in lines:
-        del line["seconds"]
+        del line["seconds"], line["time"]
     found = Checkpoints(state, {}, 0).last(len(lines))
     assert found is not None
     tree, tensors = pack({**vars(found.snapshot), "state": found.snapshot.state._asdict()})
