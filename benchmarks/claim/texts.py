@@ -8,7 +8,7 @@ from claim.results import Results
 
 NAMES = {
     **{"undefended": "undefended", "droplet": "DROPlet", "drop": "DROP", "median": "Median"},
-    **{"multikrum": "Multi-Krum", "flame": "FLAME", "fltrust": "FLTrust"},
+    **{"drop_plus": "DROP+", "multikrum": "Multi-Krum", "flame": "FLAME", "fltrust": "FLTrust"},
     **{"foolsgold": "FoolsGold", "flare": "FLARE", "rfa": "RFA"},
     "drop published": "DROP, published",
 }
