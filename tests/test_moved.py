@@ -44,6 +44,7 @@ def test_the_program_of_an_earlier_readme_runs(monkeypatch):
     assert said(OLD_README, configs).startswith("0.25 ")
 
 
+@pytest.mark.slow
 def test_names_of_earlier_versions_are_the_same_objects(tmp_path):
     program = "from entity.updates import Updates as entity_updates" + OLD_DEPLOY
     assert said(program, tmp_path) == "[True, True]\n"

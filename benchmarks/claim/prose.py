@@ -22,13 +22,13 @@ PLAN = (
     "the `cnn`, 50 clients with 980 images each, 25 a round by random selection; BadNets with "
     "four pixels, 0 is to be taken for 7. Rates are of all samples of a malicious client. The "
     "ten configurations are compared at the corner, 5 %/40 %; at C4 one factor is changed at a "
-    "time from 1.25 %/20 %, too. All defenses are run at C4; undefended, DROPlet, DROP and Median "
-    "in the other configurations. K is of DROP alone."
+    "time from 1.25 %/20 %, too. All defenses are run at C4; undefended, DROPlet, DROP, "
+    "DROP+ and Median in the other configurations. K is of DROP alone."
 )
 
 EXPECTED = (
     "What was expected, written into the study files before: the side of 50 % on which the "
-    "paper's EMNIST tables have a defense, and for DROP and DROPlet that they hold."
+    "paper's EMNIST tables have a defense, and for DROP, DROPlet and DROP+ that they hold."
 )
 
 RANKING = (

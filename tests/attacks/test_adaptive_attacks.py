@@ -38,7 +38,7 @@ def attack(request: pytest.FixtureRequest) -> dict[str, Any]:
     return request.param
 
 
-@pytest.mark.parametrize("attack", [A3FL, pytest.param(IBA, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_workers_poison_with_what_was_learnt_in_the_parent(attack, experiment):
     few = {"client.ADR": 0.03, "federation.rounds": 2}
     pool = {"settings.engine": "pool", "settings.workers": 1}

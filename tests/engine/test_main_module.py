@@ -62,7 +62,7 @@ def expected(experiment):
 @pytest.mark.parametrize(
     "by",
     [
-        pytest.param(["-"], id="piped"),
+        pytest.param(["-"], id="piped", marks=pytest.mark.slow),
         pytest.param(["-q", "-i", "-"], id="interactive", marks=pytest.mark.slow),
     ],
 )

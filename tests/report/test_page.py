@@ -174,6 +174,7 @@ setTimeout(() => {
 """
 
 
+@pytest.mark.slow
 def test_a_browser_draws_sorts_and_recolours_without_an_error(three_runs, tmp_path):
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:

@@ -76,6 +76,7 @@ CASES = {
     },
     "flip": {"server.defense": TINY_FLIP, "client.batch_size": 4},
 }
+SLOW = ("crfl", "flip")
 NOBODY = {"points": [], "blacklist": []}
 CHEAP_ARGS = {
     "drop": TINY_DROP["defense_args"],
@@ -85,6 +86,10 @@ CHEAP_ARGS = {
     "backdoor_indicator": {"num_indicator": 16, "epochs": 1},
     "snowball": {"vae_initial": 2, "vae_tuning": 1},
 }
+
+
+def by_cost(case):
+    return pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +164,7 @@ def assert_same(folder, other):
 # --- equality
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [by_cost(case) for case in CASES])
 def test_a_run_that_was_interrupted_ends_with_the_same_bits(cheap, whole, tmp_path, case):
     with pytest.raises(KeyboardInterrupt):
         run(cheap(CASES[case]), tmp_path, on_round=stop_after(3))
@@ -181,7 +186,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_bits(cheap, whole, tmp_pa
         ("foolsgold", {"server": {"clients": [], "histories": []}}),
         ("fedyogi", {"server": {}}),
         ("neurotoxin", {"previous": None}),
-        ("flip", {"clients": {}}),
+        pytest.param("flip", {"clients": {}}, marks=pytest.mark.slow),
         ("drop", {"server": {"activity": NOBODY, "typical": [], "due": False, "previous": {}}}),
         ("drop", {"detection": {}}),
     ],
