@@ -196,6 +196,7 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "without the visible part": (("strength", "1e-12"),),
     "without clipping": (("clip", "false"),),
     "without coalitions": (("coalition", "null"),),
+    "coalitions of the invisible part alone": (("effect", "null"),),
     "the visible part alone": (("clip", "false"), ("coalition", "null")),
     "strength 0.001": (("strength", "0.001"),),
     "strength 0.1": (("strength", "0.1"),),
@@ -252,7 +253,7 @@ DISTILLED_ON_TWO_CORES = (
 
 
 def _cifar10() -> Iterator[Cell]:
-    for defense in ("undefended", "droplet", "drop"):
+    for defense in ("undefended", "droplet", "drop", "drop_plus"):
         distilled = DISTILLED_ON_TWO_CORES if defense == "drop" else ()
         yield Cell((defense,), f"cifar10/{defense}", (*CIFAR10_ON_TWO_CORES, *distilled))
 

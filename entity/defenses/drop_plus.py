@@ -8,16 +8,17 @@ A trigger's weights lie along inputs that no clean image has. So
 1. each client's update is shortened to the median length of the round, and the mean is taken;
 2. of the mean's step only the visible part is kept (`server/visible.py`): the least step that
    changes what every layer answers to the clean images in nearly the same way;
-3. clients who push together, round after round, in the part that is dropped, are left out of the
-   mean (`server/coalition.py`).
+3. clients who push together, round after round, are left out of the mean: in the part that is
+   dropped, where honest clients have little in common, and in the visible one, if they are
+   more alike than honest clients ever are (`server/coalition.py`).
 
 The first two judge nobody and need no majority. `docs/DROP_PLUS.md` says why this should work,
 where it holds and where it does not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import isnan
+from math import inf, isnan
 from typing import Annotated, Any
 
 import torch
@@ -25,13 +26,18 @@ from torch import Tensor
 
 from entity.config.schema import ConfigError, Positive, Range
 from entity.defenses.norm_clipping import clip_factors
-from entity.server.coalition import Coalition, descriptions
+from entity.server.coalition import Coalition, Described, descriptions
 from entity.server.contract import Needs, Resources, Server, Setting
 from entity.server.visible import views, visible_update
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
 
 IMAGES = 300
 """Clean images that are looked at by default."""
+
+REASONS = {
+    "hidden": "pushes with others where no clean image looks",
+    "shown": "pushes with others, all more alike than the rest",
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,11 @@ class DropPlusArgs:
     clip: bool = True
     """Shorten every update to the median length of the round."""
     coalition: Annotated[float, Range(0, 2)] | None = 0.2
-    """Contrast from which on clients who push together are left out; null never looks for them."""
+    """Contrast in the invisible part from which on clients who push together are left out; null
+    never looks for them."""
+    effect: Positive | None = 2.5
+    """Contrast over the spread of the cosines (Cohen's d) from which on half of `coalition` is
+    enough, in either part; null looks at the invisible part and its contrast alone."""
     patience: Annotated[int, Range(1)] = 4
     """Rounds of a client before it is compared with others."""
     memory: Annotated[float, Range(0, 1)] = 0.95
@@ -67,7 +77,7 @@ class DropPlus(Server[DropPlusArgs]):
         assert clean is not None, "needs() asks for clean data"
         drawn = torch.randperm(len(clean.x), generator=resources.seeds.generator("visible images"))
         self.images = clean.x[drawn[: args.num_seed or IMAGES]]
-        self.history = Coalition(args.coalition or 0.0, args.patience, args.memory)
+        self.histories = dict(_histories(args))
 
     @classmethod
     def needs(cls, args: DropPlusArgs) -> Needs:
@@ -99,7 +109,7 @@ class DropPlus(Server[DropPlusArgs]):
             model = self.resources.module(updates.global_state)
             patches = seeds.generator("visible patches", round=updates.round)
             of = list(views(model, updates.spec, self.images, args.strength, patches))
-        accepted, numbers = [True] * len(updates), dict[str, float]()
+        reasons, numbers = dict[ClientId, str](), dict[str, float]()
         clips = torch.ones(len(updates), dtype=torch.float64)
         if args.clip or args.coalition is not None:  # lengths need all updates at once
             bound = float(updates.norms.quantile(0.5))
@@ -109,12 +119,9 @@ class DropPlus(Server[DropPlusArgs]):
         if args.coalition is not None:
             with watch("coalition"):
                 bounded = updates.deltas * clips[:, None].float()
-                described = descriptions(bounded, of, seeds)
-                groups = self.history.observe(updates.client_ids, described)
-                members = self.history.members(groups)
-                accepted = [client not in members for client in updates.client_ids]
-                if not isnan(groups.contrast):
-                    numbers["contrast"] = groups.contrast
+                reasons, found = self._coalitions(updates, descriptions(bounded, of, seeds))
+                numbers |= found
+        accepted = [client not in reasons for client in updates.client_ids]
         shares = self.shares(updates, torch.tensor(accepted))
         factors = clips if args.clip else torch.ones_like(clips)
         with watch("average"):
@@ -124,25 +131,51 @@ class DropPlus(Server[DropPlusArgs]):
             seen = visible_update(step, of)
             numbers["visible"] = _ratio(seen, step)
             state = self.finish(mean._replace(weights=updates.global_weights + seen))
-        reasons = {
-            row: "pushes with others where no clean image looks"
-            for row, kept in enumerate(accepted)
-            if not kept
+        by_row = {
+            row: reasons[client]
+            for row, client in enumerate(updates.client_ids)
+            if client in reasons
         }
-        judged = verdicts(updates, accepted, shares * factors, reasons=reasons)
+        judged = verdicts(updates, accepted, shares * factors, reasons=by_row)
         return Aggregation(*state, judged, numbers, watch.seconds)
+
+    def _coalitions(
+        self, updates: Updates, described: Described
+    ) -> tuple[dict[ClientId, str], dict[str, float]]:
+        """Add a round to the histories; return why clients are left out, and what was measured."""
+        reasons, numbers = dict[ClientId, str](), dict[str, float]()
+        for part, history in self.histories.items():
+            rows = getattr(described, part)
+            groups = history.observe(updates.client_ids, rows, described.common)
+            for client in history.members(groups):
+                reasons.setdefault(client, REASONS[part])
+            if not isnan(groups.contrast):
+                numbers |= {f"{part}_contrast": groups.contrast, f"{part}_effect": groups.effect}
+        return reasons, numbers
 
     def pardon(self, client: ClientId) -> str:
         """Forget where a client has pushed; for `patience` rounds it is in no coalition then."""
-        return self.history.pardon(client)
+        said = [history.pardon(client) for history in self.histories.values()]
+        return said[0] if said else ""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the history of who pushed where."""
-        return self.history.state_dict()
+        """Return the histories of who pushed where."""
+        return {part: history.state_dict() for part, history in self.histories.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
-        self.history.load_state_dict(state)
+        for part, history in self.histories.items():
+            history.load_state_dict(state[part])
+
+
+def _histories(args: DropPlusArgs) -> Iterator[tuple[str, Coalition]]:
+    """Yield what is remembered of each part: nothing, where coalitions are not looked for."""
+    if args.coalition is None:
+        return
+    least, effect = args.coalition / 2, inf if args.effect is None else args.effect
+    yield "hidden", Coalition(args.coalition, args.patience, args.memory, least, effect)
+    if args.effect is not None:
+        yield "shown", Coalition(inf, args.patience, args.memory, least, effect)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> float:

@@ -1,16 +1,22 @@
-"""Who pushes together, round after round, where no clean image looks.
+"""Who pushes together, round after round.
 
 What attackers teach is the same in every round and the same for all of them; the noise of
-training is neither. And what they teach is in the part of their updates that clean images do not
-show (`visible.py`), while what a client's own mix of classes makes of its update is for the
-most part in the other. So a client is described by the invisible part of its update, layer by
-layer less the round's mean and scaled to length one, and these descriptions are added up over the
-rounds. Average linkage of the cosines of the sums (UPGMA; Sokal and Michener 1958) gives two
-groups. The smaller one is a coalition if its members agree with each other, and the others with
-each other, clearly more than the two groups do.
+training is neither. So a client is described by a part of its update, layer by layer less the
+round's mean and scaled to length one, and these descriptions are added up over the rounds. Average
+linkage of the cosines of the sums (UPGMA; Sokal and Michener 1958) gives two groups. The smaller
+one is a coalition if its members agree with each other, and the others with each other, clearly
+more than the two groups do. Of two groups of one size it is the one whose members have more in
+common where clean images see nothing, before the mean is taken off: the others have no push there.
+
+There are two parts (`visible.py`). What a client's own mix of classes makes of its update is for
+the most part in the one that clean images show, where honest clients may agree as much as
+attackers do. But they agree by degrees, and attackers are all alike: there a contrast counts
+beside the spread of the cosines, as an effect size (Cohen, "Statistical Power Analysis for the
+Behavioral Sciences", 1988).
 """
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -22,8 +28,8 @@ from entity.seeding import Seeds
 from entity.server.visible import View
 from entity.updates import ClientId, rows_by_id
 
-WIDTH = 16_384
-"""Entries of a description: 64 kB a client."""
+HIDDEN, SHOWN = 16_384, 8_192
+"""Entries of a description of what clean images do not show, and of what they do: 96 kB in all."""
 
 ROWS = 64
 """Outputs of a layer that are looked at: drawn at random, the same in all rounds."""
@@ -40,10 +46,28 @@ class Groups(NamedTuple):
     contrast: float
     """Mean cosine within a group, the lower one of the two, minus that between them; NaN where
     there are no two groups of two or more."""
+    effect: float
+    """The contrast over the standard deviation of the cosines about their three means: within the
+    one group, within the other, between them (Cohen's d). Infinite, where they do not vary."""
 
 
-def descriptions(updates: Tensor, of: Sequence[View], seeds: Seeds) -> Tensor:
-    """Return what the invisible parts of updates are like: (n, WIDTH), rows of length one or zero.
+NONE = Groups(frozenset(), float("nan"), float("nan"))
+
+
+class Described(NamedTuple):
+    """What the updates of a round are like."""
+
+    hidden: Tensor
+    """(n, HIDDEN) the parts that clean images do not show; rows of length one, or zero."""
+    shown: Tensor
+    """(n, SHOWN) the parts that they do, likewise."""
+    common: Tensor
+    """(n,) mean inner product of a client's hidden part, the mean not taken off, with those of the
+    others, over the mean square of their lengths."""
+
+
+def descriptions(updates: Tensor, of: Sequence[View], seeds: Seeds) -> Described:
+    """Return what the parts of updates are like.
 
     Parameters
     ----------
@@ -52,29 +76,46 @@ def descriptions(updates: Tensor, of: Sequence[View], seeds: Seeds) -> Tensor:
     of
         The model's views.
     seeds
-        Of the server: the outputs that are looked at and the signs of the sketch (Charikar et
+        Of the server: the outputs that are looked at and the signs of the sketches (Charikar et
         al., "Finding Frequent Items in Data Streams", 2002) are the same in every round.
     """
     n = len(updates)
-    sketch = torch.zeros(n, WIDTH)
+    hidden, shown = torch.zeros(n, HIDDEN), torch.zeros(n, SHOWN)
+    products = torch.zeros(n, n, dtype=torch.float64)
     for view in of:
         generator = seeds.generator(f"sketch of {view.name}")
         part = view.of(updates)
         drawn = torch.randperm(part.shape[-2], generator=generator)[:ROWS]
         part = part[..., drawn, :]
-        hidden = (part - view.visible(part)).flatten(1)
-        own = hidden - hidden.mean(0)
-        own = own / own.norm(dim=1, keepdim=True).clamp_min(1e-30)
-        places = torch.randint(WIDTH, (own.shape[1],), generator=generator)
-        signs = torch.randint(2, (own.shape[1],), generator=generator) * 2.0 - 1
-        sketch.index_add_(1, places, own * signs)
-    return sketch / sketch.norm(dim=1, keepdim=True).clamp_min(1e-30)
+        seen = view.visible(part)
+        unseen = (part - seen).flatten(1)
+        products += (unseen @ unseen.T).double()
+        for sketch, piece in ((hidden, unseen), (shown, seen.flatten(1))):
+            own = _unit(piece - piece.mean(0))
+            places = torch.randint(sketch.shape[1], (own.shape[1],), generator=generator)
+            signs = torch.randint(2, (own.shape[1],), generator=generator) * 2.0 - 1
+            sketch.index_add_(1, places, own * signs)
+    squares = products.diagonal()
+    common = (products.sum(1) - squares) / max(1, n - 1) / squares.mean().clamp_min(1e-30)
+    return Described(_unit(hidden), _unit(shown), common)
 
 
-def two_groups(sums: Mapping[ClientId, Tensor]) -> Groups:
-    """Split clients into two groups by the cosines of their sums (D,).
+def _unit(rows: Tensor) -> Tensor:
+    return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-30)
 
-    Of two groups of one size the one whose members agree more counts as the smaller.
+
+def two_groups(
+    sums: Mapping[ClientId, Tensor], common: Mapping[ClientId, float] | None = None
+) -> Groups:
+    """Split clients into two groups by the cosines of their sums.
+
+    Parameters
+    ----------
+    sums
+        (D,) of each client.
+    common
+        What each has in common with all others: of two groups of one size, the one with more of it
+        counts as the smaller. Without it, or where that is the same, the one that agrees more.
 
     Examples
     --------
@@ -86,71 +127,108 @@ def two_groups(sums: Mapping[ClientId, Tensor]) -> Groups:
     ids = list(sums)
     ids = [ids[row] for row in rows_by_id(ids)]
     if len(ids) < LEAST:
-        return Groups(frozenset(), float("nan"))
-    rows = torch.stack([sums[client] for client in ids]).double()
-    rows = rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-30)
+        return NONE
+    rows = _unit(torch.stack([sums[client] for client in ids]).double())
     cosines = rows @ rows.T
     apart = (1 - cosines).clamp_min(0).fill_diagonal_(0)
     tree = linkage(squareform(apart.numpy(), checks=False), method="average")
     labels = torch.from_numpy(fcluster(tree, 2, "maxclust"))
     first, second = (torch.nonzero(labels == label)[:, 0] for label in (1, 2))
     if not len(first) or not len(second):  # all alike
-        return Groups(frozenset(), float("nan"))
+        return NONE
 
-    def within(group: Tensor) -> float:
-        size = len(group)
+    def within(group: Tensor) -> Tensor:
         inner = cosines[group][:, group]
-        pairs = size * (size - 1)
-        return float((inner.sum() - inner.diagonal().sum()) / pairs) if pairs else float("nan")
+        return inner[torch.ones_like(inner).triu(1) > 0]
 
-    small, large = sorted([first, second], key=lambda group: (len(group), -within(group)))
-    between = float(cosines[small][:, large].mean())
-    contrast = min(within(small), within(large)) - between if len(small) > 1 else float("nan")
-    return Groups(frozenset(ids[row] for row in small.tolist()), contrast)
+    def agreement(group: Tensor) -> float:
+        return float(within(group).mean())
+
+    def in_common(group: Tensor) -> float:
+        return sum((common or {}).get(ids[row], 0.0) for row in group.tolist())
+
+    small, large = sorted(
+        [first, second], key=lambda group: (len(group), -in_common(group), -agreement(group))
+    )
+    members = frozenset(ids[row] for row in small.tolist())
+    if len(small) < 2:  # one client agrees with nobody
+        return Groups(members, float("nan"), float("nan"))
+    between = cosines[small][:, large].flatten()
+    contrast = min(agreement(small), agreement(large)) - float(between.mean())
+    about = torch.cat([each - each.mean() for each in (within(small), within(large), between)])
+    spread = float(about.square().mean().sqrt())
+    effect = contrast / spread if spread > 0 else float("inf") * contrast
+    return Groups(members, contrast, effect)
 
 
 class Coalition:
-    """The sums of descriptions of the clients seen so far, and the coalition among them."""
+    """The sums of descriptions of the clients seen so far, and the coalition among them.
 
-    def __init__(self, threshold: float, patience: int, memory: float) -> None:
-        self.threshold = threshold
-        """Contrast from which on the smaller group is a coalition."""
-        self.patience = patience
-        """Rounds of a client before it is compared."""
-        self.memory = memory
-        """What a round of a client still counts one round of its own later."""
+    Parameters
+    ----------
+    enough
+        Contrast from which on the smaller group is a coalition, however much the cosines vary.
+    least, effect
+        Contrast and effect size from which on, together, it is one.
+    patience
+        Rounds of a client before it is compared.
+    memory
+        What a round of a client still counts one round of its own later.
+    """
+
+    def __init__(
+        self, enough: float, patience: int, memory: float, least: float = inf, effect: float = inf
+    ) -> None:
+        self.enough, self.least, self.effect = enough, least, effect
+        self.patience, self.memory = patience, memory
         self.sums: dict[ClientId, Tensor] = {}
+        self.common: dict[ClientId, float] = {}
         self.seen: dict[ClientId, int] = {}
 
-    def observe(self, clients: Sequence[ClientId], described: Tensor) -> Groups:
-        """Add a round's descriptions (n, D); return the two groups of all who can be compared."""
-        for client, row in zip(clients, described, strict=True):
+    def observe(self, clients: Sequence[ClientId], described: Tensor, common: Tensor) -> Groups:
+        """Add a round's descriptions; return the two groups of all who can be compared.
+
+        Parameters
+        ----------
+        clients
+            Of the round.
+        described
+            (n, D) their descriptions.
+        common
+            (n,) what each has in common with the others.
+        """
+        for client, row, share in zip(clients, described, common.tolist(), strict=True):
             before = self.sums.get(client)
             self.sums[client] = row.clone() if before is None else self.memory * before + row
+            self.common[client] = self.memory * self.common.get(client, 0.0) + share
             self.seen[client] = self.seen.get(client, 0) + 1
         known = {c: each for c, each in self.sums.items() if self.seen[c] >= self.patience}
-        return two_groups(known)
+        return two_groups(known, self.common)
 
     def members(self, groups: Groups) -> frozenset[ClientId]:
         """Return the coalition: nobody, where the contrast is too low."""
-        return groups.smaller if groups.contrast >= self.threshold else frozenset()
+        clear = groups.contrast >= self.least and groups.effect >= self.effect
+        return groups.smaller if clear or groups.contrast >= self.enough else frozenset()
 
     def pardon(self, client: ClientId) -> str:
         """Forget a client's sum and its rounds, and say how many they were."""
         self.sums.pop(client, None)
+        self.common.pop(client, None)
         rounds = self.seen.pop(client, 0)
         return f"what it pushed for in {rounds} rounds" if rounds else ""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the clients' sums and numbers of rounds."""
+        """Return the clients' sums, what they have in common, and numbers of rounds."""
         clients = list(self.sums)
         return {
             "clients": clients,
             "sums": [self.sums[client] for client in clients],
+            "common": [self.common[client] for client in clients],
             "seen": [self.seen[client] for client in clients],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         self.sums = dict(zip(state["clients"], state["sums"], strict=True))
+        self.common = dict(zip(state["clients"], state["common"], strict=True))
         self.seen = {c: int(n) for c, n in zip(state["clients"], state["seen"], strict=True)}

@@ -16,6 +16,10 @@ ERA = 2
 """A part of every identity, which is made of what differs from the defaults: to be raised when the
 default of a field changes, so that runs from before are not taken for runs with the new one."""
 
+REVISIONS = {"drop_plus": 2}
+"""Defenses whose numbers at the same settings are not those of their first version: a part of the
+identities of their runs alone."""
+
 
 def to_json(config: ExperimentConfig) -> dict[str, Any]:
     """Return nested tables that `resolve.experiment` would build the same experiment from."""
@@ -41,6 +45,8 @@ def fingerprint(tables: Mapping[str, Any]) -> str:
     defaults = {field.path: field.default for field in fields(tables, shipped=True)}
     kept: dict[str, Any] = {"era": ERA}
     for path, value in flatten(tables):
+        if path == "server.defense.type" and value in REVISIONS:
+            kept["revision"] = REVISIONS[value]
         if path in _CODE:  # by what it is, wherever it lies
             if value:
                 kept[path] = sorted(map(_hash, value)) if path == "plugins" else _hash(value)

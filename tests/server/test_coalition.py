@@ -1,4 +1,4 @@
-"""Who pushes together where no clean image looks."""
+"""Who pushes together, where no clean image looks and where they do."""
 
 import math
 
@@ -11,7 +11,7 @@ from torch import nn
 
 from entity.layout import ParamSpec
 from entity.seeding import Seeds
-from entity.server.coalition import WIDTH, Coalition, descriptions, two_groups
+from entity.server.coalition import HIDDEN, SHOWN, Coalition, descriptions, two_groups
 from entity.server.visible import views
 
 SEEDS = Seeds(3)
@@ -41,6 +41,15 @@ def test_the_contrast_of_a_hand_made_case():
     within = (0.5 + 0.5 + 1) / 3
     between = (0 + 2 * math.cos(math.radians(150))) / 3
     assert groups.contrast == pytest.approx(within - between)
+    cosines = [[1], [0.5, 0.5, 1], [0, 0, -(0.75**0.5), -(0.75**0.5), -(0.75**0.5), -(0.75**0.5)]]
+    about = np.concatenate([np.array(each) - np.mean(each) for each in cosines])
+    assert groups.effect == pytest.approx((within - between) / np.sqrt(np.mean(about**2)))
+
+
+def test_groups_that_do_not_vary_have_no_bound_to_their_effect():
+    a, b = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    groups = two_groups({0: a, 1: a, 2: b, 3: b, 4: b})
+    assert groups == ({0, 1}, 1.0, math.inf)
 
 
 def test_fewer_than_four_clients_one_alone_and_all_alike_are_no_coalition():
@@ -56,9 +65,36 @@ def test_fewer_than_four_clients_one_alone_and_all_alike_are_no_coalition():
     assert history.members(alone) == frozenset()
 
 
-def test_of_two_groups_of_one_size_the_one_that_agrees_more_is_the_smaller():
-    rows = [(1, 0.05), (1, -0.05), (0.4, 1), (-0.4, 1)]
-    assert two_groups({i: torch.tensor(row) for i, row in enumerate(rows)}).smaller == {0, 1}
+def test_of_two_groups_of_one_size_the_one_with_more_in_common_is_the_smaller():
+    rows = {
+        i: torch.tensor(row) for i, row in enumerate([(1, 0.05), (1, -0.05), (0.4, 1), (-0.4, 1)])
+    }
+    assert two_groups(rows).smaller == {0, 1}  # the one that agrees more
+    assert two_groups(rows, {0: 0.5, 1: 0.1, 2: 0.4, 3: 0.3}).smaller == {2, 3}
+    assert two_groups(rows, {0: 0.5, 1: 0.3, 2: 0.4, 3: 0.3}).smaller == {0, 1}
+
+
+def test_half_of_the_clients_are_found_by_what_they_push_where_no_clean_image_looks(looked):
+    """Also where the others are the more alike: four attackers frame a fifth client."""
+    spec, of = looked
+    for pushers in [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9)]:
+        history = Coalition(enough=0.2, patience=4, memory=0.95)
+        for number in range(30):
+            updates = a_round(spec, number, colluders=pushers)
+            described = descriptions(updates, of, SEEDS)
+            groups = history.observe(range(10), described.hidden, described.common)
+            if number >= 3:
+                assert history.members(groups) == {*pushers}
+
+
+def test_what_is_in_common_is_the_mean_product_with_the_others(looked):
+    spec, of = looked
+    updates = a_round(spec, 1, colluders=(0, 1, 2), skewed=(3, 4))
+    (view,) = of
+    hidden = np.asarray((view.of(updates) - view.visible(view.of(updates))).flatten(1), "f8")
+    products = hidden @ hidden.T
+    expected = [np.delete(products[i], i).mean() for i in range(10)] / np.diag(products).mean()
+    np.testing.assert_allclose(descriptions(updates, of, SEEDS).common, expected, atol=1e-5)
 
 
 def test_it_does_not_depend_on_the_order_of_clients():
@@ -95,10 +131,12 @@ def a_round(spec, number, colluders=(), skewed=(), clients=10):
 
 def test_colluders_are_found_by_what_they_repeat_and_nobody_else(looked):
     spec, of = looked
-    history = Coalition(threshold=0.2, patience=4, memory=0.95)
+    history = Coalition(enough=0.2, patience=4, memory=0.95)
     for number in range(8):
         updates = a_round(spec, number, colluders=(1, 4, 6))
-        members = history.members(history.observe(range(10), descriptions(updates, of, SEEDS)))
+        described = descriptions(updates, of, SEEDS)
+        groups = history.observe(range(10), described.hidden, described.common)
+        members = history.members(groups)
         if number < 3:
             assert members == frozenset()  # nobody has been seen often enough
     assert members == {1, 4, 6}
@@ -107,42 +145,66 @@ def test_colluders_are_found_by_what_they_repeat_and_nobody_else(looked):
 def test_noise_alone_and_what_clean_images_show_are_no_coalition(looked):
     spec, of = looked
     for skewed in [(), (0, 2, 5)]:
-        history = Coalition(threshold=0.2, patience=4, memory=0.95)
+        history = Coalition(enough=0.2, patience=4, memory=0.95)
         for number in range(12):
             updates = a_round(spec, number + 50, skewed=skewed)
-            groups = history.observe(range(10), descriptions(updates, of, SEEDS))
+            described = descriptions(updates, of, SEEDS)
+            groups = history.observe(range(10), described.hidden, described.common)
             assert history.members(groups) == frozenset(), (skewed, groups)
 
 
-def test_cosines_of_descriptions_are_those_of_the_hidden_parts(looked):
+def test_in_the_visible_part_they_must_be_more_alike_than_clients_of_many_kinds(looked):
+    """Three who all push one way; or ten with their own mixes of ten classes, under Dirichlet."""
     spec, of = looked
-    updates = a_round(spec, 1, colluders=(0, 1, 2))
+    mixes = torch.from_numpy(np.random.default_rng(1).dirichlet([0.5] * 10, 10)).float()
+    classes = mixes @ random(10, spec.num_parameters, seed=9)
+    for colluders, expected in [((0, 2, 5), {0, 2, 5}), ((), set())]:
+        history = Coalition(enough=math.inf, patience=4, memory=0.95, least=0.1, effect=2.5)
+        for number in range(8):
+            updates = a_round(spec, number + 50, skewed=colluders)
+            if not colluders:
+                updates = updates + 4.0 * classes
+            described = descriptions(updates, of, SEEDS)
+            groups = history.observe(range(10), described.shown, described.common)
+        assert groups.contrast > 0.1
+        assert history.members(groups) == expected, groups
+
+
+def test_cosines_of_descriptions_are_those_of_the_parts(looked):
+    spec, of = looked
+    updates = a_round(spec, 1, colluders=(0, 1, 2), skewed=(3, 4))
     (view,) = of
-    hidden = np.asarray((view.of(updates) - view.visible(view.of(updates))).flatten(1))
-    hidden = hidden - hidden.mean(0)
-    hidden /= np.linalg.norm(hidden, axis=1, keepdims=True)
-    found = descriptions(updates, of, SEEDS).numpy()
-    assert found.shape == (10, WIDTH)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    np.testing.assert_allclose(found @ found.T, hidden @ hidden.T, atol=0.05)
+    shown = view.visible(view.of(updates))
+    described = descriptions(updates, of, SEEDS)
+    assert (described.hidden.shape, described.shown.shape) == ((10, HIDDEN), (10, SHOWN))
+    for found, part in zip(described, (view.of(updates) - shown, shown), strict=False):
+        own = np.asarray(part.flatten(1))
+        own = own - own.mean(0)
+        own /= np.linalg.norm(own, axis=1, keepdims=True)
+        np.testing.assert_allclose(np.linalg.norm(found.numpy(), axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(found @ found.T, own @ own.T, atol=0.05)
 
 
-def test_descriptions_do_not_depend_on_length_and_equal_clients_have_none(looked):
+@pytest.mark.parametrize("part", ["hidden", "shown"])
+def test_descriptions_do_not_depend_on_length_and_equal_clients_have_none(looked, part):
     spec, of = looked
+
+    def described(updates):
+        return getattr(descriptions(updates, of, SEEDS), part)
+
     updates = a_round(spec, 2)
-    found = descriptions(updates, of, SEEDS)
-    assert torch.allclose(descriptions(1e3 * updates, of, SEEDS), found, atol=1e-4)
-    same = descriptions(updates[:1].expand(5, -1), of, SEEDS)
-    assert same.isfinite().all()
-    assert descriptions(torch.zeros(3, spec.num_parameters), of, SEEDS).abs().max() == 0
-    assert descriptions(updates[:1], of, SEEDS).abs().max() == 0  # one client is the mean
+    assert torch.allclose(described(1e3 * updates), described(updates), atol=1e-4)
+    assert described(updates[:1].expand(5, -1)).isfinite().all()
+    assert described(torch.zeros(3, spec.num_parameters)).abs().max() == 0
+    assert described(updates[:1]).abs().max() == 0  # one client is the mean
 
 
 def test_the_past_counts_less_and_clients_may_come_seldom():
-    history = Coalition(threshold=0.1, patience=2, memory=0.5)
+    history = Coalition(enough=0.1, patience=2, memory=0.5)
     one = torch.tensor([1.0, 0.0])
-    history.observe(["a", "b"], torch.stack([one, one]))
-    history.observe(["a"], torch.tensor([[0.0, 1.0]]))
+    history.observe(["a", "b"], torch.stack([one, one]), torch.tensor([0.5, 0.25]))
+    history.observe(["a"], torch.tensor([[0.0, 1.0]]), torch.tensor([0.0]))
+    assert history.common == {"a": 0.25, "b": 0.25}
     assert history.sums["a"].tolist() == [0.5, 1.0]
     assert history.sums["b"].tolist() == [1.0, 0.0]
     assert history.seen == {"a": 2, "b": 1}
@@ -153,10 +215,13 @@ def test_a_history_goes_on_from_its_state(looked):
     whole, first = (Coalition(0.2, 4, 0.95) for _ in range(2))
     for number in range(4):
         described = descriptions(a_round(spec, number, colluders=(1, 4)), of, SEEDS)
-        whole.observe(range(10), described)
-        first.observe(range(10), described)
+        whole.observe(range(10), described.hidden, described.common)
+        first.observe(range(10), described.hidden, described.common)
     second = Coalition(0.2, 4, 0.95)
     second.load_state_dict(first.state_dict())
     for number in range(4, 8):
         described = descriptions(a_round(spec, number, colluders=(1, 4)), of, SEEDS)
-        assert whole.observe(range(10), described) == second.observe(range(10), described)
+        assert whole.observe(range(10), described.hidden, described.common) == second.observe(
+            range(10), described.hidden, described.common
+        )
+    assert whole.common == second.common
