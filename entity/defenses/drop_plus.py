@@ -145,9 +145,8 @@ class DropPlus(Server[DropPlusArgs]):
         """Add a round to the histories; return why clients are left out, and what was measured."""
         reasons, numbers = dict[ClientId, str](), dict[str, float]()
         for part, history in self.histories.items():
-            rows = getattr(described, part)
-            groups = history.observe(updates.client_ids, rows, described.common)
-            for client in history.members(groups):
+            groups = history.observe(updates.client_ids, getattr(described, part))
+            for client in history.members(groups, updates.client_ids, described):
                 reasons.setdefault(client, REASONS[part])
             if not isnan(groups.contrast):
                 numbers |= {f"{part}_contrast": groups.contrast, f"{part}_effect": groups.effect}

@@ -5,8 +5,12 @@ training is neither. So a client is described by a part of its update, layer by 
 round's mean and scaled to length one, and these descriptions are added up over the rounds. Average
 linkage of the cosines of the sums (UPGMA; Sokal and Michener 1958) gives two groups. The smaller
 one is a coalition if its members agree with each other, and the others with each other, clearly
-more than the two groups do. Of two groups of one size it is the one whose members have more in
-common where clean images see nothing, before the mean is taken off: the others have no push there.
+more than the two groups do.
+
+What clients have in common where clean images see nothing, before the mean is taken off, says who
+has a push there. Of two groups of one size it decides; and where the larger one has much more of
+it, attackers may be the majority, and nobody is left out, unless the smaller one hides next to
+nothing, as attackers do who know that it is looked at.
 
 There are two parts (`visible.py`). What a client's own mix of classes makes of its update is for
 the most part in the one that clean images show, where honest clients may agree as much as
@@ -34,6 +38,10 @@ HIDDEN, SHOWN = 16_384, 8_192
 ROWS = 64
 """Outputs of a layer that are looked at: drawn at random, the same in all rounds."""
 
+MUCH, LITTLE = 1.75, 0.5
+"""A larger group that has so many times more in common where clean images see nothing may be the
+one that pushes, if the smaller hides more than this share of what the larger does."""
+
 LEAST = 4
 """Clients that two groups are looked for among: two of each could be told apart."""
 
@@ -42,7 +50,8 @@ class Groups(NamedTuple):
     """Two groups of clients, and how far apart they are."""
 
     smaller: frozenset[ClientId]
-    """No client, where there are too few to look for groups."""
+    larger: frozenset[ClientId]
+    """No client in either, where there are too few to look for groups."""
     contrast: float
     """Mean cosine within a group, the lower one of the two, minus that between them; NaN where
     there are no two groups of two or more."""
@@ -51,7 +60,7 @@ class Groups(NamedTuple):
     one group, within the other, between them (Cohen's d). Infinite, where they do not vary."""
 
 
-NONE = Groups(frozenset(), float("nan"), float("nan"))
+NONE = Groups(frozenset(), frozenset(), float("nan"), float("nan"))
 
 
 class Described(NamedTuple):
@@ -61,9 +70,10 @@ class Described(NamedTuple):
     """(n, HIDDEN) the parts that clean images do not show; rows of length one, or zero."""
     shown: Tensor
     """(n, SHOWN) the parts that they do, likewise."""
-    common: Tensor
-    """(n,) mean inner product of a client's hidden part, the mean not taken off, with those of the
-    others, over the mean square of their lengths."""
+    products: Tensor
+    """(n, n) inner products of the hidden parts, the mean not taken off."""
+    squares: Tensor
+    """(n,) squared lengths of both parts together."""
 
 
 def descriptions(updates: Tensor, of: Sequence[View], seeds: Seeds) -> Described:
@@ -81,7 +91,7 @@ def descriptions(updates: Tensor, of: Sequence[View], seeds: Seeds) -> Described
     """
     n = len(updates)
     hidden, shown = torch.zeros(n, HIDDEN), torch.zeros(n, SHOWN)
-    products = torch.zeros(n, n, dtype=torch.float64)
+    products, squares = torch.zeros(n, n).double(), torch.zeros(n).double()
     for view in of:
         generator = seeds.generator(f"sketch of {view.name}")
         part = view.of(updates)
@@ -90,39 +100,34 @@ def descriptions(updates: Tensor, of: Sequence[View], seeds: Seeds) -> Described
         seen = view.visible(part)
         unseen = (part - seen).flatten(1)
         products += (unseen @ unseen.T).double()
+        squares += part.double().square().flatten(1).sum(1)
         for sketch, piece in ((hidden, unseen), (shown, seen.flatten(1))):
             own = _unit(piece - piece.mean(0))
             places = torch.randint(sketch.shape[1], (own.shape[1],), generator=generator)
             signs = torch.randint(2, (own.shape[1],), generator=generator) * 2.0 - 1
             sketch.index_add_(1, places, own * signs)
-    squares = products.diagonal()
-    common = (products.sum(1) - squares) / max(1, n - 1) / squares.mean().clamp_min(1e-30)
-    return Described(_unit(hidden), _unit(shown), common)
+    return Described(_unit(hidden), _unit(shown), products, squares)
+
+
+def _pairs(square: Tensor) -> Tensor:
+    return square[torch.ones_like(square).triu(1) > 0]
 
 
 def _unit(rows: Tensor) -> Tensor:
     return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-30)
 
 
-def two_groups(
-    sums: Mapping[ClientId, Tensor], common: Mapping[ClientId, float] | None = None
-) -> Groups:
-    """Split clients into two groups by the cosines of their sums.
+def two_groups(sums: Mapping[ClientId, Tensor]) -> Groups:
+    """Split clients into two groups by the cosines of their sums (D,).
 
-    Parameters
-    ----------
-    sums
-        (D,) of each client.
-    common
-        What each has in common with all others: of two groups of one size, the one with more of it
-        counts as the smaller. Without it, or where that is the same, the one that agrees more.
+    Of two groups of one size the one whose members agree more counts as the smaller.
 
     Examples
     --------
     >>> a, b = torch.tensor([1.0, 0.1]), torch.tensor([0.0, 1.0])
     >>> groups = two_groups({0: a, 1: b, 2: a, 3: a, 4: b})
-    >>> sorted(groups.smaller), round(groups.contrast, 2)
-    ([1, 4], 0.9)
+    >>> sorted(groups.smaller), sorted(groups.larger), round(groups.contrast, 2)
+    ([1, 4], [0, 2, 3], 0.9)
     """
     ids = list(sums)
     ids = [ids[row] for row in rows_by_id(ids)]
@@ -138,27 +143,21 @@ def two_groups(
         return NONE
 
     def within(group: Tensor) -> Tensor:
-        inner = cosines[group][:, group]
-        return inner[torch.ones_like(inner).triu(1) > 0]
+        return _pairs(cosines[group][:, group])
 
     def agreement(group: Tensor) -> float:
         return float(within(group).mean())
 
-    def in_common(group: Tensor) -> float:
-        return sum((common or {}).get(ids[row], 0.0) for row in group.tolist())
-
-    small, large = sorted(
-        [first, second], key=lambda group: (len(group), -in_common(group), -agreement(group))
-    )
-    members = frozenset(ids[row] for row in small.tolist())
+    small, large = sorted([first, second], key=lambda group: (len(group), -agreement(group)))
+    smaller, larger = (frozenset(ids[row] for row in group.tolist()) for group in (small, large))
     if len(small) < 2:  # one client agrees with nobody
-        return Groups(members, float("nan"), float("nan"))
+        return Groups(smaller, larger, float("nan"), float("nan"))
     between = cosines[small][:, large].flatten()
     contrast = min(agreement(small), agreement(large)) - float(between.mean())
     about = torch.cat([each - each.mean() for each in (within(small), within(large), between)])
     spread = float(about.square().mean().sqrt())
     effect = contrast / spread if spread > 0 else float("inf") * contrast
-    return Groups(members, contrast, effect)
+    return Groups(smaller, larger, contrast, effect)
 
 
 class Coalition:
@@ -182,53 +181,74 @@ class Coalition:
         self.enough, self.least, self.effect = enough, least, effect
         self.patience, self.memory = patience, memory
         self.sums: dict[ClientId, Tensor] = {}
-        self.common: dict[ClientId, float] = {}
         self.seen: dict[ClientId, int] = {}
+        self.doubted: frozenset[ClientId] = frozenset()
+        """The last majority that may have been the attackers': doubted until it has no more in
+        common than the others."""
 
-    def observe(self, clients: Sequence[ClientId], described: Tensor, common: Tensor) -> Groups:
-        """Add a round's descriptions; return the two groups of all who can be compared.
+    def observe(self, clients: Sequence[ClientId], described: Tensor) -> Groups:
+        """Add a round's descriptions (n, D); return the two groups of all who can be compared."""
+        for client, row in zip(clients, described, strict=True):
+            before = self.sums.get(client)
+            self.sums[client] = row.clone() if before is None else self.memory * before + row
+            self.seen[client] = self.seen.get(client, 0) + 1
+        known = {c: each for c, each in self.sums.items() if self.seen[c] >= self.patience}
+        return two_groups(known)
+
+    def members(
+        self, groups: Groups, clients: Sequence[ClientId], described: Described
+    ) -> frozenset[ClientId]:
+        """Return the coalition: nobody, where the contrast is too low, or it may be the others.
 
         Parameters
         ----------
+        groups
+            What `observe` returned.
         clients
             Of the round.
         described
-            (n, D) their descriptions.
-        common
-            (n,) what each has in common with the others.
+            The round's updates.
         """
-        for client, row, share in zip(clients, described, common.tolist(), strict=True):
-            before = self.sums.get(client)
-            self.sums[client] = row.clone() if before is None else self.memory * before + row
-            self.common[client] = self.memory * self.common.get(client, 0.0) + share
-            self.seen[client] = self.seen.get(client, 0) + 1
-        known = {c: each for c, each in self.sums.items() if self.seen[c] >= self.patience}
-        return two_groups(known, self.common)
-
-    def members(self, groups: Groups) -> frozenset[ClientId]:
-        """Return the coalition: nobody, where the contrast is too low."""
         clear = groups.contrast >= self.least and groups.effect >= self.effect
-        return groups.smaller if clear or groups.contrast >= self.enough else frozenset()
+        if not clear and not groups.contrast >= self.enough:
+            return frozenset()
+        row = {client: number for number, client in enumerate(clients)}
+        small, large = (
+            torch.tensor(sorted(row[client] for client in group if client in row))
+            for group in (groups.smaller, groups.larger)
+        )
+        if min(len(small), len(large)) < 2:  # too few of them are here to say anything
+            return groups.smaller
+        products, shares = described.products, described.products.diagonal() / described.squares
+        common, theirs = (float(_pairs(products[g][:, g]).mean()) for g in (small, large))
+        if len(groups.smaller) == len(groups.larger):
+            return groups.smaller if common >= theirs else groups.larger
+        bare = float(shares[small].mean()) < LITTLE * float(shares[large].mean())
+        doubted = 2 * len(groups.larger & self.doubted) > len(groups.larger)
+        if not bare and theirs > (1.0 if doubted else MUCH) * max(common, 0.0):
+            self.doubted = groups.larger
+            return frozenset()
+        self.doubted = frozenset()
+        return groups.smaller
 
     def pardon(self, client: ClientId) -> str:
         """Forget a client's sum and its rounds, and say how many they were."""
         self.sums.pop(client, None)
-        self.common.pop(client, None)
         rounds = self.seen.pop(client, 0)
         return f"what it pushed for in {rounds} rounds" if rounds else ""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the clients' sums, what they have in common, and numbers of rounds."""
+        """Return the clients' sums and numbers of rounds, and whom it doubts."""
         clients = list(self.sums)
         return {
             "clients": clients,
             "sums": [self.sums[client] for client in clients],
-            "common": [self.common[client] for client in clients],
             "seen": [self.seen[client] for client in clients],
+            "doubted": [client for client in clients if client in self.doubted],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         self.sums = dict(zip(state["clients"], state["sums"], strict=True))
-        self.common = dict(zip(state["clients"], state["common"], strict=True))
+        self.doubted = frozenset(state["doubted"])
         self.seen = {c: int(n) for c, n in zip(state["clients"], state["seen"], strict=True)}

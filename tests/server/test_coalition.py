@@ -11,7 +11,7 @@ from torch import nn
 
 from entity.layout import ParamSpec
 from entity.seeding import Seeds
-from entity.server.coalition import HIDDEN, SHOWN, Coalition, descriptions, two_groups
+from entity.server.coalition import HIDDEN, SHOWN, Coalition, Described, descriptions, two_groups
 from entity.server.visible import views
 
 SEEDS = Seeds(3)
@@ -49,7 +49,7 @@ def test_the_contrast_of_a_hand_made_case():
 def test_groups_that_do_not_vary_have_no_bound_to_their_effect():
     a, b = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     groups = two_groups({0: a, 1: a, 2: b, 3: b, 4: b})
-    assert groups == ({0, 1}, 1.0, math.inf)
+    assert groups == ({0, 1}, {2, 3, 4}, 1.0, math.inf)
 
 
 def test_fewer_than_four_clients_one_alone_and_all_alike_are_no_coalition():
@@ -62,16 +62,48 @@ def test_fewer_than_four_clients_one_alone_and_all_alike_are_no_coalition():
     nothing = two_groups({i: torch.zeros(2) for i in range(6)})
     assert not nothing.contrast >= 0.1
     history = Coalition(0.0, 1, 1.0)
-    assert history.members(alone) == frozenset()
+    rows = torch.zeros(4, 2)
+    described = Described(rows, rows, torch.zeros(4, 4), torch.zeros(4))
+    assert history.members(alone, range(4), described) == frozenset()
 
 
-def test_of_two_groups_of_one_size_the_one_with_more_in_common_is_the_smaller():
-    rows = {
-        i: torch.tensor(row) for i, row in enumerate([(1, 0.05), (1, -0.05), (0.4, 1), (-0.4, 1)])
-    }
-    assert two_groups(rows).smaller == {0, 1}  # the one that agrees more
-    assert two_groups(rows, {0: 0.5, 1: 0.1, 2: 0.4, 3: 0.3}).smaller == {2, 3}
-    assert two_groups(rows, {0: 0.5, 1: 0.3, 2: 0.4, 3: 0.3}).smaller == {0, 1}
+def test_of_two_groups_of_one_size_the_one_that_agrees_more_is_the_smaller():
+    rows = [(1, 0.05), (1, -0.05), (0.4, 1), (-0.4, 1)]
+    assert two_groups({i: torch.tensor(row) for i, row in enumerate(rows)}).smaller == {0, 1}
+
+
+# Of the clients 0 and 1, and of the others: products of their hidden parts, and hidden shares.
+@pytest.mark.parametrize(
+    ("few", "many", "size", "expected"),
+    [
+        ((0.5, 0.3), (0.1, 0.3), 5, {0, 1}),  # they push
+        ((0.1, 0.3), (0.17, 0.3), 5, {0, 1}),  # nobody pushes much more than the others
+        ((0.1, 0.3), (0.5, 0.3), 5, set()),  # the others do, and may be a majority of attackers
+        ((0.1, 0.16), (0.5, 0.3), 5, set()),
+        ((0.1, 0.14), (0.5, 0.3), 5, {0, 1}),  # the others do, and these hide next to nothing
+        ((0.5, 0.3), (0.1, 0.3), 4, {0, 1}),
+        ((0.1, 0.3), (0.11, 0.3), 4, {2, 3}),  # of one size: those who push
+        ((0.0, 0.0), (0.0, 0.0), 5, {0, 1}),
+    ],
+)
+def test_who_pushes_where_no_clean_image_looks_decides_between_groups(few, many, size, expected):
+    history = Coalition(enough=0.2, patience=1, memory=0.5)
+    rows = torch.tensor([[1.0, 0.0]] * 2 + [[0.0, 1.0]] * (size - 2))
+    groups = history.observe(range(size), rows)
+    products = torch.full((size, size), 0.05, dtype=torch.float64)
+    products[:2, :2], products[2:, 2:] = few[0], many[0]
+    products.fill_diagonal_(1.0)
+    squares = 1 / torch.tensor([few[1]] * 2 + [many[1]] * (size - 2)).clamp_min(1e-9)
+    described = Described(rows, rows, products, squares)
+    assert history.members(groups, range(size), described) == expected
+    if not expected:  # and once in doubt, until they have no more in common than the others
+        for theirs, then in [(few[0] + 0.01, set()), (few[0] - 0.01, {0, 1})]:
+            products[2:, 2:] = theirs
+            products.fill_diagonal_(1.0)
+            assert history.members(groups, range(size), described) == then
+    two = [0, size - 1]  # of each group only one is there: nothing but the size is known
+    here = Described(rows[two], rows[two], products[two][:, two], squares[two])
+    assert len(history.members(groups, two, here)) == 2
 
 
 def test_half_of_the_clients_are_found_by_what_they_push_where_no_clean_image_looks(looked):
@@ -82,19 +114,20 @@ def test_half_of_the_clients_are_found_by_what_they_push_where_no_clean_image_lo
         for number in range(30):
             updates = a_round(spec, number, colluders=pushers)
             described = descriptions(updates, of, SEEDS)
-            groups = history.observe(range(10), described.hidden, described.common)
+            groups = history.observe(range(10), described.hidden)
             if number >= 3:
-                assert history.members(groups) == {*pushers}
+                assert history.members(groups, range(10), described) == {*pushers}
 
 
-def test_what_is_in_common_is_the_mean_product_with_the_others(looked):
+def test_products_are_those_of_the_hidden_parts_and_squares_of_the_whole(looked):
     spec, of = looked
     updates = a_round(spec, 1, colluders=(0, 1, 2), skewed=(3, 4))
     (view,) = of
-    hidden = np.asarray((view.of(updates) - view.visible(view.of(updates))).flatten(1), "f8")
-    products = hidden @ hidden.T
-    expected = [np.delete(products[i], i).mean() for i in range(10)] / np.diag(products).mean()
-    np.testing.assert_allclose(descriptions(updates, of, SEEDS).common, expected, atol=1e-5)
+    whole = np.asarray(view.of(updates).flatten(1), "f8")
+    hidden = whole - np.asarray(view.visible(view.of(updates)).flatten(1))
+    found = descriptions(updates, of, SEEDS)
+    np.testing.assert_allclose(found.products, hidden @ hidden.T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.squares, (whole**2).sum(1), rtol=1e-6)
 
 
 def test_it_does_not_depend_on_the_order_of_clients():
@@ -135,8 +168,8 @@ def test_colluders_are_found_by_what_they_repeat_and_nobody_else(looked):
     for number in range(8):
         updates = a_round(spec, number, colluders=(1, 4, 6))
         described = descriptions(updates, of, SEEDS)
-        groups = history.observe(range(10), described.hidden, described.common)
-        members = history.members(groups)
+        groups = history.observe(range(10), described.hidden)
+        members = history.members(groups, range(10), described)
         if number < 3:
             assert members == frozenset()  # nobody has been seen often enough
     assert members == {1, 4, 6}
@@ -149,8 +182,8 @@ def test_noise_alone_and_what_clean_images_show_are_no_coalition(looked):
         for number in range(12):
             updates = a_round(spec, number + 50, skewed=skewed)
             described = descriptions(updates, of, SEEDS)
-            groups = history.observe(range(10), described.hidden, described.common)
-            assert history.members(groups) == frozenset(), (skewed, groups)
+            groups = history.observe(range(10), described.hidden)
+            assert not history.members(groups, range(10), described), (skewed, groups)
 
 
 def test_in_the_visible_part_they_must_be_more_alike_than_clients_of_many_kinds(looked):
@@ -165,9 +198,9 @@ def test_in_the_visible_part_they_must_be_more_alike_than_clients_of_many_kinds(
             if not colluders:
                 updates = updates + 4.0 * classes
             described = descriptions(updates, of, SEEDS)
-            groups = history.observe(range(10), described.shown, described.common)
+            groups = history.observe(range(10), described.shown)
         assert groups.contrast > 0.1
-        assert history.members(groups) == expected, groups
+        assert history.members(groups, range(10), described) == expected, groups
 
 
 def test_cosines_of_descriptions_are_those_of_the_parts(looked):
@@ -202,9 +235,8 @@ def test_descriptions_do_not_depend_on_length_and_equal_clients_have_none(looked
 def test_the_past_counts_less_and_clients_may_come_seldom():
     history = Coalition(enough=0.1, patience=2, memory=0.5)
     one = torch.tensor([1.0, 0.0])
-    history.observe(["a", "b"], torch.stack([one, one]), torch.tensor([0.5, 0.25]))
-    history.observe(["a"], torch.tensor([[0.0, 1.0]]), torch.tensor([0.0]))
-    assert history.common == {"a": 0.25, "b": 0.25}
+    history.observe(["a", "b"], torch.stack([one, one]))
+    history.observe(["a"], torch.tensor([[0.0, 1.0]]))
     assert history.sums["a"].tolist() == [0.5, 1.0]
     assert history.sums["b"].tolist() == [1.0, 0.0]
     assert history.seen == {"a": 2, "b": 1}
@@ -215,13 +247,12 @@ def test_a_history_goes_on_from_its_state(looked):
     whole, first = (Coalition(0.2, 4, 0.95) for _ in range(2))
     for number in range(4):
         described = descriptions(a_round(spec, number, colluders=(1, 4)), of, SEEDS)
-        whole.observe(range(10), described.hidden, described.common)
-        first.observe(range(10), described.hidden, described.common)
+        whole.observe(range(10), described.hidden)
+        first.observe(range(10), described.hidden)
     second = Coalition(0.2, 4, 0.95)
     second.load_state_dict(first.state_dict())
     for number in range(4, 8):
         described = descriptions(a_round(spec, number, colluders=(1, 4)), of, SEEDS)
-        assert whole.observe(range(10), described.hidden, described.common) == second.observe(
-            range(10), described.hidden, described.common
+        assert whole.observe(range(10), described.hidden) == second.observe(
+            range(10), described.hidden
         )
-    assert whole.common == second.common
