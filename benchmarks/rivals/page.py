@@ -112,13 +112,8 @@ def _ranks(board: Board) -> str:
 def _said(ranking: Ranking | None) -> str:
     if ranking is None:
         return "too few runs to rank yet"
-    p = "p < 0.0001" if ranking.p < 1e-4 else f"p = {ranking.p:.2g}"
-    names = [TITLES.get(name, name) for name in ranking.as_good]
-    over = f"{len(ranking.methods)} defenses over {ranking.blocks} blocks, {p}"
-    if not ranking.differ:
-        return f"{over}, no significant difference"
-    others = ", ".join(names[1:]) or "none"
-    return f"{over}; {names[0]} is first, and not significantly worse are: {others}"
+    over = f"{len(ranking.methods)} defenses over {ranking.blocks} blocks"
+    return f"{over}: {ranking.said(TITLES)}"
 
 
 def _attacks(board: Board, data: str) -> str:

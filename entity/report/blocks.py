@@ -2,12 +2,11 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
-from typing import cast
 
-from entity.record.json_fields import at, mapping
+from entity.config.schema import flatten
 from entity.report.entries import Entry
+from entity.setup.effect import idle
 
 UNDEFENDED = "undefended"
 WORKS = 0.5
@@ -36,10 +35,12 @@ def blocks(entries: Sequence[Entry]) -> list[Block]:
 
     A defense that a block has with several settings has these in its name.
     """
+    ended = [entry for entry in entries if entry.run.complete]
+    configs = [dict(flatten(entry.run.config)) for entry in ended]
+    used = frozenset[str]().union(*(config.keys() - idle(config) for config in configs))
     members: dict[str, list[Entry]] = {}
-    for entry in entries:
-        if entry.run.complete:
-            members.setdefault(_apart(entry.run.config), []).append(entry)
+    for entry, config in zip(ended, configs, strict=True):
+        members.setdefault(_apart(config, used), []).append(entry)
     several = any(_twice([entry.run.defense for entry in found]) for found in members.values())
     made: list[Block] = []
     for found in members.values():
@@ -55,11 +56,21 @@ def _twice(names: Sequence[str]) -> bool:
     return len({*names}) < len(names)
 
 
-def _apart(config: Mapping[str, object]) -> str:
-    """Return what a run's configuration is but for the defense, its name, and how it was run."""
-    kept = deepcopy(dict(config))
-    server = mapping(kept.get("server"))
-    kept["server"] = {key: value for key, value in server.items() if key != "defense"}
-    kept["settings"] = at(config, "settings.seed")
-    kept["name"] = kept["plugins"] = None
-    return json.dumps(cast("object", kept), sort_keys=True)
+def _apart(config: Mapping[str, object], used: frozenset[str]) -> str:
+    """Return what a run's configuration is but for the defense, its name, and how it was run.
+
+    Parameters
+    ----------
+    config
+        Its fields by dotted path.
+    used
+        Fields that do something in some run; the others tell nothing apart.
+    """
+    kept = {
+        path: value
+        for path, value in config.items()
+        if path in used
+        and path not in ("name", "plugins")
+        and not path.startswith(("server.defense.", "settings."))
+    }
+    return json.dumps([kept, config.get("settings.seed")], sort_keys=True)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from entity.report.entries import Entry, Group
 from entity.report.overlaps import MOST, signs, stretches
-from entity.report.plotly_figure import Figure, Object, faded, plain
+from entity.report.plotly_figure import Figure, Object, faded, plain, whole_ticks
 from entity.report.seed_bands import Point, by_group, over_seeds, series
 
 UNIFIED = 6
@@ -76,8 +76,7 @@ def _round_axis(panels: Sequence[tuple[str, Sequence[Band]]], *, spikes: bool) -
         "range": [min(rounds) - 0.5, max(rounds) + 0.5],
         "hoverformat": "d",
         "unifiedhovertitle": {"text": "round %{x}"},
-        "tickformat": "d",
-        "nticks": 12,
+        **whole_ticks(min(rounds), max(rounds)),
         "showspikes": spikes,
         "spikemode": "across",
     }

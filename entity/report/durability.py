@@ -7,7 +7,7 @@ from entity.metrics import lifespan
 from entity.record.json_fields import at
 from entity.report.curves import draw_band, draw_signs, draw_stripes, spread
 from entity.report.entries import Entry, Group
-from entity.report.plotly_figure import Figure, Object, plain
+from entity.report.plotly_figure import Figure, Object, plain, whole_ticks
 from entity.report.runs import RunRecord
 from entity.report.seed_bands import Point, by_group, over_seeds, series
 from entity.results.formatting import NONE, percent
@@ -104,8 +104,10 @@ def draw_durability(found: Sequence[Durability]) -> Figure | None:
         "hovermode": "x unified",
         "xaxis": {
             "title": {"text": "rounds since the last poisoned one"},
-            "tickformat": "d",
-            "nticks": 12,
+            **whole_ticks(
+                min(point.at for band in bands for point in band),
+                max(point.at for band in bands for point in band),
+            ),
             "unifiedhovertitle": {"text": "%{x} rounds after"},
         },
         "yaxis": {"range": [-0.015, 1.02], "tickformat": ".0%", "nticks": 6},

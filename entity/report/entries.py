@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from entity.record.consistency import consistency
 from entity.record.json_fields import mapping, number
 from entity.record.window import Window, last_evaluated
-from entity.report.axes import Axis, differing
+from entity.report.axes import Axis, differing, values
 from entity.report.looks import Look, looks
 from entity.report.runs import RunRecord
 from entity.results.floor import Judged, floors
@@ -128,11 +128,13 @@ def make_entries(runs: Sequence[RunRecord], names: Mapping[str, str] | None = No
 def _groups(
     runs: Sequence[RunRecord], labels: Sequence[str], names: Mapping[str, str]
 ) -> list[Group]:
-    """Put together what differs by settings alone: the seed, and how it was run."""
+    """Put together what differs by settings alone: the seed, and how it was run.
+
+    Fields that do nothing in a run do not tell it apart.
+    """
     members: dict[str, list[int]] = defaultdict(list)
     for place, run in enumerate(runs):
-        apart = {**run.config, "settings": None, "name": None}
-        members[json.dumps(apart, sort_keys=True)].append(place)
+        members[json.dumps(values(run), sort_keys=True)].append(place)
     axes = differing(runs)
     together = list(map(tuple, members.values()))
     looked = looks([runs[places[0]].defense for places in together])

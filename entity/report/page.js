@@ -78,6 +78,12 @@
     }
   };
 
+  // A legend above bars: as many names in a line as have room, each as wide as the longest.
+  const legendHeight = (width, names, longest) => {
+    const across = Math.max(1, Math.floor((width - 26) / (42 + 6.6 * longest)));
+    return 19 * Math.ceil(names / across);
+  };
+
   const coarse = matchMedia("(pointer: coarse)").matches;
   const LINES = ["curves", "durability", "roc"];
   const hidden = new Set();
@@ -92,6 +98,10 @@
     const layout = withDefaults(coloured(spec.layout, style), style);
     const figure = { data, layout: { ...layout, width, height } };
     if (spec.cells) fit(figure, spec.cells);
+    if (layout.meta?.below) {
+      figure.layout.height = layout.meta.below + legendHeight(width, data.length, layout.meta.longest);
+      plot.style.height = `${figure.layout.height}px`;
+    }
     if (LINES.includes(plot.id)) {
       for (const trace of data) trace.visible = !hidden.has(String(trace.meta));
     }
@@ -114,7 +124,7 @@
     let before = null;
     const width = (plot) => {
       if (plot.closest(".heats")) return (SHEET - 2 * GAP) / 3;
-      return plot.closest(".beside, .trees") ? (SHEET - GAP) / 2 : SHEET;
+      return plot.closest(".beside, .trees, .pairs") ? (SHEET - GAP) / 2 : SHEET;
     };
     addEventListener("beforeprint", () => {
       before ??= root.dataset.theme;

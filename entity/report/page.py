@@ -17,7 +17,7 @@ from entity.record.atomic import write_atomically, writing
 from entity.report.axes import Axis
 from entity.report.entries import Entry, make_entries
 from entity.report.page_figures import draw_figures
-from entity.report.paper_table import PaperTable, TableRequest
+from entity.report.paper_table import TITLES, PaperTable, TableRequest
 from entity.report.runs import read_runs
 from entity.report.settings import compare
 from entity.report.summary import overview
@@ -130,6 +130,7 @@ def _template() -> Template:
     filters = cast("dict[str, object]", environment.filters)
     written = (formatting.percent, formatting.duration, formatting.memory, formatting.counted)
     filters |= {function.__name__: function for function in (*written, numeric)}
+    filters["metric"] = TITLES.__getitem__
     return environment.from_string(_part("page.html"))
 
 

@@ -4,6 +4,7 @@ Means over the blocks whose attack works (`blocks.py`) and that have the undefen
 accuracy is compared. A defense is on the front if no other is as good in both and better in one.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -12,11 +13,12 @@ from typing import Literal
 from entity.report.blocks import Block
 from entity.report.entries import Entry
 from entity.report.plotly_figure import Figure, Object, plain, shorten
+from entity.report.point_names import PLACES, places
 from entity.results.formatting import percent
 
 Cost = Literal["lost", "seconds"]
 TITLES: dict[Cost, str] = {
-    "lost": "accuracy lost beside the undefended run (points of MTA)",
+    "lost": "MTA lost beside undefended (points)",
     "seconds": "seconds of the defense a round",
 }
 
@@ -82,21 +84,34 @@ def front(found: Sequence[Offer], kind: Cost) -> list[Offer]:
 
 
 def draw_pareto(found: Sequence[Offer], kind: Cost) -> Figure:
-    """Draw the defenses by cost and worst ASR; those on the front are filled and named."""
+    """Draw the defenses by cost and worst ASR; those on the front are filled, and named first."""
     best = front(found, kind)
+    log = _wide(found, kind)
+    groups = (best, [each for each in found if each not in best])
+    points = [
+        (_along(each.cost(kind), log=log), 100 * each.worst_asr) for g in groups for each in g
+    ]
+    across, up = _ends([x for x, _ in points]), (-6.0, max(y for _, y in points) + 10)
+    names = [shorten(each.defense, 20) for group in groups for each in group]
+    sides = iter(places(points, names, across, up))
     traces: list[Object] = []
-    for group, fill in ((best, "--ink"), ([o for o in found if o not in best], "--surface")):
+    for group, fill, ink in zip(groups, ("--ink", "--surface"), ("--ink", "--muted"), strict=True):
+        where = [next(sides) for _ in group]
         traces.append(
             {
                 "type": "scatter",
                 "mode": "markers+text",
                 "x": [round(each.cost(kind), 5) for each in group],
                 "y": [round(100 * each.worst_asr, 3) for each in group],
-                "text": [plain(shorten(each.defense, 20)) for each in group],
-                "textposition": "top center",
-                "textfont": {"size": 11, "color": "--ink" if fill == "--ink" else "--muted"},
+                "text": [
+                    plain(shorten(each.defense, 20)) if side else ""
+                    for each, side in zip(group, where, strict=True)
+                ],
+                "textposition": [side or PLACES[0] for side in where],
+                "textfont": {"size": 11, "color": ink},
                 "marker": {"size": 9, "color": fill, "line": {"color": "--ink", "width": 1.5}},
-                "hovertemplate": "%{text}: %{x:.3g}, %{y:.1f} %<extra></extra>",
+                "customdata": [plain(each.defense) for each in group],
+                "hovertemplate": "%{customdata}: %{x:.3g}, %{y:.1f} %<extra></extra>",
                 "cliponaxis": False,
                 "showlegend": False,
             }
@@ -105,9 +120,10 @@ def draw_pareto(found: Sequence[Offer], kind: Cost) -> Figure:
         "hovermode": "closest",
         "xaxis": {
             "title": {"text": TITLES[kind]},
-            **({"type": "log"} if _wide(found, kind) else {}),
+            "range": list(across),
+            **({"type": "log", "dtick": "D2"} if log else {}),
         },
-        "yaxis": {"title": {"text": "mean worst ASR (%)"}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": "mean worst ASR (%)"}, "range": list(up)},
         "margin": {"l": 56, "r": 24, "t": 18, "b": 46},
     }
     said = "; ".join(
@@ -115,6 +131,18 @@ def draw_pareto(found: Sequence[Offer], kind: Cost) -> Figure:
         for each in best
     )
     return Figure(traces, layout, 380, f"Worst ASR against {TITLES[kind]}. On the front: {said}.")
+
+
+def _along(cost: float, *, log: bool) -> float:
+    """Return the place of a cost on the axis, in the units of its range."""
+    return math.log10(cost) if log else cost
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """Return the range of an axis, with room for half a name at both ends."""
+    low, high = min(values), max(values)
+    room = 0.18 * (high - low) or 1.0
+    return low - room, high + room
 
 
 def _wide(found: Sequence[Offer], kind: Cost) -> bool:

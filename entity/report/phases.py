@@ -16,7 +16,10 @@ ROW = 46
 
 
 def draw_phases(entries: Sequence[Entry]) -> Figure | None:
-    """Draw a bar for each group of runs that has times, their mean; None if none has."""
+    """Draw a bar for each group of runs that has times, their mean; None if none has.
+
+    `page.js` adds the height of the legend, which depends on the width.
+    """
     spent = [(group, mean_by_phase(group)) for group in by_group(entries)]
     spent = [(group, phases) for group, phases in spent if sum(phases.values()) > 0]
     if not spent:
@@ -46,7 +49,7 @@ def draw_phases(entries: Sequence[Entry]) -> Figure | None:
         },
         "xaxis": {"title": {"text": f"wall-clock time ({unit})"}, "rangemode": "tozero"},
         "yaxis": {
-            "range": [len(spent) - 0.5, -0.6],
+            "range": [len(spent) - 0.5, -0.7],
             "showticklabels": False,
             "showgrid": False,
             "ticks": "",
@@ -61,7 +64,9 @@ def draw_phases(entries: Sequence[Entry]) -> Figure | None:
         + ", ".join(f"{name} {duration(s)}" for name, s in phases.items())
         for group, phases in spent[:12]
     )
-    return Figure(traces, layout, 100 + ROW * len(spent), f"Time by phase. {bars}.")
+    height = 84 + ROW * len(spent)
+    layout["meta"] = {"below": height, "longest": max(len(str(each["name"])) for each in traces)}
+    return Figure(traces, layout, height, f"Time by phase. {bars}.")
 
 
 def mean_by_phase(entries: Sequence[Entry]) -> dict[str, float]:
@@ -101,13 +106,16 @@ def _added(rounds: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _fill(phase: str, steps: Sequence[str]) -> Object:
-    """Colour of a phase; steps of a defense have a pattern too, so that colour is not needed."""
+    """Colour of a phase; steps of a defense have a pattern too, so that colour is not needed.
+
+    After six steps colours come again, with other patterns: 36 steps look different.
+    """
     if phase in FIXED:
         return {"color": FIXED[phase]}
     place = steps.index(phase)
     pattern: Object = {
         "fillmode": "overlay",
-        "shape": PATTERNS[place % len(PATTERNS)],
+        "shape": PATTERNS[(place + place // len(FREE)) % len(PATTERNS)],
         "fgcolor": "--surface",
         "fgopacity": 0.55,
         "size": 6,

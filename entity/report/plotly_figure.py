@@ -53,6 +53,18 @@ def shorten(text: str, limit: int = 48) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def whole_ticks(first: float, last: float) -> Object:
+    """Return ticks of an axis of rounds: whole numbers, about twelve of them at most.
+
+    Examples
+    --------
+    >>> whole_ticks(1, 3)
+    {'tickformat': 'd', 'dtick': 1}
+    """
+    how_often: Object = {"dtick": 1} if last - first <= 12 else {"nticks": 12}
+    return {"tickformat": "d"} | how_often
+
+
 def faded(colour: str, opacity: float) -> str:
     """Return a colour of the style sheet at an opacity.
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from entity.report.blocks import Block
+from entity.report.paper_table import TITLES
 from entity.report.plotly_figure import Figure, Object, plain, shorten
 from entity.report.ranks import Ranking, rank
 from entity.results.formatting import counted
 
 Metric = Literal["worst_asr", "mta"]
-TITLES: dict[Metric, str] = {"worst_asr": "worst ASR", "mta": "MTA"}
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,6 @@ class Ranked:
     ranking: Ranking
     void: int
     """Blocks that do not count, as their attack does not work where nobody defends."""
-
-    @property
-    def said(self) -> str:
-        """Say what the test says."""
-        ranking = self.ranking
-        p = f"p = {ranking.p:.2g}" if ranking.p >= 1e-4 else "p < 0.0001"
-        if not ranking.differ:
-            return f"no significant difference ({p})"
-        others = ranking.as_good[1:]
-        best = f"{ranking.methods[0]} is first ({p})"
-        if not others:
-            return f"{best} and significantly better than all others"
-        return f"{best}; not significantly worse: {', '.join(others)}"
 
 
 def ranked(found: Sequence[Block]) -> list[Ranked]:
@@ -61,7 +48,8 @@ def draw_ranks(found: Ranked) -> Figure:
     ranking = found.ranking
     half = ranking.critical / 2
     first = ranking.as_good
-    names = [plain(shorten(name, 28)) for name in ranking.methods]
+    short = [shorten(name, 24) for name in ranking.methods]
+    names = [plain(name) for name in short]
     dots: Object = {
         "type": "scatter",
         "mode": "markers",
@@ -79,14 +67,14 @@ def draw_ranks(found: Ranked) -> Figure:
     }
     layout: Object = {
         "hovermode": "closest",
-        "xaxis": {"title": {"text": f"mean rank by {TITLES[found.metric]}, 1 is the best"}},
+        "xaxis": {"title": {"text": f"mean rank by {TITLES[found.metric]}"}},
         "yaxis": {
             "tickvals": list(range(len(names))),
             "ticktext": names,
             "autorange": "reversed",
             "showgrid": True,
         },
-        "margin": {"l": 150, "r": 12, "t": 8, "b": 46},
+        "margin": {"l": 24 + 7 * max(map(len, short)), "r": 12, "t": 8, "b": 46},
     }
     said = "; ".join(
         f"{name} {rank:.2f}" for name, rank in zip(ranking.methods, ranking.ranks, strict=True)

@@ -52,6 +52,31 @@ class Ranking:
             name for name, rank in zip(self.methods, self.ranks, strict=True) if rank <= bound
         )
 
+    def said(self, titles: Mapping[str, str] | None = None) -> str:
+        """Say what the tests say.
+
+        Parameters
+        ----------
+        titles
+            What to call methods; one that is not among them goes by its name.
+
+        Examples
+        --------
+        >>> Ranking(("drop", "krum", "rfa"), (1.5, 1.5, 3.0), 10, 2e-5, 1.05).said()
+        'drop and krum are first (p < 0.0001), and significantly better than all others'
+        """
+        p = f"p = {self.p:.2g}" if self.p >= 1e-4 else "p < 0.0001"
+        if not self.differ:
+            return f"no significant difference ({p})"
+        tied = sum(math.isclose(rank, self.ranks[0]) for rank in self.ranks)
+        names = [(titles or {}).get(name, name) for name in self.as_good]
+        best, others = names[:tied], names[tied:]
+        joined = " and ".join([*filter(None, [", ".join(best[:-1])]), best[-1]])
+        first = f"{joined} {'is' if tied == 1 else 'are'} first ({p})"
+        if not others:
+            return f"{first}, and significantly better than all others"
+        return f"{first}; not significantly worse: {', '.join(others)}"
+
 
 def mean_ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the mean rank (k,) of k methods in m blocks by scores (m, k), the lowest the best.

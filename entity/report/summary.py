@@ -81,7 +81,8 @@ def facts(entries: Sequence[Entry]) -> list[tuple[str, str]]:
         values = list(dict.fromkeys(value for entry in entries if (value := read(entry.run))))
         if values:
             more = f" and {len(values) - 4} more" if len(values) > 4 else ""
-            found.append((name, ", ".join(values[:4]) + more))
+            between = "; " if any(", " in value for value in values) else ", "
+            found.append((name, between.join(values[:4]) + more))
     return found
 
 

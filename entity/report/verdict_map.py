@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entity.report.entries import Entry
-from entity.report.plotly_figure import Figure, Object, plain
+from entity.report.plotly_figure import Figure, Object, plain, whole_ticks
 from entity.report.runs import Round, RunRecord
 
 ACCEPTED, REFUSED, CAUGHT, MISSED = range(4)
@@ -120,8 +120,7 @@ def _layout(run: RunRecord, clients: Sequence[str]) -> Object:
         "xaxis": {
             "title": {"text": "round"},
             "showgrid": False,
-            "tickformat": "d",
-            "nticks": 12,
+            **whole_ticks(run.rounds[0].round, run.rounds[-1].round),
             "range": [run.rounds[0].round - 0.5, run.rounds[-1].round + 0.5],
         },
         "yaxis": {

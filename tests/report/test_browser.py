@@ -9,7 +9,9 @@ import subprocess
 import time
 from contextlib import ExitStack
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from entity.report import write_page
 
@@ -257,10 +259,111 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(make_recorded, browser, tmp
         for defense in ("undefended", "drop")
         for seed in (1, 2)
     ]
+    for shade, run in enumerate(runs[:2]):
+        write_example(run, shade)
     browser.open(write_page(runs, tmp_path / "page.html"), width=390, height=844, dark=dark)
     for section in ("#curves", "#durability", "#roc", "#tree-2", "#phases"):
         browser.centre(section)
         browser.until(f"!!document.querySelector('{section} .main-svg')")
     assert browser.run("document.documentElement.scrollWidth") == 390
     assert browser.run("document.documentElement.dataset.theme") == ("dark" if dark else "light")
+    assert browser.errors == []
+
+
+SHEET = 688
+"""CSS pixels of an A4 sheet between the margins of the style."""
+BESIDE_THE_SHEET = f"""
+[...document.querySelectorAll("body *")].filter((one) => {{
+  const box = one.getBoundingClientRect();
+  return box.width && getComputedStyle(one).visibility === "visible" && box.right > {SHEET + 1}
+    && !one.closest(".skip, .hoverlayer, .draglayer");
+}}).map((one) => `${{one.tagName}} ${{one.className.baseVal ?? one.className}}`)
+"""
+SCROLLING = """
+[...document.querySelectorAll("body *")].filter((one) => one.clientWidth && !one.closest("svg"))
+  .filter((one) => /auto|scroll/.test(getComputedStyle(one).overflow))
+  .map((one) => `${one.tagName} ${one.className}`)
+"""
+PALE = """
+(() => {
+  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => parts(colour).slice(0, 3).map((one) => one / 255)
+    .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, one, at) => sum + one * [0.2126, 0.7152, 0.0722][at], 0);
+  const said = (one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  const found = [];
+  for (const one of document.querySelectorAll("body *")) {
+    if (!said(one) || !one.getClientRects().length || one.closest(".cell, script")) continue;
+    const style = getComputedStyle(one);
+    const colour = one.closest("svg.main-svg") ? style.fill : style.color;
+    if (1.05 / (light(colour) + 0.05) < 4) found.push(`${one.textContent} ${colour}`);
+  }
+  return found;
+})()
+"""
+"""What is written in a colour that hardly stands out from white."""
+NARROW = """
+[...document.querySelectorAll("tbody th")].filter((one) => one.clientWidth)
+  .filter((one) => one.clientHeight > 4 * parseFloat(getComputedStyle(one).lineHeight))
+  .map((one) => one.textContent)
+"""
+"""Names that are broken into more than four lines."""
+
+
+def write_example(run, shade):
+    """Write an image, and the same one triggered, of classes with long names."""
+    images = np.full((1, 1, 8, 8), 60 * shade, np.uint8)
+    scores = np.full((1, 10), 0.1, np.float32)
+    content = {"clean": images, "triggered": 255 - images, "labels": np.array([0])}
+    content |= {"clean_scores": scores, "triggered_scores": scores}
+    said = {"target": 7, "classes": [f"a class whose name is long {n}" for n in range(10)]}
+    (run / "artifacts").mkdir(exist_ok=True)
+    file = run / "artifacts" / "example.safetensors"
+    save_file(content, file, {"example": json.dumps(said)})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dark", [False, True])
+def test_on_paper_all_is_dark_on_white_and_inside_the_sheet(make_recorded, browser, tmp_path, dark):
+    runs = [
+        make_recorded(f"{defense}{seed}", defense, seed=seed, dpr=1.0, window=(2, 9))
+        for defense in ("undefended", "krum", "droplet", "drop")
+        for seed in (1, 2)
+    ]
+    for shade, run in enumerate(runs[:2]):  # two triggers, so two cards beside each other
+        write_example(run, shade)
+    browser.open(write_page(runs, tmp_path / "page.html"), dark=dark)
+    state = (
+        "[document.documentElement.dataset.theme, document.querySelector('#curves').style.height]"
+    )
+    screen = browser.run(state)
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    browser.call("Emulation.setEmulatedMedia", media="print", features=[scheme])
+    browser.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=SHEET,
+        height=970,
+        deviceScaleFactor=1,
+        mobile=False,
+    )
+    shown = "[...document.querySelectorAll('.plot')].filter((one) => one.clientWidth)"
+    drawn = browser.run(f"{shown}.map((one) => one.querySelector('.main-svg') ? one.id : '')")
+    assert {"curves", "durability", "ranks-worst_asr", "pareto-lost", "roc", "phases"} <= {*drawn}
+    assert "" not in drawn
+    assert browser.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert browser.run("document.documentElement.scrollWidth") <= SHEET
+    assert browser.run(BESIDE_THE_SHEET) == []
+    assert browser.run(SCROLLING) == []
+    assert browser.run(PALE) == []
+    assert browser.run(NARROW) == []
+    assert browser.run("document.querySelectorAll('.legend button').length") == 4
+    assert browser.run("document.querySelector('.legend').clientHeight") > 0
+    heads = "[...document.querySelectorAll('thead button')].map((one) => one.offsetWidth)"
+    assert {*browser.run(heads)} == {0}  # Chromium repeats no heads that have boxes of buttons
+    for screens_own in ("#theme", "nav", ".filter"):
+        assert browser.run(f"document.querySelector('{screens_own}').clientHeight") == 0
+    browser.call("Emulation.setEmulatedMedia", media="screen", features=[scheme])
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    assert browser.run(state) == screen
     assert browser.errors == []

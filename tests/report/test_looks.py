@@ -39,11 +39,11 @@ def lab(colour, sees):
 
 
 def palettes():
-    """Return the eight colours of the light page, which are those of paper, and of the dark one."""
+    """Return the eight colours of the light page, and of paper, and those of the dark one."""
     found = re.findall(r"--run-(\d): (#[0-9a-f]{6})", CSS)
-    assert len(found) == 3 * COLOURS  # light, dark, print
-    light, dark, paper = ([colour for _, colour in found[at : at + 8]] for at in (0, 8, 16))
-    assert light == paper == list(PALETTE)
+    assert len(found) == 2 * COLOURS  # light, dark
+    light, dark = ([colour for _, colour in found[at : at + 8]] for at in (0, 8))
+    assert light == list(PALETTE)
     return [light, dark]
 
 

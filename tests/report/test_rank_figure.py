@@ -5,17 +5,20 @@ import pytest
 from entity.report.blocks import blocks
 from entity.report.entries import make_entries
 from entity.report.pareto import Offer, draw_pareto, front, offers
+from entity.report.point_names import places
 from entity.report.rank_figure import draw_ranks, ranked
 from entity.report.runs import Round, RunRecord
 
 ROUND = {"selected": (), "malicious": frozenset(), "refused": frozenset(), "distilled": False}
 
 
-def run(defense, attack, seed, mta, worst, seconds=0.1, arguments=None):
+def run(defense, attack, seed, mta, worst, seconds=0.1, arguments=None, model="cnn", **server):
     config = {
+        "model": model,
         "client": {"attack": {"type": attack}},
         "federation": {"rounds": 1},
-        "server": {"defense": {"type": defense, "defense_args": arguments or {}}, "held_out": 300},
+        "server": {"defense": {"type": defense, "defense_args": arguments or {}}, "held_out": 300}
+        | server,
         "settings": {"seed": seed, "cuda": len(defense)},
         "name": f"{defense}-{attack}-{seed}",
     }
@@ -59,6 +62,18 @@ def test_one_defense_with_two_settings_counts_as_two():
     assert block.attacked
 
 
+@pytest.mark.parametrize(("model", "apart"), [("cnn", 1), ("resnet8", 2)])
+def test_a_field_that_does_nothing_makes_no_other_block_and_no_other_group(model, apart):
+    runs = [
+        run(defense, "badnets", 1, 0.9, 0.1, model=model, bn_policy=policy)
+        for policy in ("auto", "weighted")
+        for defense in ("drop", "median")
+    ]
+    entries = make_entries(runs)  # the cnn has no BatchNorm statistics
+    assert len({entry.group.index for entry in entries}) == 2 * apart
+    assert len(blocks([entries[0], entries[3]])) == 2 - apart
+
+
 def test_a_lone_run_is_no_block():
     assert blocks(make_entries([run("drop", "badnets", 1, 0.9, 0.1)])) == []
 
@@ -74,7 +89,7 @@ def test_ranks_by_asr_of_the_attacks_that_work_and_by_accuracy_of_all():
     assert dots["x"] == [1, 2, 3, 4]
     assert dots["error_x"]["value"] == pytest.approx(asr.ranking.critical / 2)
     assert "DROP 1.00" in figure.alt
-    assert "DROP is first" in asr.said
+    assert asr.ranking.said().startswith("DROP is first (p < 0.0001); not")
 
 
 def test_costs_are_means_beside_the_undefended_run_of_the_block():
@@ -98,3 +113,27 @@ def test_equal_offers_are_all_on_the_front():
 def test_without_an_undefended_run_there_is_nothing_to_lose_to():
     runs = [run(name, "badnets", 1, 0.9, 0.1) for name in ("drop", "median")]
     assert offers(blocks(make_entries(runs))) == []
+
+
+def test_names_of_points_cover_neither_points_nor_each_other_and_stay_inside():
+    ends = (0.0, 1.0)
+    assert places([(0.5, 0.5)], ["one"], ends, ends) == ["top center"]
+    assert places([(0.01, 0.5)], ["one"], ends, ends) == ["middle right"]
+    assert places([(0.99, 0.99)], ["one"], ends, ends) == ["bottom left"]
+    sides = ["top center", "middle right", "middle left", "bottom center"]
+    assert places([(0.5, 0.5)] * 5, ["name"] * 5, ends, ends) == [*sides, ""]
+    close = [(0.5, 0.5), (0.56, 0.5), (0.44, 0.5)]
+    assert places(close, ["one", "two", "three"], ends, ends) == [
+        "top center",
+        "middle right",
+        "middle left",
+    ]
+
+
+def test_defenses_without_room_for_their_name_are_told_by_hovering():
+    many = [Offer(f"a long name {n}", 0.5, 0.01 + n / 1e5, 1.0, 2) for n in range(30)]
+    figure = draw_pareto([*many, Offer("best", 0.1, 0.0, 1.0, 2)], "lost")
+    (best, others) = figure.traces
+    assert best["text"] == ["best"]
+    assert "" in others["text"]
+    assert len(others["customdata"]) == len(others["textposition"]) == 30

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import f, friedmanchisquare, rankdata
 
-from entity.report.ranks import critical_difference, friedman_p, mean_ranks, rank
+from entity.report.ranks import Ranking, critical_difference, friedman_p, mean_ranks, rank
 
 RNG = np.random.default_rng(3)
 
@@ -72,6 +72,22 @@ def test_without_a_significant_difference_all_are_as_good():
     assert found is not None
     assert not found.differ
     assert set(found.as_good) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "p", "said"),
+    [
+        ((1.2, 1.9, 2.9), 0.2, "no significant difference (p = 0.2)"),
+        ((1.2, 2.4, 2.4), 0.01, "A is first (p = 0.01), and significantly better than all others"),
+        ((1.2, 1.9, 2.9), 1e-6, "A is first (p < 0.0001); not significantly worse: b"),
+        ((1.5, 1.5, 3.0), 0.01, "A and b are first (p = 0.01), and significantly better than all "
+        "others"),
+        ((1.9, 1.9, 1.9), 0.01, "A, b and c are first (p = 0.01), and significantly better than "
+        "all others"),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_ranks_names_ties(ranks, p, said):
+    assert Ranking(("a", "b", "c"), ranks, 10, p, 1.0).said({"a": "A"}) == said
 
 
 @pytest.mark.parametrize(
