@@ -23,6 +23,7 @@ PROJECT = {
 }
 """Files of the root that have a page of their own."""
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+PICTURE = re.compile(r"(!\[[^\]]*\]\()([^)\s#]+)(\.png|\.svg)(\)(?:\{[^}]*\})?)")
 FENCED = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 
 
@@ -117,6 +118,19 @@ def _shown(path: str) -> str:
     return f"source/{path}.md" if (pages.ROOT / path).is_file() else inside
 
 
+def _with_dark(page: str, text: str) -> str:
+    """Put a picture's dark sibling, where docs/ has one, beside it: each shows with its colours."""
+
+    def both(match: re.Match[str]) -> str:
+        start, path, suffix, end = match.groups()
+        dark = f"{path}-dark{suffix}"
+        if not (pages.ROOT / normpath(join(dirname(home(page)), dark))).is_file():
+            return match[0]
+        return f"{start}{path}{suffix}#only-light{end} {start}{dark}#only-dark{end}"
+
+    return PICTURE.sub(both, text)
+
+
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Turn links into the repository to pages of the site, and formulas to MathML."""
     here = page.file.src_uri
@@ -133,6 +147,6 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         kept.append(match[0])
         return f"\0{len(kept) - 1}\0"
 
-    text = LINK.sub(turned, FENCED.sub(keep, markdown))
+    text = LINK.sub(turned, _with_dark(here, FENCED.sub(keep, markdown)))
     text = re.sub(r"^\$\$\n(.*?)\n\$\$$", lambda m: pages.mathml(m[1]), text, flags=re.M | re.S)
     return re.sub("\0(\\d+)\0", lambda match: kept[int(match[1])], text)

@@ -97,6 +97,17 @@ def test_what_has_not_been_measured_says_so_and_a_notebook_is_a_page(pages, monk
     assert pages.source("a.ipynb") == "# One\ntwo\n\n~~~~~~python\nx = 1\n~~~~~~"
 
 
+def test_a_picture_with_a_dark_sibling_is_two_of_which_each_page_shows_one(pages):
+    import hooks
+
+    text = "![a](images/report.png){ .report } ![b](images/round.svg) ![c](https://x.test/y.png)"
+    assert hooks._with_dark("index.md", text) == (
+        "![a](images/report.png#only-light){ .report } "
+        "![a](images/report-dark.png#only-dark){ .report } "
+        "![b](images/round.svg) ![c](https://x.test/y.png)"
+    )
+
+
 def test_attacks_and_poisons_say_what_they_do_and_are_drawn_by_their_own_code(pages):
     ipm = pages.method("attacks", "ipm")
     assert "clean: it wants a bad model, not a backdoor" in ipm
