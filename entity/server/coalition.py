@@ -182,9 +182,11 @@ class Coalition:
         self.patience, self.memory = patience, memory
         self.sums: dict[ClientId, Tensor] = {}
         self.seen: dict[ClientId, int] = {}
+        self.refused: frozenset[ClientId] = frozenset()
+        """The coalition of the last round."""
         self.doubted: frozenset[ClientId] = frozenset()
-        """The last majority that may have been the attackers': doubted until it has no more in
-        common than the others."""
+        """The last majority that may have been the attackers': doubted until the others have as
+        much more in common."""
 
     def observe(self, clients: Sequence[ClientId], described: Tensor) -> Groups:
         """Add a round's descriptions (n, D); return the two groups of all who can be compared."""
@@ -210,8 +212,14 @@ class Coalition:
             The round's updates.
         """
         clear = groups.contrast >= self.least and groups.effect >= self.effect
-        if not clear and not groups.contrast >= self.enough:
-            return frozenset()
+        found = clear or groups.contrast >= self.enough
+        self.refused = self._judge(groups, clients, described) if found else frozenset()
+        return self.refused
+
+    def _judge(
+        self, groups: Groups, clients: Sequence[ClientId], described: Described
+    ) -> frozenset[ClientId]:
+        """Return which of two groups is the coalition."""
         row = {client: number for number, client in enumerate(clients)}
         small, large = (
             torch.tensor(sorted(row[client] for client in group if client in row))
@@ -223,9 +231,11 @@ class Coalition:
         common, theirs = (float(_pairs(products[g][:, g]).mean()) for g in (small, large))
         if len(groups.smaller) == len(groups.larger):
             return groups.smaller if common >= theirs else groups.larger
+        if 2 * len(groups.smaller & self.refused) > len(groups.smaller):
+            return groups.smaller  # what is refused changes, and says nothing more
         bare = float(shares[small].mean()) < LITTLE * float(shares[large].mean())
         doubted = 2 * len(groups.larger & self.doubted) > len(groups.larger)
-        if not bare and theirs > (1.0 if doubted else MUCH) * max(common, 0.0):
+        if not bare and theirs > (1 / MUCH if doubted else MUCH) * max(common, 0.0):
             self.doubted = groups.larger
             return frozenset()
         self.doubted = frozenset()
@@ -244,11 +254,12 @@ class Coalition:
             "clients": clients,
             "sums": [self.sums[client] for client in clients],
             "seen": [self.seen[client] for client in clients],
+            "refused": [client for client in clients if client in self.refused],
             "doubted": [client for client in clients if client in self.doubted],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         self.sums = dict(zip(state["clients"], state["sums"], strict=True))
-        self.doubted = frozenset(state["doubted"])
+        self.refused, self.doubted = frozenset(state["refused"]), frozenset(state["doubted"])
         self.seen = {c: int(n) for c, n in zip(state["clients"], state["seen"], strict=True)}
