@@ -15,6 +15,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -29,6 +30,7 @@ from entity.layout import ParamSpec
 from entity.models import Classifier
 from entity.seeding import Seeds, global_stream
 from entity.server import Averaging, CleanData, Resources, admit
+from entity.server.votes import Vote
 from entity.training import Recipe
 from entity.updates import Updates
 
@@ -43,6 +45,17 @@ def perceptron(widths: tuple[int, int], generator: torch.Generator) -> nn.Module
     with global_stream(generator):
         layers = [nn.Flatten(), nn.Linear(784, first), nn.ReLU(), nn.Linear(first, second)]
         return Classifier(nn.Sequential(*layers, nn.ReLU()), nn.Linear(second, 10))
+
+
+class Crowd:
+    """Voters who all have the same images."""
+
+    def __init__(self, data: CleanData) -> None:
+        self.data = data
+
+    def ballots(self, updates: Updates, voters: Sequence[int], vote: Vote) -> torch.Tensor:
+        """Let everybody vote; see `entity.server.votes.Electorate`."""
+        return torch.stack([vote(*self.data, row) for row in voters])
 
 
 def measure(defense: str, size: str) -> dict[str, float]:
@@ -63,6 +76,7 @@ def measure(defense: str, size: str) -> dict[str, float]:
         Averaging(),
         Recipe(0.1, 0.9, 5e-4, 32, 2),
         clean,
+        electorate=Crowd(clean),
     )
     server = DEFENSES[defense](
         load(DEFENSES[defense].hyperparameters, SETTINGS.get(defense, {})), resources

@@ -49,6 +49,7 @@ DEFENSES = [
     "bulyan",
     "centered_clipping",
     "crfl",
+    "crowdguard",
     "deepsight",
     "dnc",
     "droplet",
@@ -73,6 +74,7 @@ DEFENSES = [
     "signguard",
     "trimmed_mean",
     "undefended",
+    "weak_dp",
 ]
 ATTACKS = [
     "badnets",

@@ -20,6 +20,7 @@ BOOKS, WAVES = EXAMPLES / "text/books.yaml", EXAMPLES / "own/waves.yaml"
 MAKE_IMAGES = {"drop", "deepsight", "flip", "backdoor_indicator"}
 QUICK = {"rounds": 2, "num_epochs": 1, "seed": 1, "engine": "inline", "num_threads": 1, "cuda": -1}
 ARGS = {
+    "crowdguard": {"voters": 2, "samples": 10},
     "flare": {"num_seed": 30},
     "fltrust": {"num_root": 30},
     "finetuning": {"num_seed": 30},

@@ -18,7 +18,9 @@ from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.config.shipped import shipped
+from entity.defenses import DEFENSES
 from entity.record.atomic import writing
+from entity.server.votes import no_voters
 from entity.setup.plugin_files import MARK, is_file, split
 from entity.setup.resolve import to_json
 
@@ -200,8 +202,11 @@ def write_app(folder: Path, config: ExperimentConfig) -> list[Path]:
     Raises
     ------
     ConfigError
-        If the folder holds anything, or cannot be written.
+        If the folder holds anything, or cannot be written, or the defense asks for votes.
     """
+    defense = config.server.defense
+    if DEFENSES[defense.type].needs(defense.defense_args).client_votes:
+        raise no_voters(f"server.defense.type = {defense.type}")
     files = _files(folder.resolve().name, config)
     with writing(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

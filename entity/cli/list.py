@@ -53,6 +53,7 @@ GROUPS = {
             "alignins",
             "snowball",
             "backdoor_indicator",
+            "crowdguard",
             "foolsgold",
             "fltrust",
             "dnc",
@@ -61,7 +62,7 @@ GROUPS = {
         "fldetector",
     ),
     "robust averages": ("median", "trimmed_mean", "rfa", "bulyan", "rlr"),
-    "bounds and noise": ("norm_clipping", "centered_clipping", "crfl"),
+    "bounds and noise": ("norm_clipping", "weak_dp", "centered_clipping", "crfl"),
     "cleans the model": ("drop", "drop_plus", "finetuning"),
     "trains clients otherwise": ("flip",),
 }

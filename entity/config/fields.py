@@ -14,6 +14,9 @@ from entity.config.schema import Count, Fraction, NonNegative, Positive, Range, 
 NEVER = "never"
 """Strategy of attackers that poison in no round: what is left of the attack is how it is judged."""
 
+FalseVotes = Literal["accept", "invert", "split", "none"]
+"""How malicious clients vote."""
+
 
 @dataclass(frozen=True)
 class AttackConfig:
@@ -50,6 +53,10 @@ class AttackConfig:
     poisoning_every: Count = 1
     """Poison in one of so many rounds, from the first one on that may be poisoned; in the others
     malicious clients train as benign ones. 1 poisons all."""
+    false_votes: FalseVotes = "accept"
+    """What malicious clients say, in rounds that are poisoned, to a defense that lets clients vote
+    on one another's models: all are benign; their own are and all others are not (invert); half of
+    them that all are and half that none is (split); or what their clean data say (none)."""
     args: Any = None
     """The hyper-parameters of this attack, typed by the attack."""
     poison_args: Any = None

@@ -8,6 +8,7 @@ from entity.defenses.backdoor_indicator import BackdoorIndicator
 from entity.defenses.bulyan import Bulyan
 from entity.defenses.centered_clipping import CenteredClipping
 from entity.defenses.crfl import Crfl
+from entity.defenses.crowdguard import CrowdGuard
 from entity.defenses.deepsight import DeepSight
 from entity.defenses.dnc import Dnc
 from entity.defenses.drop import Drop, DropArgs
@@ -33,6 +34,7 @@ from entity.defenses.signguard import SignGuard
 from entity.defenses.snowball import Snowball
 from entity.defenses.trimmed_mean import TrimmedMean
 from entity.defenses.undefended import Undefended, UndefendedArgs
+from entity.defenses.weak_dp import WeakDp
 from entity.server import Server
 
 __all__ = [
@@ -58,6 +60,7 @@ DEFENSES: dict[str, type[Server[Any]]] = {
     "multikrum": MultiKrum,
     "bulyan": Bulyan,
     "norm_clipping": NormClipping,
+    "weak_dp": WeakDp,
     "centered_clipping": CenteredClipping,
     "rlr": RobustLearningRate,
     "crfl": Crfl,
@@ -75,6 +78,7 @@ DEFENSES: dict[str, type[Server[Any]]] = {
     "fldetector": FLDetector,
     "snowball": Snowball,
     "backdoor_indicator": BackdoorIndicator,
+    "crowdguard": CrowdGuard,
     "flip": Flip,
     "finetuning": Finetuning,
     "random_aggregation": RandomAggregation,

@@ -37,6 +37,7 @@ from entity.record.lock import locked
 from entity.seeding import Seeds
 from entity.server import Server, admit
 from entity.server.gate import undecided_for
+from entity.server.votes import no_voters
 from entity.updates import Aggregation, Stopwatch, Verdict
 
 log = logging.getLogger("entity")
@@ -146,6 +147,8 @@ class RobustStrategy(Strategy):
             raise ConfigError(
                 f"server = {show(server)}: allowed is a defense (entity.server.Server)."
             )
+        if server.needs(server.args).client_votes:
+            raise no_voters(f"server = {type(server).__name__}")
         for name, value in (("nodes_per_round", nodes_per_round), ("min_nodes", min_nodes)):
             if value is not None:
                 _refuse_unless_whole(name, value, 1)

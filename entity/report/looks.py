@@ -23,7 +23,7 @@ _BY_COLOUR: tuple[tuple[str, ...], ...] = (
     ("drop", "trimmed_mean", "freqfed"),
     ("drop_plus", "deepsight", "random_aggregation"),
     ("flame", "rfa", "crfl", "signguard"),
-    ("multikrum", "norm_clipping", "flip", "dnc"),
+    ("multikrum", "norm_clipping", "flip", "dnc", "crowdguard"),
     ("median", "foolsgold", "bulyan", "centered_clipping"),
     ("fltrust", "rlr", "multi_metrics", "fldetector"),
 )

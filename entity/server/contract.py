@@ -25,6 +25,7 @@ from entity.server.averaging import (
 )
 from entity.server.buffers import recalibrate, without_negative_variances
 from entity.server.optimiser import OptimiserArgs, ServerOptimiser
+from entity.server.votes import Electorate
 from entity.training import CPU, Recipe
 from entity.updates import Aggregation, ClientId, Updates
 
@@ -52,6 +53,9 @@ class Needs:
     """More honest than malicious clients in every round."""
     malicious_bound: bool = False
     """A bound f on the malicious clients in a round; an estimate, or given in the config."""
+    client_votes: bool = False
+    """Votes of the round's clients on one another's models, each taken on its own data; in the
+    simulator alone."""
     true_malicious_count: bool = False
     """The true number of malicious clients, which only an oracle knows; asked for by name."""
 
@@ -95,6 +99,8 @@ class Resources:
     """T, rounds of the experiment, where it is known how many there will be."""
     optimiser: OptimiserArgs | None = None
     """What steps by the defense's answer, at the averaging's rate; None takes that answer."""
+    electorate: Electorate | None = None
+    """The clients as voters, where the defense's needs grant it."""
     device: torch.device = CPU
 
     def module(self, state: ModelState) -> nn.Module:

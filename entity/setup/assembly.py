@@ -23,6 +23,7 @@ from entity.metrics import Judge
 from entity.poisons import POISONS
 from entity.seeding import Seeds
 from entity.server import Averaging, CleanData, OptimiserArgs, Resources, Server
+from entity.setup.electorate import Voters
 from entity.setup.initial import initial_model
 from entity.setup.roster import Roster
 from entity.setup.single_samples import check_batches
@@ -160,6 +161,7 @@ def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Serve
         rounds=config.federation.rounds,
         optimiser=_optimiser(server),
         augment=source.augmentation,
+        electorate=Voters(roster) if needs.client_votes else None,
         device=roster.device,
     )
     opened = entry(defense.defense_args, resources)

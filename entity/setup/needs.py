@@ -19,9 +19,11 @@ from entity.config import schema
 from entity.config.fields import NEVER
 from entity.config.schema import show
 from entity.dataset import DATASETS
+from entity.defenses import DEFENSES
 from entity.distill.settings import StudentArgs
 from entity.models import ALIASES, MODELS
 from entity.models.user_model import Make
+from entity.server import Server
 from entity.setup.field_list import ARGS, ATTACK
 
 Values = Mapping[str, Any]
@@ -155,6 +157,10 @@ def _is_augmented(dataset: str) -> bool:
     return dataset not in DATASETS or DATASETS[dataset].augmentation is not None
 
 
+def _asks_for_votes(entry: type[Server[Any]]) -> bool:
+    return entry.needs(entry.hyperparameters()).client_votes
+
+
 NOTHING = Need("", lambda value: False, "")
 """Met by nothing: the field is there for the original's files."""
 
@@ -205,6 +211,12 @@ _WEIGHED = Need(
     "server.defense.type = one that averages clients",
 )
 
+_VOTES = Need(
+    "server.defense.type",
+    lambda name: name not in DEFENSES or _asks_for_votes(DEFENSES[name]),
+    "server.defense.type = one in which clients vote (crowdguard)",
+)
+
 UNWEIGHTED = frozenset(
     {
         *("bulyan", "flare", "fldetector", "fltrust", "foolsgold", "krum", "median"),
@@ -227,6 +239,7 @@ FIELDS: dict[str, Needs] = {
     "client.transform": (_AUGMENTED,),
     "client.amp_enabled_only_for_clean": (is_("client.amp_enabled", True), *POISONERS),
     "client.attack.target_class": (ATTACKED,),
+    "client.attack.false_votes": (*POISONERS, _VOTES),
     "client.attack.victim_class": (ATTACKED,),
     "client.attack.poison": (ATTACKED,),
     "client.attack.DPR": (

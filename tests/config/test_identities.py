@@ -34,7 +34,7 @@ def test_a_shipped_configuration_keeps_its_identity(name, hash):
 def test_all_that_is_shipped_is_frozen_and_no_two_alike():
     federations = {name for name in names() if name.endswith("/federation")}
     assert set(FROZEN) == set(names()) - federations
-    assert len(FROZEN) == len(set(FROZEN.values())) == 229
+    assert len(FROZEN) == len(set(FROZEN.values())) == 243
     assert len(federations) == 10
 
 

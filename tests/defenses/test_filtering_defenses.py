@@ -11,6 +11,7 @@ from entity.defenses.alignins import AlignIns, AlignInsArgs
 from entity.defenses.backdoor_indicator import BackdoorIndicator, BackdoorIndicatorArgs
 from entity.defenses.centered_clipping import CenteredClipping, CenteredClippingArgs
 from entity.defenses.crfl import Crfl, CrflArgs
+from entity.defenses.crowdguard import CrowdGuard, CrowdGuardArgs
 from entity.defenses.deepsight import DeepSight, DeepSightArgs
 from entity.defenses.dnc import Dnc, DncArgs
 from entity.defenses.finetuning import Finetuning, FinetuningArgs
@@ -49,6 +50,7 @@ DEFENSES = {
             top_down_from=1, vae_hidden=8, vae_latent=2, vae_initial=2, vae_tuning=1, v_step=0.5
         ),
     ),
+    "crowdguard": (CrowdGuard, CrowdGuardArgs(voters=4, samples=6)),
     "freqfed": (FreqFed, FreqFedArgs()),
     "crfl": (Crfl, CrflArgs()),
     "finetuning": (Finetuning, FinetuningArgs(epochs=1)),

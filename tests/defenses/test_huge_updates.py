@@ -23,6 +23,7 @@ HONEST = 11
 MAGNITUDES = [1e3, 1e10, 1e16, 1.8e19, 1e30, 3e38]
 SETTINGS: dict[str, dict[str, Any]] = {
     "backdoor_indicator": {"num_indicator": 20, "epochs": 2},
+    "crowdguard": {"voters": 3, "samples": 4},
     "deepsight": {"num_samples": 50},
     "drop": {"K": -1},
     "flare": {"num_seed": 20},

@@ -7,9 +7,8 @@ import pytest
 import torch
 from flwr.app import ConfigRecord
 from flwr.proto.node_pb2 import NodeInfo
-from loopback import SETTINGS, Loopback
+from loopback import DEPLOYABLE, SETTINGS, Loopback
 
-from entity.defenses import DEFENSES
 from entity.deployment.decisions import decide
 from entity.flower import RobustStrategy
 from entity.record.checkpoint import Checkpoints
@@ -42,7 +41,7 @@ def lines_of(folder):
     return [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("name", DEPLOYABLE)
 def test_a_defense_that_keeps_something_about_clients_says_so_and_forgets_it(
     name, federation, make_grid
 ):

@@ -12,10 +12,9 @@ import torch
 pytest.importorskip("flwr.serverapp")
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.app import Message as FlowerMessage
-from loopback import SETTINGS
+from loopback import DEPLOYABLE, SETTINGS
 
 from entity.config.schema import CannotGoOn, ConfigError
-from entity.defenses import DEFENSES
 from entity.federation import select
 from entity.flower import RobustStrategy
 from entity.flower.strategy import choose
@@ -57,7 +56,7 @@ def state_of(federation, arrays):
     return federation.layout.read(arrays, federation.layout.empty())
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("name", DEPLOYABLE)
 def test_every_server_answers_through_flower_as_it_does_alone(name, federation, make_grid):
     nodes = {node: federation.honest() for node in NODES}
     strategy, _, result = run(federation, make_grid, nodes, server_of(federation, name))
@@ -72,7 +71,7 @@ def test_every_server_answers_through_flower_as_it_does_alone(name, federation, 
         assert (mine.accepted, mine.reason) == (verdict.accepted, verdict.reason)
 
 
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("name", DEPLOYABLE)
 @pytest.mark.parametrize("survivors", [1, 2])
 def test_every_server_survives_a_round_that_hardly_anybody_answers(
     name, survivors, federation, make_grid
@@ -87,6 +86,11 @@ def test_every_server_survives_a_round_that_hardly_anybody_answers(
     state = state_of(federation, result.arrays)
     assert state.weights.isfinite().all()
     assert state.buffers.isfinite().all()
+
+
+def test_a_defense_that_asks_clients_for_votes_is_refused(federation):
+    with pytest.raises(ConfigError, match="server = CrowdGuard: needs clients that vote on one an"):
+        RobustStrategy(federation.server("crowdguard"))
 
 
 def drop_one(arrays):

@@ -24,6 +24,7 @@ MEANS, VARIANCES, COUNTER = slice(0, 5), slice(5, 10), 10
 SETTINGS = {
     "flare": {"num_seed": 8},
     "fltrust": {"num_root": 8},
+    "crowdguard": {"voters": 3, "samples": 4},
     "deepsight": {"num_samples": 8, "min_cluster_size": 2},
     "finetuning": {"num_seed": 8, "epochs": 1},
     "backdoor_indicator": {"num_indicator": 8, "epochs": 1},

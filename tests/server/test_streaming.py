@@ -201,6 +201,7 @@ def test_the_list_says_who_can_stream():
     assert able == {
         **dict.fromkeys(["undefended", "crfl", "flip", "finetuning"], "yes"),
         "norm_clipping": "with a number as c",
+        "weak_dp": "with a number as norm_bound",
     }
     for name, server in DEFENSES.items():
         assert can_stream(server, server.hyperparameters()) == (listed[name] == "yes")
