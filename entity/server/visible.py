@@ -16,6 +16,7 @@ the least update that changes the layer's outputs on the clean images in nearly 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -74,11 +75,49 @@ class View:
             return part * (counts / (counts + self.strength * counts.mean()))
         # Maps of several clients are rows of one: (..., groups, out, d) to (groups, rows, d).
         rows = part.movedim(-3, 0).flatten(1, -2)
+        seen = self._ridge(rows.to(self.inputs.device)).to(part.device)
+        return seen.unflatten(1, (*part.shape[:-3], part.shape[-2])).movedim(0, -3)
+
+    @cached_property
+    def _ridge(self) -> "Ridge":
         inputs = self.inputs
         if len(self.slots) > 1:
             inputs = torch.cat([inputs, inputs.new_ones(*inputs.shape[:-1], 1)], -1)
-        seen = visible_part(rows.to(inputs.device), inputs, self.strength).to(part.device)
-        return seen.unflatten(1, (*part.shape[:-3], part.shape[-2])).movedim(0, -3)
+        return Ridge(inputs, self.strength)
+
+
+class Ridge:
+    """The ridge regression of linear maps on their inputs, factored once for many updates.
+
+    Parameters
+    ----------
+    inputs
+        (groups, m, d) what each map is applied to on clean images.
+    strength
+        As of `View`.
+    """
+
+    def __init__(self, inputs: Tensor, strength: float) -> None:
+        m, d = inputs.shape[-2:]
+        self.inputs = inputs.double() / m**0.5
+        mean = self.inputs.square().sum((-2, -1), keepdim=True) / d
+        self.nothing = mean <= 0
+        """(groups, 1, 1) whether a map has no input but zero, so that nothing is seen."""
+        a, dual = self.inputs, m < d  # the smaller system has a row an input, or one an entry
+        self.moments = a @ a.mT if dual else a.mT @ a
+        mu = torch.where(self.nothing, 1.0, strength * mean)
+        ridge = mu * torch.eye(min(m, d), dtype=a.dtype, device=a.device)
+        self.factor = torch.linalg.cholesky(self.moments + ridge)
+        self.solved = torch.cholesky_solve(a, self.factor) if dual else None
+
+    def __call__(self, update: Tensor) -> Tensor:
+        """Return the visible part of updates (groups, out, d)."""
+        whole = update.double()
+        if self.solved is not None:
+            part = (whole @ self.inputs.mT) @ self.solved
+        else:
+            part = torch.cholesky_solve(self.moments @ whole.mT, self.factor).mT
+        return torch.where(self.nothing, 0.0, part).to(update.dtype)
 
 
 def visible_part(update: Tensor, inputs: Tensor, strength: float) -> Tensor:
@@ -99,19 +138,7 @@ def visible_part(update: Tensor, inputs: Tensor, strength: float) -> Tensor:
     >>> visible_part(torch.tensor([[[1.0, 1.0]]]), seen, strength=1.0).tolist()
     [[[0.6666666865348816, 0.0]]]
     """
-    m, d = inputs.shape[-2:]
-    a, whole = inputs.double() / m**0.5, update.double()
-    mean = a.square().sum((-2, -1), keepdim=True) / d
-    nothing = mean <= 0  # no input but zero: nothing is seen
-    mu = torch.where(nothing, 1.0, strength * mean)
-    if m < d:
-        kernel = a @ a.mT + mu * torch.eye(m, dtype=a.dtype, device=a.device)
-        part = (whole @ a.mT) @ torch.cholesky_solve(a, torch.linalg.cholesky(kernel))
-    else:
-        moments = a.mT @ a
-        ridge = torch.linalg.cholesky(moments + mu * torch.eye(d, dtype=a.dtype, device=a.device))
-        part = torch.cholesky_solve(moments @ whole.mT, ridge).mT
-    return torch.where(nothing, 0.0, part).to(update.dtype)
+    return Ridge(inputs, strength)(update)
 
 
 def views(
