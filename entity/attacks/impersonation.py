@@ -22,8 +22,10 @@ from torch import nn
 
 from entity.client.attacker import Attacker
 from entity.client.client import Broadcast
+from entity.client.collusion import Collusion, CollusionMemory
 from entity.config.schema import Count
 from entity.layout import ModelState, ParamSpec, Slot
+from entity.models import head_of
 from entity.seeding import Seeds
 from entity.updates import ClientId, Updates, rows_by_id
 
@@ -33,24 +35,22 @@ class ImpersonationArgs:
     """Hyper-parameters of impersonation (ours)."""
 
     impersonated: Literal["head", "update"] = "update"
-    """What is taken of an honest client: its last linear layer, or its whole update."""
+    """What is taken of an honest client: its output layer, or its whole update."""
     impersonated_clients: Count | None = None
     """Honest clients of a round that all attackers share; null has one for each attacker."""
 
 
-def head_slots(spec: ParamSpec) -> tuple[Slot, ...]:
-    """Return where the weight and the bias of a model's last linear layer are.
+def head_slots(spec: ParamSpec, head: str) -> tuple[Slot, ...]:
+    """Return where the weight and the bias of a layer are.
 
-    Raises
-    ------
-    ValueError
-        If there is none.
+    Parameters
+    ----------
+    spec
+        The model's layout.
+    head
+        The layer's name.
     """
-    weights = [s for s in spec.parameters if len(s.shape) == 2 and s.name.endswith("weight")]
-    if not weights:
-        raise ValueError("the model has no linear layer, so no head to impersonate.")
-    owner = weights[-1].name.removesuffix("weight")
-    return tuple(s for s in spec.parameters if s.name in (f"{owner}weight", f"{owner}bias"))
+    return tuple(s for s in spec.parameters if s.name in (f"{head}.weight", f"{head}.bias"))
 
 
 def chosen_honest(
@@ -114,34 +114,45 @@ class Impersonation(Attacker):
         return trained._replace(weights=broadcast.state.weights + push)
 
     @classmethod
-    def collude(
-        cls, args: ImpersonationArgs, updates: Updates, malicious: list[int], seeds: Seeds
-    ) -> None:
-        """Put on honest clients' heads or updates; with no honest client in the round, nothing.
+    def conspire(
+        cls, updates: Updates, malicious: list[int], collusion: Collusion
+    ) -> CollusionMemory:
+        """Put on honest clients' heads or updates; remembers nothing."""
+        args: ImpersonationArgs = collusion.args
+        head = head_of(collusion.new_model())[0] if args.impersonated == "head" else None
+        impersonate(updates, malicious, head, args.impersonated_clients, collusion.seeds)
+        return {}
 
-        Parameters
-        ----------
-        args
-            The attack's settings.
-        updates
-            The round; the attackers look at all of it.
-        malicious
-            Rows of those that poison in this round.
-        seeds
-            Source of all randomness.
-        """
-        ids = updates.client_ids
-        honest = [client for row, client in enumerate(ids) if row not in malicious]
-        if not honest:
-            return
-        attackers = [ids[row] for row in malicious]
-        faces = chosen_honest(attackers, honest, args.impersonated_clients, seeds)
-        rows = {client: row for row, client in enumerate(ids)}
-        start = updates.global_weights
-        for row in malicious:
-            face = updates.weights[rows[faces[ids[row]]]]
-            if args.impersonated == "head":
-                for slot in head_slots(updates.spec):
-                    slot.of(updates.weights[row]).copy_(slot.of(face))
-            else:
-                updates.weights[row] += face - start
+
+def impersonate(
+    updates: Updates, malicious: list[int], head: str | None, shared: int | None, seeds: Seeds
+) -> None:
+    """Rewrite the malicious rows in place; with no honest client in the round, nothing.
+
+    Parameters
+    ----------
+    updates
+        The round; the attackers look at all of it.
+    malicious
+        Rows of those that poison in it.
+    head
+        Name of the layer that is an honest client's; None adds its whole update.
+    shared
+        How many honest clients serve all attackers; None for one each.
+    seeds
+        Of the experiment.
+    """
+    ids = updates.client_ids
+    honest = [client for row, client in enumerate(ids) if row not in malicious]
+    if not honest:
+        return
+    faces = chosen_honest([ids[row] for row in malicious], honest, shared, seeds)
+    rows = {client: row for row, client in enumerate(ids)}
+    start = updates.global_weights
+    for row in malicious:
+        face = updates.weights[rows[faces[ids[row]]]]
+        if head is None:
+            updates.weights[row] += face - start
+            continue
+        for slot in head_slots(updates.spec, head):
+            slot.of(updates.weights[row]).copy_(slot.of(face))

@@ -8,9 +8,12 @@ from entity.attacks.impersonation import (
     ImpersonationArgs,
     chosen_honest,
     head_slots,
+    impersonate,
 )
 from entity.client.attacker import NoArgs
+from entity.client.collusion import Collusion
 from entity.layout import ParamSpec
+from entity.models import MODELS, head_of
 from entity.seeding import Seeds
 from entity.updates import Updates
 
@@ -28,7 +31,7 @@ def test_with_update_an_honest_clients_update_is_added_to_the_push(make_round):
     updates = make_round([[1.0, 0], [0, 2], [5, 5], [0, 1]])
     faces = chosen_honest([2, 3], [0, 1], None, Seeds(0))
     assert sorted(faces.values()) == [0, 1]
-    Impersonation.collude(ImpersonationArgs(), updates, [2, 3], Seeds(0))
+    impersonate(updates, [2, 3], None, None, Seeds(0))
     honest = {0: [1, 0], 1: [0, 2]}
     for who, push in ((2, [5, 5]), (3, [0, 1])):
         expected = [a + b for a, b in zip(honest[faces[who]], push, strict=True)]
@@ -43,25 +46,46 @@ def test_the_push_is_the_poisoned_training_less_the_clean_one(make_bench):
     torch.testing.assert_close(push, poisoned - bench.honest().weights, atol=1e-6, rtol=0)
 
 
-def test_with_head_the_last_linear_layer_alone_is_an_honest_clients():
-    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2))
+class HeadFirst(nn.Module):
+    """A user's own model, whose output layer is not its last parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(3, 2)
+        self.features = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "head"),
+    [
+        (nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)), slice(9, 17)),
+        (HeadFirst(), slice(0, 8)),
+    ],
+)
+def test_with_head_the_output_layer_alone_is_an_honest_clients(model, head):
     rows = torch.randn(3, 17, generator=torch.Generator().manual_seed(1))
     updates = _round(model, rows)
     before = updates.weights.clone()
-    Impersonation.collude(ImpersonationArgs(impersonated="head"), updates, [1], Seeds(4))
+    args = ImpersonationArgs(impersonated="head")
+    collusion = Collusion(args, Seeds(4), None, {}, None, lambda: model)  # pyright: ignore
+    assert Impersonation.conspire(updates, [1], collusion) == {}
     face = chosen_honest([1], [0, 2], None, Seeds(4))[1]
-    assert torch.equal(updates.weights[1, 9:], before[face, 9:])  # 3 x 2 weights and 2 biases
-    assert torch.equal(updates.weights[1, :9], before[1, :9])
-    assert torch.equal(updates.weights[[0, 2]], before[[0, 2]])
+    expected = before.clone()
+    expected[1, head] = before[face, head]  # 3 x 2 weights and 2 biases
+    assert torch.equal(updates.weights, expected)
 
 
-def test_the_head_is_the_last_matrix_and_its_bias():
-    spec = ParamSpec.of(
-        nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2, bias=False), nn.LayerNorm(2))
-    )
-    assert [slot.name for slot in head_slots(spec)] == ["1.weight"]
-    with pytest.raises(ValueError, match="no head"):
-        head_slots(ParamSpec.of(nn.LayerNorm(2)))
+@pytest.mark.parametrize("name", MODELS)
+def test_the_head_of_the_shipped_models_is_their_last_matrix_with_its_bias(name):
+    with torch.device("meta"):  # names and shapes alone
+        model = MODELS[name].make(3, 32, 10)
+    spec = ParamSpec.of(model)
+    assert [slot.name for slot in head_slots(spec, head_of(model)[0])] == [
+        slot.name for slot in spec.parameters[-2:]
+    ]
 
 
 def test_everybody_keeps_its_face_whoever_else_comes():
@@ -84,5 +108,5 @@ def test_shared_faces_are_the_same_for_all_and_dealt_out_in_turn(shared):
 
 def test_without_an_honest_client_nothing_happens(make_round):
     updates = make_round([[1.0], [2.0]])
-    Impersonation.collude(ImpersonationArgs(), updates, [0, 1], Seeds(0))
+    impersonate(updates, [0, 1], None, None, Seeds(0))
     assert updates.deltas.flatten().tolist() == [1, 2]
