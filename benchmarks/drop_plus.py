@@ -1,0 +1,82 @@
+"""Put the tables of docs/DROP_PLUS.md together, from the lines of its studies.
+
+    python benchmarks/drop_plus.py
+
+A run counts if it is of the method as it is now. The undefended run beside it has the same seed.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+from typing import Any
+
+from pages import ROOT, markdown, put_section
+from run_study import Key, read_lines, unfinished
+from studies import STUDIES
+
+PAGE = ROOT / "docs" / "DROP_PLUS.md"
+PLUS, BARE = "drop_plus", "undefended"
+FEDERATIONS = ("main", "stealthy_plus", "skew", "triggers", "learned", "adaptive", "cifar10")
+NAMES = {
+    "main": "front page",
+    "stealthy_plus": "few poisoned images (`mnist5k/stealthy`)",
+    "cifar10": "CIFAR-10 (JPEG), `resnet8`",
+}
+"""Studies of one federation each; the others' labels are names enough."""
+
+Line = dict[str, Any]
+
+
+def known(name: str) -> dict[Key, Line]:
+    """Return the lines of a study that are of its configurations as they are now."""
+    lines, study = read_lines(ROOT / "docs" / "results" / f"{name}.jsonl"), STUDIES[name]
+    missing = {(cell.label, seed) for cell, seed in unfinished(study, lines)}
+    keys = [(cell.label, seed) for cell in study.cells for seed in study.seeds]
+    return {key: lines[key] for key in keys if key not in missing}
+
+
+def percent(lines: Sequence[Line], metric: str, over: Any) -> str:
+    """Write the mean or the highest of a metric over runs, in percent; "-" where none has it."""
+    values = [line[metric] for line in lines if line.get(metric) is not None]
+    return f"{100 * over(values):.1f}" if values else "-"
+
+
+def federations() -> Iterator[list[str]]:
+    """Yield a row for each federation with runs of DROP+ and undefended ones of the same seeds."""
+    for name in FEDERATIONS:
+        lines = known(name)
+        for label in dict.fromkeys(label for label, _ in lines if label[-1] == PLUS):
+            twin = (*label[:-1], BARE)
+            seeds = [seed for each, seed in lines if each == label and (twin, seed) in lines]
+            if not seeds:
+                continue
+            plus, bare = ([lines[each, seed] for seed in seeds] for each in (label, twin))
+            title = NAMES.get(name) or ", ".join(filter(None, label[:-1]))
+            row = [title, str(len(seeds))]
+            for runs in (bare, plus):
+                row += [percent(runs, "mta", fmean), percent(runs, "asr_worst", max)]
+            yield [*row, percent(plus, "tpr", fmean), percent(plus, "fpr", fmean)]
+
+
+def parts() -> Iterator[list[str]]:
+    """Yield a row for each variant of the method that has runs."""
+    lines = known("parts")
+    for label in dict.fromkeys(label for label, _ in lines):
+        runs = [line for (each, _), line in lines.items() if each == label]
+        shares = [percent(runs, metric, fmean) for metric in ("tpr", "fpr")]
+        figures = [percent(runs, "mta", fmean), percent(runs, "asr_worst", max), *shares]
+        yield [*label, str(len(runs)), *figures]
+
+
+def main() -> int:
+    """Write both tables."""
+    refused = ["attackers refused %", "honest refused %"]
+    heads = ["federation", "seeds", "undefended: MTA %", "worst ASR %", "DROP+: MTA %"]
+    put_section(PAGE, "federations", markdown([*heads, "worst ASR %", *refused], [*federations()]))
+    heads = ["data", "DROP+", "seeds", "MTA %", "worst ASR %", *refused]
+    put_section(PAGE, "parts", markdown(heads, [*parts()]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
