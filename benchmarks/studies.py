@@ -197,7 +197,6 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "without clipping": (("clip", "false"),),
     "without coalitions": (("coalition", "null"),),
     "coalitions of the invisible part alone": (("effect", "null"),),
-    "nobody spared": (("spare", "false"),),
     "the visible part alone": (("clip", "false"), ("coalition", "null")),
     "strength 0.001": (("strength", "0.001"),),
     "strength 0.1": (("strength", "0.1"),),

@@ -55,12 +55,8 @@ class DropPlusArgs:
     """Contrast in the invisible part from which on clients who push together are left out; null
     never looks for them."""
     effect: Positive | None = 2.5
-    """Contrast over the spread of the cosines (Cohen's d) from which on clients who push together
-    in the visible part are left out, if the contrast is half of `coalition`; null never looks
-    there."""
-    spare: bool = True
-    """Leave out nobody for the visible part who pushes more in the other, which is dropped anyway:
-    what else such clients have learnt is kept."""
+    """Contrast over the spread of the cosines (Cohen's d) from which on half of `coalition` is
+    enough, in either part; null looks at the invisible part and its contrast alone."""
     patience: Annotated[int, Range(1)] = 4
     """Rounds of a client before it is compared with others."""
     memory: Annotated[float, Range(0, 1)] = 0.95
@@ -175,10 +171,10 @@ def _histories(args: DropPlusArgs) -> Iterator[tuple[str, Coalition]]:
     """Yield what is remembered of each part: nothing, where coalitions are not looked for."""
     if args.coalition is None:
         return
-    of = (args.patience, args.memory)
-    yield "hidden", Coalition(args.coalition, *of)
+    least, effect = args.coalition / 2, inf if args.effect is None else args.effect
+    yield "hidden", Coalition(args.coalition, args.patience, args.memory, least, effect)
     if args.effect is not None:
-        yield "shown", Coalition(inf, *of, args.coalition / 2, args.effect, args.spare)
+        yield "shown", Coalition(inf, args.patience, args.memory, least, effect)
 
 
 def _ratio(part: Tensor, whole: Tensor) -> float:

@@ -39,9 +39,8 @@ ROWS = 64
 """Outputs of a layer that are looked at: drawn at random, the same in all rounds."""
 
 MUCH, LITTLE = 1.75, 0.5
-"""A group that has so many times more in common than the other where clean images see nothing
-pushes there. If it is the larger one, and the smaller hides more than this share of what the larger
-does, attackers may be the majority."""
+"""A larger group that has so many times more in common where clean images see nothing may be the
+one that pushes, if the smaller hides more than this share of what the larger does."""
 
 LEAST = 4
 """Clients that two groups are looked for among: two of each could be told apart."""
@@ -178,20 +177,12 @@ class Coalition:
         Rounds of a client before it is compared.
     memory
         What a round of a client still counts one round of its own later.
-    spare
-        Leave out nobody whose push lies for its most part where no clean image looks.
     """
 
     def __init__(
-        self,
-        enough: float,
-        patience: int,
-        memory: float,
-        least: float = inf,
-        effect: float = inf,
-        spare: bool = False,
+        self, enough: float, patience: int, memory: float, least: float = inf, effect: float = inf
     ) -> None:
-        self.enough, self.least, self.effect, self.spare = enough, least, effect, spare
+        self.enough, self.least, self.effect = enough, least, effect
         self.patience, self.memory = patience, memory
         self.sums: dict[ClientId, Tensor] = {}
         self.seen: dict[ClientId, int] = {}
@@ -245,8 +236,6 @@ class Coalition:
             return groups.smaller if common >= theirs else groups.larger
         if _mostly(groups.smaller, self.refused):
             return groups.smaller
-        if self.spare and common > MUCH * max(theirs, 0.0):
-            return frozenset()
         if _mostly(groups.larger, self.doubted):
             return frozenset()
         bare = float(shares[small].mean()) < LITTLE * float(shares[large].mean())

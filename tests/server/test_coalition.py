@@ -106,19 +106,6 @@ def test_who_pushes_where_no_clean_image_looks_decides_between_groups(few, many,
     assert len(history.members(groups, two, here)) == 2
 
 
-def test_who_pushes_where_it_is_dropped_anyway_may_be_spared():
-    rows = torch.tensor([[1.0, 0.0]] * 2 + [[0.0, 1.0]] * 3)
-    for common, spared in [(0.5, True), (0.1, False)]:
-        products = torch.full((5, 5), 0.1, dtype=torch.float64)
-        products[:2, :2] = common
-        described = Described(rows, rows, products.fill_diagonal_(1.0), torch.ones(5))
-        for spare in (True, False):
-            history = Coalition(math.inf, 1, 0.5, least=0.1, effect=2.5, spare=spare)
-            groups = history.observe(range(5), rows)
-            left_out = history.members(groups, range(5), described)
-            assert left_out == (set() if spare and spared else {0, 1})
-
-
 def test_half_of_the_clients_are_found_by_what_they_push_where_no_clean_image_looks(looked):
     """Also where the others are the more alike: four attackers frame a fifth client."""
     spec, of = looked
