@@ -16,11 +16,10 @@ from studies import STUDIES
 
 PAGE = ROOT / "docs" / "DROP_PLUS.md"
 PLUS, BARE = "drop_plus", "undefended"
-FEDERATIONS = ("main", "stealthy_plus", "skew", "triggers", "learned", "adaptive", "cifar10")
+FEDERATIONS = ("main", "stealthy_plus", "skew", "triggers", "learned", "adaptive")
 NAMES = {
     "main": "front page",
     "stealthy_plus": "few poisoned images (`mnist5k/stealthy`)",
-    "cifar10": "CIFAR-10 (JPEG), `resnet8`",
 }
 """Studies of one federation each; the others' labels are names enough."""
 
@@ -36,8 +35,12 @@ def known(name: str) -> dict[Key, Line]:
 
 
 def percent(lines: Sequence[Line], metric: str, over: Any) -> str:
-    """Write the mean or the highest of a metric over runs, in percent; "-" where none has it."""
-    values = [line[metric] for line in lines if line.get(metric) is not None]
+    """Write the mean or the highest of a metric over runs, in percent; "-" where none has it.
+
+    Lines of earlier versions have no worst ASR: the highest of their last rounds is at most that.
+    """
+    values = [line.get(metric, line["asr_max"]) for line in lines]
+    values = [value for value in values if value is not None]
     return f"{100 * over(values):.1f}" if values else "-"
 
 
