@@ -12,7 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import pages
+import made_pages as pages
 from mkdocs.structure.files import File, Files
 
 PROJECT = {

@@ -161,7 +161,7 @@ def convert(kind: Any, value: Any, where: str) -> Any:
         if value in get_args(kind):
             return value
         options = [str(option) for option in get_args(kind)]
-        hint = suggest(str(value), options)
+        hint = suggest(value, options) if isinstance(value, str) else ""
         raise ConfigError(f"{where} = {show(value)}: allowed is {describe(kind)}.{hint}")
     if origin is tuple:
         if isinstance(value, list | tuple):

@@ -142,7 +142,9 @@ def test_values_that_do_not_are_refused_in_one_sentence(kind, value, sentence):
     assert str(refusal.value) == sentence
 
 
-@pytest.mark.parametrize("kind", [int, float, Count, Positive, int | None, str, bool])
+@pytest.mark.parametrize(
+    "kind", [int, float, Count, Positive, int | None, str, bool, Literal["a", "b"]]
+)
 def test_numbers_of_hundreds_of_digits_are_refused_and_not_an_overflow(kind):
     with pytest.raises(ConfigError, match=r"^x = 10{56}\.\.\.: allowed is "):
         schema.convert(kind, 10**400, "x")

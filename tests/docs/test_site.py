@@ -55,7 +55,7 @@ def test_style_sheets_load_nothing_from_elsewhere_and_a_site_without_pages_is_no
 def pages():
     pytest.importorskip("latex2mathml", reason="needs the extra docs")
     sys.path.insert(0, str(SITE))
-    import pages
+    import made_pages as pages
 
     yield pages
     sys.path.remove(str(SITE))
