@@ -77,7 +77,8 @@ def main() -> int:
     heads = ["federation", "seeds", "undefended: MTA %", "worst ASR %", "DROP+: MTA %"]
     put_section(PAGE, "federations", markdown([*heads, "worst ASR %", *refused], [*federations()]))
     heads = ["data", "DROP+", "seeds", "MTA %", "worst ASR %", *refused]
-    put_section(PAGE, "parts", markdown(heads, [*parts()]))
+    rows = [*parts()]
+    put_section(PAGE, "parts", markdown(heads, rows) if rows else "Nothing was run yet.")
     return 0
 
 
