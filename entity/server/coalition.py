@@ -160,7 +160,7 @@ def two_groups(sums: Mapping[ClientId, Tensor]) -> Groups:
     contrast = min(agreement(small), agreement(large)) - float(between.mean())
     about = torch.cat([each - each.mean() for each in (within(small), within(large), between)])
     spread = float(about.square().mean().sqrt())
-    effect = contrast / spread if spread > 0 else float("inf") * contrast
+    effect = contrast / spread if spread > 0 else inf * contrast
     return Groups(smaller, larger, contrast, effect)
 
 
@@ -223,6 +223,11 @@ class Coalition:
         self, groups: Groups, clients: Sequence[ClientId], described: Described
     ) -> frozenset[ClientId]:
         """Return which of two groups is the coalition; a verdict stands as long as they do."""
+        equal = len(groups.smaller) == len(groups.larger)
+        if not equal and _mostly(groups.smaller, self.refused):
+            return groups.smaller
+        if not equal and _mostly(groups.larger, self.doubted):
+            return frozenset()
         row = {client: number for number, client in enumerate(clients)}
         small, large = (
             torch.tensor(sorted(row[client] for client in group if client in row))
@@ -232,12 +237,8 @@ class Coalition:
             return groups.smaller
         products, shares = described.products, described.products.diagonal() / described.squares
         common, theirs = (float(_pairs(products[g][:, g]).mean()) for g in (small, large))
-        if len(groups.smaller) == len(groups.larger):
+        if equal:
             return groups.smaller if common >= theirs else groups.larger
-        if _mostly(groups.smaller, self.refused):
-            return groups.smaller
-        if _mostly(groups.larger, self.doubted):
-            return frozenset()
         bare = float(shares[small].mean()) < LITTLE * float(shares[large].mean())
         if not bare and theirs > MUCH * max(common, 0.0):
             self.doubted = groups.larger
