@@ -253,7 +253,7 @@ DISTILLED_ON_TWO_CORES = (
 
 
 def _cifar10() -> Iterator[Cell]:
-    for defense in ("undefended", "droplet", "drop", "drop_plus"):
+    for defense in ("undefended", "droplet", "drop"):
         distilled = DISTILLED_ON_TWO_CORES if defense == "drop" else ()
         yield Cell((defense,), f"cifar10/{defense}", (*CIFAR10_ON_TWO_CORES, *distilled))
 

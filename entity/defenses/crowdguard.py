@@ -41,7 +41,7 @@ from torch import Tensor
 
 from entity.config.schema import Count, Positive
 from entity.server.contract import Needs, Server, Setting
-from entity.server.density import require_clusterable
+from entity.server.density import LEAST_CLUSTERED, require_clusterable
 from entity.server.hlbim import hlbim, suspects
 from entity.server.layer_outputs import layer_distances
 from entity.server.stacked_votes import decide_by
@@ -69,6 +69,7 @@ class CrowdGuard(Server[CrowdGuardArgs]):
     summary = "CrowdGuard: clients vote on each other's models by their hidden layers' outputs"
     paper = "Rieger et al. 2024, arXiv 2210.07714"
     hyperparameters = CrowdGuardArgs
+    least_clients = LEAST_CLUSTERED
 
     @classmethod
     def needs(cls, args: CrowdGuardArgs) -> Needs:

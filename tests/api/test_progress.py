@@ -11,6 +11,12 @@ def line(number, **values):
     return {"round": number, "mta": 0.5, "asr": None, "refused": [], **values}
 
 
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch):
+    """Terminals that are asked for are no dumb ones, whatever these tests run in."""
+    monkeypatch.setenv("TERM", "xterm")
+
+
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]

@@ -18,6 +18,12 @@ from entity.sweep.grid import parse
 from entity.sweep.runner import Failure
 
 
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch):
+    """Terminals that are asked for are no dumb ones, whatever these tests run in."""
+    monkeypatch.setenv("TERM", "xterm")
+
+
 @pytest.fixture
 def clock(monkeypatch):
     now = [100.0]

@@ -34,8 +34,8 @@ def test_every_file_holds_the_one_entry_of_its_name(package, registry, base):
     assert len(registry) == len(list(pkgutil.iter_modules(package.__path__)))
 
 
-TOGETHER = {"three_dfed"}
-"""Attacks that train together once the round is known, which their own tests do."""
+TOGETHER = {"impersonation", "three_dfed"}
+"""Attacks that need a new model to conspire, which their own tests have."""
 
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if name not in TOGETHER])

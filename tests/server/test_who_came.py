@@ -120,7 +120,11 @@ def test_multi_krum_averages_no_more_than_can_be_honest(fixtures, caplog):
 
 
 @pytest.mark.parametrize(
-    "name", ["flame", "freqfed", "deepsight", "rflbat", "multi_metrics", "alignins", "snowball"]
+    "name",
+    [
+        *("flame", "freqfed", "deepsight", "rflbat", "multi_metrics", "alignins", "snowball"),
+        "crowdguard",
+    ],
 )
 def test_too_few_to_cluster_keep_the_global_model(name, fixtures):
     _, found = answer(name, [1.0, 2.0, 9e9, LOST, LOST], fixtures)
