@@ -21,6 +21,7 @@ from entity.updates import Aggregation
 MULTIPLE = 2.0
 HONEST = 11
 MAGNITUDES = [1e3, 1e10, 1e16, 1.8e19, 1e30, 3e38]
+BETWEEN = (1e10, 1e16, 1e30)
 SETTINGS: dict[str, dict[str, Any]] = {
     "backdoor_indicator": {"num_indicator": 20, "epochs": 2},
     "crowdguard": {"voters": 3, "samples": 4},
@@ -116,7 +117,10 @@ def shift(name: str, shape: str, magnitude: float, *fixtures: Any) -> float:
     return float(moved / honest.double().norm(dim=1).max())
 
 
-@pytest.mark.parametrize("magnitude", MAGNITUDES)
+@pytest.mark.parametrize(
+    "magnitude",
+    [pytest.param(m, marks=pytest.mark.slow) if m in BETWEEN else m for m in MAGNITUDES],
+)
 @pytest.mark.parametrize(("name", "shape"), CLAIMED)
 def test_one_client_of_any_magnitude_moves_the_aggregate_little(
     name, shape, magnitude, make_updates, make_resources
