@@ -20,7 +20,19 @@ def test_what_would_be_skipped_fails_where_all_tools_must_be_there(tmp_path, nee
     (tmp_path / "flwr.py").write_text("raise ModuleNotFoundError('not installed')\n")
     there = {"PATH": "", "PYTHONPATH": str(tmp_path), "REQUIRE_TOOLS": "1" if required else ""}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", "-p", "no:xdist", needs],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-rs",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:xdist",
+            "-m",
+            "",
+            needs,
+        ],
         cwd=Path(__file__).parents[1],
         env=os.environ | there,
         capture_output=True,
