@@ -271,7 +271,8 @@ def test_the_version(capsys):
     assert capsys.readouterr().out == f"drop-fl {__version__}\n"
 
 
-def test_the_help_has_three_examples_that_are_commands(capsys):
+def test_the_help_has_three_examples_that_are_commands(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # whoever tried the examples has their runs in the project's folder
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = capsys.readouterr().out.partition("examples:\n")[2].split("\n\n")[0]
