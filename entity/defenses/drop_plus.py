@@ -18,7 +18,7 @@ where it holds and where it does not.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import inf, isnan
+from math import inf, isfinite
 from typing import Annotated, Any
 
 import torch
@@ -148,8 +148,8 @@ class DropPlus(Server[DropPlusArgs]):
             groups = history.observe(updates.client_ids, getattr(described, part))
             for client in history.members(groups, updates.client_ids, described):
                 reasons.setdefault(client, REASONS[part])
-            if not isnan(groups.contrast):
-                numbers |= {f"{part}_contrast": groups.contrast, f"{part}_effect": groups.effect}
+            measured = {"contrast": groups.contrast, "effect": groups.effect}
+            numbers |= {f"{part}_{name}": x for name, x in measured.items() if isfinite(x)}
         return reasons, numbers
 
     def pardon(self, client: ClientId) -> str:

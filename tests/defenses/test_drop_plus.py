@@ -109,6 +109,16 @@ def test_a_coalition_is_left_out_from_the_fourth_round_on_and_named(
     assert all(v.weight == 0 for v in answer.verdicts if v.client in BAD)
 
 
+def test_two_kinds_of_clients_without_any_noise_have_an_effect_that_no_record_can_hold(
+    open_server, model, clean, make_updates
+):
+    server = open_server(patience=1)
+    one, other = (step(model, clean, False, 7, seed=seed) for seed in (1, 2))
+    answer = server.aggregate(make_updates(torch.stack([one] * 2 + [other] * 4), model=model))
+    assert json.dumps(answer.diagnostics, allow_nan=False)
+    assert answer.diagnostics["shown_contrast"] > 1
+
+
 def test_without_an_attack_nobody_is_left_out(open_server, model, clean, make_updates):
     server = open_server()
     for number in range(1, 11):
