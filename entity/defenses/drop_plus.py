@@ -70,6 +70,7 @@ class DropPlus(Server[DropPlusArgs]):
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs
+    revision = 2
 
     def __init__(self, args: DropPlusArgs, resources: Resources) -> None:
         super().__init__(args, resources)

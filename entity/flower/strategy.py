@@ -399,6 +399,8 @@ class RobustStrategy(Strategy):
             "settings": dump(self.server.args),
             "model": [[p.name, p.dtype.str, list(p.shape)] for p in self._layout.places],
         }
+        if self.server.revision > 1:
+            origin["revision"] = self.server.revision
         if (optimiser := self.server.optimiser) is not None:
             origin["optimiser"] = {"rate": optimiser.rate, **asdict(optimiser.args)}
         snapshot = self.journal.resume(origin)

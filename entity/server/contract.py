@@ -147,6 +147,9 @@ class Server(ABC, Generic[Args]):
     it judges every round by itself."""
     least_clients: ClassVar[int] = 1
     """Clients in a round that the rule needs, whatever its settings."""
+    revision: ClassVar[int] = 1
+    """To be raised when the same settings give other numbers than in an earlier version: a part of
+    the identities of its runs, which go on with the revision that they were begun with."""
 
     def __init__(self, args: Args, resources: Resources) -> None:
         self.args = args

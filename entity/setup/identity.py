@@ -10,15 +10,12 @@ from typing import Any
 from entity.config import schema
 from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, WITHOUT_EFFECT, ExperimentConfig
 from entity.config.schema import flatten
+from entity.defenses import DEFENSES
 from entity.setup.field_list import fields
 
 ERA = 2
 """A part of every identity, which is made of what differs from the defaults: to be raised when the
 default of a field changes, so that runs from before are not taken for runs with the new one."""
-
-REVISIONS = {"drop_plus": 2}
-"""Defenses whose numbers at the same settings are not those of their first version: a part of the
-identities of their runs alone."""
 
 
 def to_json(config: ExperimentConfig) -> dict[str, Any]:
@@ -45,8 +42,8 @@ def fingerprint(tables: Mapping[str, Any]) -> str:
     defaults = {field.path: field.default for field in fields(tables, shipped=True)}
     kept: dict[str, Any] = {"era": ERA}
     for path, value in flatten(tables):
-        if path == "server.defense.type" and value in REVISIONS:
-            kept["revision"] = REVISIONS[value]
+        if path == "server.defense.type" and (revision := _revision(value)) > 1:
+            kept["revision"] = revision
         if path in _CODE:  # by what it is, wherever it lies
             if value:
                 kept[path] = sorted(map(_hash, value)) if path == "plugins" else _hash(value)
@@ -58,6 +55,11 @@ def fingerprint(tables: Mapping[str, Any]) -> str:
 
 _CODE = ("plugins", "initial")
 """Fields that name a file, of which the record has the hash."""
+
+
+def _revision(defense: object) -> int:
+    known = DEFENSES.get(defense) if isinstance(defense, str) else None
+    return known.revision if known else 1
 
 
 def _hash(entry: object) -> str:

@@ -13,6 +13,7 @@ from entity import __version__
 from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, WITHOUT_EFFECT, ExperimentConfig
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError, join, show
+from entity.defenses import DEFENSES
 from entity.layout import ModelState
 from entity.record.checkpoint import Checkpoints, Snapshot
 from entity.record.directory import NoRun, read_summary
@@ -127,6 +128,7 @@ def origin(config: ExperimentConfig, data: str) -> dict[str, Any]:
     """Return the origin that a checkpoint records: config, hash of the data, versions."""
     return {
         "config": resolve.to_json(config),
+        "revision": DEFENSES[config.server.defense.type].revision,
         "data": data,
         "versions": {"drop-fl": __version__, "torch": torch.__version__},
     }
@@ -138,7 +140,7 @@ def resumed(checkpoints: Checkpoints, folder: Path) -> Snapshot | None:
     Raises
     ------
     ConfigError
-        If the config or the data are no longer those of the checkpoint.
+        If the config, the data or the defense's revision are no longer those of the checkpoint.
     """
     checkpoint = checkpoints.last(len(whole_lines(folder, of_a_run)))
     if checkpoint is None:
@@ -154,6 +156,12 @@ def resumed(checkpoints: Checkpoints, folder: Path) -> Snapshot | None:
                 f"{folder / 'config.json'}: {path} = {show(new)}, but the run was begun with "
                 f"{show(old)}; put that back."
             )
+    if before.get("revision", 1) != now["revision"]:
+        raise ConfigError(
+            f"{folder}: begun with revision {before.get('revision', 1)} of "
+            f"{now['config']['server']['defense']['type']}, and this version has revision "
+            f"{now['revision']}, which gives other numbers; begin a new run."
+        )
     if before["data"] != now["data"]:
         raise ConfigError(
             f"{folder}: the data is not what the run was begun with; set settings.datasets_path to "

@@ -436,7 +436,9 @@ def test_a_finished_federation_is_only_read(federation, make_grid, tmp_path):
     assert torch.equal(state_of(federation, result.arrays).weights, answer.weights)
 
 
-def test_a_state_of_another_federation_is_not_taken_up(federation, make_grid, tmp_path):
+def test_a_state_of_another_federation_is_not_taken_up(
+    federation, make_grid, tmp_path, monkeypatch
+):
     nodes = {node: federation.honest() for node in NODES}
     run(federation, make_grid, nodes, server_of(federation, "droplet"), state_folder=tmp_path)
     for server, what in (
@@ -445,6 +447,10 @@ def test_a_state_of_another_federation_is_not_taken_up(federation, make_grid, tm
     ):
         with pytest.raises(ConfigError, match=what):
             run(federation, make_grid, nodes, server, state_folder=tmp_path)
+    later = server_of(federation, "droplet")
+    monkeypatch.setattr(type(later), "revision", 2)
+    with pytest.raises(ConfigError, match="another revision"):
+        run(federation, make_grid, nodes, later, state_folder=tmp_path)
 
 
 def test_a_server_killed_between_record_and_checkpoint_does_the_round_again(

@@ -521,6 +521,20 @@ def test_other_data_is_refused(left, monkeypatch):
     assert (left / "rounds.jsonl").read_bytes() == before
 
 
+def test_another_revision_of_the_defense_is_refused(left, whole, monkeypatch):
+    defense = DEFENSES[recorded(left).server.defense.type]
+    before = resolve.identity(recorded(left))
+    monkeypatch.setattr(defense, "revision", 2)
+    assert resolve.identity(recorded(left)) != before
+    lines = (left / "rounds.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match=r"begun with revision 1 of \w+, and this version has"):
+        run(recorded(left), left, resume=True)
+    assert (left / "rounds.jsonl").read_bytes() == lines
+    monkeypatch.undo()
+    run(recorded(left), left, resume=True)
+    assert_same(left, whole().folder)
+
+
 def test_other_code_is_said_and_the_run_goes_on(left, whole, monkeypatch, caplog):
     monkeypatch.setattr(resume, "__version__", "9.9")
     with caplog.at_level(logging.WARNING, "entity"):
