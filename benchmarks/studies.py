@@ -164,6 +164,11 @@ ADAPTIVE: dict[str, tuple[tuple[str, str], ...]] = {
         ("client.attack.type", "in_sight"),
         ("trigger_pattern", STROKE),
     ),
+    "in sight, trigger a stroke, Dirichlet 0.5": (
+        ("client.attack.type", "in_sight"),
+        ("trigger_pattern", STROKE),
+        *SKEW["Dirichlet 0.5"],
+    ),
     "trigger a stroke": (("trigger_pattern", STROKE),),
     "in sight, blended": (("client.attack.type", "in_sight"), ("poison", "blended")),
     "out of two rounds in three": (("poisoning_every", "3"),),

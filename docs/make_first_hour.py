@@ -214,12 +214,16 @@ def page(told: list[tuple[Command, Done | str]], names: dict[str, str], facts: s
 def facts_of(clone: Path) -> str:
     """Return what the machine and the commit are."""
     commit = _git(clone, "log", "-1", "--format=%h of %cd", "--date=short")
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     return (
         f"Commit {commit}; Python {platform.python_version()} on {platform.system()}, "
-        f"{os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}. The load average was {load} when "
-        "it began: on a busy machine everything takes longer."
+        f"{os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}. The load average was {load()} when "
+        "it began"
     )
+
+
+def load() -> str:
+    """Return the load average of the last 1, 5 and 15 minutes."""
+    return ", ".join(f"{value:.1f}" for value in os.getloadavg())
 
 
 def _git(folder: Path, *words: str) -> str:
@@ -263,7 +267,8 @@ def main() -> int:
         told.append((command, done))
     shell.close()
     names = {str(clone): "DROP", str(folder): "..", str(Path.home()): "~"}
-    text = page(told, names, (folder / "facts").read_text())
+    facts = f"{(folder / 'facts').read_text()}, and {load()} when it ended: on a busy machine "
+    text = page(told, names, facts + "everything takes longer.")
     if left := [word for word in (str(folder), str(ROOT), platform.node()) if word in text]:
         print(f"The page would tell of this machine: {', '.join(left)}", file=sys.stderr)
         return 1

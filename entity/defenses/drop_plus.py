@@ -10,7 +10,7 @@ A trigger's weights lie along inputs that no clean image has. So
    changes what every layer answers to the clean images in nearly the same way;
 3. clients who push together, round after round, are left out of the mean: in the part that is
    dropped, where honest clients have little in common, and in the visible one, if they are
-   more alike than honest clients ever are (`server/coalition.py`).
+   more alike than honest clients ever are (`server/coalition.py`, `server/judge.py`).
 
 The first two judge nobody and need no majority. `docs/DROP_PLUS.md` says why this should work,
 where it holds and where it does not.
@@ -26,8 +26,10 @@ from torch import Tensor
 
 from entity.config.schema import ConfigError, Positive, Range
 from entity.defenses.norm_clipping import clip_factors
-from entity.server.coalition import Coalition, Described, descriptions
+from entity.server.coalition import Coalition
 from entity.server.contract import Needs, Resources, Server, Setting
+from entity.server.judge import Judge
+from entity.server.sketches import Described, descriptions
 from entity.server.visible import views, visible_update
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
 
@@ -70,7 +72,7 @@ class DropPlus(Server[DropPlusArgs]):
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs
-    revision = 2
+    revision = 3
 
     def __init__(self, args: DropPlusArgs, resources: Resources) -> None:
         super().__init__(args, resources)
@@ -79,6 +81,7 @@ class DropPlus(Server[DropPlusArgs]):
         drawn = torch.randperm(len(clean.x), generator=resources.seeds.generator("visible images"))
         self.images = clean.x[drawn[: args.num_seed or IMAGES]]
         self.histories = dict(_histories(args))
+        self.judge = Judge()
 
     @classmethod
     def needs(cls, args: DropPlusArgs) -> Needs:
@@ -147,8 +150,9 @@ class DropPlus(Server[DropPlusArgs]):
         reasons, numbers = dict[ClientId, str](), dict[str, float]()
         for part, history in self.histories.items():
             groups = history.observe(updates.client_ids, getattr(described, part))
-            for client in history.members(groups, updates.client_ids, described):
-                reasons.setdefault(client, REASONS[part])
+            if history.clear(groups):
+                for client in self.judge.coalition(part, groups, updates.client_ids, described):
+                    reasons.setdefault(client, REASONS[part])
             measured = {"contrast": groups.contrast, "effect": groups.effect}
             numbers |= {f"{part}_{name}": x for name, x in measured.items() if isfinite(x)}
         return reasons, numbers
@@ -159,13 +163,15 @@ class DropPlus(Server[DropPlusArgs]):
         return said[0] if said else ""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the histories of who pushed where."""
-        return {part: history.state_dict() for part, history in self.histories.items()}
+        """Return the histories of who pushed where, and what was found of them."""
+        histories = {part: history.state_dict() for part, history in self.histories.items()}
+        return {"histories": histories, "judge": self.judge.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         for part, history in self.histories.items():
-            history.load_state_dict(state[part])
+            history.load_state_dict(state["histories"][part])
+        self.judge.load_state_dict(state["judge"])
 
 
 def _histories(args: DropPlusArgs) -> Iterator[tuple[str, Coalition]]:

@@ -1,6 +1,6 @@
 """What the layers of a model are applied to: rows of inputs, patches of them for convolutions."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -39,15 +39,15 @@ def layer_inputs(
     batches = images.split(_BATCH)
     device = next(model.parameters()).device
 
+    def draw(number: int) -> Tensor:
+        share = -(-ROWS // len(batches))
+        if number <= share:
+            return torch.arange(number)
+        return torch.randperm(number, generator=generator)[:share]
+
     def watch(name: str, layer: Layer) -> torch.utils.hooks.RemovableHandle:
         def look(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            rows = _rows(layer, given[0].detach())
-            if not isinstance(layer, nn.Embedding):
-                share = -(-ROWS // len(batches))
-                if rows.shape[1] > share:
-                    drawn = torch.randperm(rows.shape[1], generator=generator)[:share]
-                    rows = rows[:, drawn.to(rows.device)]
-            kept.setdefault(name, []).append(rows)
+            kept.setdefault(name, []).append(_rows(layer, given[0].detach(), draw))
 
         return layer.register_forward_pre_hook(look)
 
@@ -67,20 +67,27 @@ def layer_inputs(
         yield name, layer, torch.cat(rows, 0 if isinstance(layer, nn.Embedding) else 1)
 
 
-def _rows(layer: Layer, given: Tensor) -> Tensor:
-    """Return a batch's inputs (groups, m, d) of a layer, or the tokens (m,) of an embedding."""
+def _rows(layer: Layer, given: Tensor, draw: Callable[[int], Tensor]) -> Tensor:
+    """Return some of a batch's inputs (groups, m, d) of a layer, or an embedding's tokens (m,).
+
+    `draw` is given how many inputs there are, and returns the numbers of those that are wanted.
+    """
     if isinstance(layer, nn.Embedding):
         return given.flatten()
     if isinstance(layer, nn.Linear):
-        return given.flatten(0, -2)[None]
-    sizes, dilation, stride = layer.kernel_size, layer.dilation, layer.stride
+        rows = given.flatten(0, -2)
+        return rows[draw(len(rows)).to(rows.device)][None]
+    sizes, dilations, strides = layer.kernel_size, layer.dilation, layer.stride
     given = F.pad(given, _padding(layer), _MODES.get(layer.padding_mode, layer.padding_mode))
     if isinstance(layer, nn.Conv1d):
         given, sizes = given[:, :, None], (1, *sizes)
-        dilation, stride = (1, *dilation), (1, *stride)
-    patches = F.unfold(given, sizes, dilation, 0, stride)  # (b, C * k, positions)
-    patches = patches.unflatten(1, (layer.groups, -1))
-    return patches.permute(1, 0, 3, 2).flatten(1, 2)
+        dilations, strides = (1, *dilations), (1, *strides)
+    for axis, (size, dilation, stride) in enumerate(zip(sizes, dilations, strides, strict=True), 2):
+        given = given.unfold(axis, dilation * (size - 1) + 1, stride)
+    patches = given[..., :: dilations[0], :: dilations[1]].movedim(1, 3)  # (b, h, w, C, *sizes)
+    drawn = draw(patches[..., 0, 0, 0].numel()).to(patches.device)
+    where = torch.unravel_index(drawn, patches.shape[:3])
+    return patches[where].reshape(len(drawn), layer.groups, -1).movedim(1, 0)
 
 
 _MODES = {"zeros": "constant"}

@@ -99,24 +99,26 @@ class Ridge:
 
     def __init__(self, inputs: Tensor, strength: float) -> None:
         m, d = inputs.shape[-2:]
-        self.inputs = inputs.double() / m**0.5
-        mean = self.inputs.square().sum((-2, -1), keepdim=True) / d
+        a = inputs.double() / m**0.5
+        mean = a.square().sum((-2, -1), keepdim=True) / d
         self.nothing = mean <= 0
         """(groups, 1, 1) whether a map has no input but zero, so that nothing is seen."""
-        a, dual = self.inputs, m < d  # the smaller system has a row an input, or one an entry
-        self.moments = a @ a.mT if dual else a.mT @ a
+        dual = m < d  # the smaller system has a row an input, or one an entry
+        moments = a @ a.mT if dual else a.mT @ a
         mu = torch.where(self.nothing, 1.0, strength * mean)
         ridge = mu * torch.eye(min(m, d), dtype=a.dtype, device=a.device)
-        self.factor = torch.linalg.cholesky(self.moments + ridge)
-        self.solved = torch.cholesky_solve(a, self.factor) if dual else None
+        solved = torch.cholesky_solve(
+            a if dual else moments, torch.linalg.cholesky(moments + ridge)
+        )
+        # The system is solved in double precision; what it is applied to has no more than single.
+        self.factors = [a.mT.float(), solved.float()] if dual else [solved.float()]
+        """Their product is C (C + mu I)^-1."""
 
     def __call__(self, update: Tensor) -> Tensor:
         """Return the visible part of updates (groups, out, d)."""
-        whole = update.double()
-        if self.solved is not None:
-            part = (whole @ self.inputs.mT) @ self.solved
-        else:
-            part = torch.cholesky_solve(self.moments @ whole.mT, self.factor).mT
+        part = update.float()
+        for factor in self.factors:
+            part = part @ factor
         return torch.where(self.nothing, 0.0, part).to(update.dtype)
 
 

@@ -1,0 +1,53 @@
+"""What updates are like where no clean image looks, and where they do."""
+
+import numpy as np
+import pytest
+import torch
+from colluders import SEEDS, a_round, looked
+
+from entity.server.sketches import HIDDEN, SHOWN, descriptions
+
+
+@pytest.fixture
+def looked_at():
+    return looked()
+
+
+def test_products_are_those_of_the_hidden_parts_and_squares_of_the_whole(looked_at):
+    spec, of = looked_at
+    updates = a_round(spec, 1, colluders=(0, 1, 2), skewed=(3, 4))
+    (view,) = of
+    whole = np.asarray(view.of(updates).flatten(1), "f8")
+    hidden = whole - np.asarray(view.visible(view.of(updates)).flatten(1))
+    found = descriptions(updates, of, SEEDS)
+    np.testing.assert_allclose(found.products, hidden @ hidden.T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found.squares, (whole**2).sum(1), rtol=1e-6)
+
+
+def test_cosines_of_descriptions_are_those_of_the_parts(looked_at):
+    spec, of = looked_at
+    updates = a_round(spec, 1, colluders=(0, 1, 2), skewed=(3, 4))
+    (view,) = of
+    shown = view.visible(view.of(updates))
+    described = descriptions(updates, of, SEEDS)
+    assert (described.hidden.shape, described.shown.shape) == ((10, HIDDEN), (10, SHOWN))
+    for found, part in zip(described, (view.of(updates) - shown, shown), strict=False):
+        own = np.asarray(part.flatten(1))
+        own = own - own.mean(0)
+        own /= np.linalg.norm(own, axis=1, keepdims=True)
+        np.testing.assert_allclose(np.linalg.norm(found.numpy(), axis=1), 1, atol=1e-5)
+        np.testing.assert_allclose(found @ found.T, own @ own.T, atol=0.05)
+
+
+@pytest.mark.parametrize("part", ["hidden", "shown"])
+def test_descriptions_do_not_depend_on_length_and_equal_clients_have_none(looked_at, part):
+    spec, of = looked_at
+
+    def described(updates):
+        return getattr(descriptions(updates, of, SEEDS), part)
+
+    updates = a_round(spec, 2)
+    assert torch.allclose(described(1e3 * updates), described(updates), atol=1e-4)
+    assert described(updates[:1].expand(5, -1)).isfinite().all()
+    assert described(torch.zeros(3, spec.num_parameters)).abs().max() == 0
+    assert described(updates[:1]).abs().max() == 0  # one client is the mean
