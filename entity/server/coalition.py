@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import linkage, to_tree
+from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
@@ -98,13 +98,16 @@ def two_groups(sums: Mapping[ClientId, Tensor]) -> Groups:
 
 def _halves(tree: NDArray[np.float64]) -> tuple[Tensor, Tensor] | None:
     """Return the rows of the first two branches, from the root on, of two leaves or more each."""
-    node = to_tree(tree)
-    while node.count >= LEAST and node.dist > ALIKE:
-        branches = node.get_left(), node.get_right()
-        one, other = sorted(branches, key=lambda each: each.count)
-        if one.count > 1:
-            return tuple(torch.tensor(sorted(each.pre_order())) for each in branches)
-        node = other
+    leaves = len(tree) + 1
+    under = [[leaf] for leaf in range(leaves)]
+    for one, other, _, _ in tree:
+        under.append(under[int(one)] + under[int(other)])
+    for one, other, distance, count in reversed(tree):  # a leaf joins what was merged before
+        few, many = sorted((under[int(one)], under[int(other)]), key=len)
+        if count < LEAST or distance <= ALIKE:
+            return None
+        if len(few) > 1:
+            return torch.tensor(sorted(few)), torch.tensor(sorted(many))
     return None
 
 
