@@ -1,11 +1,13 @@
 """Tables of measurements, and the pages of docs/ that they go into."""
 
+import json
 import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,6 +31,19 @@ def put_section(page: Path, name: str, text: str) -> None:
         page.write_text(marked.sub(lambda _: section, before))
     else:
         page.write_text(before.rstrip() + "\n\n" + section + "\n")
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a file of one JSON object a line; none if there is no file."""
+    return [json.loads(text) for text in path.read_text().splitlines()] if path.exists() else []
+
+
+def write_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Write such a file, aside and renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".part")
+    aside.write_text("".join(json.dumps(record) + "\n" for record in records))
+    aside.replace(path)
 
 
 def commit() -> str:

@@ -10,7 +10,6 @@ ones of the finished runs anew, and shows what comes out beside what did.
 """
 
 import argparse
-import json
 import os
 import random
 import re
@@ -24,7 +23,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from pages import RESULTS, ROOT, commit, markdown, put_section
+from pages import RESULTS, ROOT, commit, markdown, put_section, read_records, write_records
 from studies import CONFIGS, STUDIES, Cell, Study
 
 from entity import experiment
@@ -48,10 +47,7 @@ Key = tuple[tuple[str, ...], int]
 
 def read_lines(path: Path) -> dict[Key, dict[str, Any]]:
     """Return the finished runs of a study."""
-    if not path.exists():
-        return {}
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return {(tuple(line["label"]), line["seed"]): line for line in lines}
+    return {(tuple(line["label"]), line["seed"]): line for line in read_records(path)}
 
 
 def config_of(cell: Cell, seed: int) -> ExperimentConfig:
@@ -324,12 +320,9 @@ def folder_name(cell: Cell, seed: int) -> str:
 
 
 def write_lines(path: Path, study: Study, lines: dict[Key, dict[str, Any]]) -> None:
-    """Write the finished runs in the order of the study, aside and renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write the finished runs in the order of the study."""
     keys = [(cell.label, seed) for cell in study.cells for seed in study.seeds]
-    aside = path.with_suffix(".part")
-    aside.write_text("".join(json.dumps(lines[key]) + "\n" for key in keys if key in lines))
-    aside.replace(path)
+    write_records(path, [lines[key] for key in keys if key in lines])
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
 """What a finished run came to, as a line of docs/results/configurations.jsonl."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pages import ROOT, commit
+from pages import ROOT, commit, read_records, write_records
 
 from claim.design import NAMES, Labels, design, identities
 from entity.record.directory import read_summary
@@ -49,13 +48,11 @@ class Line:
 
 def read_lines(path: Path = STORE) -> list[Line]:
     """Return the lines of a file; none if there is no file."""
-    if not path.exists():
-        return []
-    return [Line(**json.loads(text)) for text in path.read_text().splitlines()]
+    return [Line(**record) for record in read_records(path)]
 
 
 def write_lines(lines: Iterable[Line], path: Path = STORE) -> None:
-    """Write lines in the order of the studies, aside and renamed."""
+    """Write lines in the order of the studies."""
     order = {
         (name, labels, seed): place
         for name in NAMES
@@ -66,10 +63,7 @@ def write_lines(lines: Iterable[Line], path: Path = STORE) -> None:
     chosen = sorted(
         lines, key=lambda line: (NAMES.index(line.study), order[line.study, line.labels, line.seed])
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
-    aside.write_text("".join(json.dumps(asdict(line)) + "\n" for line in chosen))
-    aside.replace(path)
+    write_records(path, map(asdict, chosen))
 
 
 def exported(folder: Path, known: Sequence[Line]) -> list[Line]:

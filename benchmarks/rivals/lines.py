@@ -1,13 +1,12 @@
 """What a finished run came to, as a line of docs/results/rivals.jsonl."""
 
-import json
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
-from pages import ROOT, commit
+from pages import ROOT, commit, read_records, write_records
 
 from entity.record.directory import read_summary
 from entity.record.json_fields import mapping, number
@@ -77,19 +76,14 @@ def identities() -> dict[str, Planned]:
 
 def read_lines(path: Path = STORE) -> list[Line]:
     """Return the lines of a file; none if there is no file."""
-    if not path.exists():
-        return []
-    return [Line(**json.loads(text)) for text in path.read_text().splitlines()]
+    return [Line(**record) for record in read_records(path)]
 
 
 def write_lines(lines: Iterable[Line], path: Path = STORE) -> None:
-    """Write lines in the order of the study, aside and renamed."""
+    """Write lines in the order of the study."""
     order = {each: place for place, each in enumerate(planned())}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".part")
     chosen = sorted(lines, key=lambda line: order[line.planned])
-    aside.write_text("".join(json.dumps(asdict(line)) + "\n" for line in chosen))
-    aside.replace(path)
+    write_records(path, map(asdict, chosen))
 
 
 def exported(folder: Path, known: Sequence[Line]) -> list[Line]:
