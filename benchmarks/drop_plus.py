@@ -16,9 +16,10 @@ from studies import STUDIES
 
 PAGE = ROOT / "docs" / "DROP_PLUS.md"
 PLUS, BARE = "drop_plus", "undefended"
-FEDERATIONS = ("main", "stealthy_plus", "skew", "triggers", "learned", "adaptive")
+FEDERATIONS = ("main", "stealthy_plus", "cifar10_plus", "skew", "triggers", "learned", "adaptive")
 NAMES = {
     "main": "front page",
+    "cifar10_plus": "CIFAR-10 (JPEG), `resnet8`",
     "stealthy_plus": "few poisoned images (`mnist5k/stealthy`)",
 }
 """Studies of one federation each; the others' labels are names enough."""

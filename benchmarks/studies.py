@@ -263,6 +263,11 @@ def _cifar10() -> Iterator[Cell]:
         yield Cell((defense,), f"cifar10/{defense}", (*CIFAR10_ON_TWO_CORES, *distilled))
 
 
+def _cifar10_plus() -> Iterator[Cell]:
+    for defense in ("drop_plus", "undefended"):
+        yield Cell((defense,), f"cifar10/{defense}", CIFAR10_ON_TWO_CORES)
+
+
 MNIST = (
     "The shipped `mnist/*.json`: 50,000 digits for 50 clients, 20 of them malicious, 10,000 for "
     "testing; 20 clients a round, 8 of them malicious; 25 rounds of one epoch; the `cnn`.\n\n"
@@ -337,5 +342,12 @@ STUDIES: dict[str, Study] = {
         tuple(_cifar10()),
         seeds=(1, 2),
         about=CIFAR10,
+    ),
+    "cifar10_plus": Study(
+        "CIFAR-10 (JPEG), resnet8: DROP+ as it is shipped",
+        ("defense",),
+        tuple(_cifar10_plus()),
+        seeds=(501, 502),
+        about=CIFAR10.rpartition("; `resnet8`")[0] + "; `resnet8`.\n\n",
     ),
 }
