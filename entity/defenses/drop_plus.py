@@ -72,7 +72,7 @@ class DropPlus(Server[DropPlusArgs]):
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs
-    revision = 3
+    revision = 4
 
     def __init__(self, args: DropPlusArgs, resources: Resources) -> None:
         super().__init__(args, resources)
@@ -81,7 +81,7 @@ class DropPlus(Server[DropPlusArgs]):
         drawn = torch.randperm(len(clean.x), generator=resources.seeds.generator("visible images"))
         self.images = clean.x[drawn[: args.num_seed or IMAGES]]
         self.histories = dict(_histories(args))
-        self.judge = Judge()
+        self.judge = Judge(args.patience)
 
     @classmethod
     def needs(cls, args: DropPlusArgs) -> Needs:
@@ -148,10 +148,11 @@ class DropPlus(Server[DropPlusArgs]):
     ) -> tuple[dict[ClientId, str], dict[str, float]]:
         """Add a round to the histories; return why clients are left out, and what was measured."""
         reasons, numbers = dict[ClientId, str](), dict[str, float]()
+        self.judge.observe(updates.client_ids, described)
         for part, history in self.histories.items():
             groups = history.observe(updates.client_ids, getattr(described, part))
             if history.clear(groups):
-                for client in self.judge.coalition(part, groups, updates.client_ids, described):
+                for client in self.judge.coalition(part, groups):
                     reasons.setdefault(client, REASONS[part])
             measured = {"contrast": groups.contrast, "effect": groups.effect}
             numbers |= {f"{part}_{name}": x for name, x in measured.items() if isfinite(x)}
@@ -159,6 +160,7 @@ class DropPlus(Server[DropPlusArgs]):
 
     def pardon(self, client: ClientId) -> str:
         """Forget where a client has pushed; for `patience` rounds it is in no coalition then."""
+        self.judge.pardon(client)
         said = [history.pardon(client) for history in self.histories.values()]
         return said[0] if said else ""
 

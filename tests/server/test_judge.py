@@ -1,12 +1,14 @@
-"""Which of two groups pushes, and how long that stands."""
+"""Which of two groups pushes, from how many rounds, and how long that stands."""
 
 import pytest
 import torch
 from colluders import SEEDS, a_round, looked
 
-from entity.server.coalition import Coalition, two_groups
+from entity.server.coalition import Coalition, Groups
 from entity.server.judge import Judge
 from entity.server.sketches import Described, descriptions
+
+NONE = frozenset()
 
 
 @pytest.fixture
@@ -14,79 +16,105 @@ def looked_at():
     return looked()
 
 
+def groups(few, size):
+    return Groups(frozenset(few), frozenset(range(size)) - frozenset(few), 1.0, 9.0)
+
+
+def hidden(common, share, few=(0, 1), size=5):
+    """Return a round's updates: products within the few and within the others, hidden shares."""
+    others = sorted(set(range(size)) - set(few))
+    products, shares = torch.full((size, size), 0.05, dtype=torch.float64), torch.ones(size)
+    for group, product, part in zip((sorted(few), others), common, share, strict=True):
+        products[torch.tensor(group)[:, None], group] = product
+        shares[group] = part
+    products.fill_diagonal_(1.0)
+    nothing = torch.zeros(size, 1)
+    return Described(nothing, nothing, products, 1 / shares.double())
+
+
+def judged(*rounds, few=(0, 1), size=5, keep=4):
+    judge = Judge(keep)
+    for each in rounds:
+        judge.observe(range(size), each)
+    return judge.coalition("hidden", groups(few, size))
+
+
 # Of the clients 0 and 1, and of the others: products of their hidden parts, and hidden shares.
 @pytest.mark.parametrize(
-    ("few", "many", "size", "expected"),
+    ("common", "share", "size", "expected"),
     [
-        ((0.5, 0.3), (0.1, 0.3), 5, {0, 1}),  # they push
-        ((0.1, 0.3), (0.12, 0.3), 5, {0, 1}),  # nobody pushes much more than the others
-        ((0.1, 0.3), (0.5, 0.3), 5, set()),  # the others do, and may be a majority of attackers
-        ((0.1, 0.16), (0.5, 0.3), 5, set()),
-        ((0.1, 0.14), (0.5, 0.3), 5, {0, 1}),  # the others do, and these hide next to nothing
-        ((0.5, 0.3), (0.1, 0.3), 4, {0, 1}),
-        ((0.1, 0.3), (0.11, 0.3), 4, {2, 3}),  # of one size: those who push
-        ((0.0, 0.0), (0.0, 0.0), 5, {0, 1}),
+        ((0.5, 0.1), (0.3, 0.3), 5, {0, 1}),  # they push
+        ((0.131, 0.1), (0.3, 0.3), 5, {0, 1}),  # 1.3 times as much
+        ((0.129, 0.1), (0.3, 0.3), 5, NONE),  # the others may be a majority of attackers
+        ((0.1, 0.5), (0.3, 0.3), 5, NONE),
+        ((0.1, 0.17), (0.2, 0.3), 5, {0, 1}),  # they hide 2/3, so that 4/9 of 1.3 is enough
+        ((0.1, 0.18), (0.2, 0.3), 5, NONE),
+        ((0.12, 0.1), (0.9, 0.3), 5, NONE),  # who hides more gains and loses nothing by it
+        ((0.0, -0.1), (0.3, 0.3), 5, NONE),  # nothing is not more than nothing
+        ((0.0, 0.0), (0.0, 0.0), 5, NONE),
+        ((0.5, 0.1), (0.3, 0.3), 4, {0, 1}),  # of one size: those who push
+        ((0.1, 0.11), (0.3, 0.3), 4, {2, 3}),
+        ((0.1, 0.11), (0.1, 0.3), 4, {2, 3}),
     ],
 )
-def test_who_pushes_where_no_clean_image_looks_decides_between_groups(few, many, size, expected):
-    judge = Judge()
-    rows = torch.tensor([[1.0, 0.0]] * 2 + [[0.0, 1.0]] * (size - 2))
-    groups = two_groups(dict(enumerate(rows)))
-    products = torch.full((size, size), 0.05, dtype=torch.float64)
-    products[:2, :2], products[2:, 2:] = few[0], many[0]
-    products.fill_diagonal_(1.0)
-    squares = 1 / torch.tensor([few[1]] * 2 + [many[1]] * (size - 2)).clamp_min(1e-9)
-    described = Described(rows, rows, products, squares)
-    assert judge.coalition("hidden", groups, range(size), described) == expected
-    for theirs in (0.0, 0.1, 5.0):  # which of two groups pushes is judged once
-        products[2:, 2:] = theirs
-        products.fill_diagonal_(1.0)
-        if size > 4:
-            assert judge.coalition("hidden", groups, range(size), described) == expected
-    two = [0, size - 1]  # of each group only one is there: nothing but the size is known
-    here = Described(rows[two], rows[two], products[two][:, two], squares[two])
-    assert len(Judge().coalition("hidden", groups, two, here)) == 2
-    if size > 4:  # or how it was judged before
-        assert judge.coalition("hidden", groups, two, here) == expected
+def test_what_they_hide_decides_between_groups(common, share, size, expected):
+    assert judged(hidden(common, share, size=size), size=size) == expected
+
+
+def test_the_last_rounds_count_alike_by_the_geometric_mean_of_their_ratios():
+    even = [hidden(((1 + k) * each, each), (1, 1)) for k, each in ((1, 0.2), (1, 0.1), (-0.5, 0.4))]
+    assert judged(*even) == NONE  # (2 * 2 * 0.5) ** (1 / 3) = 1.26
+    assert judged(*even[:2]) == {0, 1}
+    assert judged(*even, even[0]) == {0, 1}  # 1.41
+    assert judged(*even, even[2], even[2], keep=2) == NONE
+    assert judged(even[2], *even[:2], keep=2) == {0, 1}
+
+
+def test_a_round_to_which_only_one_of_a_group_came_says_nothing():
+    judge, against = Judge(4), hidden((0.1, 0.5), (1, 1))
+    two = [0, 4]
+    here = Described(
+        against.hidden[two], against.shown[two], against.products[two][:, two], against.squares[two]
+    )
+    judge.observe(two, here)
+    assert judge.coalition("hidden", groups({0, 1}, 5)) == {0, 1}  # only their size is known
+    assert judge.refused == {}  # which is no finding
+    judge.observe(range(5), against)
+    assert judge.coalition("hidden", groups({0, 1}, 5)) == NONE
+
+
+def test_what_was_found_once_holds_in_both_parts_and_after_a_stop_until_a_pardon():
+    found, again = Judge(2), Judge(2)
+    found.observe(range(8), hidden((0.5, 0.1), (1, 1), few=(0, 1, 2), size=8))
+    assert found.coalition("shown", groups({0, 1, 2}, 8)) == {0, 1, 2}
+    again.load_state_dict(found.state_dict())
+    for judge in (found, again):
+        for _ in range(2):  # the contrary, as they have been left out
+            judge.observe(range(8), hidden((0.1, 0.5), (1, 1), few=(0, 1, 2), size=8))
+        for few in ({0, 1, 2}, {1, 2}, {0, 1, 2, 7}):
+            assert judge.coalition("hidden", groups(few, 8)) == few
+        assert judge.coalition("shown", groups({3, 4}, 8)) == {3, 4}  # others are judged anew
+        for client in (0, 1):
+            judge.pardon(client)
+        assert judge.coalition("hidden", groups({0, 1, 2}, 8)) == NONE
+    assert str(again.state_dict()) == str(found.state_dict())
 
 
 def test_half_of_the_clients_are_found_by_what_they_push_where_no_clean_image_looks(looked_at):
     """Also where the others are the more alike: four attackers frame a fifth client."""
     spec, of = looked_at
     for pushers in [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9)]:
-        history, judge = Coalition(enough=0.2, patience=4, memory=0.95), Judge()
+        history, judge = Coalition(enough=0.2, patience=4, memory=0.95), Judge(4)
         for number in range(30):
             updates = a_round(spec, number, colluders=pushers)
             described = descriptions(updates, of, SEEDS)
-            groups = history.observe(range(10), described.hidden)
+            found = history.observe(range(10), described.hidden)
+            judge.observe(range(10), described)
             if number >= 3:
-                assert history.clear(groups)
-                found = judge.coalition("hidden", groups, range(10), described)
-                assert found == {*pushers}
+                assert history.clear(found)
+                assert judge.coalition("hidden", found) == {*pushers}
 
 
-@pytest.mark.parametrize("majority", [True, False])
-def test_what_was_found_in_one_part_holds_in_the_other_and_after_a_stop(majority):
-    """Of eight clients three; in the other part one client changes sides."""
-    found = Judge()
-
-    def judged(judge, part, small, common, theirs):
-        rows = torch.tensor([[1.0, 0.0] if i in small else [0.0, 1.0] for i in range(8)])
-        products = torch.full((8, 8), 0.05, dtype=torch.float64)
-        of, others = sorted(small), sorted(set(range(8)) - small)
-        products[torch.tensor(of)[:, None], of] = common
-        products[torch.tensor(others)[:, None], others] = theirs
-        products.fill_diagonal_(1.0)
-        described = Described(rows, rows, products, torch.ones(8))
-        return judge.coalition(part, two_groups(dict(enumerate(rows))), range(8), described)
-
-    pushing, others = (0.1, 0.5) if majority else (0.5, 0.1)
-    assert judged(found, "shown", {0, 1, 2}, pushing, others) == (set() if majority else {0, 1, 2})
-    again = Judge()
-    again.load_state_dict(found.state_dict())
-    assert again.state_dict() == found.state_dict()
-    for judge in (found, again):  # the contrary, seen later and elsewhere
-        for part, small in (("hidden", {0, 1, 2}), ("hidden", {1, 2}), ("shown", {0, 1, 2})):
-            expected = set() if majority else small
-            assert judged(judge, part, small, others, pushing) == expected
-        assert judged(judge, "hidden", {5, 6, 7}, 0.5, 0.1) == {5, 6, 7}  # other groups
+def test_updates_of_zeros_say_nothing():
+    nothing = Described(*(torch.zeros(5, 1),) * 2, torch.zeros(5, 5).double(), torch.zeros(5))
+    assert judged(nothing) == NONE
