@@ -60,7 +60,8 @@ class DropPlusArgs:
     """Contrast over the spread of the cosines (Cohen's d) from which on half of `coalition` is
     enough, in either part; null looks at the invisible part and its contrast alone."""
     patience: Annotated[int, Range(1)] = 4
-    """Rounds of a client before it is compared with others."""
+    """Rounds of a client before it is compared with others, and rounds that are looked at together
+    for which of two groups it is."""
     memory: Annotated[float, Range(0, 1)] = 0.95
     """What a client's round still counts one round of its own later."""
 
