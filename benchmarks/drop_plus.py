@@ -1,8 +1,9 @@
 """Put the tables of docs/DROP_PLUS.md together, from the lines of its studies.
 
-    python benchmarks/drop_plus.py
+    DROP_DATA=FOLDER python benchmarks/drop_plus.py
 
-A run counts if it is of the method as it is now. The undefended run beside it has the same seed.
+A run counts if it is of the method as it is now, which for CIFAR-10 takes the folder that holds
+`cifar10-folder` to say. The undefended run beside it has the same seed.
 """
 
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 from pages import ROOT, markdown, put_section
 from run_study import Key, read_lines, unfinished
 from studies import STUDIES
+
+from entity.config.schema import ConfigError
 
 PAGE = ROOT / "docs" / "DROP_PLUS.md"
 PLUS, BARE = "drop_plus", "undefended"
@@ -84,4 +87,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ConfigError as error:
+        sys.exit(f"{error} DROP_DATA names the data folder.")
