@@ -48,6 +48,12 @@ class _Round(NamedTuple):
         """Return what the clients of some rows have in common."""
         return max(float(pairs(self.products[group][:, group]).mean()), NOTHING)
 
+    def without(self, client: ClientId) -> "_Round":
+        """Return what is left when a client is forgotten."""
+        kept = torch.tensor([row for row, each in enumerate(self.clients) if each != client]).long()
+        clients = [self.clients[row] for row in kept.tolist()]
+        return _Round(clients, self.products[kept][:, kept], self.shares[kept])
+
 
 class Judge:
     """What clients hid in the last rounds, and which coalitions were found.
@@ -112,7 +118,8 @@ class Judge:
         return exp(fmean(logs)) if logs else None
 
     def pardon(self, client: ClientId) -> None:
-        """Forget that a client was found in a coalition."""
+        """Forget what a client hid, and that it was found in a coalition."""
+        self._last = deque((each.without(client) for each in self._last), self._last.maxlen)
         self.refused = {part: found - {client} for part, found in self.refused.items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -96,6 +96,8 @@ def test_what_was_found_once_holds_in_both_parts_and_after_a_stop_until_a_pardon
         assert judge.coalition("shown", groups({3, 4}, 8)) == {3, 4}  # others are judged anew
         for client in (0, 1):
             judge.pardon(client)
+            assert all(client not in each["clients"] for each in judge.state_dict()["last"])
+        judge.observe(range(8), hidden((0.1, 0.5), (1, 1), few=(0, 1, 2), size=8))
         assert judge.coalition("hidden", groups({0, 1, 2}, 8)) == NONE
     assert str(again.state_dict()) == str(found.state_dict())
 
