@@ -11,6 +11,10 @@ from collections.abc import Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
+from claim import lines as claimed
+from claim.design import CONFIGURATIONS
+from claim.findings import ten
+from claim.results import Results
 from pages import ROOT, markdown, put_section
 from run_study import Key, read_lines, unfinished
 from studies import STUDIES
@@ -42,13 +46,17 @@ def known(name: str) -> dict[Key, Line]:
 
 
 def percent(lines: Sequence[Line], metric: str, over: Any) -> str:
-    """Write the mean or the highest of a metric over runs, in percent; "-" where none has it.
+    """Write the mean or the highest of a metric over runs, in percent.
 
     Lines of earlier versions have no worst ASR: the highest of their last rounds is at most that.
     """
-    values = [line.get(metric, line["asr_max"]) for line in lines]
-    values = [value for value in values if value is not None]
-    return f"{100 * over(values):.1f}" if values else "-"
+    return written([line.get(metric, line["asr_max"]) for line in lines], over)
+
+
+def written(values: Sequence[float | None], over: Any) -> str:
+    """Write the mean or the highest of some shares, in percent; "-" where there is none."""
+    known = [value for value in values if value is not None]
+    return f"{100 * over(known):.1f}" if known else "-"
 
 
 def federations() -> Iterator[list[str]]:
@@ -68,6 +76,22 @@ def federations() -> Iterator[list[str]]:
             yield [*row, percent(plus, "tpr", fmean), percent(plus, "fpr", fmean)]
 
 
+def configurations(results: Results) -> Iterator[list[str]]:
+    """Yield a row for each of the ten learning configurations in which the attack works."""
+    defenses = (BARE, "droplet", "drop", PLUS)
+    for cells in zip(*(ten(defense) for defense in defenses), strict=True):
+        if not (runs := results.counted(CONFIGURATIONS, cells[-1])):
+            continue
+        row, seeds = [cells[0][0], str(len(runs))], {run.seed for run in runs}
+        for labels in cells:
+            twins = [run for run in results.of(CONFIGURATIONS, labels) if run.seed in seeds]
+            row.append(written([run.mta for run in twins], fmean))
+            row.append(written([run.worst_asr for run in twins], max))
+        row.append(written([run.tpr for run in runs], fmean))
+        row.append(written([run.fpr for run in runs], fmean))
+        yield row
+
+
 def parts() -> Iterator[list[str]]:
     """Yield a row for each variant of the method that has runs."""
     lines = known("parts")
@@ -79,10 +103,15 @@ def parts() -> Iterator[list[str]]:
 
 
 def main() -> int:
-    """Write both tables."""
+    """Write the tables."""
     refused = ["attackers refused %", "honest refused %"]
     heads = ["federation", "seeds", "undefended: MTA %", "worst ASR %", "DROP+: MTA %"]
     put_section(PAGE, "federations", markdown([*heads, "worst ASR %", *refused], [*federations()]))
+    heads = ["configuration", "seeds"]
+    for title in ("undefended", "DROPlet", "DROP", "DROP+"):
+        heads += [f"{title}: MTA %", "worst ASR %"]
+    rows = [*configurations(Results(claimed.read_lines()))]
+    put_section(PAGE, "configurations", markdown([*heads, *refused], rows))
     heads = ["data", "DROP+", "seeds", "MTA %", "worst ASR %", *refused]
     rows = [*parts()]
     put_section(PAGE, "parts", markdown(heads, rows) if rows else "Nothing was run yet.")

@@ -198,7 +198,7 @@ def _adaptive() -> Iterator[Cell]:
 
 PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "as shipped": (),
-    "without the visible part": (("strength", "1e-12"),),
+    "without the visible part": (("visible", "false"),),
     "without clipping": (("clip", "false"),),
     "without coalitions": (("coalition", "null"),),
     "coalitions of the invisible part alone": (("effect", "null"),),

@@ -142,9 +142,11 @@ def price(results: Results, defense: str) -> str:
     if not pairs:
         return ""
     lost = [undefended - defended for defended, undefended in pairs]
+    mean, most = 100 * fmean(lost), 100 * max(0.0, *lost)
     return (
-        f"{NAMES[defense]} ends {100 * fmean(lost):.1f} points of MTA below the undefended run of "
-        f"the same seed on average, at most {100 * max(lost):.1f} ({counted(len(lost), 'pair')})."
+        f"{NAMES[defense]} ends {abs(mean):.1f} points of MTA {'below' if mean >= 0 else 'above'} "
+        f"the undefended run of the same seed on average; it loses at most {most:.1f} "
+        f"({counted(len(lost), 'pair')})."
     )
 
 

@@ -24,6 +24,7 @@ from entity.cli.sweep import (
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
+from entity.results.tables import Table
 from entity.sweep import core_hours, gpu_hours, study, verdict_table, verdicts
 from entity.sweep.cells import Cell, expand
 from entity.sweep.estimate import Pace
@@ -32,8 +33,11 @@ from entity.sweep.plan import RUNS, finished_runs, remaining
 from entity.sweep.study import Study
 from entity.sweep.verdicts import Outcome
 
-_FOR_WIDE = ("n", "on victims", "DPR of all")
-"""Columns that 80 letters have no room for; the Markdown has them."""
+_OPTIONAL = ("DPR of all", "on victims", "n", "floor", "diff.")
+"""Columns that are left out, in this order, where there is no room; the Markdown has them."""
+
+_LABEL = 8
+"""Letters of a label of a cell that are in one line at least."""
 
 _STYLES = {
     **{"reached": "green", "missed": "bold red", "unfinished": "yellow"},
@@ -113,33 +117,45 @@ def _write(text: str, path: Path) -> None:
 
 
 def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
-    """Return the table for 80 columns."""
+    """Return the table, as wide as the terminal: figures and verdicts are never cut."""
     table = verdict_table.verdict_table(chosen, outcomes)
-    left_out = _left_out(chosen) if console.out.width < 110 else ()
-    shown = [i for i, column in enumerate(table.columns) if column.name not in left_out]
     screen = Screen(
         title=chosen.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
-        pad_edge=False, padding=(0, 1, 0, 0),
+        show_edge=False, padding=0,
     )  # fmt: skip
-    texts = table.texts()
-    for place in shown:
+    widths = _fitted(table, chosen, console.out.width)
+    for place, width in widths.items():
         column = table.columns[place]
-        widest = max(map(len, [*(cells[place] for cells in texts), *column.heading.split()]))
-        name = column.heading.replace("worst ", "worst\n")
         justify = "right" if column.right or column.name in ("paper", "diff.") else "left"
-        axis = column.name in chosen.axes
-        screen.add_column(name, justify=justify, overflow="fold", no_wrap=not axis,
-                          min_width=min(10, widest) if axis else None)  # fmt: skip
-    for cells, outcome in zip(texts, outcomes, strict=True):
-        *texts, verdict = (cells[i] for i in shown)
+        screen.add_column(column.heading, justify=justify, overflow="fold", width=width)
+    for cells, outcome in zip(table.texts(), outcomes, strict=True):
+        *texts, verdict = (cells[i] for i in widths)
         screen.add_row(*texts, Text(verdict, _STYLES[outcome.verdict]))
     return screen
 
 
-def _left_out(chosen: Study) -> tuple[str, ...]:
-    if chosen.published is not None:
-        return _FOR_WIDE
-    return ("n", "floor") if len(chosen.axes) > 2 else ()
+def _fitted(table: Table, chosen: Study, room: int) -> dict[int, int]:
+    """Return the places of the columns that there is room for, and their widths.
+
+    Headings are folded at their spaces, and labels of axes where there is no other way.
+    """
+    texts, widths, least = table.texts(), dict[int, int](), dict[int, int]()
+    for place, column in enumerate(table.columns):
+        cells = [line[place] for line in texts]
+        widths[place] = max(map(len, [*cells, *column.heading.split()]))
+        least[place] = min(_LABEL, widths[place]) if column.name in chosen.axes else widths[place]
+    between = 1
+    judged_by_worst = not any(each.asr for each in chosen.expectations)
+    for name in (*_OPTIONAL, *(["ASR"] if chosen.published is None and judged_by_worst else [])):
+        if sum(least.values()) + between * (len(least) - 1) <= room:
+            break
+        least = {i: w for i, w in least.items() if table.columns[i].name != name}
+    spare = room - sum(least.values()) - between * (len(least) - 1)
+    for place in least:
+        more = max(0, min(spare, widths[place] - least[place]))
+        least[place] += more
+        spare -= more
+    return least
 
 
 def _listing() -> Screen:

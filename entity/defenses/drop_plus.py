@@ -24,17 +24,20 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from entity.config.schema import ConfigError, Positive, Range
+from entity.config.schema import ConfigError, NonNegative, Positive, Range
 from entity.defenses.norm_clipping import clip_factors
 from entity.server.coalition import Coalition
 from entity.server.contract import Needs, Resources, Server, Setting
 from entity.server.judge import Judge
 from entity.server.sketches import Described, descriptions
-from entity.server.visible import views, visible_update
+from entity.server.visible import viewed, views, visible_update
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
 
 IMAGES = 300
 """Clean images that are looked at by default."""
+
+VIEWED = 0.9
+"""Share of a model's parameters of which less should not be looked at."""
 
 REASONS = {
     "hidden": "pushes with others where no clean image looks",
@@ -52,7 +55,9 @@ class DropPlusArgs:
     num_seed: Annotated[int, Range(2)] | None = None
     """Clean images that are looked at; null takes 300, as DROP, or all where there are fewer."""
     clip: bool = True
-    """Shorten every update to the median length of the round."""
+    """Shorten every update to the median length of the round's updates that are not zero."""
+    visible: bool = True
+    """Keep the visible part of the mean's step alone; false leaves it to coalitions."""
     coalition: Annotated[float, Range(0, 2)] | None = 0.2
     """Contrast in the invisible part from which on clients who push together are left out; null
     never looks for them."""
@@ -62,6 +67,9 @@ class DropPlusArgs:
     patience: Annotated[int, Range(1)] = 4
     """Rounds of a client before it is compared with others, and rounds that are looked at together
     for which of two groups it is."""
+    clearly: NonNegative = 1.3
+    """How many times as much the smaller of two groups must have in common in the invisible part to
+    be left out; 0 always leaves it out, for a federation in which attackers are surely fewer."""
     memory: Annotated[float, Range(0, 1)] = 0.95
     """What a client's round still counts one round of its own later."""
 
@@ -73,7 +81,7 @@ class DropPlus(Server[DropPlusArgs]):
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs
-    revision = 4
+    revision = 5
 
     def __init__(self, args: DropPlusArgs, resources: Resources) -> None:
         super().__init__(args, resources)
@@ -82,7 +90,7 @@ class DropPlus(Server[DropPlusArgs]):
         drawn = torch.randperm(len(clean.x), generator=resources.seeds.generator("visible images"))
         self.images = clean.x[drawn[: args.num_seed or IMAGES]]
         self.histories = dict(_histories(args))
-        self.judge = Judge(args.patience)
+        self.judge = Judge(args.patience, args.clearly)
 
     @classmethod
     def needs(cls, args: DropPlusArgs) -> Needs:
@@ -114,10 +122,12 @@ class DropPlus(Server[DropPlusArgs]):
             model = self.resources.module(updates.global_state)
             patches = seeds.generator("visible patches", round=updates.round)
             of = list(views(model, updates.spec, self.images, args.strength, patches))
+            self._warn_of_what_is_not_viewed(viewed(of) / updates.spec.num_parameters)
         reasons, numbers = dict[ClientId, str](), dict[str, float]()
         clips = torch.ones(len(updates), dtype=torch.float64)
         if args.clip or args.coalition is not None:  # lengths need all updates at once
-            bound = float(updates.norms.quantile(0.5))
+            moving = updates.norms[updates.norms > 0]
+            bound = float(moving.quantile(0.5)) if len(moving) else 0.0
             clips = clip_factors(updates.norms, bound)
             if args.clip:
                 numbers |= {"clip": bound, "clipped": float((clips < 1).sum())}
@@ -135,6 +145,7 @@ class DropPlus(Server[DropPlusArgs]):
             step = mean.weights - updates.global_weights
             seen = visible_update(step, of)
             numbers["visible"] = _ratio(seen, step)
+            seen = seen if args.visible else step
             state = self.finish(mean._replace(weights=updates.global_weights + seen))
         by_row = {
             row: reasons[client]
@@ -144,20 +155,43 @@ class DropPlus(Server[DropPlusArgs]):
         judged = verdicts(updates, accepted, shares * factors, reasons=by_row)
         return Aggregation(*state, judged, numbers, watch.seconds)
 
+    def _warn_of_what_is_not_viewed(self, share: float) -> None:
+        if share < VIEWED:
+            self.warn_once(
+                "views",
+                f"only {100 * share:.0f} % of the model's parameters are of linear layers, "
+                "convolutions and embeddings as PyTorch has them; what the others learn is not "
+                "looked at, and passes as it is.",
+            )
+
     def _coalitions(
         self, updates: Updates, described: Described
     ) -> tuple[dict[ClientId, str], dict[str, float]]:
         """Add a round to the histories; return why clients are left out, and what was measured."""
-        reasons, numbers = dict[ClientId, str](), dict[str, float]()
+        numbers = dict[str, float]()
         self.judge.observe(updates.client_ids, described)
         for part, history in self.histories.items():
-            groups = history.observe(updates.client_ids, getattr(described, part))
-            if history.clear(groups):
-                for client in self.judge.coalition(part, groups):
-                    reasons.setdefault(client, REASONS[part])
+            history.observe(updates.client_ids, getattr(described, part))
+            groups = history.groups()
             measured = {"contrast": groups.contrast, "effect": groups.effect}
             numbers |= {f"{part}_{name}": x for name, x in measured.items() if isfinite(x)}
+        reasons, times = dict[ClientId, str](), 1
+        while more := self._coalition(reasons, times):  # one may have been the bait for another
+            reasons, times = reasons | more, times + 1
         return reasons, numbers
+
+    def _coalition(self, known: Mapping[ClientId, str], times: int) -> dict[ClientId, str]:
+        """Return a coalition among all clients but those known to be in one, and why it is one.
+
+        Who differs since others are left out is no coalition yet: with every one that is known
+        two groups must be further apart.
+        """
+        for part, history in self.histories.items():
+            groups = history.groups(without=known.keys())
+            enough = 1 if self.judge.standing(groups) else times
+            if history.clear(groups, enough) and (found := self.judge.coalition(groups)):
+                return dict.fromkeys(found, REASONS[part])
+        return {}
 
     def pardon(self, client: ClientId) -> str:
         """Forget where a client has pushed; for `patience` rounds it is in no coalition then."""

@@ -13,7 +13,7 @@ beside the spread of the cosines, as an effect size (Cohen, "Statistical Power A
 Behavioral Sciences", 1988).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf
 from typing import Any, NamedTuple
 
@@ -134,19 +134,30 @@ class Coalition:
         self.sums: dict[ClientId, Tensor] = {}
         self.seen: dict[ClientId, int] = {}
 
-    def observe(self, clients: Sequence[ClientId], described: Tensor) -> Groups:
-        """Add a round's descriptions (n, D); return the two groups of all who can be compared."""
+    def observe(self, clients: Sequence[ClientId], described: Tensor) -> None:
+        """Add a round's descriptions (n, D)."""
         for client, row in zip(clients, described, strict=True):
             before = self.sums.get(client)
             self.sums[client] = row.clone() if before is None else self.memory * before + row
             self.seen[client] = self.seen.get(client, 0) + 1
-        known = {c: each for c, each in self.sums.items() if self.seen[c] >= self.patience}
-        return two_groups(known)
 
-    def clear(self, groups: Groups) -> bool:
-        """Whether two groups are far enough apart for one of them to be a coalition."""
-        alike = groups.contrast >= self.least and groups.effect >= self.effect
-        return alike or groups.contrast >= self.enough
+    def groups(self, without: Collection[ClientId] = ()) -> Groups:
+        """Return the two groups of all who can be compared, without some."""
+        known = [c for c, rounds in self.seen.items() if rounds >= self.patience]
+        return two_groups({c: self.sums[c] for c in known if c not in without})
+
+    def clear(self, groups: Groups, times: float = 1) -> bool:
+        """Whether two groups are far enough apart for one of them to be a coalition.
+
+        Parameters
+        ----------
+        groups
+            The two groups.
+        times
+            How many times as far as two groups of all clients need be.
+        """
+        contrast, effect = groups.contrast / times, groups.effect / times
+        return contrast >= self.enough or (contrast >= self.least and effect >= self.effect)
 
     def pardon(self, client: ClientId) -> str:
         """Forget a client's sum and its rounds, and say how many they were."""

@@ -2,9 +2,10 @@
 
 What clients have in common where clean images see nothing, before the mean is taken off, says who
 has a push there. Attackers who know that it is looked at hide less there; so a smaller group with a
-smaller part of its updates there needs less in common, by the square of that. If the smaller one
-has not clearly more, attackers may be the majority, and nobody is left out for now. Of two groups
-of one size it is the one that has more.
+smaller part of its updates there needs less in common, by the square of that, but something. Or
+they cover it with noise; so a group with twice as large a part there needs nothing in common. If
+the smaller group has clearly more of neither, attackers may be the majority, and nobody is left out
+for now. Of two groups of one size it is the one that has more.
 
 A single round says little. So the last rounds are looked at together, and a coalition that was
 found once remains one: whoever is left out for long differs from the others because of that, and in
@@ -24,11 +25,20 @@ from entity.server.coalition import Groups, pairs
 from entity.server.sketches import Described
 from entity.updates import ClientId, rows_by_id
 
-CLEARLY = 1.3
-"""How many times as much in common a smaller group must have."""
+TWICE = 2.0
+"""How many times as large a part of their updates clients must hide to be left out for that."""
 
 NOTHING = 1e-3
-"""What clients have in common is at least that: less is not told apart from none."""
+"""What clients have in common, and hide, is at least that: less is not told apart from none."""
+
+
+class _Compared(NamedTuple):
+    """How many times as much one group hides as another, over some rounds."""
+
+    common: float
+    """Of what its members have in common, less being enough where it hides a smaller share."""
+    share: float
+    """Of its updates."""
 
 
 class _Round(NamedTuple):
@@ -48,6 +58,10 @@ class _Round(NamedTuple):
         """Return what the clients of some rows have in common."""
         return max(float(pairs(self.products[group][:, group]).mean()), NOTHING)
 
+    def share(self, group: Tensor) -> float:
+        """Return which share of their updates the clients of some rows hide."""
+        return max(float(self.shares[group].mean()), NOTHING)
+
     def without(self, client: ClientId) -> "_Round":
         """Return what is left when a client is forgotten."""
         kept = torch.tensor([row for row, each in enumerate(self.clients) if each != client]).long()
@@ -62,12 +76,15 @@ class Judge:
     ----------
     rounds
         That are looked at together.
+    clearly
+        How many times as much in common a smaller group must have.
     """
 
-    def __init__(self, rounds: int) -> None:
+    def __init__(self, rounds: int, clearly: float) -> None:
+        self.clearly = clearly
         self._last: deque[_Round] = deque(maxlen=rounds)
-        self.refused: dict[str, frozenset[ClientId]] = {}
-        """By part: the group that was last found to be a coalition."""
+        self.found: list[frozenset[ClientId]] = []
+        """Coalitions; nobody is in two."""
 
     def observe(self, clients: Sequence[ClientId], described: Described) -> None:
         """Add a round."""
@@ -76,64 +93,88 @@ class Judge:
         shares = squares / described.squares.clamp_min(1e-30)
         self._last.append(_Round(list(clients), products.float(), shares.float()))
 
-    def coalition(self, part: str, groups: Groups) -> frozenset[ClientId]:
+    def coalition(self, groups: Groups) -> frozenset[ClientId]:
         """Return which of two groups is a coalition; nobody, where it may be the larger one.
 
         Parameters
         ----------
-        part
-            In which the groups are apart.
         groups
-            Far enough apart.
+            Far enough apart. What counts of their sizes is who came in the last rounds.
         """
-        small, large = groups.smaller, groups.larger
-        equal = len(small) == len(large)
-        for group in (small, large) if equal else (small,):
-            if any(2 * len(group & found) > len(group) for found in self.refused.values()):
-                return group
-        more = self._more_in_common(small, large, equal)
+        small, large, equal = self._by_size(groups)
+        if standing := self.standing(groups):
+            return standing
+        more = self._compared(small, large, equal)
         if more is None:  # nothing but their size is known
-            return small
-        if equal:
-            found = small if more >= 1 else large
-        elif more >= CLEARLY:
+            return frozenset() if self.clearly > 0 else small
+        if more.share >= TWICE:
+            found = small
+        elif equal:
+            found = small if more.common >= 1 and more.share > 1 / TWICE else large
+        elif more.common >= self.clearly:
             found = small
         else:
             return frozenset()
-        self.refused[part] = found
+        self.found = [each for each in self.found if not each & found] + [found]
         return found
 
-    def _more_in_common(
+    def standing(self, groups: Groups) -> frozenset[ClientId]:
+        """Return which of two groups was found before, for the most part; nobody, if neither.
+
+        A group of which nobody came lately counts as found: it must not hide others.
+        """
+        small, large, equal = self._by_size(groups)
+        for group in (small, large) if equal else (small,):
+            if any(2 * len(group & found) > len(group) for found in self.found):
+                return group
+        return frozenset() if small & self._here else small
+
+    @property
+    def _here(self) -> frozenset[ClientId]:
+        return frozenset(client for each in self._last for client in each.clients)
+
+    def _by_size(self, groups: Groups) -> tuple[frozenset[ClientId], frozenset[ClientId], bool]:
+        """Return the smaller group, the larger, and whether they are equal, by who came lately."""
+        here = self._here
+        small, large = sorted((groups.smaller, groups.larger), key=lambda group: len(group & here))
+        return small, large, len(small & here) == len(large & here)
+
+    def _compared(
         self, one: frozenset[ClientId], other: frozenset[ClientId], equal: bool
-    ) -> float | None:
-        """Return how many times as much one group has in common; None if too few of them came."""
-        logs = list[float]()
+    ) -> _Compared | None:
+        """Return how many times as much one group hides; None if too few of them came.
+
+        Of two groups of one size neither needs less.
+        """
+        logs = list[tuple[float, float]]()
         for each in self._last:
             first, second = each.rows(one), each.rows(other)
             if min(len(first), len(second)) < 2:
                 continue
-            hides = float(each.shares[first].mean() / each.shares[second].mean())
-            allowed = 1.0 if equal else max(min(1.0, hides), NOTHING) ** 2
-            logs.append(log(each.common(first) / each.common(second) / allowed))
-        return exp(fmean(logs)) if logs else None
+            common = each.common(first) / each.common(second)
+            share = each.share(first) / each.share(second)
+            if not equal and each.common(first) > NOTHING:
+                common /= min(1.0, share) ** 2
+            logs.append((log(common), log(share)))
+        return _Compared(*(exp(fmean(each)) for each in zip(*logs, strict=True))) if logs else None
 
     def pardon(self, client: ClientId) -> None:
         """Forget what a client hid, and that it was found in a coalition."""
         self._last = deque((each.without(client) for each in self._last), self._last.maxlen)
-        self.refused = {part: found - {client} for part, found in self.refused.items()}
+        self.found = [left for found in self.found if (left := found - {client})]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rounds that are kept, and what was found."""
         return {
             "last": [each._asdict() for each in self._last],
-            "refused": {part: _in_order(group) for part, group in self.refused.items()},
+            "found": [_in_order(group) for group in self.found],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         self._last.clear()
         self._last.extend(_Round(**each) for each in state["last"])
-        self.refused = {part: frozenset(group) for part, group in state["refused"].items()}
+        self.found = [frozenset(group) for group in state["found"]]
 
 
 def _in_order(group: frozenset[ClientId]) -> list[ClientId]:

@@ -46,10 +46,11 @@ def layer_inputs(
         return torch.randperm(number, generator=generator)[:share]
 
     def watch(name: str, layer: Layer) -> torch.utils.hooks.RemovableHandle:
-        def look(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-            kept.setdefault(name, []).append(_rows(layer, given[0].detach(), draw))
+        def look(module: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+            x = given[0] if given else named["input"]
+            kept.setdefault(name, []).append(_rows(layer, x.detach(), draw))
 
-        return layer.register_forward_pre_hook(look)
+        return layer.register_forward_pre_hook(look, with_kwargs=True)
 
     training = model.training
     handles = [watch(name, layer) for name, layer in layers.items()]
@@ -75,9 +76,10 @@ def _rows(layer: Layer, given: Tensor, draw: Callable[[int], Tensor]) -> Tensor:
     if isinstance(layer, nn.Embedding):
         return given.flatten()
     if isinstance(layer, nn.Linear):
-        rows = given.flatten(0, -2)
+        rows = given.reshape(-1, given.shape[-1])
         return rows[draw(len(rows)).to(rows.device)][None]
     sizes, dilations, strides = layer.kernel_size, layer.dilation, layer.stride
+    given = given if given.dim() > len(sizes) + 1 else given[None]  # a single one is no batch
     given = F.pad(given, _padding(layer), _MODES.get(layer.padding_mode, layer.padding_mode))
     if isinstance(layer, nn.Conv1d):
         given, sizes = given[:, :, None], (1, *sizes)

@@ -152,6 +152,8 @@ def views(
 ) -> Iterator[View]:
     """Yield a view of each linear layer, convolution (1-d, 2-d) and embedding that images reach.
 
+    A layer whose weight is computed of others (`weight_norm`, `spectral_norm`) has none.
+
     Parameters
     ----------
     model
@@ -166,10 +168,11 @@ def views(
         On the CPU; draws which patches of convolutions are looked at.
     """
     names = plain_names([name for name, _ in model.named_parameters(remove_duplicate=False)])
-    for name, layer, inputs in layer_inputs(model, images, generator):
-        slots = [spec.slot(names[f"{name}.weight"])]
-        if not isinstance(layer, nn.Embedding) and layer.bias is not None:
-            slots.append(spec.slot(names[f"{name}.bias"]))
+    for name, _, inputs in layer_inputs(model, images, generator):
+        own = [names.get(f"{name}.{each}") for each in ("weight", "bias")]
+        slots = [spec.slot(each) for each in own if each is not None]
+        if own[0] is None:
+            continue
         yield View(name, tuple(slots), inputs, strength)
 
 
@@ -187,6 +190,12 @@ def visible_update(update: Tensor, of: Sequence[View]) -> Tensor:
         Its views.
     """
     answer = update.clone()
-    for view in of:
-        view.put(answer, view.visible(view.of(update)))
+    for view in of:  # of weights that two layers share, what both see is left
+        view.put(answer, view.visible(view.of(answer)))
     return answer
+
+
+def viewed(of: Sequence[View]) -> int:
+    """Return how many of a model's parameters some views are of."""
+    ends = {slot.start: slot.stop for view in of for slot in view.slots}
+    return sum(stop - start for start, stop in ends.items())

@@ -137,8 +137,8 @@ def test_a_void_run_counts_for_nobody_and_one_without_a_twin_neither(claim, resu
     assert "Its highest worst ASR is 4.0 %, in C4 at 5 %/40 %" in said
     assert "1 of the ten configurations (1 cell void, 8 not run yet)" in claim.findings.works(found)
     assert claim.findings.price(found, "drop") == (
-        "DROP ends 1.3 points of MTA below the undefended run of the same seed on average, at most "
-        "3.0 (3 pairs)."
+        "DROP ends 1.3 points of MTA below the undefended run of the same seed on average; it "
+        "loses at most 3.0 (3 pairs)."
     )
     page = claim.page.page(found)
     assert "| configurations | 1 | 5 of 103 | 98 |" in page

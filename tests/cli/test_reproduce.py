@@ -16,13 +16,15 @@ from entity.config.schema import ConfigError
 from entity.experiment import settled
 from entity.record.json_files import write_json
 from entity.results.store import read_row
+from entity.results.tables import Spread
 from entity.setup import resolve
 from entity.sweep import study
 from entity.sweep.cells import expand
+from entity.sweep.published import Figure
 from entity.sweep.runner import Failure
 from entity.sweep.study import Band, find, load
 from entity.sweep.verdict_table import verdict_table
-from entity.sweep.verdicts import judge
+from entity.sweep.verdicts import Outcome, judge
 
 PAPER = (
     *("table-3-cifar10", "table-3-cinic10", "table-3-emnist"),
@@ -185,6 +187,32 @@ def test_where_the_attack_does_not_work_undefended_a_cell_counts_for_nobody(tiny
     text = Path("t.md").read_text()
     assert text.count("| void |") == 3
     assert "Void are 3 of 6 cells, which count for nobody: where defense is undefended the" in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 110, 120, 200])
+@pytest.mark.parametrize("name", study.names())
+def test_no_figure_and_no_verdict_is_cut_whatever_the_width(monkeypatch, name, width):
+    """Of every shipped study, with the longest labels of each axis and two-digit figures."""
+    chosen = study.find(name)
+    longest = {
+        axis.name: max((value.label for value in axis.values), key=len) for axis in chosen.grid.axes
+    }
+    figures = {"mta": Figure(0.7225), "asr": Figure(0.9725)}
+    spread = Spread(0.9625, 0.0151, 3)
+    outcome = Outcome(
+        tuple(longest[name] for name in chosen.axes), 3, 3, spread, spread,
+        study.Expectation({}, Band(90, 100), None),
+        worst_asr=0.9701, floor=0.0312, victim_accuracy=0.8842, dpr_of_all=0.0125,
+        figures=figures if chosen.published else {}, agrees=False,
+    )  # fmt: skip
+    missing = replace(outcome, finished=2)
+    monkeypatch.setattr(console.out, "_width", width, raising=False)
+    with console.out.capture() as shown:
+        console.out.print(reproduce._screen(chosen, [outcome, missing]))
+    text = shown.get()
+    assert max(map(len, text.splitlines())) <= width
+    verdict = "missed" if chosen.published else "reached"
+    assert all(word in text for word in (verdict, "unfinished", "96.2 ± 1.5", "verdict"))
 
 
 def test_a_part_is_judged_as_a_part(tiny, results, capsys):

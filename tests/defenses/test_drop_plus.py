@@ -109,6 +109,34 @@ def test_a_coalition_is_left_out_from_the_fourth_round_on_and_named(
     assert all(v.weight == 0 for v in answer.verdicts if v.client in BAD)
 
 
+def test_who_is_left_when_a_coalition_is_taken_out_is_looked_at_again(
+    open_server, model, clean, make_updates
+):
+    """Two attackers push for another class, and are the first to be seen."""
+    server, targets = open_server(), {0: 3, 5: 3, 4: 7, 6: 7}
+    for number in range(1, 13):
+        rows = [
+            step(model, clean, client in targets, targets.get(client), seed=100 * number + client)
+            for client in range(CLIENTS)
+        ]
+        answer = server.aggregate(make_updates(torch.stack(rows), model=model, round=number))
+        refused = {v.client for v in answer.verdicts if not v.accepted}
+        assert refused <= set(targets)
+    assert refused == set(targets)
+
+
+def test_the_smaller_group_is_left_out_where_an_operator_says_that_attackers_are_fewer(
+    open_server, model, clean, make_updates
+):
+    """Six attackers are the larger group: nobody is named, unless it is said to be impossible."""
+    bad = (0, 2, 4, 5, 7, 8)
+    for clearly, expected in [(1.3, set()), (0.0, {1, 3, 6, 9})]:
+        server = open_server(clearly=clearly)
+        for number in range(1, 9):
+            answer = server.aggregate(a_round(model, clean, number, make_updates, bad=bad))
+        assert {v.client for v in answer.verdicts if not v.accepted} == expected
+
+
 def test_two_kinds_of_clients_without_any_noise_have_an_effect_that_no_record_can_hold(
     open_server, model, clean, make_updates
 ):

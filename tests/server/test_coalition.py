@@ -9,7 +9,7 @@ from colluders import SEEDS, a_round, looked, normal
 from scipy.cluster.hierarchy import average, fcluster
 from scipy.spatial.distance import pdist
 
-from entity.server.coalition import Coalition, two_groups
+from entity.server.coalition import Coalition, Groups, two_groups
 from entity.server.sketches import descriptions
 
 
@@ -98,7 +98,8 @@ def test_colluders_are_found_by_what_they_repeat_and_nobody_else(looked_at):
     for number in range(8):
         updates = a_round(spec, number, colluders=(1, 4, 6))
         described = descriptions(updates, of, SEEDS)
-        groups = history.observe(range(10), described.hidden)
+        history.observe(range(10), described.hidden)
+        groups = history.groups()
         if number < 3:
             assert not history.clear(groups)  # nobody has been seen often enough
     assert history.clear(groups)
@@ -112,7 +113,8 @@ def test_noise_alone_and_what_clean_images_show_are_no_coalition(looked_at):
         for number in range(12):
             updates = a_round(spec, number + 50, skewed=skewed)
             described = descriptions(updates, of, SEEDS)
-            groups = history.observe(range(10), described.hidden)
+            history.observe(range(10), described.hidden)
+            groups = history.groups()
             assert not history.clear(groups), (skewed, groups)
 
 
@@ -128,7 +130,8 @@ def test_in_the_visible_part_they_must_be_more_alike_than_clients_of_many_kinds(
             if not colluders:
                 updates = updates + 4.0 * classes
             described = descriptions(updates, of, SEEDS)
-            groups = history.observe(range(10), described.shown)
+            history.observe(range(10), described.shown)
+        groups = history.groups()
         assert groups.contrast > 0.1
         assert history.clear(groups) == bool(expected)
         assert groups.smaller == expected or not expected
@@ -155,6 +158,22 @@ def test_a_history_goes_on_from_its_state(looked_at):
     second.load_state_dict(first.state_dict())
     for number in range(4, 8):
         described = descriptions(a_round(spec, number, colluders=(1, 4)), of, SEEDS)
-        assert whole.observe(range(10), described.hidden) == second.observe(
-            range(10), described.hidden
-        )
+        whole.observe(range(10), described.hidden)
+        second.observe(range(10), described.hidden)
+        assert whole.groups() == second.groups()
+        assert whole.groups({1, 4}) == second.groups({1, 4}) != whole.groups()
+
+
+def test_further_apart_is_so_many_times_contrast_and_effect():
+    history = Coalition(enough=0.2, patience=1, memory=1, least=0.1, effect=2.5)
+    for contrast, effect, once, twice in [
+        (0.2, 0.0, True, False),
+        (0.4, 0.0, True, True),
+        (0.1, 2.5, True, False),
+        (0.2, 5.0, True, True),
+        (0.19, 9.0, True, False),
+        (0.3, 4.9, True, False),
+        (math.nan, math.nan, False, False),
+    ]:
+        groups = Groups(frozenset({1, 2}), frozenset({3, 4}), contrast, effect)
+        assert (history.clear(groups), history.clear(groups, 2)) == (once, twice)

@@ -92,3 +92,22 @@ def test_a_layer_used_twice_has_both_inputs_and_one_not_used_is_left_out():
 
     ((name, _, inputs),) = layer_inputs(Odd(), torch.ones(3, 4), SPARE)
     assert (name, inputs.shape) == ("twice", (1, 6, 4))
+
+
+def test_inputs_may_be_given_by_name_and_one_at_a_time():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(4, 2, 3), nn.Linear(72, 5)
+
+        def forward(self, x):
+            maps = torch.stack([self.conv(input=each) for each in x])
+            return torch.stack([self.head(each.flatten()) for each in maps])
+
+    model = Odd()
+    answers = model(IMAGES)
+    (_, conv, patches), (_, head, rows) = layer_inputs(model, IMAGES, SPARE)
+    assert patches.shape == (1, 7 * 36, 36)
+    maps = (patches[0] @ conv.weight.flatten(1).T + conv.bias).reshape(7, 36, 2).mT.flatten(1)
+    assert torch.allclose(maps, rows[0], atol=1e-6)
+    assert torch.allclose(rows[0] @ head.weight.T + head.bias, answers, atol=1e-6)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from entity.layout import ParamSpec
-from entity.server.visible import views, visible_part, visible_update
+from entity.server.visible import viewed, views, visible_part, visible_update
 
 
 def random(*shape, seed=0):
@@ -140,3 +140,40 @@ def test_of_an_embedding_the_rows_of_words_that_nobody_uses_are_dropped():
     one_hot = nn.functional.one_hot(tokens.flatten(), 4).float()[None]
     expected = visible_part(torch.ones(1, 2, 4), one_hot, 0.5)
     assert torch.allclose(rows.T, expected[0], atol=1e-6)
+
+
+def test_of_weights_that_two_layers_share_what_both_see_is_kept():
+    """An embedding and the output layer of a language model: unused words are not learned."""
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.out = nn.Embedding(12, 4), nn.Linear(4, 12, bias=False)
+            self.out.weight = self.words.weight
+
+        def forward(self, x):
+            return self.out(self.words(x.long()).mean(1))
+
+    model = Tied()
+    spec = ParamSpec.of(model)
+    texts = random(40, 6, seed=3).argsort(1) + torch.arange(40)[:, None] % 4
+    of = list(views(model, spec, texts, 1e-3, torch.Generator()))
+    assert [view.name for view in of] == ["words", "out"]
+    step = random(spec.num_parameters, seed=5)
+    seen = visible_update(step, of).reshape(12, 4)
+    assert seen[9:].norm() == 0
+    assert 0.75 < seen[:9].norm() / step.reshape(12, 4)[:9].norm() <= 1
+    assert viewed(of) == spec.num_parameters
+
+
+@pytest.mark.parametrize(
+    "wrap", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm]
+)
+def test_a_layer_whose_weight_is_computed_has_no_view(wrap):
+    model = nn.Sequential(nn.Flatten(), wrap(nn.Linear(64, 5)), nn.Linear(5, 3))
+    spec = ParamSpec.of(model)
+    of = list(views(model, spec, random(20, 1, 8, 8), 0.01, torch.Generator()))
+    assert [view.name for view in of] == ["2"]
+    assert viewed(of) == 5 * 3 + 3 < spec.num_parameters
+    step = torch.ones(spec.num_parameters)
+    assert visible_update(step, of).shape == step.shape
