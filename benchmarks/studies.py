@@ -181,6 +181,16 @@ ADAPTIVE: dict[str, tuple[tuple[str, str], ...]] = {
         ("impersonated_clients", "1"),
     ),
     "two faces": (("client.attack.type", "two_faces"),),
+    "bait, trigger a stroke": (
+        ("client.attack.type", "bait"),
+        ("trigger_pattern", STROKE),
+        ("DPR", "1.0"),
+    ),
+    "covered, trigger a stroke": (
+        ("client.attack.type", "covered"),
+        ("trigger_pattern", STROKE),
+        ("DPR", "1.0"),
+    ),
     "late burst": (
         ("client.attack.type", "model_replacement"),
         ("participation_strategy", "after_convergence"),

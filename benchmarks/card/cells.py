@@ -16,6 +16,7 @@ import torch
 from card.budget import Budget, TimeUp
 from card.rounds import TINY_DROP, Enough, shipped_config
 from entity import experiment
+from entity.record.consistency import consistency
 
 PAPER = {"undefended": (87.55, 85.5), "droplet": (87.49, 91.3), "drop": (76.05, 1.3)}
 """The paper's MTA and ASR in table III, in percent."""
@@ -110,13 +111,14 @@ def standing(folder: Path, of: int) -> dict[str, Any]:
     lines = _rounds(folder)
     mta = [line["mta"] for line in lines if line.get("mta") is not None]
     asr = [line["asr"] for line in lines if line.get("asr") is not None]
+    worst = consistency((line["round"], line.get("mta"), line.get("asr")) for line in lines)
     plain = [line for line in lines[1:] if "distilled" not in line["diagnostics"]]
     return {
         "rounds": len(lines),
         "of": of,
         "mta": fmean(mta[-10:]) if mta else None,
         "asr": fmean(asr[-10:]) if asr else None,
-        "asr_worst": max(asr, default=None),
+        "asr_worst": None if worst is None else worst.worst_asr,
         "seconds": median([sum_of(line) for line in plain]) if plain else None,
     }
 

@@ -119,7 +119,7 @@ def median_fails(results: Results, paper: Sequence[float]) -> str:
     tally = Tally.of(results, CONFIGURATIONS, conditions("median"))
     said = (
         f"**Does Median fail where the paper says so?** The paper has {percent(min(paper))} to "
-        f"{percent(max(paper))} % in its attacked cells on EMNIST. "
+        f"{percent(max(paper))} % in the cells on EMNIST that are like ours. "
     )
     if not tally.known:
         return f"{said}Here it is not known yet{tally.unknown()}."

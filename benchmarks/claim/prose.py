@@ -8,7 +8,7 @@ INTRODUCTION = (
     "size and epochs of the clients, at stealthy poisoning rates and several shares of malicious "
     "clients. This page tests that at a size for two cores. It is made by "
     "`python benchmarks/study_page.py` from `docs/results/configurations.jsonl`, a line a run; "
-    "every sentence with a result in it is computed.\n\n"
+    "every sentence about its runs is computed, but for the limits at its end.\n\n"
     "*Worst ASR* is the highest ASR of all rounds whose MTA is at least 90 % of the run's last: "
     f"training may end in any of them. A defense *holds* in a cell if that is at most "
     f"{100 * HOLDS:.0f} % in every seed, and is *broken* if it is at least {100 * BROKEN:.0f} % in "

@@ -2,8 +2,10 @@
 
 from entity.attacks.alie import Alie
 from entity.attacks.badnets import BadNets
+from entity.attacks.bait import Bait
 from entity.attacks.chameleon import Chameleon
 from entity.attacks.constrain_and_scale import ConstrainAndScale
+from entity.attacks.covered import Covered
 from entity.attacks.fang import Fang
 from entity.attacks.impersonation import Impersonation
 from entity.attacks.in_sight import InSight
@@ -38,6 +40,8 @@ ATTACKS: dict[str, type[Attacker]] = {
     "three_dfed": ThreeDFed,
     "impersonation": Impersonation,
     "in_sight": InSight,
+    "bait": Bait,
+    "covered": Covered,
     "noisy": Noisy,
     "two_faces": TwoFaces,
 }

@@ -15,7 +15,6 @@ from entity.cli.screen import show
 from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
-from entity.engine import cores
 from entity.record.atomic import CannotWrite
 from entity.results import store
 from entity.results.filter import BadCondition, BadField
@@ -31,6 +30,7 @@ from entity.sweep.plan import (
     choose_cells,
     finished_runs,
     remaining,
+    side_by_side,
 )
 from entity.sweep.runner import Failure
 from entity.sweep.table import sweep_table
@@ -71,7 +71,10 @@ def add_sweep_options(parser: argparse.ArgumentParser, grid: str) -> None:
         "--out", type=user_path, metavar="FOLDER", help=f"folder of the runs (default: runs/{grid})"
     )
     parser.add_argument(
-        "--jobs", type=_jobs, metavar="N", help="runs side by side (default: one a core)"
+        "--jobs",
+        type=_jobs,
+        metavar="N",
+        help="runs side by side (default: one a core; with a GPU, one)",
     )
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="run them on a cluster of Ray: auto or HOST:PORT (extra)"
@@ -186,7 +189,7 @@ def show_plan(
     console.say(f"{name}: {_counted(cells)}")
     known = finished_runs(options.folder)
     waiting = remaining(cells, options)
-    text = _duration(waiting, known, options.jobs or cores())
+    text = _duration(waiting, known, options.jobs or side_by_side())
     console.say(guessed if guessed and text.startswith(_BLIND) else text)
     if not options.ray:
         for said in data.forecast(waiting):

@@ -60,6 +60,8 @@ TITLES: dict[str, str] = {
     "three_dfed": "3DFed",
     "impersonation": "Impersonation",
     "in_sight": "In Sight",
+    "bait": "Bait",
+    "covered": "Covered",
     "noisy": "Noisy",
     "two_faces": "Two Faces",
     "dba": "DBA",

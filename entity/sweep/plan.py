@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from entity.engine import cores
 from entity.results import filter, store
 from entity.results.filter import BadCondition
@@ -95,7 +97,12 @@ def open_place(options: SweepOptions, option: str = "ray") -> Place:
     """
     if options.ray:
         return Cluster(options.ray, options.jobs, option)
-    return ThisMachine(options.jobs or cores())
+    return ThisMachine(options.jobs or side_by_side())
+
+
+def side_by_side() -> int:
+    """Return how many runs a machine takes: one a core, but one if there is a card to share."""
+    return 1 if torch.cuda.is_available() else cores()
 
 
 def finished_runs(folder: Path) -> list[Run]:

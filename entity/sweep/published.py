@@ -123,22 +123,40 @@ class Published:
         """Say why the figures of a cell are uncertain."""
         return [doubt.why for doubt in self._doubts(cell)]
 
-    def agrees(self, metric: Metric, figure: Figure, measured: float) -> bool:
-        """Say whether a result is near enough to a figure, or to what it may have been.
+    def agrees(self, cell: Mapping[str, str], measured: Mapping[Metric, float]) -> bool:
+        """Say whether results are near enough to the figures of a cell, or to what they may be.
+
+        Where two cells may have been swapped, all figures of one are those of the other.
 
         Parameters
         ----------
-        metric
-            Of both.
-        figure
-            The paper's.
+        cell
+            Its labels.
         measured
-            Ours, a share of one.
+            Ours, shares of one, of metrics that the paper has figures of.
         """
-        return any(
-            abs(measured - value) <= self.tolerance.of(metric, value) + 1e-9
-            for value in (figure.value, *figure.others)
+        doubts = self._doubts(cell)
+        said = [doubt.said for doubt in doubts]
+        return self._near(cell, said, measured) or any(
+            self._near({**cell, **doubt.like}, [], measured) for doubt in doubts if doubt.like
         )
+
+    def _near(
+        self,
+        cell: Mapping[str, str],
+        said: Sequence[Mapping[Metric, float]],
+        measured: Mapping[Metric, float],
+    ) -> bool:
+        """Say whether all results are near the figures of a cell, or what else is said of them."""
+        for metric, result in measured.items():
+            figures = [self._value(metric, cell), *(each.get(metric) for each in said)]
+            if not any(
+                abs(result - figure) <= self.tolerance.of(metric, figure) + 1e-9
+                for figure in figures
+                if figure is not None
+            ):
+                return False
+        return True
 
     def _value(self, metric: Metric, cell: Mapping[str, str]) -> float | None:
         return self.values[metric].get(tuple(cell[name] for name in self.axes))

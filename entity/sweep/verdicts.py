@@ -86,6 +86,8 @@ def _outcome(study: Study, labels: tuple[str, ...], row: Sequence[Cell]) -> Outc
         figure = None if paper is None else paper.figure(metric, cell)
         if figure is not None:
             figures[metric] = figure
+    spreads = {metric: measured[metric] for metric in figures}
+    means = {metric: spread.mean for metric, spread in spreads.items() if spread is not None}
     return Outcome(
         labels,
         len(row),
@@ -102,11 +104,7 @@ def _outcome(study: Study, labels: tuple[str, ...], row: Sequence[Cell]) -> Outc
         windows=tuple(
             (each.name, each.done.window) for each in row if each.done and each.done.finished
         ),
-        agrees=paper is None
-        or all(
-            (spread := measured[metric]) is not None and paper.agrees(metric, figure, spread.mean)
-            for metric, figure in figures.items()
-        ),
+        agrees=paper is None or (len(means) == len(figures) and paper.agrees(cell, means)),
     )
 
 

@@ -3,8 +3,10 @@
 import pytest
 
 from entity.attacks.alie import Alie
+from entity.attacks.bait import Bait
 from entity.attacks.chameleon import Chameleon
 from entity.attacks.constrain_and_scale import ConstrainAndScale
+from entity.attacks.covered import Covered
 from entity.attacks.fang import Fang
 from entity.attacks.impersonation import Impersonation
 from entity.attacks.in_sight import InSight
@@ -29,8 +31,10 @@ from entity.poisons.own_trigger import OwnTrigger
 
 ATTACKS = [
     Alie,
+    Bait,
     Chameleon,
     ConstrainAndScale,
+    Covered,
     Fang,
     Impersonation,
     InSight,

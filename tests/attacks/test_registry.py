@@ -34,7 +34,7 @@ def test_every_file_holds_the_one_entry_of_its_name(package, registry, base):
     assert len(registry) == len(list(pkgutil.iter_modules(package.__path__)))
 
 
-TOGETHER = {"impersonation", "three_dfed"}
+TOGETHER = {"covered", "impersonation", "three_dfed"}
 """Attacks that need a new model to conspire, which their own tests have."""
 
 

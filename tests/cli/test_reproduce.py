@@ -201,7 +201,7 @@ def test_no_figure_and_no_verdict_is_cut_whatever_the_width(monkeypatch, name, w
     spread = Spread(0.9625, 0.0151, 3)
     outcome = Outcome(
         tuple(longest[name] for name in chosen.axes), 3, 3, spread, spread,
-        study.Expectation({}, Band(90, 100), None),
+        study.Expectation({}, Band(0.9, 1.0), None),
         worst_asr=0.9701, floor=0.0312, victim_accuracy=0.8842, dpr_of_all=0.0125,
         figures=figures if chosen.published else {}, agrees=False,
     )  # fmt: skip

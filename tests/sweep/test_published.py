@@ -62,9 +62,25 @@ def test_figures_by_hand():
 def test_the_ends_of_a_tolerance_belong_to_it_and_each_reading_of_a_figure_has_its_own(
     metric, cell, measured, near
 ):
-    found = read()
-    figure = found.figure(metric, dict(zip(("defense", "rate"), cell, strict=True)))
-    assert found.agrees(metric, figure, measured) is near
+    labels = dict(zip(("defense", "rate"), cell, strict=True))
+    assert read().agrees(labels, {metric: measured}) is near
+
+
+@pytest.mark.parametrize(
+    ("mta", "asr", "near"),
+    [
+        (0.80, 0.90, True),
+        (0.80, 0.60, True),  # as the text says
+        (0.91, 0.20, True),  # those of the other cell, both
+        (0.80, 0.20, False),  # one of each is neither
+        (0.91, 0.90, False),
+        (0.91, 0.60, False),
+    ],
+)
+def test_of_cells_that_may_be_swapped_all_figures_are_those_of_one(mta, asr, near):
+    found = read({"mta": {"a": [80, 91], "b": [70, None]}, "asr": {"a": [90, 20], "b": [1, None]}})
+    cell = {"defense": "a", "rate": "1%"}
+    assert found.agrees(cell, {"mta": mta, "asr": asr}) is near
 
 
 @pytest.mark.parametrize(
