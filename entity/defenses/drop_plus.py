@@ -10,15 +10,15 @@ A trigger's weights lie along inputs that no clean image has. So
    changes what every layer answers to the clean images in nearly the same way;
 3. clients who push together, round after round, are left out of the mean: in the part that is
    dropped, where honest clients have little in common, and in the visible one, if they are
-   more alike than honest clients ever are (`server/coalition.py`, `server/judge.py`).
+   more alike than honest clients ever are (`server/coalition_search.py`).
 
 The first two judge nobody and need no majority. `docs/DROP_PLUS.md` says why this should work,
 where it holds and where it does not.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 from typing import Annotated, Any
 
 import torch
@@ -27,9 +27,10 @@ from torch import Tensor
 from entity.config.schema import ConfigError, NonNegative, Positive, Range
 from entity.defenses.norm_clipping import clip_factors
 from entity.server.coalition import Coalition
+from entity.server.coalition_search import CoalitionSearch
 from entity.server.contract import Needs, Resources, Server, Setting
 from entity.server.judge import Judge
-from entity.server.sketches import Described, descriptions
+from entity.server.sketches import descriptions
 from entity.server.visible import viewed, views, visible_update
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
 
@@ -89,8 +90,7 @@ class DropPlus(Server[DropPlusArgs]):
         assert clean is not None, "needs() asks for clean data"
         drawn = torch.randperm(len(clean.x), generator=resources.seeds.generator("visible images"))
         self.images = clean.x[drawn[: args.num_seed or IMAGES]]
-        self.histories = dict(_histories(args))
-        self.judge = Judge(args.patience, args.clearly)
+        self.search = _search(args)
 
     @classmethod
     def needs(cls, args: DropPlusArgs) -> Needs:
@@ -134,8 +134,10 @@ class DropPlus(Server[DropPlusArgs]):
         if args.coalition is not None:
             with watch("coalition"):
                 bounded = updates.deltas * clips[:, None].float()
-                reasons, found = self._coalitions(updates, descriptions(bounded, of, seeds))
-                numbers |= found
+                described = descriptions(bounded, of, seeds)
+                found, measured = self.search.look(updates.client_ids, described)
+                reasons = {client: REASONS[part] for client, part in found.items()}
+                numbers |= measured
         accepted = [client not in reasons for client in updates.client_ids]
         shares = self.shares(updates, torch.tensor(accepted))
         factors = clips if args.clip else torch.ones_like(clips)
@@ -164,61 +166,27 @@ class DropPlus(Server[DropPlusArgs]):
                 "looked at, and passes as it is.",
             )
 
-    def _coalitions(
-        self, updates: Updates, described: Described
-    ) -> tuple[dict[ClientId, str], dict[str, float]]:
-        """Add a round to the histories; return why clients are left out, and what was measured."""
-        numbers = dict[str, float]()
-        self.judge.observe(updates.client_ids, described)
-        for part, history in self.histories.items():
-            history.observe(updates.client_ids, getattr(described, part))
-            groups = history.groups()
-            measured = {"contrast": groups.contrast, "effect": groups.effect}
-            numbers |= {f"{part}_{name}": x for name, x in measured.items() if isfinite(x)}
-        reasons, times = dict[ClientId, str](), 1
-        while more := self._coalition(reasons, times):  # one may have been the bait for another
-            reasons, times = reasons | more, times + 1
-        return reasons, numbers
-
-    def _coalition(self, known: Mapping[ClientId, str], times: int) -> dict[ClientId, str]:
-        """Return a coalition among all clients but those known to be in one, and why it is one.
-
-        Who differs since others are left out is no coalition yet: with every one that is known
-        two groups must be further apart.
-        """
-        for part, history in self.histories.items():
-            groups = history.groups(without=known.keys())
-            enough = 1 if self.judge.standing(groups) else times
-            if history.clear(groups, enough) and (found := self.judge.coalition(groups)):
-                return dict.fromkeys(found, REASONS[part])
-        return {}
-
     def pardon(self, client: ClientId) -> str:
-        """Forget where a client has pushed; for `patience` rounds it is in no coalition then."""
-        self.judge.pardon(client)
-        said = [history.pardon(client) for history in self.histories.values()]
-        return said[0] if said else ""
+        """Forget where a client has pushed, until it has come `patience` times again."""
+        return self.search.pardon(client)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the histories of who pushed where, and what was found of them."""
-        histories = {part: history.state_dict() for part, history in self.histories.items()}
-        return {"histories": histories, "judge": self.judge.state_dict()}
+        return self.search.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
-        for part, history in self.histories.items():
-            history.load_state_dict(state["histories"][part])
-        self.judge.load_state_dict(state["judge"])
+        self.search.load_state_dict(state)
 
 
-def _histories(args: DropPlusArgs) -> Iterator[tuple[str, Coalition]]:
-    """Yield what is remembered of each part: nothing, where coalitions are not looked for."""
+def _search(args: DropPlusArgs) -> CoalitionSearch:
     if args.coalition is None:
-        return
+        return CoalitionSearch({}, Judge(args.patience, args.clearly))
     least, effect = args.coalition / 2, inf if args.effect is None else args.effect
-    yield "hidden", Coalition(args.coalition, args.patience, args.memory, least, effect)
+    parts = {"hidden": Coalition(args.coalition, args.patience, args.memory, least, effect)}
     if args.effect is not None:
-        yield "shown", Coalition(inf, args.patience, args.memory, least, effect)
+        parts["shown"] = Coalition(inf, args.patience, args.memory, least, effect)
+    return CoalitionSearch(parts, Judge(args.patience, args.clearly))
 
 
 def _ratio(part: Tensor, whole: Tensor) -> float:

@@ -1,0 +1,88 @@
+"""Who is in a coalition: two groups of clients are looked for until nothing is found any more.
+
+In the part of the updates that clean images do not show, and in the other one, those who push
+together are told from the rest (`coalition.py`), and which of the two groups is the coalition is
+judged (`judge.py`). One coalition may be the bait for another. So who is left when it is taken out
+is looked at again, in both parts. But who differs because others are left out is no coalition:
+after each one that is found, two groups must be further apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from entity.server.coalition import Coalition
+from entity.server.judge import Judge
+from entity.server.sketches import Described
+from entity.updates import ClientId
+
+
+class CoalitionSearch:
+    """What is remembered of all clients, and the search among them.
+
+    Parameters
+    ----------
+    parts
+        What is remembered of each part of `Described`, in the order in which they are searched.
+    judge
+        Says which of two groups it is.
+    """
+
+    def __init__(self, parts: Mapping[str, Coalition], judge: Judge) -> None:
+        self.parts, self.judge = parts, judge
+
+    def look(
+        self, clients: Sequence[ClientId], described: Described
+    ) -> tuple[dict[ClientId, str], dict[str, float]]:
+        """Add a round.
+
+        Parameters
+        ----------
+        clients
+            Who came.
+        described
+            What their updates are like.
+
+        Returns
+        -------
+        tuple
+            In which part each client of a coalition was found, whether it came or not; and
+            contrast and effect of the first two groups in each part.
+        """
+        numbers = dict[str, float]()
+        self.judge.observe(clients, described)
+        for part, history in self.parts.items():
+            history.observe(clients, getattr(described, part))
+            groups = history.groups()
+            measured = {"contrast": groups.contrast, "effect": groups.effect}
+            numbers |= {f"{part}_{name}": x for name, x in measured.items() if isfinite(x)}
+        found, times = dict[ClientId, str](), 1
+        while more := self._next(found, times):
+            found, times = found | more, times + 1
+        return found, numbers
+
+    def _next(self, known: Mapping[ClientId, str], times: int) -> dict[ClientId, str]:
+        """Return a coalition among all clients but those known to be in one."""
+        for part, history in self.parts.items():
+            groups = history.groups(without=known.keys())
+            enough = 1 if self.judge.standing(groups) else times
+            if history.clear(groups, enough) and (found := self.judge.coalition(groups)):
+                return dict.fromkeys(found, part)
+        return {}
+
+    def pardon(self, client: ClientId) -> str:
+        """Forget a client, and say of how many rounds something was known."""
+        self.judge.pardon(client)
+        said = [history.pardon(client) for history in self.parts.values()]
+        return said[0] if said else ""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the histories, and what was found."""
+        histories = {part: history.state_dict() for part, history in self.parts.items()}
+        return {"histories": histories, "judge": self.judge.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` returned."""
+        for part, history in self.parts.items():
+            history.load_state_dict(state["histories"][part])
+        self.judge.load_state_dict(state["judge"])
