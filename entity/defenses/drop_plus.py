@@ -12,7 +12,7 @@ A trigger's weights lie along inputs that no clean image has. So
    dropped, where honest clients have little in common, and in the visible one, if they are
    more alike than honest clients ever are (`server/coalition_search.py`).
 
-The first two judge nobody and need no majority. `docs/DROP_PLUS.md` says why this should work,
+The second judges nobody and needs no majority. `docs/DROP_PLUS.md` says why this should work,
 where it holds and where it does not.
 """
 
@@ -78,7 +78,7 @@ class DropPlusArgs:
 class DropPlus(Server[DropPlusArgs]):
     """The visible part of the mean of updates of bounded length, without a coalition."""
 
-    remembers = "where it pushes that no clean image shows"
+    remembers = "where it pushes, and that it was found in a coalition"
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs

@@ -86,8 +86,9 @@ def _outcome(study: Study, labels: tuple[str, ...], row: Sequence[Cell]) -> Outc
         figure = None if paper is None else paper.figure(metric, cell)
         if figure is not None:
             figures[metric] = figure
-    spreads = {metric: measured[metric] for metric in figures}
-    means = {metric: spread.mean for metric, spread in spreads.items() if spread is not None}
+    means: dict[Metric, float] = {
+        metric: spread.mean for metric in figures if (spread := measured[metric]) is not None
+    }
     return Outcome(
         labels,
         len(row),
