@@ -68,7 +68,8 @@ def _run(lines: Sequence[Line]) -> str:
 
 
 def _standings(board: Board, data: str) -> str:
-    heads = ["defense", "held", "worst ASR %", "MTA lost", "honest refused %", "s a round", "again"]
+    refused = ["attackers refused %", "honest refused %"]
+    heads = ["defense", "held", "worst ASR %", "MTA lost", *refused, "server s a round", "again"]
     found = {name: board.standing(name, data) for name in _labels("defense")}
     ran = {name: each for name, each in found.items() if each.seconds is not None}
     if not ran:
@@ -87,9 +88,11 @@ def _standings(board: Board, data: str) -> str:
             f"{each.held} of {each.blocks}",
             _percent(each.worst),
             _percent(each.lost),
+            _percent(each.attackers),
             _percent(each.honest),
             NONE if each.seconds is None else f"{each.seconds:.3f}",
-            f"`drop reproduce rivals --where 'data={data}' defense={name}`",
+            f"`drop reproduce rivals --where 'data={data}' defense={name} "
+            f"attack={','.join(each.attacks)} seed={','.join(map(str, each.seeds))}`",
         ]
         for name, each in ((name, ran[name]) for name in order)
     ]

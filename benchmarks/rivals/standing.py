@@ -25,10 +25,15 @@ class Standing:
     """Highest worst ASR of them."""
     lost: float | None
     """Mean MTA lost beside the undefended run of the block, over all blocks with one."""
+    attackers: float | None
+    """Mean share of the attackers' updates that it refused."""
     honest: float | None
     """Mean share of honest updates that it refused."""
     seconds: float | None
-    """Mean seconds a round."""
+    """Mean seconds of the server a round; what it asks of clients is not among them."""
+    attacks: tuple[str, ...]
+    """That it was run under, in the order of the lines."""
+    seeds: tuple[int, ...]
 
 
 class Board:
@@ -61,14 +66,18 @@ class Board:
             and bare.mta is not None
             and line.mta is not None
         ]
+        attackers = [line.tpr for line in mine.values() if line.tpr is not None]
         honest = [line.fpr for line in mine.values() if line.fpr is not None]
         return Standing(
             len(worst),
             sum(each <= HOLDS for each in worst),
             max(worst, default=None),
             fmean(lost) if lost else None,
+            fmean(attackers) if attackers else None,
             fmean(honest) if honest else None,
             fmean([line.aggregate for line in mine.values()]) if mine else None,
+            tuple(dict.fromkeys(attack for _, attack, _ in mine)),
+            tuple(sorted({seed for _, _, seed in mine})),
         )
 
     def cell(self, data: str, attack: str, defense: str) -> float | None:

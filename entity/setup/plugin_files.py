@@ -14,7 +14,9 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -99,13 +101,16 @@ def load(entry: str, content: bytes | None = None) -> Code:
         If it is missing, is not what its hash says, or fails; with the line.
     """
     name, expected = split(absolute(entry, Path()))
-    code = _of_file(name, content) if is_file(name) else _of_module(name)
-    if expected not in (None, code.sha256):
+    return _of_file(name, content, expected) if is_file(name) else _of_module(name, expected)
+
+
+def _refuse_changed(name: str, sha256: str, expected: str | None) -> None:
+    """Refuse code that is not what was recorded, before any of it is run."""
+    if expected not in (None, sha256):
         raise ConfigError(
             f"plugins = {show_name(name)}: has changed since it was recorded (SHA-256 "
-            f"{code.sha256[:12]}..., not {str(expected)[:12]}...); put it back, or begin a new run."
+            f"{sha256[:12]}..., not {str(expected)[:12]}...); put it back, or begin a new run."
         )
-    return code
 
 
 def show_name(name: str) -> str:
@@ -113,7 +118,7 @@ def show_name(name: str) -> str:
     return name if name.isprintable() else show(name)
 
 
-def _of_file(name: str, content: bytes | None) -> Code:
+def _of_file(name: str, content: bytes | None, expected: str | None) -> Code:
     path = Path(name)
     try:
         content = read_bytes(path, MOST_BYTES) if content is None else content
@@ -124,6 +129,7 @@ def _of_file(name: str, content: bytes | None) -> Code:
             "module that Python finds."
         ) from error
     digest = hashlib.sha256(content).hexdigest()
+    _refuse_changed(name, digest, expected)
     stem = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
     module_name = f"drop_plugin_{stem}_{digest[:12]}"
     module = sys.modules.get(module_name)
@@ -152,11 +158,18 @@ def _run(module_name: str, name: str, content: bytes) -> ModuleType:
     return module
 
 
-def _of_module(name: str) -> Code:
+def _of_module(name: str, expected: str | None) -> Code:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(
             f"plugins = {show(name)}: allowed is a Python file, such as my_defense.py, or a "
             "module that Python finds, such as my.module."
+        )
+    sha256 = _digest(name)
+    _refuse_changed(name, sha256, expected)
+    if _loaded.get(name, sha256) != sha256:
+        raise ConfigError(
+            f"plugins = {name}: has changed since this process loaded it; start a new one, or name "
+            "its file, which is loaded anew."
         )
     try:
         module = importlib.import_module(name)
@@ -170,19 +183,43 @@ def _of_module(name: str) -> Code:
                 "(PYTHONPATH); name a file by its path, with .py at its end."
             ) from error
         raise failed(name, error) from error
-    digest = hashlib.sha256()
-    for path in _sources(module):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    sha256 = digest.hexdigest()
+    _loaded[name] = sha256
     return Code(f"{name}{MARK}{sha256}", name, sha256, module, None)
 
 
-def _sources(module: ModuleType) -> list[Path]:
-    """Return the files of a module: all below it if it is a package."""
-    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
-    if folders:
-        return sorted(path for folder in folders for path in folder.rglob("*.py"))
-    return [Path(module.__file__)] if module.__file__ else []
+_loaded: dict[str, str] = {}
+"""SHA-256 of the modules that this process has run, as they were then."""
+
+
+def _digest(name: str) -> str:
+    """Return the hash of a module's files, all below it if it is a package, without running it."""
+    spec = _spec(name)
+    paths = list[Path]()
+    if spec is not None and spec.submodule_search_locations:
+        folders = [Path(folder) for folder in spec.submodule_search_locations]
+        paths = sorted(path for folder in folders for path in folder.rglob("*.py"))
+    elif spec is not None and spec.has_location and spec.origin:
+        paths = [Path(spec.origin)]
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Return where Python would find a module; `importlib.util.find_spec` runs its parents."""
+    within: Sequence[str] | None = None
+    spec = None
+    parts = name.split(".")
+    for end in range(1, len(parts) + 1):
+        full = ".".join(parts[:end])
+        finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
+        found = (find(full, within) for find in finders if find is not None)
+        spec = next((each for each in found if each is not None), None)
+        if spec is None:
+            return None
+        within = spec.submodule_search_locations
+    return spec
 
 
 def failed(name: str, error: BaseException) -> ConfigError:

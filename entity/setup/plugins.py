@@ -22,6 +22,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from entity import defenses, models
 from entity.attacks import ATTACKS
 from entity.client import Attacker
 from entity.client.poison import Poison
@@ -56,6 +57,8 @@ class Table:
     """What its entries are, for messages."""
     ready: Callable[[Any, str, str], Any]
     """Check an entry, given what it belongs to and its name, and return what is registered."""
+    taken: frozenset[str] = frozenset()
+    """Other names of what there is, which a configuration may have."""
 
 
 def _method(base: type[Any]) -> Callable[[Any, str, str], Any]:
@@ -97,11 +100,25 @@ def _first_line(entry: Any) -> str:
 
 
 TABLES: dict[str, Table] = {
-    "DEFENSES": Table("server.defense.type", "defenses", (DEFENSES,), "defense", _method(Server)),
-    "ATTACKS": Table("client.attack.type", "attacks", (ATTACKS,), "attack", _method(Attacker)),
+    "DEFENSES": Table(
+        "server.defense.type",
+        "defenses",
+        (DEFENSES,),
+        "defense",
+        _method(Server),
+        frozenset(defenses.ALIASES),
+    ),
+    "ATTACKS": Table(
+        "client.attack.type",
+        "attacks",
+        (ATTACKS,),
+        "attack",
+        _method(Attacker),
+        frozenset({"none"}),
+    ),
     "POISONS": Table("client.attack.poison", "poisons", (POISONS,), "data poison", _method(Poison)),
     "DATASETS": Table("dataset", "datasets", (DATASETS, OWN_DATASETS), "data set", _data),
-    "MODELS": Table("model", "models", (MODELS,), "model", _model),
+    "MODELS": Table("model", "models", (MODELS,), "model", _model, frozenset(models.ALIASES)),
 }
 """Everything that can be added, by the name of the table in a plugin."""
 
@@ -196,6 +213,10 @@ def _add(table: str, name: Any, entry: Any, owner: str, where: str) -> None:
         raise ConfigError(
             f"{where}: the name {show(name)} must be of small letters, digits and underscores."
         )
+    if name in kind.taken:
+        raise ConfigError(
+            f"{where}: {name} is another name of a {kind.kind} of the project itself; rename it."
+        )
     if any(name in registry for registry in kind.registries):
         other = _owners.get((table, name))
         by = show_name(split(other)[0]) if other else "the project itself"
@@ -221,7 +242,7 @@ def _load_installed() -> None:
                 _add(table, point.name, point.load(), owner, where)
             except ConfigError as error:
                 log.warning("%s", error)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 log.warning("%s: %s", where, str(failed(point.module, error))[len("plugins = ") :])
 
 

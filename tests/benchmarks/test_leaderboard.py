@@ -77,7 +77,8 @@ def test_the_page_of_some_lines(board):
     ]
     text = board.page.page(lines)
     assert "| IID | 1 | 12 of " in text
-    assert "| DROP+ | 6 of 6 | 0.0 | -3.0 | 0.0 | 0.250 | `drop reproduce rivals --where" in text
+    assert f"| DROP+ | 6 of 6 | 0.0 | -3.0 | {board.page.NONE} | 0.0 | 0.250 | `drop" in text
+    assert "defense=drop_plus attack=badnets,dba,pgd seed=1,2`" in text
     assert "4 defenses over 6 blocks" in text
     assert "DROP+ is first" in text
     figure = board.page.figure(lines)

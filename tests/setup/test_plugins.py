@@ -382,3 +382,33 @@ def test_an_experiment_names_the_plugins_that_it_needs_itself(write, tables):
     data = tables({"server.defense": {"type": "mine"}})
     with pytest.raises(ConfigError, match=r"is of the plugin .*mine\.py.*; add it to plugins\.$"):
         resolve.experiment(data)
+
+
+@pytest.mark.parametrize("kind", ["file", "module"])
+def test_code_that_has_changed_since_it_was_recorded_is_not_run(tmp_path, monkeypatch, kind):
+    """Resuming a run of somebody else's must not run what was put in a plugin's place."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "changed_package").mkdir()
+    path = tmp_path / "changed_package" / "inner.py"
+    text = textwrap.dedent(DEFENSE.format(name=f"inner_{kind}", default=3))
+    path.write_text(text)
+    name = str(path) if kind == "file" else "changed_package.inner"
+    (entry,) = plugins.use([name])
+    ran = tmp_path / "ran"
+    path.write_text(f"{text}\nopen({str(ran)!r}, 'w').close()\n")
+    with pytest.raises(ConfigError, match="has changed since it was recorded"):
+        plugins.use([entry])
+    if kind == "module":
+        with pytest.raises(ConfigError, match="has changed since this process loaded it"):
+            plugins.use([name])
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "name"),
+    [("DEFENSES", "maze"), ("DEFENSES", "none"), ("MODELS", "gtsrb"), ("ATTACKS", "none")],
+)
+def test_other_names_of_what_there_is_are_taken(write, table, name):
+    path = write(text=f"{table} = {{{name!r}: 1}}")
+    with pytest.raises(ConfigError, match=f"{name} is another name of a .* of the project itself"):
+        plugins.use([str(path)])
