@@ -17,7 +17,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,9 @@ def _method(base: type[Any]) -> Callable[[Any, str, str], Any]:
             schema.docs(settings)
         except Exception as error:
             raise ConfigError(f"has settings that cannot be read ({error})") from error
+        bare = [each.name for each in fields(settings) if each.default is each.default_factory]
+        if bare and base is Server:  # what a defense needs is asked of its defaults
+            raise ConfigError(f"lacks a default of its settings {', '.join(bare)}")
         return entry
 
     return ready

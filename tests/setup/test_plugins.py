@@ -412,3 +412,9 @@ def test_other_names_of_what_there_is_are_taken(write, table, name):
     path = write(text=f"{table} = {{{name!r}: 1}}")
     with pytest.raises(ConfigError, match=f"{name} is another name of a .* of the project itself"):
         plugins.use([str(path)])
+
+
+def test_a_defense_whose_settings_have_no_default_is_refused(write):
+    text = DEFENSE.format(name="bare", default=3).replace("patience: int = 3", "patience: int")
+    with pytest.raises(ConfigError, match="bare lacks a default of its settings patience"):
+        plugins.use([str(write(text=text))])
