@@ -15,6 +15,7 @@ from torch import nn
 from entity.attacks.in_sight import InSight, InSightArgs
 from entity.client.client import Broadcast
 from entity.config.schema import Count, Range
+from entity.layout import ModelState
 
 
 @dataclass(frozen=True)
@@ -34,23 +35,27 @@ class Bait(InSight):
     paper = "ours, against DROP+"
     hyperparameters = BaitArgs
 
+    @property
+    def bait(self) -> bool:
+        """Whether it is one of the baits."""
+        return self.plan.rank < self.args.baits
+
     def corrupt(self, model: nn.Module, broadcast: Broadcast) -> None:
-        """Be a bait, or attack in sight."""
-        if self.plan.rank < self.args.baits:
+        """Train honestly as a bait, else in sight."""
+        if self.bait:
             self.honest.fit(model, broadcast)
-            self._show(model, broadcast)
         else:
             super().corrupt(model, broadcast)
 
-    @torch.no_grad()
-    def _show(self, model: nn.Module, broadcast: Broadcast) -> None:
+    def craft(self, trained: ModelState, broadcast: Broadcast) -> ModelState:
         """Add the direction of all baits, tensor by tensor, at the update's length."""
-        spec, share = self.context.spec, self.args.bait_share
-        state, start = spec.flatten(model), broadcast.state.weights
-        sent = state.weights - start
+        if not self.bait:
+            return trained
+        spec, share, start = self.context.spec, self.args.bait_share, broadcast.state.weights
+        sent = trained.weights - start
         direction = torch.randn(sent.shape, generator=self.context.seeds.generator("bait"))
         for slot in spec.parameters:
             own, shown = slot.of(sent), slot.of(direction)
             shown = shown * (own.norm() / shown.norm().clamp_min(1e-30))
             own.copy_((1 - share) ** 0.5 * own + share**0.5 * shown)
-        spec.load(model, state._replace(weights=start + sent))
+        return trained._replace(weights=start + sent)
