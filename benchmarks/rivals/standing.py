@@ -66,16 +66,14 @@ class Board:
             and bare.mta is not None
             and line.mta is not None
         ]
-        attackers = [line.tpr for line in mine.values() if line.tpr is not None]
-        honest = [line.fpr for line in mine.values() if line.fpr is not None]
         return Standing(
             len(worst),
             sum(each <= HOLDS for each in worst),
             max(worst, default=None),
-            fmean(lost) if lost else None,
-            fmean(attackers) if attackers else None,
-            fmean(honest) if honest else None,
-            fmean([line.aggregate for line in mine.values()]) if mine else None,
+            _mean(lost),
+            _mean(line.tpr for line in mine.values()),
+            _mean(line.fpr for line in mine.values()),
+            _mean(line.aggregate for line in mine.values()),
             tuple(dict.fromkeys(attack for _, attack, _ in mine)),
             tuple(sorted({seed for _, _, seed in mine})),
         )
@@ -103,3 +101,9 @@ class Board:
                 if value is not None
             }
         return rank(scores)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of those that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

@@ -144,17 +144,19 @@ def _fitted(table: Table, chosen: Study, room: int) -> dict[int, int]:
         cells = [line[place] for line in texts]
         widths[place] = max(map(len, [*cells, *column.heading.split()]))
         least[place] = min(_LABEL, widths[place]) if column.name in chosen.axes else widths[place]
-    between = 1
-    judged_by_worst = not any(each.asr for each in chosen.expectations)
-    for name in (*_OPTIONAL, *(["ASR"] if chosen.published is None and judged_by_worst else [])):
-        if sum(least.values()) + between * (len(least) - 1) <= room:
+    optional = [*_OPTIONAL]
+    if chosen.published is None and not any(each.asr for each in chosen.expectations):
+        optional.append("ASR")  # worst ASR is judged
+
+    def spare() -> int:
+        return room + 1 - sum(width + 1 for width in least.values())  # a space between two
+
+    for name in optional:
+        if spare() >= 0:
             break
         least = {i: w for i, w in least.items() if table.columns[i].name != name}
-    spare = room - sum(least.values()) - between * (len(least) - 1)
     for place in least:
-        more = max(0, min(spare, widths[place] - least[place]))
-        least[place] += more
-        spare -= more
+        least[place] += max(0, min(spare(), widths[place] - least[place]))
     return least
 
 

@@ -101,9 +101,10 @@ class Judge:
         groups
             Far enough apart. What counts of their sizes is who came in the last rounds.
         """
-        small, large, equal = self._by_size(groups)
         if standing := self.standing(groups):
             return standing
+        (small, few), (large, many) = self._by_size(groups)
+        equal = few == many
         more = self._compared(small, large, equal)
         if more is None:  # nothing but their size is known
             return frozenset() if self.clearly > 0 else small
@@ -123,21 +124,17 @@ class Judge:
 
         A group of which nobody came lately counts as found: it must not hide others.
         """
-        small, large, equal = self._by_size(groups)
-        for group in (small, large) if equal else (small,):
+        (small, few), (large, many) = self._by_size(groups)
+        for group in (small, large) if few == many else (small,):
             if any(2 * len(group & found) > len(group) for found in self.found):
                 return group
-        return frozenset() if small & self._here else small
+        return frozenset() if few else small
 
-    @property
-    def _here(self) -> frozenset[ClientId]:
-        return frozenset(client for each in self._last for client in each.clients)
-
-    def _by_size(self, groups: Groups) -> tuple[frozenset[ClientId], frozenset[ClientId], bool]:
-        """Return the smaller group, the larger, and whether they are equal, by who came lately."""
-        here = self._here
-        small, large = sorted((groups.smaller, groups.larger), key=lambda group: len(group & here))
-        return small, large, len(small & here) == len(large & here)
+    def _by_size(self, groups: Groups) -> list[tuple[frozenset[ClientId], int]]:
+        """Return the smaller group and the larger, each with how many of it came lately."""
+        here = {client for each in self._last for client in each.clients}
+        sized = [(group, len(group & here)) for group in (groups.smaller, groups.larger)]
+        return sorted(sized, key=lambda each: each[1])
 
     def _compared(
         self, one: frozenset[ClientId], other: frozenset[ClientId], equal: bool

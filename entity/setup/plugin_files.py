@@ -164,7 +164,13 @@ def _of_module(name: str, expected: str | None) -> Code:
             f"plugins = {show(name)}: allowed is a Python file, such as my_defense.py, or a "
             "module that Python finds, such as my.module."
         )
-    sha256 = _digest(name)
+    spec = _spec(name)
+    if spec is None and name not in sys.modules:
+        raise ConfigError(
+            f"plugins = {show(name)}: there is no such module on Python's path "
+            "(PYTHONPATH); name a file by its path, with .py at its end."
+        )
+    sha256 = _digest(spec)
     _refuse_changed(name, sha256, expected)
     if _loaded.get(name, sha256) != sha256:
         raise ConfigError(
@@ -176,12 +182,6 @@ def _of_module(name: str, expected: str | None) -> Code:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        lacks = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
-        if lacks:
-            raise ConfigError(
-                f"plugins = {show(name)}: there is no such module on Python's path "
-                "(PYTHONPATH); name a file by its path, with .py at its end."
-            ) from error
         raise failed(name, error) from error
     _loaded[name] = sha256
     return Code(f"{name}{MARK}{sha256}", name, sha256, module, None)
@@ -191,9 +191,8 @@ _loaded: dict[str, str] = {}
 """SHA-256 of the modules that this process has run, as they were then."""
 
 
-def _digest(name: str) -> str:
-    """Return the hash of a module's files, all below it if it is a package, without running it."""
-    spec = _spec(name)
+def _digest(spec: ModuleSpec | None) -> str:
+    """Return the hash of a module's files, all below it if it is a package."""
     paths = list[Path]()
     if spec is not None and spec.submodule_search_locations:
         folders = [Path(folder) for folder in spec.submodule_search_locations]
@@ -208,18 +207,16 @@ def _digest(name: str) -> str:
 
 def _spec(name: str) -> ModuleSpec | None:
     """Return where Python would find a module; `importlib.util.find_spec` runs its parents."""
+    parent, _, _ = name.rpartition(".")
     within: Sequence[str] | None = None
-    spec = None
-    parts = name.split(".")
-    for end in range(1, len(parts) + 1):
-        full = ".".join(parts[:end])
-        finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
-        found = (find(full, within) for find in finders if find is not None)
-        spec = next((each for each in found if each is not None), None)
-        if spec is None:
+    if parent:
+        package = _spec(parent)
+        within = package.submodule_search_locations if package else None
+        if within is None:
             return None
-        within = spec.submodule_search_locations
-    return spec
+    finders = (getattr(finder, "find_spec", None) for finder in sys.meta_path)
+    found = (find(name, within) for find in finders if find is not None)
+    return next((each for each in found if each is not None), None)
 
 
 def failed(name: str, error: BaseException) -> ConfigError:

@@ -418,3 +418,10 @@ def test_a_defense_whose_settings_have_no_default_is_refused(write):
     text = DEFENSE.format(name="bare", default=3).replace("patience: int = 3", "patience: int")
     with pytest.raises(ConfigError, match="bare lacks a default of its settings patience"):
         plugins.use([str(write(text=text))])
+
+
+@pytest.mark.parametrize("name", ["no_such_module", "json.decoder.string"])
+def test_a_recorded_module_that_is_gone_is_missing_and_not_changed(name):
+    """Nor is a module of the same last name taken for one within a module that is no package."""
+    with pytest.raises(ConfigError, match="there is no such module on Python's path"):
+        plugins.use([f"{name}#sha256={'0' * 64}"])
