@@ -28,6 +28,7 @@ from entity.cli.watch import add_watch_command
 from entity.config.schema import CannotGoOn, ConfigError
 from entity.engine.allocator import keep_pages
 from entity.setup.overrides import BadFieldName
+from entity.setup.plugin_files import refusal
 
 COMMANDS = (
     add_run_command,
@@ -84,13 +85,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe has left; nothing to tell anybody
         return 0
-    except OSError as error:  # a full disk, a folder where a file is to be written
-        give_up_output()
-        reason = error.strerror or str(error)
-        with suppress(OSError):  # which may be the same device
-            console.warn(f"{error.filename}: {reason}." if error.filename else f"{reason}.")
-        give_up_output()
-        return 1
+    except Exception as error:
+        if (refused := refusal(error)) is not None:
+            console.warn(str(refused), style="red")
+            return 2
+        if isinstance(error, OSError):  # a full disk, a folder where a file is to be written
+            _warn_of_a_place(error)
+            return 1
+        raise
+
+
+def _warn_of_a_place(error: OSError) -> None:
+    give_up_output()
+    reason = error.strerror or str(error)
+    with suppress(OSError):  # which may be the same device
+        console.warn(f"{error.filename}: {reason}." if error.filename else f"{reason}.")
+    give_up_output()
 
 
 class _Terminated(KeyboardInterrupt):

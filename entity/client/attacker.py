@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from entity.client.client import Broadcast, Client, TrainingContext
 from entity.client.collusion import Collusion, CollusionMemory
 from entity.client.data import LocalData
+from entity.client.own_code import checked_copies, checked_model
 from entity.client.poison import AdaptivePoison, Poison
 from entity.config.fields import AttackConfig
 from entity.dataset import Images
@@ -37,6 +38,8 @@ class Plan:
     """Rows of its data to poison."""
     benign: type[Client] = Client
     """What it is in rounds in which it does not attack: the benign client of the defense."""
+    classes: int | None = None
+    """Number of classes, where it is known."""
 
 
 class Attacker(Client):
@@ -81,7 +84,7 @@ class Attacker(Client):
         trained = self.context.spec.flatten(model)
         crafted = self.craft(trained, broadcast)
         if crafted is not trained:
-            self.context.spec.load(model, crafted)
+            self.context.spec.load(model, checked_model(self, crafted, trained))
 
     def attacks(self, broadcast: Broadcast) -> bool:
         """Whether it attacks in a round, with what the colluders have learnt until then."""
@@ -116,7 +119,9 @@ class Attacker(Client):
         """Return the client's data with the chosen rows poisoned, the same in every round."""
         rows, plan = self.plan.targets, self.plan
         rng = self.context.seeds.generator("poison pixels", client=self.id)
-        bad = plan.poison.poison(Images(self.data.x[rows], self.data.y[rows]), plan.rank, rng)
+        chosen = Images(self.data.x[rows], self.data.y[rows])
+        bad = plan.poison.poison(chosen, plan.rank, rng)
+        bad = checked_copies(plan.poison, bad, chosen, plan.classes)
         x, y, marked = self.data.x.clone(), self.data.y.clone(), self.data.poisoned.clone()
         x[rows], y[rows], marked[rows] = bad.x, bad.y, torch.tensor(True)
         return replace(self.data, x=x, y=y, poisoned=marked)

@@ -8,9 +8,10 @@ made anew when the plugin's code changes (or by `drop data verify`). Bytes (N, C
 Floats, and whole numbers such as tokens, are handed to the model as they are.
 """
 
+import inspect
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -130,17 +131,27 @@ class PythonData:
         """
         try:
             found: Any = self.function()
-        except Exception as error:
-            at = traceback.extract_tb(error.__traceback__)[-1]
-            said = " ".join(str(error).split())[:200]
+        except (Exception, SystemExit) as error:
             raise ConfigError(
-                f"dataset = {self.name}: its function failed at {at.filename}, line {at.lineno}: "
-                f"{type(error).__name__}: {said}."
+                f"dataset = {self.name}: its function failed{self._place(error)}: "
+                f"{type(error).__name__}{_said(error, ': ')}."
             ) from error
         try:
             return checked(found)
         except ConfigError as error:
             raise ConfigError(f"dataset = {self.name}: {error}") from error
+
+    def _place(self, error: BaseException) -> str:
+        """Return the last line of the function's own file that ran, for a message."""
+        frames = traceback.extract_tb(error.__traceback__)
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        own = [frame for frame in frames if code and frame.filename == code.co_filename]
+        return f" at {own[-1].filename}, line {own[-1].lineno}" if own else ""
+
+
+def _said(error: BaseException, before: str, most: int = 200) -> str:
+    text = " ".join(str(error).split())[:most].rstrip(".")
+    return f"{before}{text}" if text else ""
 
 
 _DESCRIBED: dict[tuple[str, str, str], Source] = {}
@@ -166,6 +177,7 @@ def checked(found: Any) -> tuple[Decoded, Decoded]:
         raise ConfigError(
             f"its function returned a {type(found).__name__}; it must return entity.dataset.Arrays."
         )
+    _refuse_wrong_fields(vars(found))
     names = [str(name) for name in found.class_names]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError(f"class_names = {show(names)}: allowed are two or more different names.")
@@ -188,6 +200,22 @@ def checked(found: Any) -> tuple[Decoded, Decoded]:
         "augmentation": None if found.augmentation is None else asdict(found.augmentation),
     }
     return Decoded.of(x, y, facts), Decoded.of(other, labels)
+
+
+def _refuse_wrong_fields(found: Mapping[str, Any]) -> None:
+    """Refuse fields of `Arrays` that are not of the types it says."""
+    names, held, augmentation = found["class_names"], found["held_out"], found["augmentation"]
+    if isinstance(names, str | bytes) or not isinstance(names, Iterable):
+        raise ConfigError(
+            f"class_names = {show(names)}: allowed is a list of two or more different names."
+        )
+    if held is not None and (type(held) is not int or held < 0):
+        raise ConfigError(f"held_out = {show(held)}: allowed is a whole number from 0, or None.")
+    if augmentation is not None and not isinstance(augmentation, Augmentation):
+        raise ConfigError(
+            f"augmentation = {show(augmentation)}: allowed is an "
+            "entity.dataset.augment.Augmentation, or None."
+        )
 
 
 def _part(name: str, part: Any, classes: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
@@ -232,7 +260,8 @@ def _samples(name: str, x: NDArray[Any]) -> NDArray[Any]:
         return x.astype(np.int64)
     if x.dtype.kind != "f":
         raise ConfigError(f"{name} has samples of {x.dtype}; allowed are numbers.")
-    x = x.astype(np.float32)
+    with np.errstate(over="ignore"):  # said below, in words
+        x = x.astype(np.float32)
     if not np.isfinite(x).all():
         raise ConfigError(f"{name} has samples that are not finite; allowed are finite numbers.")
     return x

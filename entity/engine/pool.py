@@ -9,7 +9,6 @@ dies before it could begin is not replaced.
 import contextlib
 import logging
 import signal
-import traceback
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -27,7 +26,7 @@ from entity.engine.allocator import keep_pages
 from entity.engine.contract import NoWorkers
 from entity.engine.local_training import LocalTrainer
 from entity.engine.main_module import GUARD
-from entity.engine.schedule import Schedule, Task
+from entity.engine.schedule import Fault, Schedule, Task, fault_of
 from entity.engine.worker_engine import WorkerEngine
 from entity.layout import ModelState
 from entity.setup.roster import Roster
@@ -155,12 +154,13 @@ class Pool(WorkerEngine):
             elif worker.pipe in ready or worker.process.sentinel in ready:
                 self._bury(worker, schedule)
 
-    def _answered(self, worker: _Worker, answer: "_Arrays | str", schedule: Schedule) -> None:
+    def _answered(self, worker: _Worker, answer: "_Arrays | Fault", schedule: Schedule) -> None:
         if not worker.ready:
             worker.ready = True
             return
         assert worker.task is not None
-        schedule.complete(worker.task, answer if isinstance(answer, str) else _tensors(answer))
+        done = _tensors(answer) if isinstance(answer, dict) else answer
+        schedule.complete(worker.task, done)
         worker.task = None
 
     def _bury(self, worker: _Worker, schedule: Schedule) -> None:
@@ -219,7 +219,7 @@ def _tensors(arrays: _Arrays) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def _receive(pipe: "Connection[Any, Any]") -> "_Arrays | str | None":
+def _receive(pipe: "Connection[Any, Any]") -> "_Arrays | Fault | None":
     try:
         return pipe.recv()
     except (EOFError, OSError):
@@ -244,8 +244,8 @@ def _work(roster: Roster, shared: _SharedModels, pipe: "Connection[Any, Any]") -
             try:
                 memory = _tensors(request.memory)
                 answer = _arrays(trainer.train(broadcast, request.client, out, memory))
-            except Exception:
-                answer = traceback.format_exc()
+            except Exception as error:
+                answer = fault_of(error)
             pipe.send(answer)
 
 

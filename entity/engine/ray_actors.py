@@ -9,7 +9,6 @@ once more on the others, as in the pool.
 
 import importlib
 import logging
-import traceback
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,7 +23,7 @@ from entity.engine.allocator import keep_pages
 from entity.engine.contract import ClientMemory
 from entity.engine.local_training import LocalTrainer
 from entity.engine.ray_cluster import join, require_ray
-from entity.engine.schedule import Schedule, Task
+from entity.engine.schedule import Fault, Schedule, Task, fault_of
 from entity.engine.transfer import PackedRoster
 from entity.engine.worker_engine import WorkerEngine
 from entity.layout import ModelState
@@ -73,18 +72,16 @@ class TrainingActor:
         fault = ""
         try:
             self.trainer = LocalTrainer(packed.unpack())
-        except ConfigError as error:
-            fault = str(error)
-        except Exception:
-            fault = traceback.format_exc()
+        except Exception as error:
+            fault = str(fault_of(error))
         return self.ping()._replace(fault=fault)
 
     def ping(self) -> _Ready:
         """Say which node this is."""
         return _Ready(importlib.import_module("ray").util.get_node_ip_address())
 
-    def train(self, sent: _Sent, client: int, memory: ClientMemory) -> _Model | str:
-        """Train a client; return its model, or the traceback of its error.
+    def train(self, sent: _Sent, client: int, memory: ClientMemory) -> _Model | Fault:
+        """Train a client; return its model, or its error.
 
         Parameters
         ----------
@@ -101,8 +98,8 @@ class TrainingActor:
         out = ModelState(torch.empty_like(state.weights), torch.empty_like(state.buffers))
         try:
             remembered = self.trainer.train(broadcast, client, out, memory)
-        except Exception:
-            return traceback.format_exc()
+        except Exception as error:
+            return fault_of(error)
         return _Model(out.weights.numpy(), out.buffers.numpy(), remembered)
 
 
@@ -174,7 +171,7 @@ class RayActors(WorkerEngine):
     def _receive(self, worker: _Worker, schedule: Schedule) -> None:
         task, answer = worker.task, worker.answer
         try:
-            reply: _Ready | _Model | str = self._ray.get(answer)
+            reply: _Ready | _Model | Fault = self._ray.get(answer)
         except self._lost:
             self._replace(worker)
             if task is not None:
@@ -187,7 +184,7 @@ class RayActors(WorkerEngine):
                 raise ConfigError(f"ray: node {reply.node} cannot train: {reply.fault}")
             return
         assert task is not None
-        if isinstance(reply, str):
+        if isinstance(reply, Fault):
             schedule.complete(task, reply)
         else:
             out = self.out(task.row)

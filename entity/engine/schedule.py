@@ -4,14 +4,26 @@ The pool and Ray share this; they differ in how a worker is reached.
 """
 
 import logging
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from entity.config.schema import ConfigError
 from entity.engine.contract import ClientMemory
+from entity.setup.plugin_files import refusal
 
 log = logging.getLogger("entity")
+
+
+Fault = ConfigError | str
+"""Why a worker could not train a client: a sentence for the user, or a traceback."""
+
+
+def fault_of(error: Exception) -> Fault:
+    """Return what a worker says of an error while it is being handled."""
+    return refusal(error) or traceback.format_exc()
 
 
 @dataclass(frozen=True)
@@ -86,14 +98,18 @@ class Schedule:
             return None
         return self._waiting.pop()
 
-    def complete(self, task: Task, answer: ClientMemory | str) -> None:
-        """Record a worker's answer: the client's memory, or the traceback of its error.
+    def complete(self, task: Task, answer: ClientMemory | Fault) -> None:
+        """Record a worker's answer: the client's memory, or its error.
 
         Raises
         ------
+        ConfigError
+            If what a configuration names has failed.
         RuntimeError
             If the client failed.
         """
+        if isinstance(answer, ConfigError):
+            raise answer
         if isinstance(answer, str):
             raise RuntimeError(f"client {task.client} failed in a worker:\n{answer}")
         if answer:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from entity.layout import ModelState, blocks
+from entity.server.answer import checked
 from entity.server.contract import Server
 from entity.updates import Aggregation, ClientId, Updates, Verdict
 
@@ -48,7 +49,7 @@ def decide(server: Server[Any], updates: Updates) -> Aggregation:
     """Let a server aggregate sound updates, and keep the global model where it cannot."""
     reason = server.too_few(len(updates), updates.round_size)
     if not reason:
-        answer = _stepped(server, updates, server.aggregate(updates))
+        answer = _stepped(server, updates, checked(server, updates, server.aggregate(updates)))
         if answer is not None:
             return answer
         reason = "the aggregate is not finite"

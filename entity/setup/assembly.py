@@ -10,12 +10,13 @@ from torch import nn
 
 from entity.attacks import ATTACKS
 from entity.client import CLIENTS_OF_DEFENSES, Client
+from entity.client.own_code import checked_test
 from entity.client.poison import AdaptivePoison, TriggerMemory
 from entity.client.poisoning import eligible
 from entity.config.fields import ExperimentConfig, ServerConfig
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
-from entity.dataset import Split, load, normalise, partition, source_of
+from entity.dataset import Images, Split, load, normalise, partition, source_of
 from entity.defenses import DEFENSES
 from entity.federation import malicious_clients
 from entity.layout import ModelState
@@ -68,7 +69,7 @@ class World:
         """Judge an adaptive poison by this trigger from now on; others are what they are."""
         if isinstance(self.roster.poison, AdaptivePoison):
             self.roster.poison.recall(trigger)
-            self.judge.attack_with(self.roster.poison.test_set(self.split.test))
+            self.judge.attack_with(_triggered(self.split, self.roster))
 
 
 def assemble(config: ExperimentConfig) -> World:
@@ -219,7 +220,13 @@ def open_judge(config: ExperimentConfig, split: Split, roster: Roster) -> Judge:
     if attack is None or roster.poison is None:
         return Judge(split.test, None, threshold, roster.device)
     victims = eligible(split.test.y, attack.victim_class, attack.target_class)
-    return Judge(split.test, roster.poison.test_set(split.test), threshold, roster.device, victims)
+    return Judge(split.test, _triggered(split, roster), threshold, roster.device, victims)
+
+
+def _triggered(split: Split, roster: Roster) -> Images:
+    assert roster.poison is not None
+    found = roster.poison.test_set(split.test)
+    return checked_test(roster.poison, found, split.test, roster.classes)
 
 
 def initial_state(config: ExperimentConfig, roster: Roster, server: Server[Any]) -> ModelState:

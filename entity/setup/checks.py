@@ -2,6 +2,7 @@
 
 import os
 import re
+from typing import Any
 
 from entity.attacks import ATTACKS
 from entity.client import CLIENTS_OF_DEFENSES
@@ -18,7 +19,8 @@ from entity.defenses import DEFENSES
 from entity.models import MODELS, find
 from entity.models.fit_of_images import next_size, takes
 from entity.poisons import POISONS
-from entity.server import Setting, StreamingServer
+from entity.returned import kind
+from entity.server import Needs, Setting, StreamingServer
 from entity.server.streaming import can_stream
 from entity.setup.field_list import ATTACK
 
@@ -114,7 +116,13 @@ def _check_server(config: ExperimentConfig, source: Source) -> None:
     )
     defense = config.server.defense
     entry = DEFENSES[defense.type]
-    if source.shape is not None and entry.needs(defense.defense_args).images:
+    needs: Any = entry.needs(defense.defense_args)
+    if not isinstance(needs, Needs):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigError(
+            f"server.defense.type = {defense.type}: {entry.__name__}.needs returned {kind(needs)}; "
+            "it must return an entity.server.Needs."
+        )
+    if source.shape is not None and needs.images:
         raise ConfigError(
             f"server.defense.type = {defense.type}: makes up square images of bytes, and a sample "
             f"of {source.name} is none ({source.form}); use another defense"

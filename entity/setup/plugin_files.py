@@ -148,6 +148,7 @@ def _run(module_name: str, name: str, content: bytes) -> ModuleType:
     # Docstrings of settings are read from the source, which another machine may not have.
     linecache.cache[name] = (len(content), None, lines, name)
     sys.modules[module_name] = module
+    _ran.add(name)
     try:
         exec(compile(content, name, "exec"), vars(module))
     except BaseException as error:
@@ -184,8 +185,12 @@ def _of_module(name: str, expected: str | None) -> Code:
             raise
         raise failed(name, error) from error
     _loaded[name] = sha256
+    note_place(module)
     return Code(f"{name}{MARK}{sha256}", name, sha256, module, None)
 
+
+_ran: set[str] = set()
+"""Files, and folders of packages with a separator at their end, of all plugins of this process."""
 
 _loaded: dict[str, str] = {}
 """SHA-256 of the modules that this process has run, as they were then."""
@@ -219,6 +224,50 @@ def _spec(name: str) -> ModuleSpec | None:
     return next((each for each in found if each is not None), None)
 
 
+def note_place(module: ModuleType) -> None:
+    """Note where the code of a module lies, for `refusal`."""
+    if getattr(module, "__file__", None):
+        own = Path(str(module.__file__))
+        _ran.add(f"{own.parent}{os.sep}" if hasattr(module, "__path__") else str(own))
+
+
+def refusal(error: BaseException) -> ConfigError | None:
+    """Return the sentence for an error of a run: the error's own, or of a plugin that raised it.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+
+    Returns
+    -------
+    ConfigError
+        With the last line of a plugin that ran; None for errors that no plugin had a part in.
+    """
+    if isinstance(error, ConfigError):
+        return ConfigError(str(error))  # without what a subclass holds, for another process
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if any(frame.filename.startswith(place) for place in _ran):
+            name = show_name(frame.filename)
+            return ConfigError(
+                f"plugins = {name}, line {frame.lineno}, in {frame.name}: {said(error)}."
+            )
+    return None
+
+
+def said(error: BaseException, most: int = 200) -> str:
+    """Return an error on one line of bounded length.
+
+    Examples
+    --------
+    >>> said(KeyError("boom")), said(SystemExit())
+    ("KeyError: 'boom'", 'SystemExit')
+    """
+    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    text = text if len(text) <= most else text[: most - 3] + "..."
+    return ": ".join(part for part in (type(error).__name__, text.rstrip(".")) if part)
+
+
 def failed(name: str, error: BaseException) -> ConfigError:
     """Return the sentence for code that raised, with the last of its own lines that ran.
 
@@ -236,7 +285,5 @@ def failed(name: str, error: BaseException) -> ConfigError:
             where = f"{frame.filename}, line {frame.lineno}"
     if isinstance(error, SyntaxError) and error.lineno is not None:
         where = f"{error.filename or name}, line {error.lineno}"
-    said = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
-    said = said if len(said) <= 200 else said[:197] + "..."
     place = f" ({where})" if where and not where.startswith(f"{name},") else where[len(name) :]
-    return ConfigError(f"plugins = {show_name(name)}{place}: {type(error).__name__}: {said}.")
+    return ConfigError(f"plugins = {show_name(name)}{place}: {said(error)}.")

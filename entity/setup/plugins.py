@@ -16,6 +16,7 @@ import inspect
 import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
@@ -35,7 +36,7 @@ from entity.models import MODELS, ModelEntry
 from entity.models.user_model import checked
 from entity.poisons import POISONS
 from entity.server import Server
-from entity.setup.plugin_files import Code, absolute, failed, load, show_name, split
+from entity.setup.plugin_files import Code, absolute, failed, load, note_place, show_name, split
 
 log = logging.getLogger("entity")
 
@@ -243,6 +244,7 @@ def _load_installed() -> None:
             where = f"entry point {point.name} of {owner}"
             try:
                 _add(table, point.name, point.load(), owner, where)
+                note_place(sys.modules[point.module])
             except ConfigError as error:
                 log.warning("%s", error)
             except (Exception, SystemExit) as error:

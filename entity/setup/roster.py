@@ -109,7 +109,9 @@ class Roster:
         if id not in self.malicious or self.attacker is None or attack is None:
             return self.benign(id, data, self._context(malicious=False))
         assert self.poison is not None
-        plan = Plan(attack, self.poison, self._ranks[id], self.targets(id), self.benign)
+        plan = Plan(
+            attack, self.poison, self._ranks[id], self.targets(id), self.benign, self.classes
+        )
         return self.attacker(id, data, self._context(malicious=True), plan)
 
     @cached_property

@@ -19,11 +19,12 @@ from types import FrameType
 from typing import IO, Any
 
 from entity import experiment
-from entity.config.schema import CannotGoOn, ConfigError
+from entity.config.schema import CannotGoOn
 from entity.engine.allocator import keep_pages
 from entity.record.json_files import write_json
 from entity.record.lock import InUse
 from entity.setup import resolve
+from entity.setup.plugin_files import refusal
 
 FAILED, REFUSED, TAKEN, STOPPED = 1, 2, 75, 130
 """Exit codes: an exception, a ConfigError (which another try would not change), another process at
@@ -46,13 +47,13 @@ def main() -> int:
         return STOPPED
     except InUse:
         return TAKEN
-    except ConfigError as error:
-        _note(reason, f"{error}\n")
-        return REFUSED
     except CannotGoOn as error:
         _note(reason, f"{error}\n")
         return FAILED
-    except Exception:
+    except Exception as error:
+        if (refused := refusal(error)) is not None:
+            _note(reason, f"{refused}\n")
+            return REFUSED
         _note(reason, traceback.format_exc())
         return FAILED
     return 0

@@ -1,5 +1,7 @@
 """A data set that a Python function makes: what it may return, and that it is cached and mapped."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -88,6 +90,12 @@ def test_the_server_holds_ten_of_each_class_or_one_less_than_there_are(tmp_path)
     [
         (3, "its function returned a int; it must return entity.dataset.Arrays."),
         (data(np.zeros((8, 3)), names=("a",)), 'class_names = ["a"]: allowed are two or more'),
+        (data(np.zeros((8, 3)), names=None), "class_names = null: allowed is a list of two"),
+        (data(np.zeros((8, 3)), names="ab"), 'class_names = "ab": allowed is a list of two'),
+        (data(np.zeros((8, 3)), held_out="x"), 'held_out = "x": allowed is a whole number'),
+        (data(np.zeros((8, 3)), held_out=-1), "held_out = -1: allowed is a whole number"),
+        (data(np.zeros((8, 3)), augmentation=3), "augmentation = 3: allowed is an entity.dataset"),
+        (data(np.full((8, 3), 1e300)), "train has samples that are not finite"),
         (data(np.zeros((8, 3)), names=("a", "b", "c")), "train has no sample of class c."),
         (data(np.zeros((8, 3)), np.zeros((4, 2))), "they must be alike"),
         (data(np.full((8, 3), np.nan)), "train has samples that are not finite"),
@@ -118,3 +126,25 @@ def test_a_function_that_fails_is_named_with_its_line(tmp_path):
         ConfigError, match=r"^dataset = own: its function failed at .*\.py, line \d+"
     ):
         own(lambda: 1 // 0).source(tmp_path)
+
+
+def test_the_line_that_is_named_is_the_functions_own(tmp_path):
+    def mine():
+        return np.load(tmp_path / "nowhere.npy")  # which fails in a file of NumPy
+
+    line = mine.__code__.co_firstlineno + 1
+    with pytest.raises(ConfigError, match=rf"test_arrays\.py, line {line}: FileNotFoundError: "):
+        own(mine).source(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda: sys.exit(3), "SystemExit: 3."),
+        (lambda path: path, "its function failed: TypeError: "),
+    ],
+)
+def test_a_function_that_leaves_or_takes_arguments_is_a_sentence(tmp_path, function, said):
+    with pytest.raises(ConfigError, match=r"^dataset = own: its function failed") as refusal:
+        own(function).source(tmp_path)
+    assert said in str(refusal.value)

@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 
 import entity
+from entity.attacks import ATTACKS
 from entity.cli import main
 from entity.config.schema import ConfigError
 from entity.defenses import DEFENSES
+from entity.engine.schedule import Schedule, fault_of
 from entity.models import MODELS
 from entity.results import store
 from entity.seeding import Seeds
-from entity.setup import plugins, resolve
+from entity.setup import plugin_files, plugins, resolve
 from entity.setup.assembly import recruit
 from entity.sweep import cells
 from entity.sweep.grid import read
@@ -425,3 +427,72 @@ def test_a_recorded_module_that_is_gone_is_missing_and_not_changed(name):
     """Nor is a module of the same last name taken for one within a module that is no package."""
     with pytest.raises(ConfigError, match="there is no such module on Python's path"):
         plugins.use([f"{name}#sha256={'0' * 64}"])
+
+
+# --- errors of their code in a run
+
+FAULTY = DEFENSE.replace("everybody = torch", "updates.nope\n            everybody = torch")
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_an_error_in_a_round_is_one_sentence_with_file_and_line(
+    write, config, tmp_path, capsys, command
+):
+    path = write(text=FAULTY.format(name="mine", default=3))
+    line = path.read_text().splitlines().index("        updates.nope") + 1
+    out = str(tmp_path / "out")
+    assert main([command, "--config", str(config()), "--out", out, "--quiet"]) in (1, 2)
+    shown = capsys.readouterr()
+    said = " ".join(f"{shown.out} {shown.err}".split())
+    assert f"{path}, line {line}, in aggregate: AttributeError: 'Updates' object has no" in said
+    assert "Traceback" not in said
+
+
+def test_a_program_sees_the_error_itself(write, config):
+    write(text=FAULTY.format(name="mine", default=3))
+    with pytest.raises(AttributeError, match="nope"):
+        entity.run(config())
+
+
+def test_an_error_of_the_project_itself_is_none_of_a_plugins(write, config):
+    plugins.use([str(write())])
+    with pytest.raises(KeyError) as error:
+        raise KeyError("ours")
+    assert plugin_files.refusal(error.value) is None
+
+
+def test_a_worker_says_of_a_client_what_the_main_process_would(write, tmp_path):
+    path = write(
+        text="""
+        from entity.attacks import ATTACKS as KNOWN
+
+        class Loud(KNOWN["badnets"]):
+            summary = "fails"
+            def craft(self, trained, broadcast):
+                return trained.nope
+
+        ATTACKS = {"loud": Loud}
+    """
+    )
+    plugins.use([str(path)])
+    attacker = ATTACKS["loud"]
+    with pytest.raises(AttributeError) as error:
+        attacker.craft(None, None, None)
+    fault = fault_of(error.value)
+    assert isinstance(fault, ConfigError)
+    assert f"{path}, line 7, in craft: AttributeError" in str(fault)
+    schedule = Schedule((7,), [0], {})
+    task = schedule.take()
+    with pytest.raises(ConfigError, match="in craft"):
+        schedule.complete(task, pickle.loads(pickle.dumps(fault)))
+
+
+def test_needs_that_are_none_are_one_sentence(write, config):
+    write(
+        text=DEFENSE.format(name="mine", default=3).replace(
+            "def aggregate",
+            "@classmethod\n        def needs(cls, args): ...\n\n        def aggregate",
+        )
+    )
+    with pytest.raises(ConfigError, match=r"mine: Mine\.needs returned None; it must return an"):
+        entity.load(config())

@@ -1,0 +1,132 @@
+"""Whether what an attack or a data poison returns is what the simulator goes on with.
+
+Anybody can write one. A model of another shape, or images that the client's others cannot be mixed
+with, would fail far from the code that made them.
+"""
+
+from typing import Any
+
+import torch
+
+from entity.config.schema import ConfigError
+from entity.dataset.images import Images
+from entity.layout import ModelState
+from entity.returned import kind, like
+
+
+def checked_model(attacker: object, sent: object, trained: ModelState) -> ModelState:
+    """Return what `Attacker.craft` returned, once it is a model of the federation's.
+
+    Parameters
+    ----------
+    attacker
+        Whose it is, for the message.
+    sent
+        What it returned. Its numbers may be anything: the server's gate judges them.
+    trained
+        The model that it was given.
+
+    Raises
+    ------
+    ConfigError
+        If it is no `ModelState`, or its vectors are not of that model's type and length.
+    """
+    method = f"{type(attacker).__name__}.craft"
+    if not isinstance(sent, ModelState):
+        raise ConfigError(
+            f"{method} returned {kind(sent)}; it must return an entity.layout.ModelState."
+        )
+    for name, found, wanted in zip(ModelState._fields, sent, trained, strict=True):
+        if not like(found, wanted):
+            raise ConfigError(
+                f"{method} returned {name} that are {kind(found)}; they must be {kind(wanted)}."
+            )
+    return sent
+
+
+def checked_copies(poison: object, found: object, chosen: Images, classes: int | None) -> Images:
+    """Return what `Poison.poison` returned, once it can take the place of what it was given.
+
+    Parameters
+    ----------
+    poison
+        Whose it is, for the message.
+    found
+        What it returned.
+    chosen
+        The samples that it was given.
+    classes
+        Number of classes; None where nobody knows.
+
+    Raises
+    ------
+    ConfigError
+        If it is no `Images`, its samples or labels are not of the type and the shape of those, or
+        a label is of no class.
+    """
+    method = f"{type(poison).__name__}.poison"
+    images = _images(method, found, classes)
+    for name, part, wanted in (("x", images.x, chosen.x), ("y", images.y, chosen.y)):
+        if not like(part, wanted):
+            raise ConfigError(
+                f"{method} returned {name} that is {kind(part)}; it must be {kind(wanted)}."
+            )
+    return images
+
+
+def checked_test(poison: object, found: object, test: Images, classes: int) -> Images:
+    """Return what `Poison.test_set` returned, once a model can be judged on it.
+
+    Parameters
+    ----------
+    poison
+        Whose it is, for the message.
+    found
+        What it returned: any number of samples.
+    test
+        The clean test set.
+    classes
+        Number of classes.
+
+    Raises
+    ------
+    ConfigError
+        If it is no `Images`, its samples are not of the type and the shape of the test set's, or
+        it has not one label for each, of a class.
+    """
+    method = f"{type(poison).__name__}.test_set"
+    images = _images(method, found, classes)
+    x, y = images.x, images.y
+    if x.dtype != test.dtype or tuple(x.shape[1:]) != test.shape:
+        raise ConfigError(
+            f"{method} returned x that is {kind(x)}; it must be of the test set's samples, "
+            f"{str(test.dtype).removeprefix('torch.')} and shape (N, "
+            f"{', '.join(map(str, test.shape))})."
+        )
+    if y.shape != x.shape[:1]:
+        raise ConfigError(
+            f"{method} returned {len(x)} samples and y that is {kind(y)}; it must have a label for "
+            "each."
+        )
+    return images
+
+
+def _images(method: str, found: Any, classes: int | None) -> Images:
+    if not isinstance(found, Images):
+        raise ConfigError(f"{method} returned {kind(found)}; it must return entity.dataset.Images.")
+    for name in ("x", "y"):
+        part: object = getattr(found, name)
+        if not isinstance(part, torch.Tensor):
+            raise ConfigError(
+                f"{method} returned {name} that is {kind(part)}; it must be a tensor."
+            )
+    if found.y.dtype != torch.int64:
+        raise ConfigError(f"{method} returned y that is {kind(found.y)}; labels must be of int64.")
+    if classes is not None and found.y.numel():
+        low, high = (int(each) for each in found.y.aminmax())
+        if low < 0 or high >= classes:
+            raise ConfigError(
+                f"{method} returned the label {low if low < 0 else high}; allowed are 0 to "
+                f"{classes - 1}."
+            )
+    return found

@@ -1,0 +1,108 @@
+"""What an attack and a poison may return: anything else is one sentence that names the method."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from entity.attacks import ATTACKS
+from entity.client import Broadcast
+from entity.client.own_code import checked_test
+from entity.config.schema import ConfigError
+from entity.dataset import Images
+from entity.poisons import POISONS
+from tests.fixtures.attackers import bench_of
+
+BadNets, Pixel = ATTACKS["badnets"], POISONS["pixel"]
+
+
+@pytest.mark.parametrize(
+    ("craft", "said"),
+    [
+        (lambda state: None, "returned None; it must return an entity.layout.ModelState."),
+        (lambda state: state.weights, "returned a tensor of float32"),
+        (
+            lambda state: state._replace(weights=state.weights[1:]),
+            "returned weights that are a tensor of float32 and shape",
+        ),
+        (
+            lambda state: state._replace(buffers=state.buffers.double()),
+            "returned buffers that are a tensor of float64",
+        ),
+    ],
+)
+def test_what_is_sent_is_a_model_of_the_federation(craft, said):
+    own = type("Mine", (BadNets,), {"craft": lambda self, trained, broadcast: craft(trained)})
+    bench = bench_of(own, BadNets.hyperparameters())
+    with pytest.raises(ConfigError, match=r"^Mine\.craft ") as error:
+        bench.client.fit(bench.model, Broadcast(1, bench.start))
+    assert said in str(error.value)
+
+
+def test_what_is_sent_may_hold_any_numbers():
+    own = type(
+        "Mine",
+        (BadNets,),
+        {"craft": lambda self, t, broadcast: t._replace(weights=t.weights * torch.nan)},
+    )
+    bench = bench_of(own, BadNets.hyperparameters())
+    bench.client.fit(bench.model, Broadcast(1, bench.start))
+    assert bench.state.weights.isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda images: None, "returned None; it must return entity.dataset.Images."),
+        (lambda images: (images.x, images.y), "returned a tuple; it must"),
+        (lambda images: replace(images, x=None), "returned x that is None; it must be a tensor."),
+        (lambda images: replace(images, x=images.x[..., 1:]), "returned x that is a tensor of"),
+        (lambda images: replace(images, x=images.x.float()), "returned x that is a tensor of"),
+        (lambda images: Images(images.x[1:], images.y[1:]), "returned x that is a tensor of"),
+        (lambda images: replace(images, y=images.y[1:]), "returned y that is a tensor of"),
+        (lambda images: replace(images, y=images.y.int()), "labels must be of int64."),
+        (lambda images: replace(images, y=images.y + 97), "the label 99; allowed are 0 to 2."),
+        (lambda images: replace(images, y=images.y - 3), "the label -1; allowed are 0 to 2."),
+    ],
+)
+def test_poisoned_copies_take_the_place_of_what_was_chosen(change, said):
+    class Mine(Pixel):
+        def poison(self, chosen, rank, generator):
+            return change(super().poison(chosen, rank, generator))
+
+    bench = bench_of(BadNets, BadNets.hyperparameters(), poison=Mine)
+    bench.client.plan = replace(bench.client.plan, classes=3)
+    with pytest.raises(ConfigError, match=r"^Mine\.poison ") as error:
+        bench.client.fit(bench.model, Broadcast(1, bench.start))
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda images: None, "returned None; it must return entity.dataset.Images."),
+        (
+            lambda images: replace(images, x=images.x[..., 1:]),
+            "it must be of the test set's samples, uint8 and shape (N, 1, 8, 8).",
+        ),
+        (lambda images: replace(images, x=images.x.float()), "x that is a tensor of float32"),
+        (
+            lambda images: replace(images, y=images.y[1:]),
+            "returned 6 samples and y that is a tensor of int64 and shape (5,); it must have a "
+            "label for each.",
+        ),
+        (lambda images: replace(images, y=images.y + 9), "the label 10; allowed are 0 to 9."),
+    ],
+)
+def test_what_an_attack_is_judged_on_is_of_the_test_set(change, said):
+    class Mine:
+        pass
+
+    test = Images(torch.zeros(6, 1, 8, 8, dtype=torch.uint8), torch.ones(6, dtype=torch.int64))
+    assert checked_test(Mine(), test.subset(torch.tensor([0, 3])), test, 10).x.shape[0] == 2
+    assert (
+        len(checked_test(Mine(), test.subset(torch.tensor([], dtype=torch.int64)), test, 10)) == 0
+    )
+    with pytest.raises(ConfigError, match=r"^Mine\.test_set ") as error:
+        checked_test(Mine(), change(test), test, 10)
+    assert said in str(error.value)

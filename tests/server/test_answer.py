@@ -1,0 +1,78 @@
+"""What a defense may return: anything else is one sentence that names its method."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from entity.config.schema import ConfigError
+from entity.defenses import Undefended, UndefendedArgs
+from entity.server import admit
+
+
+class Own(Undefended):
+    """FedAvg whose answer is changed before it is returned."""
+
+    change = staticmethod(lambda answer: answer)
+
+    def aggregate(self, updates):
+        return type(self).change(super().aggregate(updates))
+
+
+@pytest.fixture
+def returning(make_updates, make_resources):
+    def returning(change):
+        updates = make_updates([(1, 0), (0, 3)], ids=[5, 2], buffers=[[1.0], [2.0]])
+        own = type("Mine", (Own,), {"change": staticmethod(change)})
+        return admit(own(UndefendedArgs(), make_resources(updates)), updates)
+
+    return returning
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda answer: None, "returned None; it must return an entity.updates.Aggregation."),
+        (lambda answer: answer.weights, "returned a tensor of float32 and shape (2,); it must"),
+        (
+            lambda answer: replace(answer, weights=answer.weights[:1]),
+            "weights that are a tensor of float32 and shape (1,); they must be a tensor of float32 "
+            "and shape (2,).",
+        ),
+        (
+            lambda answer: replace(answer, weights=answer.weights.double()),
+            "weights that are a tensor of float64",
+        ),
+        (lambda answer: replace(answer, weights=None), "returned weights that are None"),
+        (
+            lambda answer: replace(answer, buffers=answer.buffers[:0]),
+            "buffers that are a tensor of float32 and shape (0,); they must be a tensor of float32 "
+            "and shape (1,).",
+        ),
+        (
+            lambda answer: replace(answer, verdicts=list(answer.verdicts)),
+            "verdicts that are a list; they must be a tuple of entity.updates.Verdict",
+        ),
+        (lambda answer: replace(answer, verdicts=(True, False)), "verdicts that are a tuple"),
+        (
+            lambda answer: replace(answer, verdicts=answer.verdicts[:1]),
+            "verdicts on the clients 5; there must be one for each client of the round, in their "
+            "order: 5, 2.",
+        ),
+        (lambda answer: replace(answer, verdicts=()), "verdicts on the clients none;"),
+        (
+            lambda answer: replace(answer, verdicts=answer.verdicts[::-1]),
+            "verdicts on the clients 2, 5; there must be",
+        ),
+    ],
+)
+def test_what_is_no_answer_to_the_round_is_named(returning, change, said):
+    with pytest.raises(ConfigError, match=r"^Mine\.aggregate returned ") as error:
+        returning(change)
+    assert said in str(error.value)
+
+
+def test_an_answer_passes_as_it_is(returning):
+    answer = returning(lambda answer: replace(answer, diagnostics={"own": 1.0}))
+    assert answer.diagnostics == {"own": 1.0}
+    assert torch.equal(answer.weights, returning(lambda answer: answer).weights)
