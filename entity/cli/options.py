@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.config.shipped import file_or_shipped
 from entity.defenses import ALIASES
+from entity.record.directory import NoRun
 from entity.setup import resolve
 from entity.setup.field_list import ARGS, ATTACK, DEFENSE, table_at
 from entity.setup.overrides import field_named
 from entity.setup.plugins import use
+from entity.setup.resume import recorded_tables
 
 OTHER_METHODS = (
     "Which settings of the attack, the data poison and the defense are listed depends on --config, "
@@ -204,7 +207,7 @@ def _look_ahead(words: Sequence[str], config: Path | None) -> tuple[dict[str, An
         options["attack.type"] = options["attack"]
     try:
         use(options["plugins"])
-        tables, types = _tables_of(options["config"], options["resume"])
+        tables, types = _tables_of(options["config"], options["resume"], options["plugins"])
     except ConfigError:
         if not {"-h", "--help"}.intersection(words):
             raise
@@ -222,13 +225,16 @@ def _look_ahead(words: Sequence[str], config: Path | None) -> tuple[dict[str, An
     }
 
 
-def _tables_of(config: Path | None, resume: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _tables_of(
+    config: Path | None, resume: str | None, plugins: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the tables of `--config`, and those that say which types there are."""
     if config is not None:
         tables = resolve.read(file_or_shipped(config, Path()))
         return tables, tables
-    if resume and (path := user_path(resume) / "config.json").is_file():
-        return {}, resolve.read(path, "--resume")
+    if resume:
+        with suppress(NoRun):  # which the command says better
+            return {}, recorded_tables(user_path(resume), plugins, "--resume")
     return {}, _SHOWN
 
 

@@ -114,7 +114,9 @@ def initial_model(config: ExperimentConfig, roster: Roster) -> ModelState | None
         if isinstance(error, ConfigError):
             raise
         why = getattr(error, "strerror", None) or " ".join(str(error).split())[:100]
-        raise _refusal(name, f"cannot be read as safetensors ({why})") from error
+        moved = isinstance(error, FileNotFoundError)
+        remedy = "; if it has moved, say where to by --initial" if moved else ""
+        raise _refusal(name, f"cannot be read as safetensors ({why}){remedy}") from error
     model = roster.new_model()
     wanted = model.state_dict()
     other = f"is of another model than {config.model}: it"

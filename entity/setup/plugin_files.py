@@ -118,6 +118,14 @@ def show_name(name: str) -> str:
     return name if name.isprintable() else show(name)
 
 
+def digest_of(path: Path) -> str | None:
+    """Return the SHA-256 of a plugin's file, which is not run; None if it cannot be read."""
+    try:
+        return hashlib.sha256(read_bytes(path, MOST_BYTES)).hexdigest()
+    except (OSError, ValueError):
+        return None
+
+
 def _of_file(name: str, content: bytes | None, expected: str | None) -> Code:
     path = Path(name)
     try:
@@ -125,8 +133,7 @@ def _of_file(name: str, content: bytes | None, expected: str | None) -> Code:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"plugins = {show_name(name)}: cannot be read ({why}); allowed is a Python file, or a "
-            "module that Python finds."
+            f"plugins = {show_name(name)}: cannot be read ({why}); {_ALLOWED[expected is None]}."
         ) from error
     digest = hashlib.sha256(content).hexdigest()
     _refuse_changed(name, digest, expected)
@@ -188,6 +195,12 @@ def _of_module(name: str, expected: str | None) -> Code:
     note_place(module)
     return Code(f"{name}{MARK}{sha256}", name, sha256, module, None)
 
+
+_ALLOWED = {
+    True: "allowed is a Python file, or a module that Python finds",
+    False: "if it has moved, say where to by --plugins",
+}
+"""What to do where a file is not there, by whether it is named for the first time."""
 
 _ran: set[str] = set()
 """Files, and folders of packages with a separator at their end, of all plugins of this process."""

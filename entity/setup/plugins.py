@@ -17,7 +17,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -36,7 +36,18 @@ from entity.models import MODELS, ModelEntry
 from entity.models.user_model import checked
 from entity.poisons import POISONS
 from entity.server import Server
-from entity.setup.plugin_files import Code, absolute, failed, load, note_place, show_name, split
+from entity.setup.plugin_files import (
+    MARK,
+    Code,
+    absolute,
+    digest_of,
+    failed,
+    is_file,
+    load,
+    note_place,
+    show_name,
+    split,
+)
 
 log = logging.getLogger("entity")
 
@@ -154,9 +165,36 @@ def use(entries: Iterable[str]) -> tuple[str, ...]:
         If one is missing, fails, has nothing to add, or adds a name that there is already.
     """
     _load_installed()
-    named = os.environ.get(VARIABLE, "")
-    every = [*entries, *(part for part in named.split(os.pathsep) if part.strip())]
+    every = [*entries, *_of_environment()]
     return tuple(dict.fromkeys(_use_one(entry) for entry in every))
+
+
+def relocated(tables: Mapping[str, Any], named: Iterable[object]) -> dict[str, Any]:
+    """Return a recorded experiment with the places of plugins that are named anew.
+
+    Parameters
+    ----------
+    tables
+        The experiment; its plugins have hashes.
+    named
+        Files; those of DROP_PLUGINS count, too. One that holds what a recorded plugin held takes
+        its place. None is run.
+    """
+    places = {
+        digest: name
+        for each in [*map(str, named), *_of_environment()]
+        if is_file(name := split(absolute(each, Path()))[0]) and (digest := digest_of(Path(name)))
+    }
+    entries = tables.get("plugins")
+    if not isinstance(entries, list) or not all(isinstance(each, str) for each in entries):
+        return dict(tables)  # and `located` says what is wrong with it
+    marked = [(entry, split(entry)[1]) for entry in entries]
+    now = [f"{places[d]}{MARK}{d}" if d in places else entry for entry, d in marked]
+    return {**tables, "plugins": now}
+
+
+def _of_environment() -> list[str]:
+    return [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part.strip()]
 
 
 def _use_one(entry: str, content: bytes | None = None) -> str:
@@ -166,17 +204,20 @@ def _use_one(entry: str, content: bytes | None = None) -> str:
     code = load(entry, content)
     if code.entry not in _contents:
         _forget_earlier(code)
-        _register(code)
+        if not any(split(owner)[1] == code.sha256 for owner in _owners.values()):
+            _register(code)  # else the same file at another place has done so
         _contents[code.entry] = code.content
     return code.entry
 
 
 def _forget_earlier(code: Code) -> None:
     """Take out what an earlier state of the same file has added, as after an edit."""
-    for key, owner in list(_owners.items()):
-        if split(owner)[0] == code.name:
-            _remove(*key)
-            _contents.pop(owner, None)
+    earlier = {owner for owner in _owners.values() if split(owner)[0] == code.name}
+    for key in [key for key, owner in _owners.items() if owner in earlier]:
+        _remove(*key)
+    digests = {split(owner)[1] for owner in earlier}
+    for entry in [entry for entry in _contents if split(entry)[1] in digests]:
+        del _contents[entry]
 
 
 def _remove(table: str, name: str) -> None:
@@ -285,17 +326,20 @@ def used(config: ExperimentConfig, entries: Sequence[str]) -> tuple[str, ...]:
         ("MODELS", config.model),
         *([("ATTACKS", attack.type), ("POISONS", attack.poison)] if attack else []),
     ]
+    named = {split(entry)[1]: entry for entry in reversed(entries)}
     needed: dict[str, None] = {}
     for table, name in chosen:
         owner = _owners.get((table, name))
         if owner is None:
             continue
-        if owner not in entries and "==" not in split(owner)[0]:
+        package = "==" in split(owner)[0]
+        entry = owner if package else named.get(split(owner)[1])
+        if entry is None:
             raise ConfigError(
                 f"{TABLES[table].field} = {name}: is of the plugin {split(owner)[0]}, which this "
                 "experiment does not name; add it to plugins."
             )
-        needed[owner] = None
+        needed[entry] = None
     return tuple(sorted(needed))
 
 

@@ -98,14 +98,19 @@ def experiment(
 def _loaded(tables: dict[str, Any], overrides: Sequence[tuple[str, object]]) -> tuple[str, ...]:
     """Load the plugins of a file and of the command line, on which all other fields depend."""
     located(tables, Path(), "the config")
-    entries = list(tables.get(PLUGINS) or ())
+    return use([*(tables.get(PLUGINS) or ()), *named_plugins(overrides)])
+
+
+def named_plugins(overrides: Sequence[tuple[str, object]]) -> list[str]:
+    """Return the plugins among fields given by name, each one or a list in brackets."""
+    entries: list[str] = []
     for name, value in overrides:
-        if name == PLUGINS:
-            text = None if value is None else as_text(name, value)
-            many = text is not None and text.startswith("[")
-            listed = schema.parse_text(tuple[str, ...], text, PLUGINS) if many and text else [text]
+        if name == PLUGINS and value is not None:
+            text = as_text(name, value)
+            many = text.startswith("[")
+            listed = schema.parse_text(tuple[str, ...], text, PLUGINS) if many else [text]
             entries += [str(each) for each in listed if each]
-    return use(entries)
+    return entries
 
 
 def without_idle(

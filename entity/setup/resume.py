@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,16 +19,23 @@ from entity.record.checkpoint import Checkpoints, Snapshot
 from entity.record.directory import NoRun, read_summary
 from entity.record.rounds import of_a_run, whole_lines
 from entity.setup import resolve
+from entity.setup.plugin_files import split
+from entity.setup.plugins import relocated
+from entity.setup.read import extended, read_file
 
 log = logging.getLogger("entity")
 
 _ROUNDS = "federation.rounds"
 _MAY_CHANGE = {_ROUNDS, *WITHOUT_EFFECT, *(f"settings.{name}" for name in RUNTIME_SETTINGS)}
 _ABSENT = "absent"
+_FILES = ("plugins", "initial")
+"""Fields that name files with their hashes."""
 
 
 def recorded(folder: Path | str, overrides: Sequence[tuple[str, object]] = ()) -> ExperimentConfig:
     """Return the config that a run directory holds, with overrides as on the command line.
+
+    A plugin or a start model that has moved may be named anew: what counts is what it holds.
 
     Raises
     ------
@@ -38,11 +45,36 @@ def recorded(folder: Path | str, overrides: Sequence[tuple[str, object]] = ()) -
         If a field cannot be overridden.
     """
     folder = user_path(folder)
+    tables = recorded_tables(folder, resolve.named_plugins(overrides))
+    before = resolve.experiment(tables)
+    return _continued(before, resolve.experiment(tables, overrides), folder)
+
+
+def recorded_tables(
+    folder: Path, named: Iterable[object], option: str = "--config"
+) -> dict[str, Any]:
+    """Return the fields that a run directory holds.
+
+    Parameters
+    ----------
+    folder
+        The run directory.
+    named
+        Plugins that are named anew, where they lie now.
+    option
+        Where the user named the folder, for messages.
+
+    Raises
+    ------
+    NoRun
+        If the folder holds no run.
+    ConfigError
+        If its configuration cannot be read, or a plugin is not what it was.
+    """
     path = folder / "config.json"
     if not path.is_file():
         raise NoRun(folder)
-    before = resolve.experiment(resolve.read(path))
-    return _continued(before, resolve.experiment(resolve.read(path), overrides), folder)
+    return extended(relocated(read_file(path, option), named), path, f"{option} {path}")
 
 
 def continued(config: ExperimentConfig, folder: Path | None) -> ExperimentConfig:
@@ -57,7 +89,7 @@ def continued(config: ExperimentConfig, folder: Path | None) -> ExperimentConfig
     """
     if folder is None:
         raise ConfigError("resume: needs the folder of the run.")
-    before = recorded(folder)
+    before = resolve.experiment(recorded_tables(folder, config.plugins))
     threads = config.settings.num_threads or before.settings.num_threads
     settings = replace(config.settings, num_threads=threads)
     name = config.name or before.name
@@ -120,8 +152,15 @@ def _differences(
         before, now, path = old.get(name, _ABSENT), new.get(name, _ABSENT), join(where, name)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             yield from _differences(before, now, path)
-        elif before != now:
+        elif before != now and not (path in _FILES and _held(before) == _held(now)):
             yield path, before, now
+
+
+def _held(entries: object) -> object:
+    """Return the hashes of recorded files, wherever they lie."""
+    listed = entries if isinstance(entries, list | tuple) else [entries]
+    marked = [split(each) if isinstance(each, str) else (each, None) for each in listed]
+    return [digest or name for name, digest in marked]
 
 
 def origin(config: ExperimentConfig, data: str) -> dict[str, Any]:

@@ -134,3 +134,18 @@ def test_the_shipped_study_starts_from_a_converged_model_and_its_attacks_stop(tm
     world = assemble(cells[0].config)
     start = initial_model(cells[0].config, world.roster)
     assert world.judge(world.model(start))["mta"] == 0.971  # as its last round says
+
+
+def test_a_run_goes_on_with_a_start_model_that_has_moved(trained, tables, tmp_path, capsys):
+    file = tmp_path / "start.safetensors"
+    file.write_bytes((trained.folder / "model.safetensors").read_bytes())
+    folder = tmp_path / "run"
+    plain = tables({"federation.rounds": 1})
+    entity.run(resolve.experiment({**plain, "initial": str(file)}), folder)
+    moved = file.rename(tmp_path / "moved.safetensors")
+    go_on = ["run", "--resume", str(folder), "--quiet", "--rounds", "2"]
+    assert main(go_on) == 2
+    assert "say where to by --initial" in " ".join(capsys.readouterr().err.split())
+    other = trained.folder / "config.json"
+    assert main([*go_on, "--initial", str(other)]) == 2
+    assert main([*go_on, "--initial", str(moved)]) == 0, capsys.readouterr().err

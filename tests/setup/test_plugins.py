@@ -54,9 +54,7 @@ def clean(monkeypatch):
     """Leave the registries as they were found."""
     monkeypatch.delenv(plugins.VARIABLE, raising=False)
     yield
-    for key in list(plugins._owners):
-        plugins._remove(*key)
-    plugins._contents.clear()
+    forget()
     plugins._load_installed.cache_clear()
 
 
@@ -83,6 +81,13 @@ def config(tmp_path, tables):
         return path
 
     return config
+
+
+def forget():
+    """Forget all plugins, as another process knows none."""
+    for key in list(plugins._owners):
+        plugins._remove(*key)
+    plugins._contents.clear()
 
 
 def refusal(*entries):
@@ -270,6 +275,45 @@ def test_a_run_goes_on_with_the_code_it_was_begun_with(write, config, tmp_path, 
         f"plugins = {path}: has changed since it was recorded"
         in capsys.readouterr().err.replace("\n", " ")
     )
+
+
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_a_run_goes_on_with_a_plugin_that_has_moved(
+    write, config, tmp_path, capsys, monkeypatch, how
+):
+    path, file = write(), config()
+    folder = tmp_path / "run"
+    entity.run(entity.load(file, rounds=1), folder)
+    moved = path.rename(tmp_path / "moved.py")
+    forget()
+    go_on = ["run", "--resume", str(folder), "--quiet"]
+    assert main([*go_on, "--rounds", "2"]) == 2
+    said = capsys.readouterr().err.replace("\n", " ")
+    assert "if it has moved, say where to by --plugins." in said
+    if how == "option":
+        go_on += ["--plugins", str(moved)]
+    else:
+        monkeypatch.setenv(plugins.VARIABLE, str(moved))
+    assert main([*go_on, "--rounds", "2"]) == 0, capsys.readouterr().err
+    forget()
+    moved.write_text(moved.read_text() + "# another\n")
+    assert main([*go_on, "--rounds", "3"]) == 2
+
+
+def test_the_same_file_at_two_places_is_one_plugin(write, config, tmp_path):
+    write()
+    write("copy.py")
+    first, second = (entity.load(config(named=[name])) for name in ("mine.py", "copy.py"))
+    both = entity.load(config(named=["mine.py", "copy.py"]))
+    again = entity.load(config(named=["mine.py"]))
+    assert [Path(each.plugins[0]).name[:7] for each in (first, second, both, again)] == [
+        *("mine.py", "copy.py", "mine.py", "mine.py")
+    ]
+    assert len({resolve.identity(each) for each in (first, second, both, again)}) == 1
+    (tmp_path / "mine.py").write_text("DEFENSES = {}\nMODELS = {'net': print}\n")
+    plugins.use([str(tmp_path / "mine.py")])
+    assert "mine" not in DEFENSES
+    assert entity.load(config(named=["copy.py"])).server.defense.type == "mine"
 
 
 def test_reading_a_run_loads_nothing(write, config, tmp_path, capsys):
