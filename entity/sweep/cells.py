@@ -12,6 +12,7 @@ from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError, flatten
 from entity.experiment import settled
 from entity.results import store
+from entity.results.classes import labelled
 from entity.results.store import Run
 from entity.setup import resolve
 from entity.setup.effect import blanked
@@ -65,7 +66,7 @@ class Cell:
             "state": self.state,
         }
         fields = blanked(dict(flatten(resolve.to_json(self.config))))
-        return {**fields, **facts, **self.labels}
+        return {**labelled(fields, self.folder), **facts, **self.labels}
 
 
 def expand(
