@@ -10,7 +10,7 @@ from entity.report.ranks import Ranking
 from entity.results.titles import TITLES
 from rivals.lines import Line, planned
 from rivals.rank_plot import rank_plot
-from rivals.standing import HOLDS, UNDEFENDED, WORKS, Board
+from rivals.standing import HOLDS, UNDEFENDED, WORKS, Board, Standing
 
 NONE = "\N{EN DASH}"
 TITLE = "Mean ranks by worst ASR"
@@ -97,7 +97,6 @@ def _standings(board: Board, data: str, added: Added) -> str:
             ran[name].lost or 0.0,
         ),
     )
-    options = f"{added.options} " if added.options else ""
     rows = [
         [
             TITLES.get(name, name),
@@ -107,12 +106,19 @@ def _standings(board: Board, data: str, added: Added) -> str:
             _percent(each.attackers),
             _percent(each.honest),
             NONE if each.seconds is None else f"{each.seconds:.3f}",
-            f"`drop reproduce rivals {options}--where 'data={data}' defense={name} "
+            f"`drop reproduce rivals {_options(name, each, added)}"
+            f"--where 'data={data}' defense={name} "
             f"attack={','.join(each.attacks)} seed={','.join(map(str, each.seeds))}`",
         ]
         for name, each in ((name, ran[name]) for name in order)
     ]
     return f"## {data}\n\n{markdown(heads, rows)}"
+
+
+def _options(defense: str, standing: Standing, added: Added) -> str:
+    """Return the options that a row's command needs: none where the study has all of it."""
+    own = defense not in _labels("defense") or {*standing.attacks} - {*_labels("attack")}
+    return f"{added.options} " if own else ""
 
 
 def _ranks(board: Board) -> str:

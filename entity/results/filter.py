@@ -178,8 +178,9 @@ def _no_class(said: str, text: str, labels: Sequence[Label]) -> str:
     if not hint and nameless:
         hint = f" What those of {', '.join(nameless)} are called is not known; give a number."
     if not hint:
-        names = labels[0].names
-        hint = f" Allowed are numbers and {', '.join(names[:10])}{', ...' if names[10:] else ''}."
+        names = [name for name in labels[0].names if _number(name) is None]
+        shown = f" and {', '.join(names[:10])}{', ...' if names[10:] else ''}" if names else ""
+        hint = f" Allowed are numbers{shown}."
     return f"{said}: is no class of {', '.join(datasets)}.{hint}"
 
 

@@ -133,6 +133,7 @@ def test_a_method_of_ones_own_stands_on_a_page_of_its_own(board, tmp_path, monke
     text = (tmp_path / "mine.md").read_text()
     assert "| norm_gate | 0 of 1 | 80.0 | 0.0 |" in text
     assert f"`drop reproduce rivals {' '.join(options)} --where 'data=IID' defense=norm" in text
+    assert "`drop reproduce rivals --where 'data=IID' defense=undefended" in text
     assert "![Mean ranks by worst ASR](mine.svg)" in text
     assert "| IID | 1 | 1 of 33 |" in text
     assert (tmp_path / "mine.svg").exists()
