@@ -2,19 +2,26 @@
 
     python benchmarks/leaderboard.py --runs runs     (after a batch of runs, before the next commit)
     python benchmarks/leaderboard.py                 (the page alone, from the lines that are there)
+    python benchmarks/leaderboard.py --runs runs/rivals --plugins mine.py --add defense=mine \
+        --page mine.md                               (a page and a method of one's own)
 
 Finished runs below the folder become lines of docs/results/rivals.jsonl; lines that are there
 already stay, so that runs of several machines and days come together, and those of experiments that
-the study file has no more are dropped. The page and its figure are made of the lines alone.
+the study file has no more are dropped. The page and its figure are made of the lines alone. With
+--page nothing else is written: the figure lies beside that page.
 """
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 
 from pages import ROOT
 from rivals.lines import STORE, exported, read_lines, write_lines
-from rivals.page import figure, page
+from rivals.own import grid_with, own_lines
+from rivals.page import Added, figure, page
+
+from entity.config.schema import ConfigError
 
 PAGE, FIGURE = ROOT / "docs" / "LEADERBOARD.md", ROOT / "docs" / "study" / "ranks.svg"
 
@@ -25,16 +32,43 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=Path, metavar="FOLDER", help="folder of finished runs")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="instead of docs/LEADERBOARD.md")
+    for name in ("plugins", "add"):
+        said = f"as drop reproduce rivals --{name} had it; needs --runs and --page"
+        parser.add_argument(f"--{name}", nargs="+", action="extend", default=[], help=said)
     options = parser.parse_args()
+    if options.add and (options.page is None or options.runs is None):
+        parser.error("--add: needs --runs, and --page for a page of its own")
+    if options.runs is not None and not options.runs.is_dir():
+        parser.error(f"--runs {options.runs}: is no folder")
+    if options.page is not None:
+        try:
+            return _own_page(options)
+        except ConfigError as error:
+            parser.error(str(error))
     if options.runs is not None:
-        if not options.runs.is_dir():
-            parser.error(f"--runs {options.runs}: is no folder")
         write_lines(exported(options.runs, read_lines()), STORE)
     lines = read_lines()
     PAGE.write_text(page(lines))
     FIGURE.parent.mkdir(exist_ok=True)
     FIGURE.write_text(figure(lines))
     print(f"{len(lines)} runs in {PAGE.relative_to(ROOT)}")
+    return 0
+
+
+def _own_page(options: argparse.Namespace) -> int:
+    """Write a page of the lines, of runs of a folder, and of methods that were added."""
+    lines, page_file = read_lines(), options.page
+    if options.runs is not None:
+        lines = exported(options.runs, lines)
+    if options.add:
+        lines += own_lines(options.runs, grid_with(options.plugins, options.add))
+    given = {"--plugins": options.plugins, "--add": options.add}
+    words = [word for name, values in given.items() if values for word in (name, *values)]
+    ranks = page_file.with_suffix(".svg")
+    page_file.write_text(page(lines, Added(shlex.join(words), ranks.name)))
+    ranks.write_text(figure(lines))
+    print(f"{len(lines)} runs in {page_file}")
     return 0
 
 

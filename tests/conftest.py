@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from entity.config.fields import ExperimentConfig
-from entity.setup import resolve
+from entity.setup import plugins, resolve
 
 pytest_plugins = ["attackers", "updates_by_hand"]
 
@@ -184,3 +184,14 @@ def _command_lines() -> Iterator[str]:
             yield (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
+
+
+@pytest.fixture
+def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """Leave the registries of methods as they were found."""
+    monkeypatch.delenv(plugins.VARIABLE, raising=False)
+    yield
+    for key in list(plugins._owners):  # pyright: ignore[reportPrivateUsage]
+        plugins._remove(*key)  # pyright: ignore[reportPrivateUsage]
+    plugins._contents.clear()  # pyright: ignore[reportPrivateUsage]
+    plugins._load_installed.cache_clear()  # pyright: ignore[reportPrivateUsage]

@@ -56,14 +56,15 @@ class Planned:
     seed: int
 
 
-def _planned(labels: Mapping[str, str]) -> Planned:
+def planned_of(labels: Mapping[str, str]) -> Planned:
+    """Return which run of the study has these labels."""
     return Planned(labels["data"], labels["attack"], labels["defense"], int(labels["seed"]))
 
 
 @cache
 def planned() -> tuple[Planned, ...]:
     """Return the runs of the study, in the order of its file."""
-    return tuple(_planned(cell) for cell in study.find(NAME).grid.assignments())
+    return tuple(planned_of(cell) for cell in study.find(NAME).grid.assignments())
 
 
 @cache
@@ -71,7 +72,7 @@ def identities() -> dict[str, Planned]:
     """Return the runs of the study by their identities; takes half a minute."""
     with tempfile.TemporaryDirectory() as folder:
         cells = expand(study.find(NAME).grid, Path(folder) / "none")
-    return {cell.identity: _planned(cell.labels) for cell in cells}
+    return {cell.identity: planned_of(cell.labels) for cell in cells}
 
 
 def read_lines(path: Path = STORE) -> list[Line]:
@@ -100,11 +101,12 @@ def exported(folder: Path, known: Sequence[Line]) -> list[Line]:
     for run in store.collect([folder]):
         identity = str(run.facts["hash"])
         if run.finished and identity in identities() and identity not in kept:
-            kept[identity] = _line(identities()[identity], identity, run)
+            kept[identity] = line_of(identities()[identity], identity, run)
     return list(kept.values())
 
 
-def _line(of: Planned, identity: str, run: Run) -> Line:
+def line_of(of: Planned, identity: str, run: Run) -> Line:
+    """Return the line of a finished run."""
     summary = read_summary(run.path)
     seconds = number(mapping(summary.get("seconds")), "aggregate") or 0.0
     return Line(

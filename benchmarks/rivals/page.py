@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pages import markdown
 
@@ -9,7 +10,7 @@ from entity.report.ranks import Ranking
 from entity.results.titles import TITLES
 from rivals.lines import Line, planned
 from rivals.rank_plot import rank_plot
-from rivals.standing import HOLDS, UNDEFENDED, WORKS, Board
+from rivals.standing import HOLDS, UNDEFENDED, WORKS, Board, Standing
 
 NONE = "\N{EN DASH}"
 TITLE = "Mean ranks by worst ASR"
@@ -31,15 +32,27 @@ defense gains. All of it is one small federation: it says which defenses are wor
 is best for yours."""
 
 
-def page(lines: Sequence[Line]) -> str:
-    """Return the page."""
+@dataclass(frozen=True)
+class Added:
+    """Methods that stand on the page and not in the study."""
+
+    options: str = ""
+    """Of `drop reproduce`, with which it has them."""
+    figure: str = "study/ranks.svg"
+    """Where the figure is, seen from the page."""
+
+
+def page(lines: Sequence[Line], added: Added | None = None) -> str:
+    """Return the page; `added` says which methods are none of the study."""
+    added = added or Added()
     board = Board(lines)
     parts = [
         INTRODUCTION,
+        f"Methods were added by `drop reproduce rivals {added.options}`." if added.options else "",
         _run(lines),
-        *(_standings(board, data) for data in _labels("data")),
+        *(_standings(board, data, added) for data in _labels("data")),
         "## Ranks",
-        f"![{TITLE}](study/ranks.svg)",
+        f"![{TITLE}]({added.figure})",
         _ranks(board),
         *(_attacks(board, data) for data in _labels("data")),
     ]
@@ -51,13 +64,15 @@ def figure(lines: Sequence[Line]) -> str:
     return rank_plot(TITLE, Board(lines).ranking("worst_asr"), TITLES)
 
 
-def _labels(axis: str) -> list[str]:
-    return list(dict.fromkeys(getattr(each, axis) for each in planned()))
+def _labels(axis: str, lines: Sequence[Line] = ()) -> list[str]:
+    """Return the labels of an axis in the study, and then those that only lines have."""
+    return list(dict.fromkeys(getattr(each, axis) for each in (*planned(), *lines)))
 
 
 def _run(lines: Sequence[Line]) -> str:
     wanted = Counter((each.data, each.seed) for each in planned())
-    done = Counter((line.data, line.seed) for line in lines)
+    shipped = {*planned()}
+    done = Counter((line.data, line.seed) for line in lines if line.planned in shipped)
     rows = [
         [data, str(seed), f"{done[data, seed]:,} of {number:,}"]
         for (data, seed), number in wanted.items()
@@ -67,10 +82,10 @@ def _run(lines: Sequence[Line]) -> str:
     return f"## What was run\n\n{markdown(['data', 'seed', 'runs'], rows)}{said}"
 
 
-def _standings(board: Board, data: str) -> str:
+def _standings(board: Board, data: str, added: Added) -> str:
     refused = ["attackers refused %", "honest refused %"]
     heads = ["defense", "held", "worst ASR %", "MTA lost", *refused, "server s a round", "again"]
-    found = {name: board.standing(name, data) for name in _labels("defense")}
+    found = {name: board.standing(name, data) for name in _labels("defense", board.lines)}
     ran = {name: each for name, each in found.items() if each.seconds is not None}
     if not ran:
         return f"## {data}\n\nNothing was run yet."
@@ -91,12 +106,19 @@ def _standings(board: Board, data: str) -> str:
             _percent(each.attackers),
             _percent(each.honest),
             NONE if each.seconds is None else f"{each.seconds:.3f}",
-            f"`drop reproduce rivals --where 'data={data}' defense={name} "
+            f"`drop reproduce rivals {_options(name, each, added)}"
+            f"--where 'data={data}' defense={name} "
             f"attack={','.join(each.attacks)} seed={','.join(map(str, each.seeds))}`",
         ]
         for name, each in ((name, ran[name]) for name in order)
     ]
     return f"## {data}\n\n{markdown(heads, rows)}"
+
+
+def _options(defense: str, standing: Standing, added: Added) -> str:
+    """Return the options that a row's command needs: none where the study has all of it."""
+    own = defense not in _labels("defense") or {*standing.attacks} - {*_labels("attack")}
+    return f"{added.options} " if own else ""
 
 
 def _ranks(board: Board) -> str:
@@ -122,7 +144,7 @@ def _said(ranking: Ranking | None) -> str:
 def _attacks(board: Board, data: str) -> str:
     attacks = [
         name
-        for name in _labels("attack")
+        for name in _labels("attack", board.lines)
         if any(board.works(block) for block in board.blocks if block[:2] == (data, name))
     ]
     rows = [
@@ -130,7 +152,7 @@ def _attacks(board: Board, data: str) -> str:
             TITLES.get(defense, defense),
             *(_percent(board.cell(data, attack, defense)) for attack in attacks),
         ]
-        for defense in _labels("defense")
+        for defense in _labels("defense", board.lines)
         if any(board.cell(data, attack, defense) is not None for attack in attacks)
     ]
     if not rows:

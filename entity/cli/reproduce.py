@@ -26,6 +26,8 @@ from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
 from entity.results.tables import Table
 from entity.sweep import core_hours, gpu_hours, study, verdict_table, verdicts
+from entity.sweep.added_value import CannotAdd
+from entity.sweep.additions import with_added
 from entity.sweep.cells import Cell, expand
 from entity.sweep.estimate import Pace
 from entity.sweep.grid import with_plugins
@@ -51,13 +53,23 @@ def add_reproduce_command(commands: Any) -> None:
         "reproduce",
         help="run a named study and check what comes out",
         description="Run a named study, and say which of its cells came out as expected. Without "
-        "a name, list the studies.",
+        "a name, list the studies. A method of your own stands beside the study's: "
+        "--plugins norm_gate.py --add defense=norm_gate norm_gate.factor=1.5.",
         epilog="Exit code 0 if every cell reached what is expected, 1 if one did not. Stop it at "
         "any time; the same command goes on with it.",
         allow_abbrev=False,
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help=", ".join(study.names()))
     add_sweep_options(parser, "NAME")
+    parser.add_argument(
+        "--add",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="AXIS=NAME",
+        help="methods beside those of an axis, of a plugin or shipped, with commas between, and "
+        "their settings as NAME.FIELD=VALUE; docs/extend/defense.md",
+    )
     parser.add_argument(
         "--markdown", type=user_path, metavar="FILE", help="write the table there, too"
     )
@@ -77,8 +89,7 @@ def _reproduce(options: argparse.Namespace) -> int:
             name = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
             console.paragraph(f"{name}: {text}")
         return 0
-    chosen = study.find(options.name)
-    chosen = replace(chosen, grid=with_plugins(chosen.grid, options.plugins))
+    chosen = _study(options)
     if options.markdown is not None and not options.markdown.parent.is_dir():
         raise ConfigError(f"--markdown {options.markdown}: there is no folder for it.")
     asked = sweep_options(options, RUNS / chosen.folder)
@@ -103,10 +114,19 @@ def _reproduce(options: argparse.Namespace) -> int:
     return 1 if failures or poor else 0
 
 
+def _study(options: argparse.Namespace) -> Study:
+    """Return the study that is named, with the methods that `--add` adds."""
+    chosen = study.find(options.name)
+    chosen = replace(chosen, grid=with_plugins(chosen.grid, options.plugins))
+    with given_by("--add", CannotAdd):
+        return with_added(chosen, options.add)
+
+
 def _command(options: argparse.Namespace) -> str:
     words = ["drop", "reproduce", options.name]
-    if options.where:
-        words += ["--where", *options.where]
+    for name in ("plugins", "add", "where"):
+        given = getattr(options, name)
+        words += [f"--{name}", *given] if given else []
     return shlex.join(words)
 
 

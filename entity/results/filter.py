@@ -2,7 +2,7 @@
 
 A condition is NAME OP VALUE with one of = != < <= > >=; of values with commas between, any may
 match. `and` binds tighter than `or`. Names may leave out their first tables where that stays
-unambiguous, as on the command line of `drop run`.
+unambiguous, as on the command line of `drop run`. A class has its number or its name.
 """
 
 import json
@@ -14,6 +14,8 @@ from operator import ge, gt, le, lt
 from typing import Any
 
 from entity.config.schema import ConfigError, suggest
+from entity.results.classes import Label
+from entity.setup.class_names import place_of
 
 Row = Mapping[str, Any]
 
@@ -46,6 +48,20 @@ class Condition:
         equal = any(_same(value, text) for text in self.values)
         return equal == (self.operator == "=")
 
+    def refuse_no_class(self, values: Sequence[Any]) -> None:
+        """Refuse a name that is of no class, given what the rows have for the field.
+
+        Raises
+        ------
+        BadCondition
+            With the nearest name.
+        """
+        labels = [value for value in values if isinstance(value, Label)]
+        for text in self.values if labels else ():
+            wanted = _number(text) is None and text.lower() not in ("null", "none", "")
+            if wanted and all(place_of(text, label.names) is None for label in labels):
+                raise BadCondition(_no_class(f"{self.name}{self.operator}{text}", text, labels))
+
 
 Alternatives = tuple[tuple[Condition, ...], ...]
 """Of which one must hold with all its conditions."""
@@ -60,6 +76,11 @@ class Where:
 
     words: tuple[Alternatives, ...] = ()
 
+    @property
+    def conditions(self) -> list[Condition]:
+        """All comparisons, of whatever word."""
+        return [one for word in self.words for conditions in word for one in conditions]
+
     def select(self, rows: Sequence[Row]) -> list[bool]:
         """Say of each row whether the conditions hold.
 
@@ -67,10 +88,14 @@ class Where:
         ------
         BadField
             For a name that no row has, or that may mean several fields.
+        BadCondition
+            For the name of a class that is none of any row's data set.
         """
         keys = list(dict.fromkeys(key for row in rows for key in row))
-        every = [one for word in self.words for conditions in word for one in conditions]
+        every = self.conditions
         full = {one.name: full_name(one.name, keys) for one in every} if rows else {}
+        for one in every if rows else ():
+            one.refuse_no_class([row.get(full[one.name]) for row in rows])
         return [
             all(
                 any(
@@ -145,6 +170,20 @@ def full_name(name: str, keys: Sequence[str]) -> str:
     return near[0]
 
 
+def _no_class(said: str, text: str, labels: Sequence[Label]) -> str:
+    """Return the sentence for a name that no class of some data sets has."""
+    datasets = dict.fromkeys(label.dataset for label in labels)
+    hint = suggest(text, {name for label in labels for name in label.names})
+    nameless = dict.fromkeys(label.dataset for label in labels if not label.names)
+    if not hint and nameless:
+        hint = f" What those of {', '.join(nameless)} are called is not known; give a number."
+    if not hint:
+        names = [name for name in labels[0].names if _number(name) is None]
+        shown = f" and {', '.join(names[:10])}{', ...' if names[10:] else ''}" if names else ""
+        hint = f" Allowed are numbers{shown}."
+    return f"{said}: is no class of {', '.join(datasets)}.{hint}"
+
+
 def _number(value: Any) -> float | None:
     if isinstance(value, bool):
         return None
@@ -163,4 +202,6 @@ def _same(value: Any, text: str) -> bool:
     number = _number(text)
     if number is not None and _number(value) == number:
         return True
+    if isinstance(value, Label):
+        return number is None and value.is_called(text)
     return text == (value if isinstance(value, str) else json.dumps(value, default=str))

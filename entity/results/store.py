@@ -19,6 +19,7 @@ from entity.record.json_fields import at, attack_of, mapping, number, numbers, t
 from entity.record.json_files import read_object
 from entity.record.rounds import whole_lines
 from entity.record.window import Window, remark, span
+from entity.results.classes import Label, is_class, labelled
 from entity.results.filter import Where, full_name
 from entity.results.floor import Judged, floors
 from entity.results.tables import Column, Spread, Table
@@ -211,7 +212,9 @@ def select(runs: Sequence[Run], where: Where) -> list[Run]:
     ConfigError
         For a condition on what no run has.
     """
-    holds = where.select([run.row for run in runs])
+    by_class = any(is_class(one.name) for one in where.conditions)
+    rows = [labelled(run.row, run.path) if by_class else run.row for run in runs]
+    holds = where.select(rows)
     return [run for run, chosen in zip(runs, holds, strict=True) if chosen]
 
 
@@ -282,7 +285,11 @@ def _full(runs: Sequence[Run], by: Sequence[str]) -> list[str]:
 
 
 def _of(run: Run, name: str) -> object:
-    return run.row.get(name)
+    """Return what a run has in a column; a class with its name, where that is known."""
+    if not is_class(name):
+        return run.row.get(name)
+    value = labelled(run.row, run.path).get(name)
+    return value.shown if isinstance(value, Label) else value
 
 
 def _known(runs: Sequence[Run], name: str) -> list[float]:

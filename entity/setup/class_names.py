@@ -1,6 +1,6 @@
 """Classes by name: `--target_class dog` for `--target_class 5`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from entity.config.fields import SettingsConfig
@@ -34,6 +34,20 @@ def number_classes(tables: Mapping[str, Any]) -> None:
             attack[name] = _number(path, value, _class_names(tables, dataset), dataset)
 
 
+def place_of(value: str, names: Sequence[str]) -> int | None:
+    """Return the number of a class by its name, also in small letters; None for no class.
+
+    Examples
+    --------
+    >>> place_of("DOG", ["cat", "dog"]), place_of("t", ["T", "t"]), place_of("x", ["T", "t"])
+    (1, 1, None)
+    """
+    if value in names:
+        return names.index(value)
+    small = [name.lower() for name in names]
+    return small.index(value.lower()) if small.count(value.lower()) == 1 else None
+
+
 def _class_names(tables: Mapping[str, Any], dataset: str) -> tuple[str, ...]:
     root = table_at(tables, "settings").get("datasets_path", SettingsConfig().datasets_path)
     form = [tables.get(name) for name in ("image_size", "image_channels")]
@@ -42,11 +56,9 @@ def _class_names(tables: Mapping[str, Any], dataset: str) -> tuple[str, ...]:
 
 
 def _number(path: str, value: str, names: tuple[str, ...], dataset: str) -> int:
-    if value in names:
-        return names.index(value)
-    small = [name.lower() for name in names]
-    if small.count(value.lower()) == 1:
-        return small.index(value.lower())
+    place = place_of(value, names)
+    if place is not None:
+        return place
     shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
     hint = suggest(value, names) or f" Its classes: {shown}."
     raise ConfigError(f"{path} = {show(value)}: is no class of {dataset}.{hint}")

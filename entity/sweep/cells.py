@@ -10,15 +10,15 @@ from typing import Any
 
 from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError, flatten
-from entity.config.shipped import find_config
 from entity.experiment import settled
 from entity.results import store
+from entity.results.classes import labelled
 from entity.results.store import Run
 from entity.setup import resolve
 from entity.setup.effect import blanked
 from entity.setup.plugins import Sent, rebuilt, use
-from entity.setup.read import extended
 from entity.setup.resolve import PLUGINS
+from entity.sweep.bases import Bases
 from entity.sweep.grid import CONFIG, SEED, Axis, Grid, Value
 
 _ALONE = {"settings.engine": "inline", "settings.num_threads": "1"}
@@ -66,7 +66,7 @@ class Cell:
             "state": self.state,
         }
         fields = blanked(dict(flatten(resolve.to_json(self.config))))
-        return {**fields, **facts, **self.labels}
+        return {**labelled(fields, self.folder), **facts, **self.labels}
 
 
 def expand(
@@ -94,7 +94,7 @@ def expand(
         Naming the first cell that is no possible experiment, or the field without effect.
     """
     use(grid.plugins)  # fields of the bases may be theirs
-    bases, effects = _Bases(grid), _Effects()
+    bases, effects = Bases(grid), _Effects()
     found: dict[str, tuple[dict[str, str], ExperimentConfig]] = {}
     refused: list[str] = []
     for labels in grid.assignments() if assignments is None else assignments:
@@ -147,7 +147,7 @@ def finite_facts(cells: Sequence[Cell], name: str) -> list[float]:
 
 
 def _experiment(
-    grid: Grid, bases: "_Bases", labels: Mapping[str, str], effects: "_Effects"
+    grid: Grid, bases: Bases, labels: Mapping[str, str], effects: "_Effects"
 ) -> ExperimentConfig:
     overrides: dict[str, str] = {}
     for axis in grid.axes:
@@ -193,28 +193,6 @@ class _Effects:
         for axis in grid.axes:
             for name in sorted((axis.fields & set(self.idle)) - self.effective):
                 raise ConfigError(f"{grid.said}: axes.{axis.name}: {self.idle[name]}")
-
-
-class _Bases:
-    """The bases that cells start from, each read once."""
-
-    def __init__(self, grid: Grid) -> None:
-        self.grid = grid
-        self.read: dict[str | None, dict[str, Any]] = {}
-
-    def __getitem__(self, name: str | None) -> Mapping[str, Any]:
-        """Return the tables of a configuration, or of the grid's own base for None."""
-        if name not in self.read:
-            self.read[name] = self._read(name)
-        return self.read[name]
-
-    def _read(self, name: str | None) -> dict[str, Any]:
-        base = self.grid.base if name is None else name
-        if base is None:
-            raise ConfigError("base is missing: give one, or an axis that chooses the config.")
-        if isinstance(base, Mapping):
-            return extended(base, self.grid.path, "base")
-        return resolve.read(find_config(base, self.grid.path.parent), CONFIG)
 
 
 def _runs_by_identity(out: Path) -> dict[str, Run]:

@@ -202,6 +202,37 @@ def with_axes(grid: Grid, axes: Mapping[str, object]) -> Grid:
     return made
 
 
+def with_values(grid: Grid, axis: str, values: Sequence[Value]) -> Grid:
+    """Return a grid with more values at the end of one of its axes.
+
+    Parameters
+    ----------
+    grid
+        The checked grid.
+    axis
+        Name of the axis.
+    values
+        Their labels are new to it.
+
+    Raises
+    ------
+    ConfigError
+        If another axis sets a field of them, the axis moves together with another, or there
+        would be too many cells.
+    """
+    if any(axis in group for group in grid.zipped):
+        raise ConfigError(f"axes.{axis}: moves together with others, and can have no more values.")
+    made = tuple(
+        replace(each, values=(*each.values, *values)) if each.name == axis else each
+        for each in grid.axes
+    )
+    for one, other in combinations(made, 2):
+        _refuse_common_fields(one, other)
+    longer = replace(grid, axes=made)
+    _refuse_size(longer)
+    return longer
+
+
 def with_plugins(grid: Grid, plugins: Sequence[str | Path]) -> Grid:
     """Return a grid with more plugins, named from the working directory."""
     given = [absolute(str(entry), Path()) for entry in plugins]
@@ -367,12 +398,24 @@ def _refuse_common_fields(one: Axis, other: Axis) -> None:
     if one.name == other.name:
         raise ConfigError(f"axes: {one.name} comes twice.")
     for mine, yours in product(sorted(one.fields), sorted(other.fields)):
-        first, second = OTHER_NAMES.get(mine, mine), OTHER_NAMES.get(yours, yours)
-        if f".{first}".endswith(f".{second}") or f".{second}".endswith(f".{first}"):
+        if same_field(mine, yours):
+            longest = max((OTHER_NAMES.get(name, name) for name in (mine, yours)), key=len)
             raise ConfigError(
-                f"axes.{one.name} and axes.{other.name}: both set {max(first, second, key=len)}; "
+                f"axes.{one.name} and axes.{other.name}: both set {longest}; "
                 "a cell has one value for each field."
             )
+
+
+def same_field(one: str, other: str) -> bool:
+    """Say whether two names may mean one field: either may leave out its first tables.
+
+    Examples
+    --------
+    >>> same_field("defense", "defense.type"), same_field("client.lr", "server.lr")
+    (True, False)
+    """
+    first, second = (f".{OTHER_NAMES.get(name, name)}" for name in (one, other))
+    return first.endswith(second) or second.endswith(first)
 
 
 def _zipped(groups: Sequence[Sequence[str]], axes: Sequence[Axis]) -> tuple[tuple[str, ...], ...]:

@@ -7,7 +7,7 @@ another figure, or that of a cell which differs in some labels (`like`). Near ei
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from entity.config import schema
@@ -122,6 +122,28 @@ class Published:
     def reasons(self, cell: Mapping[str, str]) -> list[str]:
         """Say why the figures of a cell are uncertain."""
         return [doubt.why for doubt in self._doubts(cell)]
+
+    def of_values(self, axis: str, labels: Sequence[str]) -> "Published":
+        """Return the figures as those of some values of an axis alone.
+
+        Parameters
+        ----------
+        axis
+            Name of the axis.
+        labels
+            The values that it has in the paper.
+        """
+        if axis in self.axes:
+            axes, values = self.axes, self.values
+        else:
+            axes = (*self.axes, axis)
+            values = {
+                metric: {(*key, each): value for key, value in of.items() for each in labels}
+                for metric, of in self.values.items()
+            }
+        own = {axis: tuple(labels)}
+        doubts = tuple(replace(each, cells={**own, **each.cells}) for each in self.doubts)
+        return replace(self, axes=axes, values=values, doubts=doubts)
 
     def agrees(self, cell: Mapping[str, str], measured: Mapping[Metric, float]) -> bool:
         """Say whether results are near enough to the figures of a cell, or to what they may be.

@@ -2,15 +2,26 @@
 
 import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from entity.defenses import DEFENSES
+from entity.record.json_files import write_json
+from entity.setup import resolve
+from entity.sweep.cells import expand
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("rivals.lines", "rivals.standing", "rivals.page", "rivals.rank_plot", "leaderboard")
+NAMES = (
+    "rivals.lines",
+    "rivals.standing",
+    "rivals.own",
+    "rivals.page",
+    "rivals.rank_plot",
+    "leaderboard",
+)
 
 
 @pytest.fixture
@@ -84,3 +95,50 @@ def test_the_page_of_some_lines(board):
     figure = board.page.figure(lines)
     assert figure.index("DROP+") < figure.index("Median") < figure.index("Undefended")
     assert "<circle" in figure
+
+
+@pytest.mark.usefixtures("forget_plugins")
+def test_a_method_of_ones_own_stands_on_a_page_of_its_own(board, tmp_path, monkeypatch, capsys):
+    """The study's grid is cut to two cells, so that this takes no half minute."""
+    chosen = board.own.study.find("rivals")
+    one = {"seed": ["1"], "data": ["IID"], "attack": ["badnets"]}
+    axes = tuple(
+        replace(
+            axis, values=tuple(v for v in axis.values if v.label in one.get(axis.name, v.label))
+        )
+        for axis in chosen.grid.axes
+    )
+    small = replace(chosen, grid=replace(chosen.grid, axes=axes))
+    monkeypatch.setattr(board.own.study, "find", lambda name: small)
+    board.lines.planned.cache_clear()
+    board.lines.identities.cache_clear()
+    plugin = ROOT / "examples/own/norm_gate.py"
+    options = ["--plugins", str(plugin), "--add", "defense=norm_gate"]
+    grid = board.own.grid_with([plugin], ["defense=norm_gate"])
+    for cell in expand(grid, tmp_path / "runs"):
+        if cell.labels["defense"] in ("undefended", "norm_gate"):
+            cell.folder.mkdir(parents=True)
+            write_json(cell.folder / "config.json", resolve.to_json(cell.config))
+            summary = {
+                "state": "finished", "config_hash": cell.identity, "rounds": 25,
+                "mta": {"last10": 0.96}, "consistency": {"worst_asr": 0.8},
+                "seconds": {"total": 9.0, "aggregate": 2.5},
+            }  # fmt: skip
+            write_json(cell.folder / "summary.json", summary)
+    before = board.leaderboard.PAGE.read_text(), board.lines.STORE.read_text()
+    command = ["leaderboard", "--runs", str(tmp_path / "runs"), *options]
+    monkeypatch.setattr(sys, "argv", [*command, "--page", str(tmp_path / "mine.md")])
+    monkeypatch.setattr(board.leaderboard, "read_lines", list)
+    assert board.leaderboard.main() == 0
+    text = (tmp_path / "mine.md").read_text()
+    assert "| norm_gate | 0 of 1 | 80.0 | 0.0 |" in text
+    assert f"`drop reproduce rivals {' '.join(options)} --where 'data=IID' defense=norm" in text
+    assert "`drop reproduce rivals --where 'data=IID' defense=undefended" in text
+    assert "![Mean ranks by worst ASR](mine.svg)" in text
+    assert "| IID | 1 | 1 of 33 |" in text
+    assert (tmp_path / "mine.svg").exists()
+    assert (board.leaderboard.PAGE.read_text(), board.lines.STORE.read_text()) == before
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit):
+        board.leaderboard.main()
+    assert "--add: needs --runs, and --page" in capsys.readouterr().err

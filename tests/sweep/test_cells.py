@@ -9,10 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entity.config.schema import ConfigError
+from entity.config.shipped import find_config
 from entity.record.json_files import write_json
 from entity.setup import resolve
 from entity.sweep import cells
-from entity.sweep.cells import expand, find_config
+from entity.sweep.cells import expand
 from entity.sweep.grid import parse
 
 HERE = Path("grid.yaml")
