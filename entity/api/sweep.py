@@ -23,7 +23,8 @@ from entity.results.tables import Table
 from entity.setup import resolve
 from entity.sweep import data
 from entity.sweep.cells import Cell
-from entity.sweep.grid import CONFIG, Grid, of_axes, read, with_axes, with_plugins
+from entity.sweep.grid import CONFIG, Grid, with_plugins
+from entity.sweep.grid_file import of_axes, read, with_axes
 from entity.sweep.plan import (
     SweepOptions,
     choose_cells,

@@ -23,7 +23,8 @@ from entity.results.store import Run
 from entity.sweep import data
 from entity.sweep.cells import Cell
 from entity.sweep.estimate import Pace, makespan
-from entity.sweep.grid import Grid, of_axes, read, with_axes, with_plugins
+from entity.sweep.grid import Grid, with_plugins
+from entity.sweep.grid_file import of_axes, read, with_axes
 from entity.sweep.plan import (
     RUNS,
     SweepOptions,

@@ -16,7 +16,8 @@ from typing import Any
 
 from entity.config import schema
 from entity.config.schema import ConfigError, NonNegative, suggest, unknown
-from entity.sweep.grid import SEED, Grid, matches, pattern, read
+from entity.sweep.grid import SEED, Grid, matches, pattern
+from entity.sweep.grid_file import read
 from entity.sweep.published import Percent, Published, published
 from entity.sweep.void import Void
 

@@ -14,7 +14,7 @@ from entity.config.schema import flatten
 from entity.results.store import Run
 from entity.setup import resolve
 from entity.sweep.cells import expand
-from entity.sweep.grid import parse
+from entity.sweep.grid_file import parse
 from entity.sweep.runner import Failure
 
 

@@ -10,7 +10,7 @@ from entity.record.json_files import write_json
 from entity.results.store import read_row
 from entity.setup import resolve
 from entity.sweep.cells import expand
-from entity.sweep.grid import read
+from entity.sweep.grid_file import read
 
 
 @pytest.fixture

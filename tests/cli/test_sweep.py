@@ -11,7 +11,7 @@ from entity.cli import console, main, sweep
 from entity.dataset.files import Files
 from entity.setup import resolve
 from entity.sweep.cells import expand
-from entity.sweep.grid import read
+from entity.sweep.grid_file import read
 from entity.sweep.runner import Failure
 
 

@@ -12,7 +12,7 @@ from entity.config.paths import user_path
 from entity.setup import resolve
 from entity.setup.assembly import assemble
 from entity.sweep.cells import expand
-from entity.sweep.grid import parse
+from entity.sweep.grid_file import parse
 
 
 @pytest.fixture

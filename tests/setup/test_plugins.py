@@ -21,7 +21,7 @@ from entity.seeding import Seeds
 from entity.setup import plugin_files, plugins, resolve
 from entity.setup.assembly import recruit
 from entity.sweep import cells
-from entity.sweep.grid import read
+from entity.sweep.grid_file import read
 
 DEFENSE = """
     from dataclasses import dataclass

@@ -11,7 +11,7 @@ import ray
 from entity import experiment
 from entity.config.schema import ConfigError
 from entity.sweep.cells import expand
-from entity.sweep.grid import parse
+from entity.sweep.grid_file import parse
 from entity.sweep.on_ray import Cluster
 from entity.sweep.owners import Owners
 from entity.sweep.runner import run_cells

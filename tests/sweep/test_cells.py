@@ -14,7 +14,7 @@ from entity.record.json_files import write_json
 from entity.setup import resolve
 from entity.sweep import cells
 from entity.sweep.cells import expand
-from entity.sweep.grid import parse
+from entity.sweep.grid_file import parse
 
 HERE = Path("grid.yaml")
 

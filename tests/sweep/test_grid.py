@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from entity.config.schema import ConfigError
-from entity.sweep import grid
-from entity.sweep.grid import MOST, label_of, parse, read
+from entity.sweep import grid_file
+from entity.sweep.grid import MOST, label_of
+from entity.sweep.grid_file import parse, read
 
 HERE = Path("grid.yaml")
 EXAMPLE = {
@@ -168,7 +169,7 @@ def test_a_value_stands_for_a_list_of_one_in_axes_and_beside_them():
 
 
 def test_a_program_s_axes_are_those_of_a_file():
-    program = grid.of_axes(
+    program = grid_file.of_axes(
         ["mnist5k/drop"],
         {"defense": ("drop", "flame"), "seed": range(1, 3), "lr": np.array([0.5, 1.0])},
         "sweep",
@@ -181,7 +182,7 @@ def test_a_program_s_axes_are_those_of_a_file():
     assert program.axes == file.axes
     assert next(iter(program.assignments()))["seed"] == "1"
     assert program.said == "sweep"
-    several = grid.of_axes(["mnist5k/drop", "mnist5k/flame"], {"DPR": 0.5}, "sweep")
+    several = grid_file.of_axes(["mnist5k/drop", "mnist5k/flame"], {"DPR": 0.5}, "sweep")
     assert [axis.name for axis in several.axes] == ["config", "DPR"]
     for axes, said in (
         ({"lr": []}, "sweep: axes.lr: is empty"),
@@ -189,17 +190,17 @@ def test_a_program_s_axes_are_those_of_a_file():
         ({"lr": [1, 1]}, 'sweep: axes.lr: has "1" more than once.'),
     ):
         with pytest.raises(ConfigError, match=said):
-            grid.of_axes(["mnist5k/drop"], axes, "sweep")
+            grid_file.of_axes(["mnist5k/drop"], axes, "sweep")
 
 
 def test_axes_beside_a_file_are_more_of_its_own():
     file = parse(EXAMPLE, HERE)
-    more = grid.with_axes(file, {"DPR": [0.5, 1]})
+    more = grid_file.with_axes(file, {"DPR": [0.5, 1]})
     assert len(list(more.assignments())) == 2 * len(list(file.assignments()))
     with pytest.raises(ConfigError, match=r"^grid grid.yaml: axes: rounds comes twice\."):
-        grid.with_axes(file, {"rounds": 3})
+        grid_file.with_axes(file, {"rounds": 3})
     with pytest.raises(ConfigError, match=r"^grid grid.yaml: axes.lr and axes.client.lr: both set"):
-        grid.with_axes(file, {"client.lr": 3})
+        grid_file.with_axes(file, {"client.lr": 3})
 
 
 @pytest.mark.parametrize(
@@ -374,7 +375,7 @@ def test_every_value_has_a_label(value):
 
 
 def test_the_docstring_names_every_key_of_the_file():
-    assert all(f"`{name}`" in grid.__doc__ for name in EXAMPLE)
+    assert all(f"`{name}`" in grid_file.__doc__ for name in EXAMPLE)
 
 
 def test_a_base_of_fields_that_every_cell_replaces_is_refused_and_not_lost():

@@ -10,7 +10,7 @@ from entity.dataset import source_of
 from entity.results.store import Run
 from entity.sweep import gpu_hours
 from entity.sweep.cells import expand
-from entity.sweep.grid import parse
+from entity.sweep.grid_file import parse
 from entity.sweep.published import Figure, Tolerance, published
 from entity.sweep.study import find, load, names
 from entity.sweep.verdict_table import remarks, verdict_table

@@ -12,7 +12,7 @@ from entity.record.lock import locked
 from entity.setup import resolve
 from entity.sweep import process, runner
 from entity.sweep.cells import expand
-from entity.sweep.grid import parse
+from entity.sweep.grid_file import parse
 from entity.sweep.owners import Owners
 from entity.sweep.process import ThisMachine
 from entity.sweep.runner import reason, run_cells

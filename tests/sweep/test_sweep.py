@@ -14,7 +14,7 @@ import yaml
 from entity import experiment
 from entity.cli import main
 from entity.sweep.cells import expand
-from entity.sweep.grid import read
+from entity.sweep.grid_file import read
 
 SHORT = {"client.ADR": 0.05, "federation.rounds": 3}
 
