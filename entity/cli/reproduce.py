@@ -24,6 +24,7 @@ from entity.cli.sweep import (
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
+from entity.results.formatting import counted
 from entity.results.tables import Table
 from entity.sweep import core_hours, gpu_hours, study, verdict_table, verdicts
 from entity.sweep.added_value import CannotAdd
@@ -31,9 +32,11 @@ from entity.sweep.additions import with_added
 from entity.sweep.cells import Cell, expand
 from entity.sweep.estimate import Pace
 from entity.sweep.grid import with_plugins
-from entity.sweep.plan import RUNS, finished_runs, remaining
+from entity.sweep.plan import RUNS, SweepOptions, finished_runs, remaining
+from entity.sweep.runner import Failure
 from entity.sweep.study import Study
 from entity.sweep.verdicts import Outcome
+from entity.sweep.void import twins, void_cells
 
 _OPTIONAL = ("DPR of all", "on victims", "n", "floor", "diff.")
 """Columns that are left out, in this order, where there is no room; the Markdown has them."""
@@ -71,6 +74,12 @@ def add_reproduce_command(commands: Any) -> None:
         "their settings as NAME.FIELD=VALUE; docs/extend/defense.md",
     )
     parser.add_argument(
+        "--skip-void",
+        action="store_true",
+        help="begin with the runs in which nobody defends, and leave out the others where the "
+        "attack does not work then, which count for nobody",
+    )
+    parser.add_argument(
         "--markdown", type=user_path, metavar="FILE", help="write the table there, too"
     )
     parser.set_defaults(go=_reproduce)
@@ -90,6 +99,8 @@ def _reproduce(options: argparse.Namespace) -> int:
             console.paragraph(f"{name}: {text}")
         return 0
     chosen = _study(options)
+    if options.skip_void and chosen.void is None:
+        raise ConfigError(f"--skip-void: {chosen.name} does not say which of its cells are void.")
     if options.markdown is not None and not options.markdown.parent.is_dir():
         raise ConfigError(f"--markdown {options.markdown}: there is no folder for it.")
     asked = sweep_options(options, RUNS / chosen.folder)
@@ -102,8 +113,10 @@ def _reproduce(options: argparse.Namespace) -> int:
         return 0
     if guessed:
         console.note(f"{chosen.name}: {guessed}")
-    failures = run_shown(chosen.name, cells, asked, quiet=options.quiet)
-    outcomes = verdicts.judge(chosen, chosen_cells(chosen.grid, asked))
+    run = _run_those_that_count if options.skip_void else _run_all
+    failures = run(chosen, cells, asked, quiet=options.quiet)
+    cells = chosen_cells(chosen.grid, asked)  # as they are now
+    outcomes = verdicts.judge(chosen, cells, _twins(chosen, cells, asked))
     console.out.print(_screen(chosen, outcomes))
     for line in verdict_table.remarks(chosen, outcomes):
         console.paragraph(line)
@@ -112,6 +125,35 @@ def _reproduce(options: argparse.Namespace) -> int:
         _write(verdict_table.to_markdown(chosen, outcomes, made_by), options.markdown)
     poor = any(outcome.verdict in ("missed", "unfinished") for outcome in outcomes)
     return 1 if failures or poor else 0
+
+
+def _run_all(
+    chosen: Study, cells: Sequence[Cell], asked: SweepOptions, *, quiet: bool
+) -> list[Failure]:
+    return run_shown(chosen.name, cells, asked, quiet=quiet)
+
+
+def _run_those_that_count(
+    chosen: Study, cells: Sequence[Cell], asked: SweepOptions, *, quiet: bool
+) -> list[Failure]:
+    """Run the cells in which nobody defends, and then those where the attack has worked."""
+    undefended = _twins(chosen, cells, asked)
+    failures = run_shown(f"{chosen.name}, undefended", undefended, asked, quiet=quiet)
+    undefended = _twins(chosen, cells, asked)  # as they are now
+    void = void_cells(chosen.void, cells, undefended)
+    left = [cell for cell in remaining(cells, asked) if cell.identity in void]
+    if left:
+        console.note(
+            f"{counted(len(left), 'run', ' ')} left out: the attack does not work there where "
+            "nobody defends"
+        )
+    done = {cell.identity for cell in undefended}
+    rest = [cell for cell in cells if cell.identity not in void | done]
+    return [*failures, *run_shown(chosen.name, rest, asked, quiet=quiet)] if rest else failures
+
+
+def _twins(chosen: Study, cells: Sequence[Cell], asked: SweepOptions) -> list[Cell]:
+    return twins(chosen.void, chosen.grid, asked.folder, cells)
 
 
 def _study(options: argparse.Namespace) -> Study:

@@ -65,9 +65,19 @@ class Outcome:
         return "reached" if all(met) else "missed"
 
 
-def judge(study: Study, cells: Sequence[Cell]) -> list[Outcome]:
-    """Sum up runs over their seeds, a row for each other assignment; void runs are left out."""
-    void = void_cells(study.void, cells)
+def judge(study: Study, cells: Sequence[Cell], undefended: Sequence[Cell] = ()) -> list[Outcome]:
+    """Sum up runs over their seeds, a row for each other assignment; void runs are left out.
+
+    Parameters
+    ----------
+    study
+        The study.
+    cells
+        Its cells, or some of them.
+    undefended
+        Their twins in which nobody defends, of `void.twins`, if these are not among them.
+    """
+    void = void_cells(study.void, cells, undefended)
     rows: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         rows.setdefault(tuple(cell.labels[name] for name in study.axes), []).append(cell)

@@ -2,13 +2,15 @@
 
 Key `void` of a study: `label` of `axis` is the defense that is none, and `below` the worst ASR in
 percent, of the rounds of acceptable MTA, from which on an attack counts as one. A cell is judged by
-the one that differs from it by that axis alone, with the same seed.
+its twin: the one that differs from it by that axis alone, with the same seed.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from entity.sweep.cells import Cell
+from entity.sweep.cells import Cell, expand
+from entity.sweep.grid import Grid
 
 Key = tuple[tuple[str, str], ...]
 """Labels of a cell on all axes but that of the defense."""
@@ -28,17 +30,48 @@ class Void:
         return tuple((name, label) for name, label in labels.items() if name != self.axis)
 
 
-def void_cells(rule: Void | None, cells: Sequence[Cell]) -> set[str]:
+def twins(rule: Void | None, grid: Grid, folder: Path, cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells in which nobody defends that some cells are judged by.
+
+    Parameters
+    ----------
+    rule
+        When an attack counts as one; without it there are none.
+    grid
+        The whole grid, of which `cells` may be a few.
+    folder
+        The folder of the runs.
+    cells
+        The cells.
+    """
+    if rule is None:
+        return []
+    wanted = {tuple(sorted({**cell.labels, rule.axis: rule.label}.items())) for cell in cells}
+    there = [labels for labels in grid.assignments() if tuple(sorted(labels.items())) in wanted]
+    return expand(grid, folder, there)
+
+
+def void_cells(
+    rule: Void | None, cells: Sequence[Cell], undefended: Sequence[Cell] = ()
+) -> set[str]:
     """Return the identities of the void cells.
 
-    Nothing is known of a cell whose undefended twin is not finished, or not among these. A cell
-    without attack is not void.
+    Nothing is known of a cell whose twin is not finished. A cell without attack is not void.
+
+    Parameters
+    ----------
+    rule
+        When an attack counts as one; without it no cell is void.
+    cells
+        The cells; twins may be among them.
+    undefended
+        Their other twins.
     """
     if rule is None:
         return set()
     fails = {
         rule.others(cell.labels)
-        for cell in cells
+        for cell in (*cells, *undefended)
         if cell.labels[rule.axis] == rule.label
         if (worst := worst_asr(cell)) is not None and worst < rule.below
     }

@@ -189,6 +189,43 @@ def test_where_the_attack_does_not_work_undefended_a_cell_counts_for_nobody(tiny
     assert "Void are 3 of 6 cells, which count for nobody: where defense is undefended the" in text
 
 
+VOID = {**SAYS, "void": {"axis": "defense", "label": "undefended", "below": 50}, "expect": []}
+
+
+def test_void_runs_can_be_left_out_and_their_twins_are_run_first(tiny, results, capsys):
+    given, asked = results
+    tiny(study=VOID)
+    given["undefended"] = [(0.9, 0.4, 0.4), (0.9, 0.9, 0.9)]
+    assert main(["reproduce", "tiny", "--skip-void", "--out", "out"]) == 0
+    assert asked[:2] == ["undefended-seed1", "undefended-seed2"]
+    assert sorted(asked[2:]) == ["krum-seed2", "median-seed2"]
+    shown = capsys.readouterr()
+    assert "2 runs left out: the attack does not work there" in " ".join(shown.err.split())
+    asked.clear()
+    assert main(["reproduce", "tiny", "--skip-void", "--out", "out"]) == 0
+    assert asked == []
+    assert main(["reproduce", "tiny", "--out", "out", "--quiet"]) == 0
+    assert len(asked) == 2
+
+
+def test_a_few_cells_are_judged_by_their_twins_too(tiny, results, capsys):
+    given, asked = results
+    tiny(study=VOID)
+    given["undefended"] = [(0.9, 0.4, 0.4), (0.9, 0.9, 0.9)]
+    only = ["reproduce", "tiny", "--out", "out", "--where", "defense=krum"]
+    assert main([*only, "--skip-void"]) == 0
+    assert asked == ["undefended-seed1", "undefended-seed2", "krum-seed2"]
+    assert main([*only, "--markdown", "t.md"]) == 0
+    (krum,) = [row for row in Path("t.md").read_text().splitlines() if row.startswith("| krum")]
+    assert krum.startswith("| krum | 1 |")  # seed 1 is void, though its twin was not asked for
+
+
+def test_a_study_that_does_not_say_what_is_void_has_nothing_to_leave_out(tiny, results, capsys):
+    assert main(["reproduce", "tiny", "--skip-void"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--skip-void: tiny does not say which of its cells are void." in said
+
+
 @pytest.mark.parametrize("width", [80, 100, 110, 120, 200])
 @pytest.mark.parametrize("name", study.names())
 def test_no_figure_and_no_verdict_is_cut_whatever_the_width(monkeypatch, name, width):
