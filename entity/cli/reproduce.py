@@ -140,14 +140,14 @@ def _run_those_that_count(
     undefended = _twins(chosen, cells, asked)
     failures = run_shown(f"{chosen.name}, undefended", undefended, asked, quiet=quiet)
     undefended = _twins(chosen, cells, asked)  # as they are now
-    void = void_cells(chosen.void, cells, undefended)
+    done = {cell.identity for cell in undefended}
+    void = void_cells(chosen.void, cells, undefended) - done
     left = [cell for cell in remaining(cells, asked) if cell.identity in void]
     if left:
         console.note(
             f"{counted(len(left), 'run', ' ')} left out: the attack does not work there where "
             "nobody defends"
         )
-    done = {cell.identity for cell in undefended}
     rest = [cell for cell in cells if cell.identity not in void | done]
     return [*failures, *run_shown(chosen.name, rest, asked, quiet=quiet)] if rest else failures
 
