@@ -45,6 +45,11 @@ TITLES: dict[str, str] = {
     "flip": "FLIP",
     "finetuning": "Fine-tuning",
     "random_aggregation": "Random Aggregation",
+    "fedprox": "FedProx",
+    "local_dp": "Local DP",
+    "fedavgm": "FedAvgM",
+    "fedadam": "FedAdam",
+    "fedyogi": "FedYogi",
     "badnets": "BadNets",
     "neurotoxin": "Neurotoxin",
     "chameleon": "Chameleon",
@@ -69,7 +74,7 @@ TITLES: dict[str, str] = {
     "iba": "IBA",
     "own_trigger": "Own Trigger",
 }
-"""Of defenses, attacks, and the data poisons that a paper has named."""
+"""Of defenses, rules of clients and servers, attacks, and data poisons that a paper has named."""
 
 _OF_METHODS = ("defense", "attack", "poison", "type")
 """Last parts of the names of columns that hold methods."""
