@@ -30,6 +30,10 @@ from entity.updates import ClientId, rows_by_id
 LEAST = 4
 """Clients that two groups are looked for among: two of each could be told apart."""
 
+MOST = 1_000
+"""Clients that are remembered: of more, those who came last. Their sums take 100 MB and two groups of
+them some seconds, whoever else has ever come."""
+
 ALIKE = 1e-12
 """One minus the cosine of clients between whom nothing but rounding differs."""
 
@@ -134,12 +138,33 @@ class Coalition:
         self.sums: dict[ClientId, Tensor] = {}
         self.seen: dict[ClientId, int] = {}
 
-    def observe(self, clients: Sequence[ClientId], described: Tensor) -> None:
-        """Add a round's descriptions (n, D)."""
+    def observe(
+        self,
+        clients: Sequence[ClientId],
+        described: Tensor,
+        known: Collection[ClientId] = (),
+        most: int = MOST,
+    ) -> None:
+        """Add a round.
+
+        Parameters
+        ----------
+        clients
+            Who came.
+        described
+            (n, D) their descriptions.
+        known
+            Clients who are remembered however long they have been away.
+        most
+            How many are remembered, beside those and who came.
+        """
         for client, row in zip(clients, described, strict=True):
-            before = self.sums.get(client)
+            before = self.sums.pop(client, None)  # and to the end: it came last
             self.sums[client] = row.clone() if before is None else self.memory * before + row
             self.seen[client] = self.seen.get(client, 0) + 1
+        away = [client for client in self.sums if client not in known]
+        for client in away[: -max(most, len(clients))]:
+            del self.sums[client], self.seen[client]
 
     def groups(self, without: Collection[ClientId] = ()) -> Groups:
         """Return the two groups of all who can be compared, without some."""

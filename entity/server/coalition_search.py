@@ -51,8 +51,9 @@ class CoalitionSearch:
         """
         numbers = dict[str, float]()
         self.judge.observe(clients, described)
+        known = frozenset[ClientId]().union(*self.judge.found)
         for part, history in self.parts.items():
-            history.observe(clients, getattr(described, part))
+            history.observe(clients, getattr(described, part), known)
             groups = history.groups()
             measured = {"contrast": groups.contrast, "effect": groups.effect}
             numbers |= {f"{part}_{name}": x for name, x in measured.items() if isfinite(x)}

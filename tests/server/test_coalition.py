@@ -147,6 +147,25 @@ def test_the_past_counts_less_and_clients_may_come_seldom():
     assert history.seen == {"a": 2, "b": 1}
 
 
+def test_of_many_clients_those_who_came_last_are_remembered():
+    """And all of a round, and who is known to be in a coalition."""
+    history = Coalition(enough=0.1, patience=2, memory=0.5)
+
+    def come(*clients, known=()):
+        history.observe(clients, torch.ones(len(clients), 2), known, most=3)
+        assert history.seen.keys() == history.sums.keys()
+        return set(history.sums)
+
+    assert come(1, 2, 3) == {1, 2, 3}
+    assert come(1, 4) == {1, 3, 4}
+    assert come(3) == {1, 3, 4}
+    assert come(5) == {3, 4, 5}
+    assert history.seen == {4: 1, 3: 2, 5: 1}
+    assert come(6, 7, known={4}) == {4, 5, 6, 7}
+    assert come(8, 9, 10, 11, known={4}) == {4, 8, 9, 10, 11}
+    assert come(4, 12) == {4, 11, 12}
+
+
 def test_a_history_goes_on_from_its_state(looked_at):
     spec, of = looked_at
     whole, first = (Coalition(0.2, 4, 0.95) for _ in range(2))
