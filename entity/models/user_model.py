@@ -58,6 +58,11 @@ def imported(name: str) -> Make:
     module, _, function = name.partition(":")
     try:
         own: Any = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f'model = "{name}": cannot be imported ({_one_line(error)}); Python looks in '
+            "PYTHONPATH, and a file is named in plugins, with its models in a table MODELS."
+        ) from error
     except Exception as error:  # importing runs the user's code
         raise ConfigError(f'model = "{name}": cannot be imported ({_one_line(error)}).') from error
     if not callable(own):

@@ -31,8 +31,8 @@ LEAST = 4
 """Clients that two groups are looked for among: two of each could be told apart."""
 
 MOST = 1_000
-"""Clients that are remembered: of more, those who came last. Their sums take 100 MB and two groups of
-them some seconds, whoever else has ever come."""
+"""Clients that are remembered: of more, those who came last. Their sums take 100 MB, and two groups
+of them some seconds, whoever else has ever come."""
 
 ALIKE = 1e-12
 """One minus the cosine of clients between whom nothing but rounding differs."""

@@ -205,7 +205,8 @@ def _use_one(entry: str, content: bytes | None = None) -> str:
     if code.entry not in _contents:
         _forget_earlier(code)
         if not any(split(owner)[1] == code.sha256 for owner in _owners.values()):
-            _register(code)  # else the same file at another place has done so
+            # else the same file at another place has done so
+            _register(code, may_be_bare=split(entry)[1] is not None)
         _contents[code.entry] = code.content
     return code.entry
 
@@ -226,8 +227,11 @@ def _remove(table: str, name: str) -> None:
     _generation[0] += 1
 
 
-def _register(code: Code) -> None:
-    """Add the tables of a plugin to the registries: all of them, or on a fault none."""
+def _register(code: Code, may_be_bare: bool) -> None:
+    """Add the tables of a plugin to the registries: all of them, or on a fault none.
+
+    A recorded one may have none: it is the module of `model: module:function`.
+    """
     found = {table: getattr(code.module, table) for table in TABLES if hasattr(code.module, table)}
     where = f"plugins = {show_name(code.name)}"
     for table, entries in found.items():
@@ -236,7 +240,7 @@ def _register(code: Code) -> None:
                 f'{where}: {table} must be a table of its own, such as {{"mine": Mine}}.'
             )
     added = [(table, name) for table, entries in found.items() for name in entries]
-    if not added:
+    if not added and not may_be_bare:
         raise ConfigError(
             f"{where}: adds nothing; it must have a table "
             f"{', '.join([*TABLES][:-1])} or {[*TABLES][-1]}."
@@ -307,6 +311,8 @@ def _use_package(entry: str) -> str:
 def used(config: ExperimentConfig, entries: Sequence[str]) -> tuple[str, ...]:
     """Return those of some plugins that an experiment uses something of.
 
+    The module of `model: module:function` is one.
+
     Parameters
     ----------
     config
@@ -340,7 +346,20 @@ def used(config: ExperimentConfig, entries: Sequence[str]) -> tuple[str, ...]:
                 "experiment does not name; add it to plugins."
             )
         needed[entry] = None
+    if model := _code_of_model(config.model):
+        needed[model] = None
     return tuple(sorted(needed))
+
+
+def _code_of_model(model: str) -> str | None:
+    """Return the entry of the module of `module:function`; None for other models."""
+    module, colon, _ = model.partition(":")
+    if not colon:
+        return None
+    try:
+        return load(module).entry
+    except ConfigError:  # which `check` says of the field that names it
+        return None
 
 
 class Sent:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import pickle
+import sys
 import textwrap
 from importlib import metadata
 from pathlib import Path
@@ -275,6 +276,29 @@ def test_a_run_goes_on_with_the_code_it_was_begun_with(write, config, tmp_path, 
         f"plugins = {path}: has changed since it was recorded"
         in capsys.readouterr().err.replace("\n", " ")
     )
+
+
+def test_the_module_of_a_model_is_a_part_of_the_experiment(tmp_path, monkeypatch, tables, capsys):
+    module = tmp_path / "nets_of_mine.py"
+    module.write_text(
+        "from torch import nn\n\n\ndef net(channels, size, classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(tables({"model": "nets_of_mine:net", "federation.rounds": 1})))
+    folder = tmp_path / "run"
+    assert main(["run", "--config", str(file), "--out", str(folder), "--quiet"]) == 0
+    (entry,) = json.loads((folder / "config.json").read_text())["plugins"]
+    assert entry.startswith("nets_of_mine#sha256=")
+    assert main(["run", "--resume", str(folder), "--rounds", "2", "--quiet"]) == 0
+    before = resolve.identity(entity.load(folder / "config.json"))
+    module.write_text(module.read_text() + "# edited\n")
+    assert main(["run", "--resume", str(folder), "--rounds", "3", "--quiet"]) == 2
+    assert "plugins = nets_of_mine: has changed" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.delitem(sys.modules, "nets_of_mine")
+    plugin_files._loaded.clear()
+    assert resolve.identity(entity.load(file)) != before
 
 
 @pytest.mark.parametrize("how", ["option", "environment"])
