@@ -28,7 +28,7 @@ from entity.attacks import ATTACKS
 from entity.client import Attacker
 from entity.client.poison import Poison
 from entity.config import schema
-from entity.config.fields import ExperimentConfig
+from entity.config.fields import AttackConfig, ExperimentConfig
 from entity.config.schema import ConfigError, show
 from entity.dataset.registry import DATASETS, OWN_DATASETS, PythonData
 from entity.defenses import DEFENSES
@@ -72,6 +72,11 @@ class Table:
     taken: frozenset[str] = frozenset()
     """Other names of what there is, which a configuration may have."""
 
+    @property
+    def one(self) -> str:
+        """Return one of its entries in words: `an attack`."""
+        return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
+
 
 def _method(base: type[Any]) -> Callable[[Any, str, str], Any]:
     def ready(entry: Any, owner: str, name: str) -> Any:
@@ -89,6 +94,11 @@ def _method(base: type[Any]) -> Callable[[Any, str, str], Any]:
             schema.docs(settings)
         except Exception as error:
             raise ConfigError(f"has settings that cannot be read ({error})") from error
+        taken = (
+            [] if base is Server else [*{*schema.hints(settings)} & {*schema.hints(AttackConfig)}]
+        )
+        if taken:  # they stand in one table
+            raise ConfigError(f"has a setting {sorted(taken)[0]}, as every attack has; rename it")
         bare = [each.name for each in fields(settings) if each.default is each.default_factory]
         if bare and base is Server:  # what a defense needs is asked of its defaults
             raise ConfigError(f"lacks a default of its settings {', '.join(bare)}")
@@ -264,12 +274,12 @@ def _add(table: str, name: Any, entry: Any, owner: str, where: str) -> None:
         )
     if name in kind.taken:
         raise ConfigError(
-            f"{where}: {name} is another name of a {kind.kind} of the project itself; rename it."
+            f"{where}: {name} is another name of {kind.one} of the project itself; rename it."
         )
     if any(name in registry for registry in kind.registries):
         other = _owners.get((table, name))
         by = show_name(split(other)[0]) if other else "the project itself"
-        raise ConfigError(f"{where}: there is a {kind.kind} {name} already, of {by}; rename it.")
+        raise ConfigError(f"{where}: there is {kind.one} {name} already, of {by}; rename it.")
     try:
         ready = kind.ready(entry, owner, name)
     except ConfigError as error:

@@ -186,6 +186,11 @@ def _take_attack_args(attack: dict[str, Any]) -> tuple[Any, Any]:
     attack_type = registered(ATTACKS, attack.get("type"), f"{ATTACK}.type").hyperparameters
     poison = registered(POISONS, attack.get("poison", "pixel"), f"{ATTACK}.poison")
     kinds = (attack_type, poison.hyperparameters)
+    if common := sorted({*schema.hints(attack_type)} & {*schema.hints(poison.hyperparameters)}):
+        raise ConfigError(
+            f"{ATTACK}.{common[0]} is a setting of the attack {attack['type']} and of the data "
+            f"poison {attack.get('poison', 'pixel')}, which would be one field; rename one of them."
+        )
     own = [name for kind in kinds for name in schema.hints(kind)]
     _drop_empty_fields_of_others(attack, own)
     taken = {key: attack.pop(key) for key in own if key in attack}

@@ -429,6 +429,45 @@ def test_what_is_no_plugin_is_refused_and_adds_nothing(write, text, said):
     assert before == DEFENSES
 
 
+BOTH = """
+    from dataclasses import dataclass
+    from entity.attacks import ATTACKS as KNOWN
+    from entity.poisons import POISONS as OTHERS
+
+    @dataclass(frozen=True)
+    class Args:
+        '''Settings.'''
+        {setting}: float = 0.5
+        '''How much.'''
+
+    class Loud(KNOWN["badnets"]):
+        summary = "loud"
+        hyperparameters = Args
+
+    class Frame(OTHERS["pixel"]):
+        summary = "frame"
+        hyperparameters = Args
+
+    ATTACKS, POISONS = {{"loud": Loud}}, {{"frame": Frame}}
+"""
+
+
+def test_settings_of_an_attack_and_a_poison_have_names_of_their_own(write, tables):
+    """They stand in one table, with those that every attack has."""
+    own = {"plugins": [str(write(text=BOTH.format(setting="much")))]}
+    base = tables(own)["client"]["attack"]
+    for type, poison in (("loud", "pixel"), ("badnets", "frame")):
+        attack = {"type": type, "poison": poison, "much": 0.25}
+        loaded = resolve.experiment(tables({**own, "client.attack": base | attack})).client.attack
+        assert 0.25 in {getattr(each, "much", 0) for each in (loaded.args, loaded.poison_args)}
+    both = base | {"type": "loud", "poison": "frame"}
+    with pytest.raises(ConfigError, match=r"attack\.much is a setting of the attack loud and of"):
+        resolve.experiment(tables({**own, "client.attack": both}))
+    forget()
+    said = refusal(write("other.py", text=BOTH.format(setting="DPR")))
+    assert "ATTACKS: loud has a setting DPR, as every attack has; rename it." in said
+
+
 def test_names_are_not_taken_from_others(write):
     path = write(name="median")
     assert "there is a defense median already, of the project itself; rename it" in refusal(path)
@@ -480,7 +519,7 @@ def test_code_that_has_changed_since_it_was_recorded_is_not_run(tmp_path, monkey
 )
 def test_other_names_of_what_there_is_are_taken(write, table, name):
     path = write(text=f"{table} = {{{name!r}: 1}}")
-    with pytest.raises(ConfigError, match=f"{name} is another name of a .* of the project itself"):
+    with pytest.raises(ConfigError, match=f"{name} is another name of an? .* of the project itself"):
         plugins.use([str(path)])
 
 
