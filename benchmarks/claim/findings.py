@@ -165,6 +165,28 @@ def who_is_refused(results: Results, defense: str) -> str:
     )
 
 
+def what_clustering_sees(results: Results, defense: str) -> str:
+    """Say how far apart Ward's two groups are, where a defense is broken and where it holds."""
+    tally = Tally.of(results, CONFIGURATIONS, ten(defense))
+    said: list[str] = []
+    for cells_of, what in ((tally.broken, "is broken"), (tally.holding, "holds")):
+        lines = [line for each, _ in cells_of for line in results.counted(CONFIGURATIONS, each)]
+        seen = [line.separation for line in lines if line.separation is not None]
+        refused = [line.tpr for line in lines if line.tpr is not None]
+        if not seen or not refused:
+            return ""
+        low, high = f"{min(seen):.1f}", f"{max(seen):.1f}"
+        times = low if low == high else f"{low} to {high}"
+        said.append(
+            f"where it {what} ({listed(each[0] for each, _ in cells_of)}) that is {times} times, "
+            f"and {_range(refused)} of the attackers' updates are refused"
+        )
+    return (
+        f"What the clustering of {NAMES[defense]} sees: of the last merge of Ward's tree, by how "
+        f"many times it is as high as the one before, in the median round; {'; '.join(said)}."
+    )
+
+
 def _range(shares: Sequence[float]) -> str:
     low, high = percent(min(shares)), percent(max(shares))
     return f"{low} %" if low == high else f"{low} to {high} %"

@@ -1,14 +1,17 @@
 """What a finished run came to, as a line of docs/results/configurations.jsonl."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 
 from pages import ROOT, commit, read_records, write_records
 
 from claim.design import NAMES, Labels, design, identities
 from entity.record.directory import read_summary
 from entity.record.json_fields import mapping, number
+from entity.record.rounds import whole_lines
 from entity.results import store
 from entity.results.store import Run
 
@@ -39,6 +42,9 @@ class Line:
     fpr: float | None
     seconds: float
     """Of one thread, however busy the machine was."""
+    separation: float | None = None
+    """Of a defense that clusters by Ward: by how many times the last merge of its tree is as high
+    as the one before, in the median round."""
 
     @property
     def labels(self) -> Labels:
@@ -75,7 +81,7 @@ def exported(folder: Path, known: Sequence[Line]) -> list[Line]:
         Of the runs of all studies; need not be there.
     known
         Lines from before. One of an experiment that is planned no more is dropped; one that the
-        folder has, too, stays as it is but for its floor.
+        folder has, too, stays as it is but for its floor and its separation.
     """
     planned = {name: identities(name) for name in NAMES}
     kept = {
@@ -91,7 +97,8 @@ def exported(folder: Path, known: Sequence[Line]) -> list[Line]:
                 before = kept.get((name, identity))
                 if before is not None:
                     floor = before.floor if found.floor is None else found.floor
-                    found = Line(**{**asdict(before), "floor": floor})
+                    again = {"floor": floor, "separation": found.separation}
+                    found = Line(**{**asdict(before), **again})
                 kept[name, identity] = found
     return list(kept.values())
 
@@ -115,7 +122,15 @@ def _line(name: str, labels: Labels, seed: int, run: Run) -> Line:
         tpr=_share(run.facts["tpr"]),
         fpr=_share(run.facts["fpr"]),
         seconds=_share(run.facts["seconds"]) or 0.0,
+        separation=_separation(run.path),
     )
+
+
+def _separation(folder: Path) -> float | None:
+    rounds = map(json.loads, whole_lines(folder))
+    found = [number(mapping(each.get("diagnostics")), "separation") for each in rounds]
+    known = [each for each in found if each is not None]
+    return round(median(known), 3) if known else None
 
 
 def _share(value: object) -> float | None:

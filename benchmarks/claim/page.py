@@ -44,6 +44,7 @@ def page(results: Results) -> str:
             findings.price(results, "drop_plus"),
             findings.who_is_refused(results, "droplet"),
             findings.who_is_refused(results, "drop_plus"),
+            findings.what_clustering_sees(results, "drop"),
         ),
         "## Rates and shares of malicious clients",
         f"![{MAPS['rates']}](study/rates.svg)",

@@ -17,11 +17,11 @@ TITLE = "Mean ranks by worst ASR"
 
 INTRODUCTION = f"""# Leaderboard
 
-All defenses of the package against all attacks, and a client rule, local DP and server optimisers beside
-them, on the federation of the front page: `mnist5k`,
-ten clients, four of them malicious, all in every round, half of the victim class poisoned, 25
-rounds; IID and Dirichlet 0.5. `python benchmarks/leaderboard.py` makes this page of
-`docs/results/rivals.jsonl`; nothing here is written by hand. To add to it:
+All defenses of the package against all attacks, and a client rule, local DP and server optimisers
+beside them, on the federation of the front page: `mnist5k`, ten clients, four of them malicious,
+all in every round, half of the victim class poisoned, 25 rounds; IID and Dirichlet 0.5.
+`python benchmarks/leaderboard.py` makes this page of `docs/results/rivals.jsonl`; nothing here is
+written by hand. To add to it:
 `drop reproduce rivals --where defense=NAME`, then
 `python benchmarks/leaderboard.py --runs runs/rivals`.
 

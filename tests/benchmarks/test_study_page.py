@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -168,6 +169,18 @@ def ten(defense, worst):
 def test_whether_drop_holds_in_all_ten(claim, results, worst, words):
     said = claim.findings.in_all_ten(results("configurations", ten("drop", worst)), "drop")
     assert words in said
+
+
+def test_what_clustering_sees_where_drop_is_broken_and_where_it_holds(claim, results):
+    found = results("configurations", ten("drop", [0.6, 0.2, 0.04] + [0.01] * 7))
+    assert claim.findings.what_clustering_sees(found, "drop") == ""  # nothing is known of it
+    far = {"C1": 1.1, "C2": 1.4, "C3": 2.5}
+    lines = [
+        replace(line, separation=far.get(line.cell["configuration"], 1.9)) for line in found.lines
+    ]
+    said = claim.findings.what_clustering_sees(claim.results.Results(lines), "drop")
+    assert "where it is broken (C1) that is 1.1 times, and 50.0 % of the attackers'" in said
+    assert "where it holds (C3, C4, C5, C6, C7, C8, C9 and C10) that is 1.9 to 2.5 times" in said
 
 
 @pytest.mark.parametrize(

@@ -519,7 +519,9 @@ def test_code_that_has_changed_since_it_was_recorded_is_not_run(tmp_path, monkey
 )
 def test_other_names_of_what_there_is_are_taken(write, table, name):
     path = write(text=f"{table} = {{{name!r}: 1}}")
-    with pytest.raises(ConfigError, match=f"{name} is another name of an? .* of the project itself"):
+    with pytest.raises(
+        ConfigError, match=f"{name} is another name of an? .* of the project itself"
+    ):
         plugins.use([str(path)])
 
 
