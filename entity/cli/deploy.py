@@ -85,9 +85,9 @@ A Flower app made by `drop deploy init`: $size nodes, data set $dataset, model $
 $defense$attack.
 
 Every machine needs the project `drop-fl` with its extra `flower` (`pip install -e '.[flower]'` in a
-clone of it), and the data set in the folder that the environment variable DROP_DATA names. The
-commands below run it on one machine, from this folder, in this order. First one SuperLink, and a
-SuperNode for each client:
+clone of it), and the data set in the folder that the environment variable DROP_DATA names.$modules
+The commands below run it on one machine, from this folder, in this order. First one SuperLink, and
+a SuperNode for each client:
 
 ```sh
 flower-superlink --insecure --host 127.0.0.1 --port 9300 \\
@@ -237,6 +237,7 @@ def _files(folder: str, config: ExperimentConfig) -> dict[str, str]:
         "model": config.model,
         "defense": config.server.defense.type,
         "attack": "" if attack == "none" else f", a drill with the attack {attack}",
+        "modules": _modules(config),
     }
     return {
         "pyproject.toml": _PYPROJECT.substitute(words),
@@ -253,6 +254,12 @@ def _numbers(size: int) -> str:
     """Return what a loop of the shell runs over."""
     short = size <= 20
     return " ".join(map(str, range(size))) if short else f"$(seq 0 {size - 1})"
+
+
+def _modules(config: ExperimentConfig) -> str:
+    """Say which plugins are no files, and so do not come along."""
+    names = [split(entry)[0] for entry in config.plugins if not is_file(split(entry)[0])]
+    return f"\nPython must find {', '.join(names)} there, too: install it on each." if names else ""
 
 
 def _plugins(tables: dict[str, Any]) -> dict[str, str]:

@@ -374,6 +374,18 @@ def test_a_flower_app_brings_the_file_along(write, config, tmp_path):
     assert resolve.identity(there) == original
 
 
+def test_a_flower_app_says_which_modules_its_machines_need(tmp_path, monkeypatch, tables):
+    (tmp_path / "of_mine.py").write_text(textwrap.dedent(DEFENSE.format(name="mine", default=3)))
+    monkeypatch.syspath_prepend(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(
+        json.dumps({**tables({"server.defense": {"type": "mine"}}), "plugins": ["of_mine"]})
+    )
+    assert main(["deploy", "init", str(tmp_path / "app"), "--config", str(file)]) == 0
+    said = " ".join((tmp_path / "app/README.md").read_text().split())
+    assert "Python must find of_mine there, too: install it on each." in said
+
+
 # --- refusals
 
 
