@@ -4,6 +4,7 @@ Anybody can write one. A model of another shape, or images that the client's oth
 with, would fail far from the code that made them.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -109,6 +110,66 @@ def checked_test(poison: object, found: object, test: Images, classes: int) -> I
             "each."
         )
     return images
+
+
+def checked_memory(owner: object, method: str, found: object) -> dict[str, torch.Tensor]:
+    """Return what colluders keep for their next round, once it is what a checkpoint can hold.
+
+    Parameters
+    ----------
+    owner
+        The attack's class, or the poison, for the message.
+    method
+        `conspire` or `adapt`.
+    found
+        What it returned.
+
+    Raises
+    ------
+    ConfigError
+        If it is no table of tensors by name.
+    """
+    named = owner if isinstance(owner, type) else type(owner)
+    said = f"{named.__name__}.{method} returned"
+    if not isinstance(found, Mapping):
+        raise ConfigError(
+            f"{said} {kind(found)}; it must return a table of tensors, {{}} for none."
+        )
+    memory: dict[str, torch.Tensor] = {}
+    for name, value in found.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise ConfigError(f"{said} {name!r}: {kind(value)}; allowed are tensors by name.")
+        memory[name] = value
+    return memory
+
+
+def checked_rows(poison: object, found: object, samples: int) -> torch.Tensor:
+    """Return what `Poison.choose` returned, once it is positions of samples.
+
+    Parameters
+    ----------
+    poison
+        Whose it is, for the message.
+    found
+        What it returned.
+    samples
+        How many the client has.
+
+    Raises
+    ------
+    ConfigError
+        If it is no tensor (k,) of int64 that increases from 0 or more to less than that.
+    """
+    said = f"{type(poison).__name__}.choose returned"
+    if not isinstance(found, torch.Tensor) or found.dtype != torch.int64 or found.ndim != 1:
+        raise ConfigError(f"{said} {kind(found)}; it must be a tensor of int64 and shape (k,).")
+    if len(found) and (
+        int(found[0]) < 0 or int(found[-1]) >= samples or bool((found.diff() <= 0).any())
+    ):
+        raise ConfigError(
+            f"{said} positions that do not increase, or are not from 0 to {samples - 1}."
+        )
+    return found
 
 
 def _images(method: str, found: Any, classes: int | None) -> Images:

@@ -11,6 +11,7 @@ from entity.client.attacker import Attacker, Plan
 from entity.client.client import Broadcast, Client, TrainingContext
 from entity.client.collusion import Collusion, CollusionMemory
 from entity.client.data import LocalData
+from entity.client.own_code import checked_memory, checked_rows
 from entity.client.poison import AdaptivePoison, Poison
 from entity.client.poisoning import Holding, pool_evenly
 from entity.client.privacy import Privacy
@@ -129,7 +130,8 @@ class Roster:
     def _chosen(self, id: int) -> Tensor:
         assert self.poison is not None
         labels = self.images.y[self.shares[id]]
-        return self.poison.choose(labels, self.seeds.generator("poison", client=id))
+        chosen = self.poison.choose(labels, self.seeds.generator("poison", client=id))
+        return checked_rows(self.poison, chosen, len(labels))
 
     @cached_property
     def poisoned_share(self) -> float | None:
@@ -243,6 +245,7 @@ class Roster:
         if isinstance(self.poison, AdaptivePoison):
             self.poison.recall(broadcast.trigger)
         kept = self.attacker.conspire(updates, rows, collusion)
+        kept = checked_memory(self.attacker, "conspire", kept)
         # A copy, without distances that the attackers may have had computed.
         return replace(updates), kept
 
@@ -267,7 +270,7 @@ class Roster:
             broadcast.round,
             self.seeds.generator("adaptive poison", round=broadcast.round),
         )
-        return replace(broadcast, trigger=learnt)
+        return replace(broadcast, trigger=checked_memory(self.poison, "adapt", learnt))
 
     def _context(self, malicious: bool) -> TrainingContext:
         client = self.config.client

@@ -7,7 +7,7 @@ import torch
 
 from entity.attacks import ATTACKS
 from entity.client import Broadcast
-from entity.client.own_code import checked_test
+from entity.client.own_code import checked_memory, checked_rows, checked_test
 from entity.config.schema import ConfigError
 from entity.dataset import Images
 from entity.poisons import POISONS
@@ -106,3 +106,44 @@ def test_what_an_attack_is_judged_on_is_of_the_test_set(change, said):
     with pytest.raises(ConfigError, match=r"^Mine\.test_set ") as error:
         checked_test(Mine(), change(test), test, 10)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, "returned None; it must return a table of tensors, {} for none."),
+        ([torch.zeros(2)], "returned a list; it must"),
+        ({"a": 3.0}, "returned 'a': a float; allowed are tensors by name."),
+        ({3: torch.zeros(2)}, "returned 3: a tensor of float32 and shape (2,); allowed are"),
+    ],
+)
+def test_what_colluders_keep_is_tensors_by_name(found, said):
+    with pytest.raises(ConfigError, match=r"^BadNets\.conspire ") as error:
+        checked_memory(BadNets, "conspire", found)
+    assert said in str(error.value)
+    kept = {"a": torch.zeros(2)}
+    assert checked_memory(BadNets, "conspire", kept) == kept
+    assert checked_memory(BadNets, "conspire", {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ([0, 1], "returned a list; it must be a tensor of int64 and shape (k,)."),
+        (torch.tensor([True, False]), "returned a tensor of bool"),
+        (torch.tensor([[0]]), "returned a tensor of int64 and shape (1, 1); it must"),
+        (torch.tensor([1, 1]), "positions that do not increase, or are not from 0 to 4."),
+        (torch.tensor([-1, 1]), "positions that do not increase"),
+        (torch.tensor([1, 5]), "positions that do not increase"),
+    ],
+)
+def test_what_is_chosen_is_positions_of_samples(found, said):
+    class Mine:
+        pass
+
+    with pytest.raises(ConfigError, match=r"^Mine\.choose ") as error:
+        checked_rows(Mine(), found, 5)
+    assert said in str(error.value)
+    for good in ([], [0, 4]):
+        rows = torch.tensor(good, dtype=torch.int64)
+        assert checked_rows(Mine(), rows, 5) is rows
