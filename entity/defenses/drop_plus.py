@@ -31,7 +31,7 @@ from entity.server.coalition_search import CoalitionSearch
 from entity.server.contract import Needs, Resources, Server, Setting
 from entity.server.judge import Judge
 from entity.server.sketches import descriptions
-from entity.server.visible import viewed, views, visible_update
+from entity.server.visible import add_agreed_words, viewed, views, visible_update
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
 
 IMAGES = 300
@@ -82,7 +82,7 @@ class DropPlus(Server[DropPlusArgs]):
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs
-    revision = 5
+    revision = 6
 
     def __init__(self, args: DropPlusArgs, resources: Resources) -> None:
         super().__init__(args, resources)
@@ -146,6 +146,11 @@ class DropPlus(Server[DropPlusArgs]):
         with watch("visible"):
             step = mean.weights - updates.global_weights
             seen = visible_update(step, of)
+            if args.clip or args.coalition is not None:  # each update may be looked at
+                rates = self.resources.averaging.server_lr * factors
+                add_agreed_words(
+                    seen, updates, [i for i, each in enumerate(accepted) if each], rates, of
+                )
             numbers["visible"] = _ratio(seen, step)
             seen = seen if args.visible else step
             state = self.finish(mean._replace(weights=updates.global_weights + seen))

@@ -21,8 +21,9 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from entity.layout import ParamSpec, Slot, plain_names
+from entity.layout import BLOCK, ParamSpec, Slot, plain_names
 from entity.server.layer_inputs import layer_inputs
+from entity.updates import Updates
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,16 @@ class View:
     def visible(self, part: Tensor) -> Tensor:
         """Return the visible part of updates (..., groups, out, d) of this layer."""
         if self.tokens:
-            counts = torch.bincount(self.inputs, minlength=part.shape[-1]).to(part)
-            return part * (counts / (counts + self.strength * counts.mean()))
+            return part * self.shown(part.shape[-1]).to(part)
         # Maps of several clients are rows of one: (..., groups, out, d) to (groups, rows, d).
         rows = part.movedim(-3, 0).flatten(1, -2)
         seen = self._ridge(rows.to(self.inputs.device)).to(part.device)
         return seen.unflatten(1, (*part.shape[:-3], part.shape[-2])).movedim(0, -3)
+
+    def shown(self, tokens: int) -> Tensor:
+        """Return which share (V,) of each token's row of an embedding can be seen."""
+        counts = torch.bincount(self.inputs, minlength=tokens).float()
+        return counts / (counts + self.strength * counts.mean())
 
     @cached_property
     def _ridge(self) -> "Ridge":
@@ -199,3 +204,44 @@ def viewed(of: Sequence[View]) -> int:
     """Return how many of a model's parameters some views are of."""
     ends = {slot.start: slot.stop for view in of for slot in view.slots}
     return sum(stop - start for start, stop in ends.items())
+
+
+def add_agreed_words(
+    step: Tensor, updates: Updates, whose: Sequence[int], factors: Tensor, of: Sequence[View]
+) -> None:
+    """Add to a visible step (P,) what most clients agree on of words that clean samples have not.
+
+    A vocabulary has more words than a few clean samples, and the row of an embedding moves by its
+    own word alone. So of a row, as far as it cannot be seen, the coordinatewise median over clients
+    is taken: a word that fewer than half of them use stays where it is.
+
+    Parameters
+    ----------
+    step
+        Changed in place, where embeddings are.
+    updates
+        Of n clients.
+    whose
+        The rows of those who count; without any, nothing is added.
+    factors
+        (n,) what each update is multiplied with.
+    of
+        The model's views.
+    """
+    scale = factors[whose][:, None, None].to(step)
+    for view in of:
+        if not (view.tokens and whose):
+            continue
+        slot = view.slots[0]
+        own, start = slot.of(updates.weights)[whose], slot.of(updates.global_weights)
+        rows = slot.of(step)
+        hidden = 1 - view.shown(len(rows)).to(step)
+        for words in torch.arange(len(rows)).split(max(1, BLOCK // rows.shape[1])):
+            agreed = _median((own[:, words] - start[words]) * scale)
+            rows[words] += agreed * hidden[words, None]
+
+
+def _median(rows: Tensor) -> Tensor:
+    """Return the median over the first axis; of an even number, the mean of the middle two."""
+    ordered = rows.sort(0).values
+    return (ordered[(len(rows) - 1) // 2] + ordered[len(rows) // 2]) / 2

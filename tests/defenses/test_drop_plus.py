@@ -219,3 +219,24 @@ def test_what_it_is_granted_depends_on_what_is_switched_on():
     granted = str(DropPlus.needs(DropPlusArgs()))
     assert "labels" not in granted
     assert "client identity" in granted
+
+
+def test_of_words_that_clean_samples_have_not_the_median_is_taken(make_updates, make_resources):
+    """Where each update may be looked at; one of three clients alone knows word 5."""
+    net = nn.Sequential(nn.Embedding(6, 2), nn.Flatten(), nn.Linear(4, 3))
+    spec, slot = ParamSpec.of(net), ParamSpec.of(net).slot("0.weight")
+    words = torch.zeros(3, 6, 2)
+    words[:, 4], words[2, 5] = torch.tensor([[1.0], [2.0], [6.0]]), 3.0
+    rows = torch.zeros(3, spec.num_parameters)
+    rows[:, slot.start : slot.stop] = words.flatten(1)
+    updates = make_updates(rows, model=net)
+    clean = CleanData(torch.tensor([[0, 1], [2, 3]]), torch.tensor([0, 1]))
+    resources = make_resources(net, clean=clean, classes=3, server_lr=0.5)
+    for clip, of_four in ((True, None), (False, 0.0)):
+        args = DropPlusArgs(clip=clip, coalition=None, num_seed=2)
+        moved = DropPlus(args, resources).aggregate(updates).weights - updates.global_weights
+        norms = updates.deltas.norm(dim=1)
+        bounded = words[:, 4, 0] * (norms.median() / norms).clamp_max(1)
+        expected = 0.5 * float(bounded.median()) if of_four is None else of_four
+        assert slot.of(moved)[4].tolist() == pytest.approx([expected] * 2)
+        assert slot.of(moved)[5].tolist() == pytest.approx([0, 0])

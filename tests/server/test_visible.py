@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from entity.layout import ParamSpec
-from entity.server.visible import viewed, views, visible_part, visible_update
+from entity.server.visible import add_agreed_words, viewed, views, visible_part, visible_update
 
 
 def random(*shape, seed=0):
@@ -127,6 +127,49 @@ def test_other_parameters_keep_their_update_and_several_clients_are_looked_at_at
     for view in of:
         alone = torch.stack([view.visible(view.of(update)) for update in updates])
         assert torch.allclose(view.visible(view.of(updates)), alone, atol=1e-6)
+
+
+def test_of_words_that_clean_samples_have_not_what_most_clients_agree_on_is_added(make_updates):
+    model = nn.Sequential(nn.Embedding(5, 2), nn.Flatten(), nn.Linear(6, 2))
+    spec, tokens = ParamSpec.of(model), torch.tensor([[0, 1, 1], [1, 0, 1]])
+    of = list(views(model, spec, tokens, 0.5, torch.Generator()))
+    words = torch.zeros(4, 5, 2)
+    words[:, 0] = 8.0  # 2 of 6 tokens: (2 + 0.5 * 6 / 5) keeps 2 / 2.6 of the mean, and the median
+    words[:, 2] = torch.tensor([[1.0, 0.0], [2.0, 0.0], [4.0, 9.0], [9.0, 9.0]])
+    words[1, 3] = 7.0  # one client's word
+    rows = torch.zeros(4, spec.num_parameters)
+    slot = spec.slot("0.weight")
+    rows[:, slot.start : slot.stop] = words.flatten(1)
+    updates = make_updates(rows, model=model)
+    step = torch.zeros(spec.num_parameters)
+    factors = torch.tensor([1.0, 1.0, 0.5, 1.0])
+    add_agreed_words(step, updates, [0, 1, 2, 3], factors, of)
+    moved = slot.of(step)
+    assert moved[0].tolist() == pytest.approx([8 * 0.6 / 2.6] * 2)
+    assert moved[2].tolist() == pytest.approx([2.0, 4.5 / 2])  # of 1 2 2 9, and of 0 0 4.5 9
+    assert moved[1, 0] == moved[3, 0] == moved[4, 0] == 0
+    assert not step[slot.stop :].any()
+    three = torch.zeros_like(step)
+    add_agreed_words(three, updates, [0, 1, 3], factors, of)
+    assert slot.of(three)[2].tolist() == [2.0, 0.0]
+    add_agreed_words(three, updates, [], factors, of)
+    assert slot.of(three)[2].tolist() == [2.0, 0.0]
+
+
+def test_a_large_vocabulary_is_added_up_in_blocks(make_updates, monkeypatch):
+    model = nn.Sequential(nn.Embedding(50, 3), nn.Flatten(), nn.Linear(6, 2))
+    spec = ParamSpec.of(model)
+    of = list(views(model, spec, torch.tensor([[0, 1], [2, 49]]), 0.01, torch.Generator()))
+    rows = torch.randn(5, spec.num_parameters, generator=torch.Generator().manual_seed(3))
+    updates = make_updates(rows, model=model)
+    whole, parts = torch.zeros(2, spec.num_parameters)
+    add_agreed_words(whole, updates, range(5), torch.ones(5), of)
+    monkeypatch.setattr("entity.server.visible.BLOCK", 12)
+    add_agreed_words(parts, updates, range(5), torch.ones(5), of)
+    assert torch.equal(whole, parts)
+    slot = spec.slot("0.weight")
+    median = np.median(slot.of(updates.deltas).numpy(), 0)
+    assert np.allclose(slot.of(whole)[3:49], median[3:49])
 
 
 def test_of_an_embedding_the_rows_of_words_that_nobody_uses_are_dropped():
