@@ -219,7 +219,7 @@ def publish(
         "in which no round after the tenth was above that. "
         f"{rising}{' ' if rising else ''}"
         f"`python benchmarks/run_study.py {name}` at commit {', '.join(commits)}; every run as a "
-        f"line in `docs/results/{name}.jsonl`.",
+        f"line in `docs/results/{name}.jsonl`." + f"\n\n{study.found}" * bool(study.found),
     )
 
 

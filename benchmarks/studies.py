@@ -38,6 +38,8 @@ class Study:
     seeds: tuple[int, ...] = (1, 2, 3)
     about: str = ""
     """Data and federation, where they are others than the page's."""
+    found: str = ""
+    """What it shows, written after the run; stands below the table."""
     matrix: bool = False
     """Labels are (row, column): show one matrix of MTA and one of ASR."""
 
@@ -331,6 +333,23 @@ TEXT = (
     "`centered_clipping`, `crfl`). Nothing was expected of the others.\n\n"
 )
 
+TEXT_FOUND = (
+    "What it shows: where 3 of 10 are alike and the other 7 have like data, whoever groups or "
+    "ranks whole updates holds in every round (`droplet`, `multikrum`, `flame`, `fldetector`, "
+    "and `krum`, `flare` and `multi_metrics`, which refuse most honest clients, too), and so do "
+    "`median` and `bulyan`. `fltrust` and `dnc` hold in the end and let the word through "
+    "before; `rflbat`, `signguard`, `alignins` and `freqfed` find the attackers in most rounds "
+    "and let them through in others; `trimmed_mean`, `rfa` `norm_clipping`, `weak_dp` and "
+    "`centered_clipping` only weaken it; `rlr`, `crfl`, `crowdguard`, `finetuning`, "
+    "`random_aggregation` and the shortened `snowball` leave it about as it was, and "
+    "`foolsgold` strengthens it, as honest clients are more alike than it allows. **`drop_plus` "
+    "does not learn this task**: of most steps it leaves about 1 %, and its ASR of 0 is of a "
+    "model that knows every Sonnet and gets most other samples wrong. What was expected came "
+    "out in every cell. The task is small: about 130 attacked test samples, windows that "
+    "overlap, one attack, and no setting chosen for it, two seeds so far; so it ranks nobody."
+)
+"""After the run."""
+
 STUDIES: dict[str, Study] = {
     "main": Study(
         "DROP against its undefended twin",
@@ -408,5 +427,6 @@ STUDIES: dict[str, Study] = {
         tuple(_text()),
         seeds=(601, 602, 603),
         about=TEXT,
+        found=TEXT_FOUND,
     ),
 }
