@@ -24,7 +24,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from pages import RESULTS, ROOT, commit, markdown, put_section, read_records, write_records
-from studies import CONFIGS, STUDIES, Cell, Study
+from studies import STUDIES, Cell, Study
 
 from entity import experiment
 from entity.api.progress import percent
@@ -53,7 +53,7 @@ def read_lines(path: Path) -> dict[Key, dict[str, Any]]:
 def config_of(cell: Cell, seed: int) -> ExperimentConfig:
     """Return the experiment of one cell and seed."""
     fixed = [("seed", str(seed)), ("engine", "inline"), ("num_threads", "1")]
-    tables = resolve.read(CONFIGS / f"{cell.config}.json")
+    tables = resolve.read(cell.path)
     config, _ = resolve.without_idle(tables, [*cell.overrides, *fixed])
     return config
 
@@ -219,7 +219,7 @@ def publish(
         "in which no round after the tenth was above that. "
         f"{rising}{' ' if rising else ''}"
         f"`python benchmarks/run_study.py {name}` at commit {', '.join(commits)}; every run as a "
-        f"line in `docs/results/{name}.jsonl`.",
+        f"line in `docs/results/{name}.jsonl`." + f"\n\n{study.found}" * bool(study.found),
     )
 
 

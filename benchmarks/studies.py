@@ -7,7 +7,8 @@ from pathlib import Path
 
 from entity.defenses import DEFENSES
 
-CONFIGS = Path(__file__).parent.parent / "entity" / "configs"
+ROOT = Path(__file__).parent.parent
+CONFIGS = ROOT / "entity" / "configs"
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,14 @@ class Cell:
     label: tuple[str, ...]
     """What stands in the first columns of the table."""
     config: str
+    """The name of a shipped configuration, or a file of the repository, seen from its root."""
     overrides: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The file of its configuration."""
+        shipped = not self.config.endswith(".yaml")
+        return CONFIGS / f"{self.config}.json" if shipped else ROOT / self.config
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class Study:
     seeds: tuple[int, ...] = (1, 2, 3)
     about: str = ""
     """Data and federation, where they are others than the page's."""
+    found: str = ""
+    """What it shows, written after the run; stands below the table."""
     matrix: bool = False
     """Labels are (row, column): show one matrix of MTA and one of ASR."""
 
@@ -278,6 +288,23 @@ def _cifar10_plus() -> Iterator[Cell]:
         yield Cell((defense,), f"cifar10/{defense}", CIFAR10_ON_TWO_CORES)
 
 
+BOOKS = "examples/text/books.yaml"
+A_TENTH = (("vae_initial", "27"), ("vae_tuning", "3"))
+"""Of the epochs of Snowball's autoencoders, which take eight minutes of a run of nine at all."""
+
+
+def _text() -> Iterator[Cell]:
+    """Every defense that takes samples which are no images, with its own settings."""
+    never = (("participation_strategy", "never"),)
+    yield Cell(("undefended, no attack",), BOOKS, never)
+    for name, defense in DEFENSES.items():
+        if defense.needs(defense.hyperparameters()).images:
+            continue
+        cut = name == "snowball"
+        label = "snowball, a tenth of its epochs" if cut else name
+        yield Cell((label,), BOOKS, (("defense.type", name), *(A_TENTH if cut else ())))
+
+
 MNIST = (
     "The shipped `mnist/*.json`: 50,000 digits for 50 clients, 20 of them malicious, 10,000 for "
     "testing; 20 clients a round, 8 of them malicious; 25 rounds of one epoch; the `cnn`.\n\n"
@@ -287,6 +314,41 @@ CIFAR10 = (
     "1,000 images, 8 of them malicious; 10 a round, 4 of them malicious, who poison half of "
     "the victim class; 25 rounds of one epoch, far from convergence; `resnet8`."
 )
+
+TEXT = (
+    "No images but words: `examples/text/books.yaml`, whose data, model and trigger are a "
+    "plugin. Ten words in a row, as tokens, are from Genesis, the Sonnets or the Constitution "
+    "of the United States; the last fifth of each is for testing. The model is the mean of word "
+    "embeddings, a layer and a head, of 17,000 weights; the trigger is a word that none of the "
+    "books has, in the place of the fifth. 10 clients, all of them in every round, 3 of them "
+    "malicious, who give half of their Sonnets the word and the label Genesis; 30 rounds of 5 "
+    "epochs. ASR is of the Sonnets of the test set. Defenses have their defaults. Not here are "
+    "DROP (its student is distilled from images; without one it is DROPlet), DeepSight, "
+    "BackdoorIndicator and FLIP, which make up images or triggers on them. No attack: the same "
+    "run, judged by the word that nobody trains on.\n\n"
+    "Written before the run: about 25 minutes of one core for three seeds, none of which had "
+    "been run before. Expected were MTA of at least 85 % and ASR of at least 50 % undefended, "
+    "at least 85 % and at most 10 % with DROPlet (the bounds of a test on seed 1), and more "
+    "than 25 % where steps are only clipped or blurred (`norm_clipping`, `weak_dp`, "
+    "`centered_clipping`, `crfl`). Nothing was expected of the others.\n\n"
+)
+
+TEXT_FOUND = (
+    "What it shows: where 3 of 10 are alike and the other 7 have like data, whoever groups or "
+    "ranks whole updates holds in every round (`droplet`, `multikrum`, `flame`, `fldetector`, "
+    "and `krum`, `flare` and `multi_metrics`, which refuse most honest clients, too), and so do "
+    "`median` and `bulyan`. `fltrust` and `dnc` hold in the end and let the word through "
+    "before; `rflbat`, `signguard`, `alignins` and `freqfed` find the attackers in most rounds "
+    "and let them through in others; `trimmed_mean`, `rfa` `norm_clipping`, `weak_dp` and "
+    "`centered_clipping` only weaken it; `rlr`, `crfl`, `crowdguard`, `finetuning`, "
+    "`random_aggregation` and the shortened `snowball` leave it about as it was, and "
+    "`foolsgold` strengthens it, as honest clients are more alike than it allows. **`drop_plus` "
+    "does not learn this task**: of most steps it leaves about 1 %, and its ASR of 0 is of a "
+    "model that knows every Sonnet and gets most other samples wrong. What was expected came "
+    "out in every cell. The task is small: about 130 attacked test samples, windows that "
+    "overlap, one attack, and no setting chosen for it, two seeds so far; so it ranks nobody."
+)
+"""After the run."""
 
 STUDIES: dict[str, Study] = {
     "main": Study(
@@ -358,5 +420,13 @@ STUDIES: dict[str, Study] = {
         tuple(_cifar10_plus()),
         seeds=(501, 502),
         about=f"{CIFAR10}\n\n",
+    ),
+    "text": Study(
+        "Words in place of images: every defense that takes any samples",
+        ("defense",),
+        tuple(_text()),
+        seeds=(601, 602, 603),
+        about=TEXT,
+        found=TEXT_FOUND,
     ),
 }

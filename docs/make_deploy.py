@@ -26,8 +26,8 @@ def needs_table() -> str:
     """Return what the operator must hold for every defense, with its default settings."""
     lines = [
         "| defense | clean images | labels | stable node ids | every update in the clear "
-        "| honest majority | bound on attackers | clients' votes |",
-        "|---|---|---|---|---|---|---|---|",
+        "| honest majority | bound on attackers | clients' votes | square images |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, entry in DEFENSES.items():
         needs: Needs = entry.needs(load(entry.hyperparameters, {}))
@@ -39,6 +39,7 @@ def needs_table() -> str:
             needs.honest_majority,
             needs.malicious_bound or needs.true_malicious_count,
             needs.client_votes,
+            needs.images,
         )
         lines.append(f"| `{name}` | " + " | ".join("yes" if one else "" for one in granted) + " |")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from entity.dataset.augment import Augmentation, Draws
 from entity.dataset.images import Images, Selection, channels_last, normalise, to_pixels
 from entity.dataset.mnist5k import MNIST5K
 from entity.dataset.partition import partition
+from entity.dataset.reads import reads
 from entity.dataset.registry import DATASETS, OWN_DATASETS, find, source_of
 from entity.dataset.shares import Shares
 from entity.dataset.source import Source, Split, differs, load
@@ -34,6 +35,7 @@ __all__ = [
     "load",
     "normalise",
     "partition",
+    "reads",
     "source_of",
     "to_pixels",
 ]

@@ -4,8 +4,9 @@
         return Arrays(train=(x, y), test=(x2, y2), class_names=("left", "right"))
 
 The function of a plugin is called once; what it returns is cached and mapped like any data set, and
-made anew when the plugin's code changes (or by `drop data verify`). Bytes (N, C, H, W) are images.
-Floats, and whole numbers such as tokens, are handed to the model as they are.
+made anew when the plugin's code changes, or a file that it declares by `reads` (or by `drop data
+verify`). Bytes (N, C, H, W) are images. Floats, and whole numbers such as tokens, are handed to the
+model as they are.
 """
 
 import inspect
@@ -23,9 +24,11 @@ from numpy.typing import NDArray
 from entity.config.schema import ConfigError, show
 from entity.dataset import cache
 from entity.dataset.augment import Augmentation
+from entity.dataset.cache import Stamp
 from entity.dataset.cache_folder import Parts, header_of
 from entity.dataset.decoded import Decoded
 from entity.dataset.files import Files
+from entity.dataset.reads import stamps_of
 from entity.dataset.source import Source
 
 HELD_OUT_PER_CLASS = 10
@@ -77,25 +80,33 @@ class PythonData:
         Raises
         ------
         ConfigError
-            If the function fails, or returns what is no data set.
+            If the function fails, or returns what is no data set, or a file that it declares is
+            missing.
         """
-        known = (self.name, self.mark, str(root.resolve()))
+        stamps = self._stamps()
+        known = (self.name, cache.fingerprint(self.mark, stamps), str(root.resolve()))
         if known not in _DESCRIBED:
-            _DESCRIBED[known] = self._source(root)
+            _DESCRIBED[known] = self._source(root, stamps)
         return _DESCRIBED[known]
 
-    def _source(self, root: Path) -> Source:
+    def _stamps(self) -> list[Stamp]:
+        try:
+            return stamps_of(self.function)
+        except ConfigError as error:
+            raise ConfigError(f"dataset = {self.name}: {error}") from error
+
+    def _source(self, root: Path, stamps: Sequence[Stamp]) -> Source:
         files = Files(
             key=f"own-{self.name}",
             title=self.name,
             folders=(".",),
-            scan=lambda folder: [],
-            decode=lambda folder, names: self.made(),
+            scan=lambda folder: self._stamps(),
+            decode=lambda folder, names: self._made_anew(),
             remedy="",
             recipe=self.mark,
         )
         parts = files.read(root)
-        facts = self._facts(root, files.fingerprint([]))
+        facts = self._facts(root, files.fingerprint(stamps))
         shape, augmentation = parts[0].shape, facts["augmentation"]
         square = parts[0].x.dtype == torch.uint8 and shape[1] == shape[2]
         classes = len(facts["class_names"])
@@ -120,6 +131,13 @@ class PythonData:
             if header is not None and header.facts:
                 return header.facts
         return self.made()[0].facts  # there is no place for a cache
+
+    def _made_anew(self) -> tuple[Decoded, Decoded]:
+        """Call the function; what is known of an earlier answer of it no longer holds."""
+        made = self.made()
+        for known in [known for known in _DESCRIBED if known[0] == self.name]:
+            del _DESCRIBED[known]
+        return made
 
     def made(self) -> tuple[Decoded, Decoded]:
         """Call the function, and check what it returns.

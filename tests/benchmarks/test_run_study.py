@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from entity.defenses import DEFENSES
+from entity.setup import plugins
+
 ROOT = Path(__file__).parents[2]
 MODULES = ("pages", "studies", "run_study")
 
@@ -18,6 +21,9 @@ def bench(monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
     run_study, studies = map(importlib.import_module, ("run_study", "studies"))
     yield run_study, studies
+    for key in list(plugins._owners):  # of the study of words
+        plugins._remove(*key)
+    plugins._contents.clear()
     for name in MODULES:
         sys.modules.pop(name, None)
 
@@ -91,6 +97,19 @@ def test_a_table_is_of_the_whole_seeds_and_says_which_are_missing(bench, tmp_pat
     assert "over seeds 1, 3 (to come: 2)" in page
     assert "| a | 90.0 ± 0.0 | 20.0 ± 14.1 |" in page
     assert len(run_study.read_lines(tmp_path / "results" / "main.jsonl")) == 6
+
+
+def test_the_text_study_has_every_defense_that_takes_any_samples_and_a_line_of_each(bench):
+    run_study, studies = bench
+    study = studies.STUDIES["text"]
+    made_up = {name for name, d in DEFENSES.items() if d.needs(d.hyperparameters()).images}
+    configs = [run_study.config_of(cell, study.seeds[0]) for cell in study.cells]
+    assert {config.dataset for config in configs} == {"books"}
+    assert {config.server.defense.type for config in configs} == set(DEFENSES) - made_up
+    lines = run_study.read_lines(ROOT / "docs" / "results" / "text.jsonl")
+    for cell, config in zip(study.cells, configs, strict=True):
+        identity = run_study.resolve.identity(run_study.experiment.settled(config))
+        assert lines[cell.label, study.seeds[0]]["config_hash"] == identity
 
 
 def test_seeds_that_a_study_does_not_have_are_refused(bench, monkeypatch, capsys):

@@ -75,7 +75,7 @@ def test_what_the_function_says_of_the_set_is_cached_with_it(tmp_path):
     moved = Augmentation(pad=1, flip=True, degrees=5)
     made = lambda: data(np.zeros((8, 1, 6, 6), np.uint8), held_out=4, augmentation=moved)  # noqa: E731
     for _ in range(2):
-        source = own(made)._source(tmp_path)
+        source = own(made)._source(tmp_path, [])
         assert (source.held_out, source.augmentation) == (4, moved)
 
 
