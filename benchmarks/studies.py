@@ -342,11 +342,13 @@ TEXT_FOUND = (
     "and let them through in others; `trimmed_mean`, `rfa` `norm_clipping`, `weak_dp` and "
     "`centered_clipping` only weaken it; `rlr`, `crfl`, `crowdguard`, `finetuning`, "
     "`random_aggregation` and the shortened `snowball` leave it about as it was, and "
-    "`foolsgold` strengthens it, as honest clients are more alike than it allows. **`drop_plus` "
-    "does not learn this task**: of most steps it leaves about 1 %, and its ASR of 0 is of a "
-    "model that knows every Sonnet and gets most other samples wrong. What was expected came "
-    "out in every cell. The task is small: about 130 attacked test samples, windows that "
-    "overlap, one attack, and no setting chosen for it, two seeds so far; so it ranks nobody."
+    "`foolsgold` strengthens it, as honest clients are more alike than it allows. `drop_plus` "
+    "keeps accuracy, and what is above 5 % is of its first rounds, in which the model is hardly "
+    "trained. Its version before this one ended at MTA 48 % with seeds 601 and 602: it dropped "
+    "what is learned of words that the server's samples have not. The mend was set on other "
+    "seeds, and 603 was seen with no version. What was expected came out in every cell. The task "
+    "is small: about 130 attacked test samples, windows that overlap, one attack, and no setting "
+    "chosen for it; so it ranks nobody."
 )
 """After the run."""
 
