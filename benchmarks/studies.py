@@ -339,7 +339,7 @@ TEXT_FOUND = (
     "and `krum`, `flare` and `multi_metrics`, which refuse most honest clients, too), and so do "
     "`median` and `bulyan`. `fltrust` and `dnc` hold in the end and let the word through "
     "before; `rflbat`, `signguard`, `alignins` and `freqfed` find the attackers in most rounds "
-    "and let them through in others; `trimmed_mean`, `rfa` `norm_clipping`, `weak_dp` and "
+    "and let them through in others; `trimmed_mean`, `rfa`, `norm_clipping`, `weak_dp` and "
     "`centered_clipping` only weaken it; `rlr`, `crfl`, `crowdguard`, `finetuning`, "
     "`random_aggregation` and the shortened `snowball` leave it about as it was, and "
     "`foolsgold` strengthens it, as honest clients are more alike than it allows. `drop_plus` "

@@ -259,7 +259,7 @@ def _numbers(size: int) -> str:
 def _modules(config: ExperimentConfig) -> str:
     """Say which plugins are no files, and so do not come along."""
     names = [split(entry)[0] for entry in config.plugins if not is_file(split(entry)[0])]
-    return f"\nPython must find {', '.join(names)} there, too: install it on each." if names else ""
+    return f"\nEach must have the plugins {', '.join(names)} installed, too." if names else ""
 
 
 def _plugins(tables: dict[str, Any]) -> dict[str, str]:

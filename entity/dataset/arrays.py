@@ -214,7 +214,7 @@ def checked(found: Any) -> tuple[Decoded, Decoded]:
         raise ConfigError("augmentation is for square images of bytes; leave it out.")
     facts = {
         "class_names": names,
-        "held_out": found.held_out,
+        "held_out": None if found.held_out is None else int(found.held_out),
         "augmentation": None if found.augmentation is None else asdict(found.augmentation),
     }
     return Decoded.of(x, y, facts), Decoded.of(other, labels)
@@ -227,13 +227,17 @@ def _refuse_wrong_fields(found: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"class_names = {show(names)}: allowed is a list of two or more different names."
         )
-    if held is not None and (type(held) is not int or held < 0):
+    if held is not None and (isinstance(held, bool) or not _is_whole(held) or held < 0):
         raise ConfigError(f"held_out = {show(held)}: allowed is a whole number from 0, or None.")
     if augmentation is not None and not isinstance(augmentation, Augmentation):
         raise ConfigError(
             f"augmentation = {show(augmentation)}: allowed is an "
             "entity.dataset.augment.Augmentation, or None."
         )
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, int | np.integer)
 
 
 def _part(name: str, part: Any, classes: int) -> tuple[NDArray[Any], NDArray[np.int64]]:

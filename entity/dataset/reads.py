@@ -93,8 +93,9 @@ def _files_below(folder: Path) -> Iterator[Path]:
     seen = {os.path.realpath(folder)}
     for where, folders, files in os.walk(folder, onerror=raised, followlinks=True):
         below = {os.path.realpath(os.path.join(where, name)): name for name in sorted(folders)}
-        folders[:] = [n for at, n in below.items() if at not in seen and not n.startswith(".")]
-        seen |= below.keys()
+        kept = {at: n for at, n in below.items() if at not in seen and not n.startswith(".")}
+        folders[:] = kept.values()
+        seen |= kept.keys()
         yield from (Path(where, name) for name in files if not name.startswith("."))
 
 

@@ -20,6 +20,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
+import torch
+
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError, show
 from entity.reading import read_bytes
@@ -214,12 +216,16 @@ def _digest(spec: ModuleSpec | None) -> str:
     paths = list[Path]()
     if spec is not None and spec.submodule_search_locations:
         folders = [Path(folder) for folder in spec.submodule_search_locations]
-        paths = sorted(path for folder in folders for path in folder.rglob("*.py"))
+        found = (path for folder in folders for path in folder.rglob("*.py"))
+        paths = sorted(path for path in found if path.is_file())  # no link to nowhere
     elif spec is not None and spec.has_location and spec.origin:
         paths = [Path(spec.origin)]
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        try:
+            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"plugins = {path}: cannot be read ({error.strerror}).") from error
     return digest.hexdigest()
 
 
@@ -255,10 +261,13 @@ def refusal(error: BaseException) -> ConfigError | None:
     Returns
     -------
     ConfigError
-        With the last line of a plugin that ran; None for errors that no plugin had a part in.
+        With the last line of a plugin that ran; None for errors that no plugin had a part in, and
+        where memory is short, as another try may help.
     """
     if isinstance(error, ConfigError):
         return ConfigError(str(error))  # without what a subclass holds, for another process
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return None
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if any(frame.filename.startswith(place) for place in _ran):
             name = show_name(frame.filename)

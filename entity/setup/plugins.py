@@ -223,10 +223,10 @@ def _use_one(entry: str, content: bytes | None = None) -> str:
 
 def _forget_earlier(code: Code) -> None:
     """Take out what an earlier state of the same file has added, as after an edit."""
-    earlier = {owner for owner in _owners.values() if split(owner)[0] == code.name}
-    for key in [key for key, owner in _owners.items() if owner in earlier]:
+    known = [*_owners.values(), *_contents]  # the owner may be the same file at another place
+    digests = {split(entry)[1] for entry in known if split(entry)[0] == code.name}
+    for key in [key for key, owner in _owners.items() if split(owner)[1] in digests]:
         _remove(*key)
-    digests = {split(owner)[1] for owner in earlier}
     for entry in [entry for entry in _contents if split(entry)[1] in digests]:
         del _contents[entry]
 
@@ -364,12 +364,14 @@ def used(config: ExperimentConfig, entries: Sequence[str]) -> tuple[str, ...]:
 def _code_of_model(model: str) -> str | None:
     """Return the entry of the module of `module:function`; None for other models."""
     module, colon, _ = model.partition(":")
-    if not colon:
+    if not colon or module == "__main__":  # which may have no file
         return None
     try:
         return load(module).entry
-    except ConfigError:  # which `check` says of the field that names it
-        return None
+    except ConfigError:
+        if module in sys.modules:  # as it was before an edit
+            raise
+        return None  # `check` says it of the field that names it
 
 
 class Sent:

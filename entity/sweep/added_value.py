@@ -116,12 +116,13 @@ def _chooses(table: str, name: str, text: str) -> bool:
 def _method(axis: Axis, asked: Asked) -> tuple[str | None, str]:
     """Return the table of the method, and its name; None where a configuration says it all."""
     tables = tables_of(axis)
-    for name, text in asked.settings.items():
-        for table in tables:
-            if _chooses(table, name, text):
-                if not _knows(table, method := _canonical(text)):
-                    raise _unknown(f"{asked.label}.{name}={text}", text, [table])
-                return table, method
+    chosen = [(t, n, x) for n, x in asked.settings.items() for t in tables if _chooses(t, n, x)]
+    if len(chosen) > len({table for table, _, _ in chosen}):
+        raise CannotAdd(f"{asked.said}: two settings name its method; leave one of them out.")
+    for table, name, text in chosen:
+        if not _knows(table, method := _canonical(text)):
+            raise _unknown(f"{asked.label}.{name}={text}", text, [table])
+        return table, method
     found = [table for table in tables if _knows(table, asked.label)]
     if len(found) == 1:
         return found[0], asked.label

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import IO, Any
 
 from entity import experiment
-from entity.config.schema import CannotGoOn
+from entity.config.schema import CannotGoOn, ConfigError
 from entity.engine.allocator import keep_pages
 from entity.record.json_files import write_json
 from entity.record.lock import InUse
@@ -52,7 +52,8 @@ def main() -> int:
         return FAILED
     except Exception as error:
         if (refused := refusal(error)) is not None:
-            _note(reason, f"{refused}\n")
+            whole = "" if isinstance(error, ConfigError) else f"{traceback.format_exc()}\n"
+            _note(reason, f"{whole}{refused}\n")
             return REFUSED
         _note(reason, traceback.format_exc())
         return FAILED

@@ -128,6 +128,11 @@ def test_a_function_that_fails_is_named_with_its_line(tmp_path):
         own(lambda: 1 // 0).source(tmp_path)
 
 
+def test_numbers_of_numpy_are_whole_numbers(tmp_path):
+    found = own(lambda: data(np.zeros((8, 3)), held_out=np.int64(2)))
+    assert found.source(tmp_path).held_out == 2
+
+
 def test_the_line_that_is_named_is_the_functions_own(tmp_path):
     def mine():
         return np.load(tmp_path / "nowhere.npy")  # which fails in a file of NumPy

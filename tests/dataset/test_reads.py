@@ -97,6 +97,16 @@ def test_of_a_folder_all_files_count_but_hidden_ones(folder, change, calls):
     assert samples(folder)[1] == calls
 
 
+def test_files_behind_a_link_to_a_hidden_folder_count(tmp_path):
+    hidden = tmp_path / "data/.store"
+    hidden.mkdir(parents=True)
+    (hidden / "x.npy").write_text("")
+    (tmp_path / "data/sub").mkdir()
+    (tmp_path / "data/sub/link").symlink_to(hidden)
+    found = stamps_of(reads(tmp_path / "data")(lambda: None))
+    assert [name.rpartition("\0")[2] for name, _, _ in found] == ["sub/link/x.npy"]
+
+
 def test_a_missing_file_is_one_sentence(folder, capsys):
     samples(folder)
     (folder / "samples.npy").unlink()

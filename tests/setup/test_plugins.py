@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import torch
 
 import entity
 from entity.attacks import ATTACKS
@@ -324,6 +325,40 @@ def test_a_run_goes_on_with_a_plugin_that_has_moved(
     assert main([*go_on, "--rounds", "3"]) == 2
 
 
+def test_it_goes_on_where_the_order_of_their_places_has_changed(write, config, tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "c").mkdir()
+    defense = write("a/x.py")
+    write(
+        "b.py",
+        text="""
+        from torch import nn
+
+        def line(channels, size, classes):
+            return nn.Sequential(nn.Flatten(), nn.Linear(channels * size * size, classes))
+
+        MODELS = {"line": line}
+    """,
+    )
+    file = config(named=("a/x.py", "b.py"))
+    folder = tmp_path / "run"
+    entity.run(entity.load(file, rounds=1, model="line"), folder)
+    moved = defense.rename(tmp_path / "c/x.py")
+    forget()
+    go_on = ["run", "--resume", str(folder), "--quiet", "--rounds", "2", "--plugins", str(moved)]
+    assert main(go_on) == 0, capsys.readouterr().err
+
+
+def test_a_file_that_has_moved_may_be_edited_in_one_process(write, tmp_path):
+    path = write()
+    plugins.use([str(path)])
+    moved = path.rename(tmp_path / "moved.py")
+    plugins.use([str(moved)])
+    moved.write_text(moved.read_text() + "# edited\n")
+    plugins.use([str(moved)])
+    assert plugins._owners["DEFENSES", "mine"].startswith(f"{moved}#")
+
+
 def test_the_same_file_at_two_places_is_one_plugin(write, config, tmp_path):
     write()
     write("copy.py")
@@ -383,7 +418,7 @@ def test_a_flower_app_says_which_modules_its_machines_need(tmp_path, monkeypatch
     )
     assert main(["deploy", "init", str(tmp_path / "app"), "--config", str(file)]) == 0
     said = " ".join((tmp_path / "app/README.md").read_text().split())
-    assert "Python must find of_mine there, too: install it on each." in said
+    assert "Each must have the plugins of_mine installed, too." in said
 
 
 # --- refusals
@@ -580,6 +615,32 @@ def test_an_error_of_the_project_itself_is_none_of_a_plugins(write, config):
     with pytest.raises(KeyError) as error:
         raise KeyError("ours")
     assert plugin_files.refusal(error.value) is None
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA")])
+def test_where_memory_is_short_it_is_not_the_plugins_fault(write, error):
+    path = write(text=FAULTY.format(name="mine", default=3))
+    plugins.use([str(path)])
+    names = {}
+    exec(compile("def f(error):\n    raise error", str(path), "exec"), names)
+    with pytest.raises(type(error)) as raised:
+        names["f"](error)
+    assert plugin_files.refusal(raised.value) is None
+
+
+def test_a_link_to_nowhere_in_the_package_of_a_model_is_no_code(tmp_path, monkeypatch):
+    package = tmp_path / "nets_in_a_package"
+    package.mkdir()
+    (package / "__init__.py").write_text("def net(*shape): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = plugins._code_of_model("nets_in_a_package:net")
+    (package / ".#net.py").symlink_to("somebody@host.1234")  # of an editor
+    assert plugins._code_of_model("nets_in_a_package:net") == before
+    (package / "more.py").write_text("")
+    with pytest.raises(ConfigError, match="has changed since this process loaded it"):
+        plugins._code_of_model("nets_in_a_package:net")
+    assert plugins._code_of_model("no_such_module:net") is None
+    assert plugins._code_of_model("__main__:net") is None
 
 
 def test_a_worker_says_of_a_client_what_the_main_process_would(write, tmp_path):

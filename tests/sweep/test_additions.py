@@ -236,6 +236,11 @@ def test_without_words_nothing_changes():
             ["attack=loud"],
             "every value of attack sets its own poisoning_end_round; g",
         ),
+        (
+            "rivals",
+            ["defense=mine", "mine.defense=flame", "mine.defense.type=median"],
+            "defense=mine: two settings name its method; leave one of them out.",
+        ),
         ("laptop", ["run=norm_gate"], "say from which this one does, such as norm_gate.config="),
     ],
 )
