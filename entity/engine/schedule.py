@@ -22,8 +22,16 @@ Fault = ConfigError | str
 
 
 def fault_of(error: Exception) -> Fault:
-    """Return what a worker says of an error while it is being handled."""
-    return refusal(error) or traceback.format_exc()
+    """Return what a worker says of an error while it is being handled.
+
+    A sentence about a plugin has the traceback as a note, for a program that shows errors whole.
+    """
+    refused = refusal(error)
+    if refused is None:
+        return traceback.format_exc()
+    if not isinstance(error, ConfigError):
+        refused.add_note(traceback.format_exc())
+    return refused
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import ray
 import torch
 
 from entity.client import Broadcast
+from entity.config.schema import ConfigError
 from entity.engine import Inline, RayActors
 from entity.engine.ray_cluster import join
 from entity.experiment import run
@@ -110,7 +111,7 @@ def test_a_client_whose_actor_is_killed_is_tried_again_with_the_same_result(
 
 
 def test_an_error_in_a_client_surfaces_with_its_traceback(odd_clients, state, actors, ids):
-    with pytest.raises(RuntimeError, match=r"(?s)client 1 failed.*the lens cap is on"):
+    with pytest.raises(ConfigError, match=r"line \d+, in fit: ValueError: the lens cap is on"):
         actors.train(Broadcast(odd_clients.FAILS, state), ids)
 
 

@@ -5,6 +5,7 @@ Starting a worker imports torch, so all tests share one pool of three workers an
 
 import logging
 import os
+import re
 import signal
 import time
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 from entity.client import Broadcast
+from entity.config.schema import ConfigError
 from entity.defenses import Undefended, UndefendedArgs
 from entity.engine import Inline, NoWorkers, Pool, open_engine
 from entity.layout import ModelState
@@ -204,12 +206,15 @@ def test_an_error_in_a_client_surfaces_with_its_traceback_and_the_pool_can_be_cl
     odd_clients, state, single, ids
 ):
     workers = single.processes
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(ConfigError) as error:  # the module of the model is a plugin
         single.train(Broadcast(odd_clients.FAILS, state), ids)
-    text = str(error.value)
-    assert text.startswith("client 1 failed in a worker:")
-    assert 'raise ValueError("the lens cap is on")' in text
-    assert "odd_clients.py" in text
+    assert re.fullmatch(
+        r"plugins = \S+odd_clients\.py, line \d+, in fit: ValueError: the lens cap is on\.",
+        str(error.value),
+    )
+    (whole,) = error.value.__notes__
+    assert 'raise ValueError("the lens cap is on")' in whole
+    assert whole.startswith("Traceback (most recent call last):")
     began = time.monotonic()
     single.__exit__(None, None, None)
     assert time.monotonic() - began < 5
