@@ -47,15 +47,15 @@ def main() -> int:
         return STOPPED
     except InUse:
         return TAKEN
+    except ConfigError as error:
+        _note(reason, f"{error}\n")
+        return REFUSED
     except CannotGoOn as error:
         _note(reason, f"{error}\n")
         return FAILED
     except Exception as error:
-        if (refused := refusal(error)) is not None:
-            whole = "" if isinstance(error, ConfigError) else f"{traceback.format_exc()}\n"
-            _note(reason, f"{whole}{refused}\n")
-            return REFUSED
-        _note(reason, traceback.format_exc())
+        said = refusal(error)  # of a plugin, whose error may not come again
+        _note(reason, traceback.format_exc() + ("" if said is None else f"{said}\n"))
         return FAILED
     return 0
 
