@@ -1,4 +1,4 @@
-"""What somebody's own code has returned, in words for a message."""
+"""What somebody's own code has returned or raised, in words for a message."""
 
 from torch import Tensor
 
@@ -28,3 +28,16 @@ def like(found: object, wanted: Tensor) -> bool:
     (True, False)
     """
     return isinstance(found, Tensor) and (found.dtype, found.shape) == (wanted.dtype, wanted.shape)
+
+
+def said(error: BaseException, most: int = 200) -> str:
+    """Return an error on one line of bounded length.
+
+    Examples
+    --------
+    >>> said(KeyError("boom")), said(SystemExit())
+    ("KeyError: 'boom'", 'SystemExit')
+    """
+    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
+    text = text if len(text) <= most else text[: most - 3] + "..."
+    return ": ".join(part for part in (type(error).__name__, text.rstrip(".")) if part)

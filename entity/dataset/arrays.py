@@ -30,6 +30,7 @@ from entity.dataset.decoded import Decoded
 from entity.dataset.files import Files
 from entity.dataset.reads import stamps_of
 from entity.dataset.source import Source
+from entity.returned import said
 
 HELD_OUT_PER_CLASS = 10
 """The server's clean samples of each class unless the function or `server.held_out` says."""
@@ -151,8 +152,7 @@ class PythonData:
             found: Any = self.function()
         except (Exception, SystemExit) as error:
             raise ConfigError(
-                f"dataset = {self.name}: its function failed{self._place(error)}: "
-                f"{type(error).__name__}{_said(error, ': ')}."
+                f"dataset = {self.name}: its function failed{self._place(error)}: {said(error)}."
             ) from error
         try:
             return checked(found)
@@ -165,11 +165,6 @@ class PythonData:
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         own = [frame for frame in frames if code and frame.filename == code.co_filename]
         return f" at {own[-1].filename}, line {own[-1].lineno}" if own else ""
-
-
-def _said(error: BaseException, before: str, most: int = 200) -> str:
-    text = " ".join(str(error).split())[:most].rstrip(".")
-    return f"{before}{text}" if text else ""
 
 
 _DESCRIBED: dict[tuple[str, str, str], Source] = {}
@@ -244,9 +239,9 @@ def _part(name: str, part: Any, classes: int) -> tuple[NDArray[Any], NDArray[np.
     try:
         x, y = (_array(each) for each in part)
     except Exception as error:
-        said = " ".join(str(error).split())[:120]
+        why = " ".join(str(error).split())[:120]
         raise ConfigError(
-            f"{name} must be a pair of arrays, the samples and their labels ({said})."
+            f"{name} must be a pair of arrays, the samples and their labels ({why})."
         ) from error
     if x.ndim < 2 or len(x) == 0 or math.prod(x.shape) == 0:
         raise ConfigError(

@@ -244,4 +244,4 @@ def add_agreed_words(
 def _median(rows: Tensor) -> Tensor:
     """Return the median over the first axis; of an even number, the mean of the middle two."""
     ordered = rows.sort(0).values
-    return (ordered[(len(rows) - 1) // 2] + ordered[len(rows) // 2]) / 2
+    return ordered[(len(rows) - 1) // 2] / 2 + ordered[len(rows) // 2] / 2  # no sum overflows

@@ -25,6 +25,7 @@ import torch
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError, show
 from entity.reading import read_bytes
+from entity.returned import said
 
 MARK = "#sha256="
 """Between what an entry names and the hash of the code."""
@@ -275,19 +276,6 @@ def refusal(error: BaseException) -> ConfigError | None:
                 f"plugins = {name}, line {frame.lineno}, in {frame.name}: {said(error)}."
             )
     return None
-
-
-def said(error: BaseException, most: int = 200) -> str:
-    """Return an error on one line of bounded length.
-
-    Examples
-    --------
-    >>> said(KeyError("boom")), said(SystemExit())
-    ("KeyError: 'boom'", 'SystemExit')
-    """
-    text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
-    text = text if len(text) <= most else text[: most - 3] + "..."
-    return ": ".join(part for part in (type(error).__name__, text.rstrip(".")) if part)
 
 
 def failed(name: str, error: BaseException) -> ConfigError:
