@@ -193,5 +193,5 @@ def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     yield
     for key in list(plugins._owners):  # pyright: ignore[reportPrivateUsage]
         plugins._remove(*key)  # pyright: ignore[reportPrivateUsage]
-    plugins._contents.clear()  # pyright: ignore[reportPrivateUsage]
+    plugins._sources.clear()  # pyright: ignore[reportPrivateUsage]
     plugins._load_installed.cache_clear()  # pyright: ignore[reportPrivateUsage]

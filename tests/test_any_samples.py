@@ -36,7 +36,7 @@ def data(tmp_path, monkeypatch):
     yield
     for key in list(plugins._owners):
         plugins._remove(*key)
-    plugins._contents.clear()
+    plugins._sources.clear()
 
 
 @pytest.mark.parametrize("defense", DEFENSES)

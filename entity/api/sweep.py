@@ -134,7 +134,7 @@ def sweep(
     progress
         Show a bar in a terminal or notebook, and a line for each finished run.
     plugins
-        Python files and modules with methods and data of your own, for all cells.
+        Python files, folders and modules with methods and data of your own, for all cells.
     axes
         Values by field, named as on the command line: a list or a range, a single value, or a
         table of named bundles such as `attack={"none": {"client.attack": None}, "badnets": {}}`.

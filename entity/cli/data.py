@@ -41,7 +41,7 @@ def add_data_command(commands: Any) -> None:
     fetch = add("fetch", "download a data set", _fetch)
     verify = add("verify", "read all files of a data set again and check them", _verify)
     for parser in (listing, verify):
-        add_plugins(parser, "Python files and modules that bring data sets of your own")
+        add_plugins(parser, "Python files, folders and modules that bring data sets of your own")
     for parser in (fetch, verify):
         parser.add_argument("name", metavar="NAME", help=f"data set, or {PREFIX}NAME")
     verify.add_argument(

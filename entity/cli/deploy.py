@@ -5,6 +5,7 @@ import contextlib
 import json
 import shlex
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -21,7 +22,8 @@ from entity.config.shipped import shipped
 from entity.defenses import DEFENSES
 from entity.record.atomic import writing
 from entity.server.votes import no_voters
-from entity.setup.plugin_files import MARK, is_file, split
+from entity.setup.plugin_files import MARK, is_path, split
+from entity.setup.plugin_source import read
 from entity.setup.resolve import to_json
 
 _PYPROJECT = Template("""\
@@ -258,7 +260,7 @@ def _numbers(size: int) -> str:
 
 def _modules(config: ExperimentConfig) -> str:
     """Say which plugins are no files, and so do not come along."""
-    names = [split(entry)[0] for entry in config.plugins if not is_file(split(entry)[0])]
+    names = [split(entry)[0] for entry in config.plugins if not is_path(split(entry)[0])]
     return f"\nEach must have the plugins {', '.join(names)} installed, too." if names else ""
 
 
@@ -267,8 +269,13 @@ def _plugins(tables: dict[str, Any]) -> dict[str, str]:
     files: dict[str, str] = {}
     for place, entry in enumerate(tables["plugins"]):
         name, digest = split(entry)
-        if is_file(name):
-            own = f"plugin_{place + 1}_{Path(name).name}"
-            files[f"federation/{own}"] = Path(name).read_bytes().decode()
-            tables["plugins"][place] = f"{own}{MARK}{digest}"
+        if is_path(name):
+            own, source = f"plugin_{place + 1}_{Path(name).name}", read(Path(name))
+            held = {own: source} if isinstance(source, bytes) else _below(own, source)
+            files |= {f"federation/{file}": content.decode() for file, content in held.items()}
+            tables["plugins"][place] = f"./{own}{MARK}{digest}"
     return files
+
+
+def _below(folder: str, source: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {f"{folder}/{file}": content for file, content in source.items()}

@@ -38,7 +38,7 @@ def add_fields_command(commands: Any) -> None:
     parser.add_argument(
         "--poison", default="pixel", metavar="NAME", help="show its fields (default: pixel)"
     )
-    add_plugins(parser, "Python files and modules that bring methods of your own")
+    add_plugins(parser, "Python files, folders and modules that bring methods of your own")
     parser.set_defaults(go=_fields)
 
 

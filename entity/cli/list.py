@@ -153,7 +153,7 @@ def add_list_command(commands: Any) -> None:
         "word", nargs="?", metavar="WORD", help="only what has this word in its name or text"
     )
     parser.add_argument("--json", action="store_true", help="print as JSON")
-    add_plugins(parser, "Python files and modules whose methods and data are listed, too")
+    add_plugins(parser, "Python files, folders and modules whose methods and data are listed, too")
     parser.set_defaults(go=_list)
 
 

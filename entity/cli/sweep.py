@@ -84,7 +84,7 @@ def add_sweep_options(parser: argparse.ArgumentParser, grid: str) -> None:
     parser.add_argument(
         "--data_root", type=user_path, metavar="FOLDER", help="data folder, before DROP_DATA"
     )
-    add_plugins(parser, "Python files and modules for all runs, beside those of the grid")
+    add_plugins(parser, "Python files, folders and modules for all runs, beside those of the grid")
     add_where(parser, "only runs of which this holds, such as defense=drop or 'DPR<0.3'")
     parser.add_argument("--quiet", action="store_true", help="show nothing but what failed")
     parser.add_argument(

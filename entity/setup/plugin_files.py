@@ -1,15 +1,13 @@
 """The code that `plugins` names: found, hashed and run once in a process.
 
-An entry is a file (`my_defense.py`), a module that Python finds (`my.module`), or a package that
-brings entry points (`my-package==1.2`; an experiment that uses one notes it by itself). A resolved
-experiment has the SHA-256 of the code behind it, `my_defense.py#sha256=...`: code that has changed
-since is refused.
+An entry is a file (`my_defense.py`), a folder of files that import one another (`my_methods/`), a
+module that Python finds (`my.module`), or a package that brings entry points (`my-package==1.2`; an
+experiment that uses one notes it by itself). A resolved experiment has the SHA-256 of the code
+behind it, `my_defense.py#sha256=...`: code that has changed since is refused.
 """
 
 import hashlib
 import importlib
-import importlib.util
-import linecache
 import os
 import re
 import sys
@@ -24,14 +22,12 @@ import torch
 
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError, show
-from entity.reading import read_bytes
 from entity.returned import said
+from entity.setup import plugin_source
+from entity.setup.plugin_source import INIT, Source
 
 MARK = "#sha256="
 """Between what an entry names and the hash of the code."""
-
-MOST_BYTES = 1 << 20
-"""Size of a plugin's file."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +40,8 @@ class Code:
     """The same without: an absolute path, or a module."""
     sha256: str
     module: ModuleType
-    content: bytes | None
-    """Of a file."""
+    source: Source | None
+    """Of a file or a folder."""
 
 
 def split(entry: str) -> tuple[str, str | None]:
@@ -74,29 +70,29 @@ def short(entry: str) -> str:
     return shown if digest is None else f"{shown}@{digest[:8]}"
 
 
-def is_file(name: str) -> bool:
-    """Say whether an entry names a file; else it is a module or a package."""
+def is_path(name: str) -> bool:
+    """Say whether an entry names a file or a folder; else it is a module or a package."""
     return name.endswith(".py") or "/" in name or os.sep in name
 
 
 def absolute(entry: str, folder: Path) -> str:
-    """Return an entry with the path of a file as seen from a folder; others as they are."""
+    """Return an entry with its path as seen from a folder; one that is none as it is."""
     name, digest = split(entry)
-    if not is_file(name):
+    if not is_path(name):
         return entry
     path = os.path.abspath(folder / user_path(name))
     return path if digest is None else f"{path}{MARK}{digest}"
 
 
-def load(entry: str, content: bytes | None = None) -> Code:
-    """Load a file or a module; the same code is run once in a process.
+def load(entry: str, source: Source | None = None) -> Code:
+    """Load a file, a folder or a module; the same code is run once in a process.
 
     Parameters
     ----------
     entry
         Names it; a relative path begins at the working directory.
-    content
-        What the file held where this was sent from; None reads it.
+    source
+        What the file or folder held where this was sent from; None reads it.
 
     Raises
     ------
@@ -104,7 +100,7 @@ def load(entry: str, content: bytes | None = None) -> Code:
         If it is missing, is not what its hash says, or fails; with the line.
     """
     name, expected = split(absolute(entry, Path()))
-    return _of_file(name, content, expected) if is_file(name) else _of_module(name, expected)
+    return _at_path(name, source, expected) if is_path(name) else _of_module(name, expected)
 
 
 def _refuse_changed(name: str, sha256: str, expected: str | None) -> None:
@@ -122,64 +118,49 @@ def show_name(name: str) -> str:
 
 
 def digest_of(path: Path) -> str | None:
-    """Return the SHA-256 of a plugin's file, which is not run; None if it cannot be read."""
+    """Return the SHA-256 of a plugin's file or folder, which is not run; None if unreadable."""
     try:
-        return hashlib.sha256(read_bytes(path, MOST_BYTES)).hexdigest()
+        return plugin_source.digest(plugin_source.read(path))
     except (OSError, ValueError):
         return None
 
 
-def _of_file(name: str, content: bytes | None, expected: str | None) -> Code:
+def _at_path(name: str, source: Source | None, expected: str | None) -> Code:
     path = Path(name)
     try:
-        content = read_bytes(path, MOST_BYTES) if content is None else content
+        source = plugin_source.read(path) if source is None else source
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(
             f"plugins = {show_name(name)}: cannot be read ({why}); {_ALLOWED[expected is None]}."
         ) from error
-    digest = hashlib.sha256(content).hexdigest()
+    digest = plugin_source.digest(source)
     _refuse_changed(name, digest, expected)
     stem = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
     module_name = f"drop_plugin_{stem}_{digest[:12]}"
     module = sys.modules.get(module_name)
     if module is None:
-        module = _run(module_name, name, content)
-    return Code(f"{name}{MARK}{digest}", name, digest, module, content)
-
-
-def _run(module_name: str, name: str, content: bytes) -> ModuleType:
-    """Run the content of a file as a module of its own."""
-    spec = importlib.util.spec_from_loader(module_name, loader=None, origin=name)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    module.__file__ = name
-    lines = content.decode("utf-8", "replace").splitlines(keepends=True)
-    # Docstrings of settings are read from the source, which another machine may not have.
-    linecache.cache[name] = (len(content), None, lines, name)
-    sys.modules[module_name] = module
-    _ran.add(name)
-    try:
-        exec(compile(content, name, "exec"), vars(module))
-    except BaseException as error:
-        del sys.modules[module_name]
-        if isinstance(error, KeyboardInterrupt):
+        _ran.add(name if isinstance(source, bytes) else f"{name}{os.sep}")
+        try:
+            module = plugin_source.run(module_name, name, source)
+        except KeyboardInterrupt:
             raise
-        raise failed(name, error) from error
-    return module
+        except BaseException as error:
+            raise failed(name, error) from error
+    return Code(f"{name}{MARK}{digest}", name, digest, module, source)
 
 
 def _of_module(name: str, expected: str | None) -> Code:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ConfigError(
-            f"plugins = {show(name)}: allowed is a Python file, such as my_defense.py, or a "
-            "module that Python finds, such as my.module."
+            f"plugins = {show(name)}: allowed is a Python file, such as my_defense.py, a folder of "
+            "them, such as my_methods/, or a module that Python finds, such as my.module."
         )
     spec = _spec(name)
     if spec is None and name not in sys.modules:
         raise ConfigError(
             f"plugins = {show(name)}: there is no such module on Python's path "
-            "(PYTHONPATH); name a file by its path, with .py at its end."
+            "(PYTHONPATH); a file has .py at its end, and a folder a /."
         )
     sha256 = _digest(spec)
     _refuse_changed(name, sha256, expected)
@@ -200,13 +181,13 @@ def _of_module(name: str, expected: str | None) -> Code:
 
 
 _ALLOWED = {
-    True: "allowed is a Python file, or a module that Python finds",
+    True: f"allowed is a Python file, a folder of them with {INIT}, or a module that Python finds",
     False: "if it has moved, say where to by --plugins",
 }
 """What to do where a file is not there, by whether it is named for the first time."""
 
 _ran: set[str] = set()
-"""Files, and folders of packages with a separator at their end, of all plugins of this process."""
+"""Files, and folders with a separator at their end, of all plugins of this process."""
 
 _loaded: dict[str, str] = {}
 """SHA-256 of the modules that this process has run, as they were then."""
@@ -284,16 +265,39 @@ def failed(name: str, error: BaseException) -> ConfigError:
     Parameters
     ----------
     name
-        The file, or the module.
+        The file, the folder, or the module.
     error
         What it raised.
     """
     where = ""
     for frame in traceback.extract_tb(error.__traceback__):
-        own = frame.filename == name or not is_file(name)
-        if own and not frame.filename.startswith("<"):
+        if _is_of(frame.filename, name):
             where = f"{frame.filename}, line {frame.lineno}"
     if isinstance(error, SyntaxError) and error.lineno is not None:
         where = f"{error.filename or name}, line {error.lineno}"
     place = f" ({where})" if where and not where.startswith(f"{name},") else where[len(name) :]
-    return ConfigError(f"plugins = {show_name(name)}{place}: {said(error)}.")
+    return ConfigError(f"plugins = {show_name(name)}{place}: {said(error)}{_hint(name, error)}.")
+
+
+def _is_of(file: str, name: str) -> bool:
+    """Whether a file of a traceback is the plugin's own; of a module any one may be."""
+    if is_path(name):
+        return file == name or file.startswith(f"{name}{os.sep}")
+    return not file.startswith("<")
+
+
+def _hint(name: str, error: BaseException) -> str:
+    """Say how a plugin's files import one another, where one of them was not found."""
+    if not isinstance(error, ModuleNotFoundError) or not error.name or not is_path(name):
+        return ""
+    missing, path = error.name.partition(".")[0], Path(name)
+    folder = path if path.is_dir() else path.parent
+    own = missing == folder.name and path.is_dir()
+    if not own and not (folder / f"{missing}.py").exists() and not (folder / missing).is_dir():
+        return ""
+    if path.is_dir():
+        return f"; within a folder write `from . import {'...' if own else missing}`"
+    return (
+        f"; a file stands alone, and what lies beside it is not found: name the folder, with {INIT}"
+        f" in it, and write `from . import {missing}`"
+    )

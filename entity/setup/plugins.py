@@ -1,14 +1,14 @@
 """Anybody's own defenses, attacks, data poisons, data sets and models, in the registries.
 
-A plugin is a Python file, or a module, with any of the tables of `TABLES` by name:
+A plugin is a Python file, a folder of them, or a module, with any of the tables of `TABLES`:
 
     DEFENSES = {"my_defense": MyDefense}
 
 A package does the same by entry points of the groups `entity.defenses`, `entity.attacks`,
-`entity.poisons`, `entity.datasets` and `entity.models`. A configuration names files and modules in
-`plugins`, next to those of the command line and of the environment variable DROP_PLUGINS. Loading
-one runs it. What an experiment uses of a plugin makes the plugin, and the hash of its code, a part
-of the experiment; a plugin that it uses nothing of is none.
+`entity.poisons`, `entity.datasets` and `entity.models`. A configuration names files, folders and
+modules in `plugins`, next to those of the command line and of the environment variable
+DROP_PLUGINS. Loading one runs it. What an experiment uses of a plugin makes the plugin, and the
+hash of its code, a part of the experiment; a plugin that it uses nothing of is none.
 """
 
 import importlib.metadata
@@ -42,12 +42,13 @@ from entity.setup.plugin_files import (
     absolute,
     digest_of,
     failed,
-    is_file,
+    is_path,
     load,
     note_place,
     show_name,
     split,
 )
+from entity.setup.plugin_source import Source
 
 log = logging.getLogger("entity")
 
@@ -149,8 +150,8 @@ TABLES: dict[str, Table] = {
 
 _owners: dict[tuple[str, str], str] = {}
 """The entry that brought each (table, name)."""
-_contents: dict[str, bytes | None] = {}
-"""What the files of loaded entries held."""
+_sources: dict[str, Source | None] = {}
+"""What the files and folders of loaded entries held."""
 _generation = [0]
 
 
@@ -167,7 +168,7 @@ def use(entries: Iterable[str]) -> tuple[str, ...]:
     Parameters
     ----------
     entries
-        Files and modules; relative paths begin at the working directory.
+        Files, folders and modules; relative paths begin at the working directory.
 
     Raises
     ------
@@ -193,7 +194,7 @@ def relocated(tables: Mapping[str, Any], named: Iterable[object]) -> dict[str, A
     places = {
         digest: name
         for each in [*map(str, named), *_of_environment()]
-        if is_file(name := split(absolute(each, Path()))[0]) and (digest := digest_of(Path(name)))
+        if is_path(name := split(absolute(each, Path()))[0]) and (digest := digest_of(Path(name)))
     }
     entries = tables.get("plugins")
     if not isinstance(entries, list) or not all(isinstance(each, str) for each in entries):
@@ -207,28 +208,28 @@ def _of_environment() -> list[str]:
     return [part for part in os.environ.get(VARIABLE, "").split(os.pathsep) if part.strip()]
 
 
-def _use_one(entry: str, content: bytes | None = None) -> str:
+def _use_one(entry: str, source: Source | None = None) -> str:
     name, _ = split(entry)
     if "==" in name:
         return _use_package(entry)
-    code = load(entry, content)
-    if code.entry not in _contents:
+    code = load(entry, source)
+    if code.entry not in _sources:
         _forget_earlier(code)
         if not any(split(owner)[1] == code.sha256 for owner in _owners.values()):
             # else the same file at another place has done so
             _register(code, may_be_bare=split(entry)[1] is not None)
-        _contents[code.entry] = code.content
+        _sources[code.entry] = code.source
     return code.entry
 
 
 def _forget_earlier(code: Code) -> None:
     """Take out what an earlier state of the same file has added, as after an edit."""
-    known = [*_owners.values(), *_contents]  # the owner may be the same file at another place
+    known = [*_owners.values(), *_sources]  # the owner may be the same file at another place
     digests = {split(entry)[1] for entry in known if split(entry)[0] == code.name}
     for key in [key for key, owner in _owners.items() if split(owner)[1] in digests]:
         _remove(*key)
-    for entry in [entry for entry in _contents if split(entry)[1] in digests]:
-        del _contents[entry]
+    for entry in [entry for entry in _sources if split(entry)[1] in digests]:
+        del _sources[entry]
 
 
 def _remove(table: str, name: str) -> None:
@@ -381,15 +382,15 @@ class Sent:
     """
 
     def __init__(self, entries: Sequence[str]) -> None:
-        self.entries = [(entry, _contents.get(entry)) for entry in entries]
+        self.entries = [(entry, _sources.get(entry)) for entry in entries]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _receive, (self.entries,)
 
 
-def _receive(entries: list[tuple[str, bytes | None]]) -> Sent:
+def _receive(entries: list[tuple[str, Source | None]]) -> Sent:
     _load_installed()
-    return Sent([_use_one(entry, content) for entry, content in entries])
+    return Sent([_use_one(entry, source) for entry, source in entries])
 
 
 def rebuilt(sent: Sent, cls: type[Any], values: dict[str, Any]) -> Any:
@@ -419,7 +420,8 @@ def located(tables: dict[str, Any], folder: Path, where: str) -> None:
     if (entries := tables.get("plugins")) is not None:
         if not isinstance(entries, list) or not all(isinstance(each, str) for each in entries):
             raise ConfigError(
-                f"{where}: plugins = {show(entries)}: allowed is a list of files and modules."
+                f"{where}: plugins = {show(entries)}: allowed is a list of files, folders and "
+                "modules."
             )
         tables["plugins"] = [absolute(entry, folder) for entry in entries]
     initial = tables.get("initial")

@@ -19,7 +19,7 @@ from entity.record.checkpoint import Checkpoints, Snapshot
 from entity.record.directory import NoRun, read_summary
 from entity.record.rounds import of_a_run, whole_lines
 from entity.setup import resolve
-from entity.setup.plugin_files import is_file, split
+from entity.setup.plugin_files import is_path, split
 from entity.setup.plugins import relocated
 from entity.setup.read import extended, read_file
 
@@ -141,7 +141,7 @@ def finished_run(config: ExperimentConfig, folder: Path | None) -> FinishedRun |
 def _may_change(path: str, old: object, new: object) -> bool:
     """Whether a field may change on resuming; not where the last bits of the result would."""
     if path == "plugins" and not old:  # an earlier version did not record the module of a model
-        return isinstance(new, list | tuple) and not any(is_file(str(each)) for each in new)
+        return isinstance(new, list | tuple) and not any(is_path(str(each)) for each in new)
     name = path.removeprefix("settings.")
     return path in _MAY_CHANGE and APPROXIMATE.get(name, _ABSENT) not in (old, new)
 

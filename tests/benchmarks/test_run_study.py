@@ -23,7 +23,7 @@ def bench(monkeypatch):
     yield run_study, studies
     for key in list(plugins._owners):  # of the study of words
         plugins._remove(*key)
-    plugins._contents.clear()
+    plugins._sources.clear()
     for name in MODULES:
         sys.modules.pop(name, None)
 

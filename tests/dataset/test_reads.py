@@ -42,7 +42,7 @@ def registries():
     yield
     for key in list(plugins._owners):
         plugins._remove(*key)
-    plugins._contents.clear()
+    plugins._sources.clear()
 
 
 @pytest.fixture

@@ -89,7 +89,7 @@ def forget():
     """Forget all plugins, as another process knows none."""
     for key in list(plugins._owners):
         plugins._remove(*key)
-    plugins._contents.clear()
+    plugins._sources.clear()
 
 
 def refusal(*entries):
@@ -125,7 +125,7 @@ def test_its_code_is_a_part_of_the_identity_and_its_place_is_not(write, config, 
     first = resolve.identity(entity.load(config()))
     write(file="moved.py")
     plugins._remove("DEFENSES", "mine")
-    plugins._contents.clear()
+    plugins._sources.clear()
     assert resolve.identity(entity.load(config(named=["moved.py"]))) == first
     write(file="moved.py", default=4)
     assert resolve.identity(entity.load(config(named=["moved.py"], patience=3))) != first
@@ -237,7 +237,7 @@ def test_a_worker_that_has_not_loaded_it_unpickles_clients_and_cells(write, conf
     (cell,) = cells.expand(read(grid_file), tmp_path / "runs")
     sent = pickle.dumps((recruit(loaded, Seeds(1))[1], cell))
     plugins._remove("DEFENSES", "mine")
-    plugins._contents.clear()
+    plugins._sources.clear()
     path.unlink()  # a node of a cluster may not have it: it is sent along
     roster, back = pickle.loads(sent)
     assert "mine" in DEFENSES
@@ -381,7 +381,7 @@ def test_reading_a_run_loads_nothing(write, config, tmp_path, capsys):
     done = entity.run(entity.load(file, rounds=1), folder)
     path.write_text("raise SystemExit('a report has run this')\n")
     plugins._remove("DEFENSES", "mine")
-    plugins._contents.clear()
+    plugins._sources.clear()
     (run,) = store.collect([folder])
     assert run.facts["defense"] == "mine"
     assert run.facts["hash"] == done.summary["config_hash"]
@@ -402,7 +402,7 @@ def test_a_flower_app_brings_the_file_along(write, config, tmp_path):
     assert (app / "federation/plugin_1_mine.py").read_bytes() == path.read_bytes()
     original = resolve.identity(entity.load(file))
     plugins._remove("DEFENSES", "mine")
-    plugins._contents.clear()
+    plugins._sources.clear()
     path.unlink()
     there = entity.load(app / "federation/experiment.json")
     assert there.server.defense.defense_args.patience == 5
