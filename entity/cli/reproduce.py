@@ -105,11 +105,12 @@ def _reproduce(options: argparse.Namespace) -> int:
         raise ConfigError(f"--markdown {options.markdown}: there is no folder for it.")
     asked = sweep_options(options, RUNS / chosen.folder)
     cells = chosen_cells(chosen.grid, asked)
-    to_do = [cell.config for cell in remaining(cells, asked)]
+    planned = [*_that_count(chosen, cells, asked)] if options.skip_void else cells
+    to_do = [cell.config for cell in remaining(planned, asked)]
     guess = core_hours.guess if chosen.published is None else gpu_hours.guess
     guessed = guess(to_do) if to_do else None
     if options.dry_run:
-        show_plan(chosen.name, cells, asked, guessed)
+        show_plan(chosen.name, planned, asked, guessed)
         return 0
     if guessed:
         console.note(f"{chosen.name}: {guessed}")
@@ -139,17 +140,23 @@ def _run_those_that_count(
     """Run the cells in which nobody defends, and then those where the attack has worked."""
     undefended = _twins(chosen, cells, asked)
     failures = run_shown(f"{chosen.name}, undefended", undefended, asked, quiet=quiet)
-    undefended = _twins(chosen, cells, asked)  # as they are now
-    done = {cell.identity for cell in undefended}
-    void = void_cells(chosen.void, cells, undefended) - done
-    left = [cell for cell in remaining(cells, asked) if cell.identity in void]
+    count = {cell.identity for cell in _that_count(chosen, cells, asked)}
+    left = [cell for cell in remaining(cells, asked) if cell.identity not in count]
     if left:
         console.note(
             f"{counted(len(left), 'run', ' ')} left out: the attack does not work there where "
             "nobody defends"
         )
-    rest = [cell for cell in cells if cell.identity not in void | done]
+    done = {cell.identity for cell in undefended}
+    rest = [cell for cell in cells if cell.identity in count - done]
     return [*failures, *run_shown(chosen.name, rest, asked, quiet=quiet)] if rest else failures
+
+
+def _that_count(chosen: Study, cells: Sequence[Cell], asked: SweepOptions) -> list[Cell]:
+    """Return the cells in which nobody defends, and those that are not known to be void by them."""
+    undefended = _twins(chosen, cells, asked)
+    left_out = void_cells(chosen.void, cells, undefended) | {cell.identity for cell in undefended}
+    return [*undefended, *(cell for cell in cells if cell.identity not in left_out)]
 
 
 def _twins(chosen: Study, cells: Sequence[Cell], asked: SweepOptions) -> list[Cell]:

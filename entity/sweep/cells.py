@@ -39,6 +39,8 @@ class Cell:
     """The run that the folder holds already, if any."""
     out: Path
     """Folder of the sweep."""
+    others: tuple[Mapping[str, str], ...] = ()
+    """More values of the axes that come to the same experiment, as an axis may do nothing."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return rebuilt, (Sent(self.config.plugins), type(self), dict(vars(self)))
@@ -95,7 +97,8 @@ def expand(
     """
     use(grid.plugins)  # fields of the bases may be theirs
     bases, effects = Bases(grid), _Effects()
-    found: dict[str, tuple[dict[str, str], ExperimentConfig]] = {}
+    found: dict[str, ExperimentConfig] = {}
+    labelled_by: dict[str, list[dict[str, str]]] = {}
     refused: list[str] = []
     for labels in grid.assignments() if assignments is None else assignments:
         try:
@@ -104,7 +107,8 @@ def expand(
             said = ", ".join(f"{name}={label}" for name, label in labels.items())
             refused.append(f"cell {said or 'of the base'}: {error}")
         else:
-            found.setdefault(resolve.identity(config), (labels, config))
+            found.setdefault(identity := resolve.identity(config), config)
+            labelled_by.setdefault(identity, []).append(labels)
     if refused:
         more = f" (Cells that are refused: {len(refused)}.)" if len(refused) > 1 else ""
         raise ConfigError(f"{grid.said}: {refused[0]}{more}")
@@ -113,12 +117,14 @@ def expand(
     runs = _runs_by_identity(out)
     taken = {run.path.resolve() for run in runs.values()}
     cells: list[Cell] = []
-    for identity, (labels, config) in found.items():
+    for identity, config in found.items():
         done = runs.get(identity)
         folder = out / f"{config.name}-{identity[:8]}"
         if done is None and folder.resolve() in taken:  # eight digits met another run's
             folder = out / f"{config.name}-{identity}"
-        cells.append(Cell(labels, config, identity, done.path if done else folder, done, out))
+        labels, *others = labelled_by[identity]
+        place = done.path if done else folder
+        cells.append(Cell(labels, config, identity, place, done, out, tuple(others)))
     return cells
 
 

@@ -70,10 +70,11 @@ def void_cells(
     if rule is None:
         return set()
     fails = {
-        rule.others(cell.labels)
+        rule.others(labels)
         for cell in (*cells, *undefended)
-        if cell.labels[rule.axis] == rule.label
         if (worst := worst_asr(cell)) is not None and worst < rule.below
+        for labels in (cell.labels, *cell.others)
+        if labels[rule.axis] == rule.label
     }
     return {
         cell.identity

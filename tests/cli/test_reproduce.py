@@ -220,6 +220,37 @@ def test_a_few_cells_are_judged_by_their_twins_too(tiny, results, capsys):
     assert krum.startswith("| krum | 1 |")  # seed 1 is void, though its twin was not asked for
 
 
+def test_a_dry_run_shows_what_would_be_run_without_the_void_ones(tiny, results, capsys):
+    given, asked = results
+    tiny(study=VOID)
+    given["undefended"] = [(0.9, 0.4, 0.4), (0.9, 0.9, 0.9)]
+    command = ["reproduce", "tiny", "--out", "out", "--skip-void", "--where", "defense=krum"]
+
+    def shown():
+        assert main([*command, "--dry-run"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        return [line.split("out/")[-1].rsplit("-", 1)[0] for line in lines if "out/" in line]
+
+    assert shown() == ["undefended-seed1", "undefended-seed2", "krum-seed1", "krum-seed2"]
+    assert asked == []
+    assert main(command) == 0
+    capsys.readouterr()
+    assert shown() == ["undefended-seed1", "undefended-seed2", "krum-seed2"]
+
+
+def test_a_cell_is_judged_where_its_axis_does_nothing_undefended(tiny, results):
+    """Both values of f come to one experiment where nobody defends: it judges the cells of both."""
+    given, asked = results
+    few = {name: AXES["defense"][name] for name in ("undefended", "krum")}
+    tiny(axes={"defense": few, "f": {"none": {"f": 0}, "one": {"f": 1}}}, study=VOID)
+    given["undefended"] = [(0.9, 0.4, 0.4), (0.9, 0.9, 0.9)]
+    assert main(["reproduce", "tiny", "--skip-void", "--out", "out", "--markdown", "t.md"]) == 0
+    assert len(asked) == 4
+    assert {name.rsplit("-", 1)[-1] for name in asked[2:]} == {"seed2"}
+    rows = Path("t.md").read_text().splitlines()
+    assert len([row for row in rows if row.startswith("| krum |") and "| 1 |" in row]) == 2
+
+
 def test_a_study_that_does_not_say_what_is_void_has_nothing_to_leave_out(tiny, results, capsys):
     assert main(["reproduce", "tiny", "--skip-void"]) == 2
     said = " ".join(capsys.readouterr().err.split())
