@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from entity.config.schema import ConfigError
+from entity.returned import said
 from entity.seeding import global_stream
 
 Make = Callable[..., nn.Module]
@@ -60,11 +61,11 @@ def imported(name: str) -> Make:
         own: Any = getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
         raise ConfigError(
-            f'model = "{name}": cannot be imported ({_one_line(error)}); Python looks in '
+            f'model = "{name}": cannot be imported ({said(error, 120)}); Python looks in '
             "PYTHONPATH, and a file is named in plugins, with its models in a table MODELS."
         ) from error
     except Exception as error:  # importing runs the user's code
-        raise ConfigError(f'model = "{name}": cannot be imported ({_one_line(error)}).') from error
+        raise ConfigError(f'model = "{name}": cannot be imported ({said(error, 120)}).') from error
     if not callable(own):
         raise ConfigError(f'model = "{name}": is no function of (channels, size, classes).')
     return checked(name, own)
@@ -87,7 +88,7 @@ def checked(name: str, own: Callable[..., Any]) -> Make:
         except Exception as error:
             names = "(channels, size, classes)" if len(numbers) == 3 else "(*shape, classes)"
             raise ConfigError(
-                f'model = "{name}": the call with {names} = {numbers} failed ({_one_line(error)}).'
+                f'model = "{name}": the call with {names} = {numbers} failed ({said(error, 120)}).'
             ) from error
         if not isinstance(model, nn.Module):
             raise ConfigError(
@@ -130,7 +131,7 @@ def examine(name: str, model: nn.Module, two: torch.Tensor, classes: int) -> Non
             output: Any = model.eval()(two.to(parameter.device))
     except Exception as error:
         raise ConfigError(
-            f'model = "{name}": fails on {samples} of shape {shape} ({_one_line(error)}).'
+            f'model = "{name}": fails on {samples} of shape {shape} ({said(error, 120)}).'
         ) from error
     finally:
         model.train(was_training)
@@ -144,8 +145,3 @@ def examine(name: str, model: nn.Module, two: torch.Tensor, classes: int) -> Non
         f'model = "{name}": must map {samples} of shape {shape} to logits of shape '
         f"{(2, classes)}, but returns {answer}."
     )
-
-
-def _one_line(error: Exception, most: int = 120) -> str:
-    text = f"{type(error).__name__}: " + " ".join(str(error).split())
-    return text if len(text) <= most else text[: most - 3] + "..."

@@ -249,11 +249,11 @@ def grouped(runs: Sequence[Run], by: Sequence[str]) -> Table:
     columns += [replace(column, spread=True) for column in MEASURED]
     rows = [
         (
-            *(_of(members[0], name) for name in _full(runs, by)),
+            *values,
             len(members),
             *(Spread.of(_known(members, column.name)) for column in MEASURED),
         )
-        for members in groups
+        for values, members in groups
     ]
     return Table(tuple(columns), tuple(rows))
 
@@ -261,7 +261,7 @@ def grouped(runs: Sequence[Run], by: Sequence[str]) -> Table:
 def pooled(runs: Sequence[Run], by: Sequence[str]) -> list[str]:
     """Return the fields, seed aside, in which runs differ that `grouped` puts into one row."""
     fields: dict[str, None] = {}
-    for members in _groups(runs, by):
+    for _, members in _groups(runs, by):
         fields.update(dict.fromkeys(_differing(members)))
         for name in ("defense", "attack"):
             if len({str(run.facts[name]) for run in members}) > 1:
@@ -269,13 +269,14 @@ def pooled(runs: Sequence[Run], by: Sequence[str]) -> list[str]:
     return list(fields)
 
 
-def _groups(runs: Sequence[Run], by: Sequence[str]) -> list[list[Run]]:
-    names = _full(runs, by)
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.finished:
-            key = json.dumps([_of(run, name) for name in names], default=str)
-            groups.setdefault(key, []).append(run)
+def _groups(runs: Sequence[Run], by: Sequence[str]) -> list[tuple[tuple[object, ...], list[Run]]]:
+    """Return the finished runs that have the same in some columns, and what they have there."""
+    done = [run for run in runs if run.finished]
+    columns = [_column(done, name) for name in _full(runs, by)]
+    groups: dict[str, tuple[tuple[object, ...], list[Run]]] = {}
+    for place, run in enumerate(done):
+        values = tuple(column[place] for column in columns)
+        groups.setdefault(json.dumps(values, default=str), (values, []))[1].append(run)
     return list(groups.values())
 
 
@@ -284,12 +285,19 @@ def _full(runs: Sequence[Run], by: Sequence[str]) -> list[str]:
     return [full_name(name, keys) for name in by] if runs else list(by)
 
 
-def _of(run: Run, name: str) -> object:
-    """Return what a run has in a column; a class with its name, where that is known."""
+def _column(runs: Sequence[Run], name: str) -> list[object]:
+    """Return what each run has in a column; a class with its name, where a run knows it."""
     if not is_class(name):
-        return run.row.get(name)
-    value = labelled(run.row, run.path).get(name)
-    return value.shown if isinstance(value, Label) else value
+        return [run.row.get(name) for run in runs]
+    found = [labelled(run.row, run.path).get(name) for run in runs]
+    named = {(x.dataset, int(x)): x.shown for x in found if isinstance(x, Label) and x.names}
+
+    def shown(value: object) -> object:
+        if not isinstance(value, Label):
+            return value
+        return value.shown if value.names else named.get((value.dataset, int(value)), value.shown)
+
+    return [*map(shown, found)]
 
 
 def _known(runs: Sequence[Run], name: str) -> list[float]:

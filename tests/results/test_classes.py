@@ -143,3 +143,11 @@ def test_a_run_without_an_attack_has_no_class(keep, names, tmp_path):
     assert names("target_class=null") == ["a"]
     table = grouped(collect([tmp_path / "runs"]), ["target_class"])
     assert [row[0] for row in table.rows] == [None, "5 (dog)"]
+
+
+def test_a_name_that_one_run_knows_is_that_of_all_runs_of_its_data_set(keep, tmp_path):
+    keep("a", "pets", 1)
+    keep("b", "pets", 1, classes=["cat", "dog"])
+    keep("c", "cars", 1)
+    table = grouped(collect([tmp_path / "runs"]), ["dataset", "target_class"])
+    assert [row[:3] for row in table.rows] == [("pets", "1 (dog)", 2), ("cars", 1, 1)]
