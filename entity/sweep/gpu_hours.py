@@ -1,8 +1,9 @@
 """How many hours of a GPU experiments with a ResNet-18 take, guessed before any was run.
 
-The paper says of its own runs on CIFAR-10 (200 rounds of 25 clients with 980 images each, two
-epochs): DROPlet takes half an hour, DROP two, FLIP up to 57, on a GPU that it does not name. From
-that follow images a second, seconds of a distillation, and what FLIP multiplies training by.
+The paper says of a run of its own: DROPlet takes half an hour, DROP two, FLIP up to 57, on a GPU
+that it does not name. It does not name the data set either; we take it for CIFAR-10 (200 rounds of
+25 clients with 980 images each, two epochs). From that follow images a second, seconds of a
+distillation, and what FLIP multiplies training by.
 """
 
 from collections.abc import Sequence
@@ -20,8 +21,8 @@ FLIP = 57 / 0.5
 """Times that clients' training takes with trigger inversion, at most."""
 
 BASIS = (
-    "guessed from what the paper says of its own runs on CIFAR-10 (DROPlet half an hour, DROP 2, "
-    "FLIP up to 57, on a GPU that it does not name)"
+    "guessed from what the paper says of a run of its own, taken for one on CIFAR-10 (DROPlet half "
+    "an hour, DROP 2, FLIP up to 57, on a GPU that it does not name)"
 )
 
 
@@ -61,5 +62,9 @@ def guess(configs: Sequence[ExperimentConfig]) -> str:
         return "how long that takes on a GPU cannot be guessed"
     most = max(hours, key=hours.__getitem__)
     longest, total = hours[most], sum(hours.values())
-    of_it = f", {longest:.0f} of them {most}'s" if len(hours) > 1 else ""
-    return f"about {total:.0f} GPU hours{of_it}: {BASIS}"
+    of_it = f", {_shown(longest)} of them {most}'s" if len(hours) > 1 else ""
+    return f"about {_shown(total)} GPU hours{of_it}: {BASIS}"
+
+
+def _shown(hours: float) -> str:
+    return f"{hours:.0f}" if hours >= 10 else f"{max(hours, 0.1):.1f}"

@@ -250,7 +250,7 @@ def test_verdicts_beside_the_papers_figures(studies):
     by_label = {(c.labels["defense"], c.labels["rate"]): c for c in cells}
     chosen = [
         finished(by_label["undefended", "none"], mta=0.87, asr=0.009, worst_asr=0.012),
-        finished(by_label["undefended", "1.25%"], mta=0.86, asr=0.99, worst_asr=1.0, floor=0.009),
+        finished(by_label["undefended", "1.25%"], mta=0.86, asr=0.75, worst_asr=1.0, floor=0.009),
         finished(by_label["drop", "1.25%"], mta=0.745, asr=0.03, worst_asr=0.2, floor=0.02),
         finished(by_label["flare", "1.25%"], mta=0.85, asr=1.0),
         finished(by_label["drop", "5%"], mta=0.7, asr=0.005),
@@ -259,7 +259,7 @@ def test_verdicts_beside_the_papers_figures(studies):
     outcomes = judge(study, chosen)
     assert [outcome.verdict for outcome in outcomes] == [
         "reached",  # by its MTA alone: the paper has no ASR without attack
-        "missed",  # 99 % where the paper has 85.5
+        "missed",  # 75 % where the paper has 85.5, and 93.9 in table II
         "reached",  # the text's 74.74 is nearer than the table's 76.05
         "reached",  # 94.0 by table VII
         "missed",  # MTA 70 where the paper has 75.18
