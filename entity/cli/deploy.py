@@ -5,7 +5,6 @@ import contextlib
 import json
 import shlex
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -217,7 +216,7 @@ def write_app(folder: Path, config: ExperimentConfig) -> list[Path]:
             for path, text in files.items():
                 place = folder / path
                 place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_text(text, encoding="utf-8")
+                place.write_bytes(text if isinstance(text, bytes) else text.encode())
         except OSError:
             for made in folder.iterdir() if folder.is_dir() else ():  # it was empty before
                 shutil.rmtree(made, ignore_errors=True)
@@ -227,7 +226,7 @@ def write_app(folder: Path, config: ExperimentConfig) -> list[Path]:
     return [folder / path for path in files]
 
 
-def _files(folder: str, config: ExperimentConfig) -> dict[str, str]:
+def _files(folder: str, config: ExperimentConfig) -> dict[str, str | bytes]:
     attack, tables = config.client.attacked_by, to_json(config)
     plugins = _plugins(tables)
     words: dict[str, Any] = {
@@ -264,18 +263,34 @@ def _modules(config: ExperimentConfig) -> str:
     return f"\nEach must have the plugins {', '.join(names)} installed, too." if names else ""
 
 
-def _plugins(tables: dict[str, Any]) -> dict[str, str]:
-    """Return the files of plugins, which come along; `tables` names them by where they will lie."""
-    files: dict[str, str] = {}
+def _plugins(tables: dict[str, Any]) -> dict[str, bytes]:
+    """Return the files of plugins, which come along; `tables` names them by where they will lie.
+
+    Raises
+    ------
+    ConfigError
+        If a folder has a file that Flower would not send.
+    """
+    files: dict[str, bytes] = {}
     for place, entry in enumerate(tables["plugins"]):
         name, digest = split(entry)
         if is_path(name):
             own, source = f"plugin_{place + 1}_{Path(name).name}", read(Path(name))
-            held = {own: source} if isinstance(source, bytes) else _below(own, source)
-            files |= {f"federation/{file}": content.decode() for file, content in held.items()}
+            if isinstance(source, bytes):
+                own = f"{own.removesuffix('_test.py')}.py" if own.endswith("_test.py") else own
+                held = {own: source}
+            else:
+                held = {f"{own}/{file}": content for file, content in source.items()}
+            if left_out := sorted(file for file in held if _is_test(file)):
+                raise ConfigError(
+                    f"plugins = {name}: Flower sends no files named test_*.py or *_test.py, as is "
+                    f"{left_out[0].partition('/')[2]}; rename it, or move it out of the folder."
+                )
+            files |= {f"federation/{file}": content for file, content in held.items()}
             tables["plugins"][place] = f"./{own}{MARK}{digest}"
     return files
 
 
-def _below(folder: str, source: Mapping[str, bytes]) -> dict[str, bytes]:
-    return {f"{folder}/{file}": content for file, content in source.items()}
+def _is_test(file: str) -> bool:
+    name = file.rpartition("/")[2]
+    return name.startswith("test_") or name.endswith("_test.py")

@@ -274,9 +274,10 @@ class ExperimentConfig:
     """Model that the first round starts from: a .safetensors file of a `state_dict`, or the folder
     of a finished run; null draws it by the seed. The record has the file's hash."""
     plugins: tuple[str, ...] = ()
-    """Python files (`my_defense.py`) and modules that bring defenses, attacks, data poisons, data
-    sets and models of your own. They are run. The command line and the environment variable
-    DROP_PLUGINS add to them; the record has those that are used, with hashes."""
+    """Python files (`my_defense.py`), folders of them (`my_methods/`) and modules that bring
+    defenses, attacks, data poisons, data sets and models of your own. They are run. The command
+    line and the environment variable DROP_PLUGINS add to them; the record has those that are used,
+    with hashes."""
 
 
 WITHOUT_EFFECT = (

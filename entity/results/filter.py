@@ -181,7 +181,8 @@ def _no_class(said: str, text: str, labels: Sequence[Label]) -> str:
         names = [name for name in labels[0].names if _number(name) is None]
         shown = f" and {', '.join(names[:10])}{', ...' if names[10:] else ''}" if names else ""
         hint = f" Allowed are numbers{shown}."
-    return f"{said}: is no class of {', '.join(datasets)}.{hint}"
+    known = "known class" if nameless else "class"
+    return f"{said}: is no {known} of {', '.join(datasets)}.{hint}"
 
 
 def _number(value: Any) -> float | None:

@@ -136,8 +136,7 @@ def _at_path(name: str, source: Source | None, expected: str | None) -> Code:
         ) from error
     digest = plugin_source.digest(source)
     _refuse_changed(name, digest, expected)
-    stem = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
-    module_name = f"drop_plugin_{stem}_{digest[:12]}"
+    module_name = f"{_PREFIX}{digest[:12]}"  # the same wherever it lies
     module = sys.modules.get(module_name)
     if module is None:
         _ran.add(name if isinstance(source, bytes) else f"{name}{os.sep}")
@@ -179,6 +178,9 @@ def _of_module(name: str, expected: str | None) -> Code:
     note_place(module)
     return Code(f"{name}{MARK}{sha256}", name, sha256, module, None)
 
+
+_PREFIX = "drop_plugin_"
+"""Of what plugins are called in a process."""
 
 _ALLOWED = {
     True: f"allowed is a Python file, a folder of them with {INIT}, or a module that Python finds",
@@ -276,7 +278,8 @@ def failed(name: str, error: BaseException) -> ConfigError:
     if isinstance(error, SyntaxError) and error.lineno is not None:
         where = f"{error.filename or name}, line {error.lineno}"
     place = f" ({where})" if where and not where.startswith(f"{name},") else where[len(name) :]
-    return ConfigError(f"plugins = {show_name(name)}{place}: {said(error)}{_hint(name, error)}.")
+    what = re.sub(rf"{_PREFIX}[0-9a-f]{{12}}\b", Path(name).name, said(error))
+    return ConfigError(f"plugins = {show_name(name)}{place}: {what}{_hint(name, error)}.")
 
 
 def _is_of(file: str, name: str) -> bool:
@@ -288,9 +291,14 @@ def _is_of(file: str, name: str) -> bool:
 
 def _hint(name: str, error: BaseException) -> str:
     """Say how a plugin's files import one another, where one of them was not found."""
-    if not isinstance(error, ModuleNotFoundError) or not error.name or not is_path(name):
+    if not isinstance(error, ImportError) or not is_path(name):
         return ""
-    missing, path = error.name.partition(".")[0], Path(name)
+    path = Path(name)
+    if not path.is_dir() and "relative import" in str(error):
+        return f"; a file stands alone: name its folder, with {INIT} in it"
+    if not isinstance(error, ModuleNotFoundError) or not error.name:
+        return ""
+    missing = error.name.partition(".")[0]
     folder = path if path.is_dir() else path.parent
     own = missing == folder.name and path.is_dir()
     if not own and not (folder / f"{missing}.py").exists() and not (folder / missing).is_dir():

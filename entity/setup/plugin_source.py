@@ -13,11 +13,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.util import decode_source
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from entity.reading import read_bytes
+from entity.reading import TooLarge, read_bytes
 
 INIT = "__init__.py"
 """What a folder must have to be a plugin."""
@@ -49,9 +51,11 @@ def read(path: Path) -> Source:
         for name in sorted(names):
             file = Path(place, name)
             if file.suffix == ".py" and file.stem.isidentifier() and file.is_file():
-                content = read_bytes(file, left)
+                content = read_bytes(file, MOST_BYTES)
                 found[file.relative_to(path).as_posix()] = content
                 left -= len(content)
+                if left < 0:
+                    raise TooLarge(path, MOST_BYTES)
     return found
 
 
@@ -102,26 +106,24 @@ class _Module(NamedTuple):
 
     place: str
     content: bytes
-    folder: str | None
-    """Of a package."""
+    is_package: bool
 
 
 def _modules(name: str, place: str, source: Source) -> dict[str, _Module]:
     """Return all modules of a source; a folder in it that lacks `__init__.py` is an empty one."""
     if isinstance(source, bytes):
-        return {name: _Module(place, source, None)}
+        return {name: _Module(place, source, is_package=False)}
     found: dict[str, _Module] = {}
     for path, content in source.items():
         *folders, stem = path.removesuffix(".py").split("/")
         for depth in range(len(folders) + 1):
             folder = os.path.join(place, *folders[:depth])
             package = ".".join([name, *folders[:depth]])
-            found.setdefault(package, _Module(os.path.join(folder, INIT), b"", folder))
+            found.setdefault(package, _Module(os.path.join(folder, INIT), b"", is_package=True))
         folder = os.path.join(place, *folders)
         is_package = f"{stem}.py" == INIT
         module = ".".join([name, *folders, *([] if is_package else [stem])])
-        at = os.path.join(folder, f"{stem}.py")
-        found[module] = _Module(at, content, folder if is_package else None)
+        found[module] = _Module(os.path.join(folder, f"{stem}.py"), content, is_package)
     return found
 
 
@@ -137,17 +139,16 @@ class _Finder(MetaPathFinder, Loader):
         """Return how a module of the source is imported; None for all others."""
         if (module := self.modules.get(fullname)) is None:
             return None
-        is_package = module.folder is not None
-        spec = ModuleSpec(fullname, self, origin=module.place, is_package=is_package)
+        # A package looks for its modules nowhere else: what lies beside them was not hashed.
+        spec = ModuleSpec(fullname, self, origin=module.place, is_package=module.is_package)
         spec.has_location = True
-        if module.folder is not None:
-            spec.submodule_search_locations = [module.folder]
         return spec
 
     def exec_module(self, module: ModuleType) -> None:
         """Run a module."""
         place, content, _ = self.modules[module.__name__]
+        code = compile(content, place, "exec")
         # Docstrings of settings are read from the source, which another machine may not have.
-        lines = content.decode("utf-8", "replace").splitlines(keepends=True)
+        lines = StringIO(decode_source(content)).readlines()
         linecache.cache[place] = (len(content), None, lines, place)
-        exec(compile(content, place, "exec"), vars(module))
+        exec(code, vars(module))

@@ -95,7 +95,7 @@ def test_a_damaged_example_has_no_names(keep, names, content):
 @pytest.mark.parametrize("classes", ["cat", [1, 2], None, {"a": 1}])
 def test_names_that_are_none_are_not_taken(keep, names, classes):
     keep("a", "pets", 1, classes=classes)
-    with pytest.raises(ConfigError, match="is no class of pets"):
+    with pytest.raises(ConfigError, match="is no known class of pets"):
         names("target_class=cat")
 
 

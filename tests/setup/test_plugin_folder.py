@@ -10,6 +10,7 @@ import pytest
 
 import entity
 from entity.cli import main
+from entity.config import schema
 from entity.config.schema import ConfigError
 from entity.defenses import DEFENSES
 from entity.setup import plugin_files, plugin_source, plugins, resolve
@@ -44,6 +45,8 @@ RULE = """
             judged = verdicts(updates, everybody.tolist(), shares)
             return Aggregation(*self.average(updates, shares), judged)
 """
+
+LATIN = RULE.replace("How long it waits", "How long it wört")
 
 
 @pytest.fixture(autouse=True)
@@ -219,4 +222,72 @@ def test_a_file_that_imports_what_lies_beside_it_is_told_of_folders(folder, tmp_
     (tmp_path / "alone.py").write_text("import helper_of_mine\n")
     assert "name the folder, with __init__.py in it, and write `from . import helper_of_mine`." in (
         refusal(tmp_path / "alone.py")
+    )
+
+
+def test_what_lies_beside_the_hashed_files_is_not_found(folder, tmp_path):
+    """A linked folder is not walked, and so neither hashed nor sent: its code must not run."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "__init__.py").write_text("V = 1\n")
+    (folder / "linked").symlink_to(elsewhere)
+    (folder / "__init__.py").write_text("from .linked import V\n")
+    assert refusal(f"{folder}/").startswith(
+        f"plugins = {folder} ({folder / '__init__.py'}, line 1)"
+    )
+    (folder / "my-net.py").write_text("V = 1\n")
+    (folder / "__init__.py").write_text(
+        "import importlib\nimportlib.import_module('.my-net', __package__)\n"
+    )
+    assert "No module named 'my_methods.my-net'" in refusal(f"{folder}/")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf" + textwrap.dedent(RULE).encode(),
+        textwrap.dedent(RULE).replace("\n", "\r\n").encode(),
+        textwrap.dedent(RULE).replace("\n\n\n", "\n\x0c\n\n").encode(),
+        b"# -*- coding: latin-1 -*-\n" + textwrap.dedent(LATIN).encode("latin-1"),
+    ],
+    ids=["mark", "windows", "form feeds", "latin"],
+)  # fmt: skip
+def test_source_is_read_as_python_reads_it(folder, config, content, tmp_path):
+    (folder / "rule.py").write_bytes(content)
+    loaded = entity.load(config)
+    docs = schema.docs(DEFENSES["mine"].hyperparameters)
+    assert docs["patience"] in ("How long it waits.", "How long it wört.")
+    assert main(["deploy", "init", str(tmp_path / "app"), "--config", str(config)]) == 0
+    copied = tmp_path / "app/federation/plugin_1_my_methods/rule.py"
+    assert copied.read_bytes() == content
+    assert resolve.identity(entity.load(tmp_path / "app/federation/experiment.json")) == (
+        resolve.identity(loaded)
+    )
+
+
+def test_it_may_be_renamed_and_used_again_in_one_process(folder, config, tmp_path):
+    first = entity.load(config)
+    folder.rename(tmp_path / "renamed")
+    data = json.loads(config.read_text())
+    config.write_text(json.dumps({**data, "plugins": ["renamed/"]}))
+    again = entity.load(config)
+    assert resolve.identity(again) == resolve.identity(first)
+    forget()
+    plugins.use(again.plugins)
+    assert DEFENSES["mine"].__module__ in sys.modules
+    assert pickle.loads(pickle.dumps(DEFENSES["mine"])) is DEFENSES["mine"]
+
+
+def test_files_that_flower_does_not_send_are_refused(folder, config, tmp_path, capsys):
+    (folder / "parts" / "test_rule.py").write_text("")
+    app = tmp_path / "app"
+    assert main(["deploy", "init", str(app), "--config", str(config)]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Flower sends no files named test_*.py or *_test.py, as is parts/test_rule.py;" in said
+    assert not app.exists()
+
+
+def test_a_file_within_a_package_is_told_of_its_folder(folder):
+    assert "a file stands alone: name its folder, with __init__.py in it." in (
+        refusal(folder / "__init__.py")
     )
