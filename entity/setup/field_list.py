@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from entity.attacks import ATTACKS
@@ -55,7 +56,7 @@ def fields(tables: Mapping[str, Any], *, shipped: bool = False) -> list[Field]:
     shipped
         Leave out those of methods of plugins, which are known only where these are loaded.
     """
-    listed = _fields_below(ExperimentConfig, "")
+    listed = [*_fields_below(ExperimentConfig, "")]
     attack, defense = table_at(tables, "client", "attack"), table_at(tables, "server", "defense")
     for registry, name, where in (
         (ATTACKS, attack.get("type"), ATTACK),
@@ -153,7 +154,8 @@ def table_at(tables: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _fields_below(cls: type, where: str) -> list[Field]:
+@cache
+def _fields_below(cls: type, where: str) -> tuple[Field, ...]:
     try:
         docs = schema.docs(cls)
     except OSError:  # defined in a notebook or on standard input, which has no source to read
@@ -174,7 +176,7 @@ def _fields_below(cls: type, where: str) -> list[Field]:
             listed.append(Field(path, kind, docs.get(item.name, ""), item.default))
         if nested is not None:
             listed += _fields_below(nested, path)
-    return listed
+    return tuple(listed)
 
 
 def _nested(kind: Any) -> type | None:
