@@ -133,8 +133,8 @@ def critical_difference(methods: int, blocks: int) -> float:
 def rank(scores: Mapping[Hashable, Mapping[str, float]]) -> Ranking | None:
     """Rank methods by their scores in blocks, the lowest the best.
 
-    A method counts if at least half of the blocks have it, and a block if it has every method that
-    counts.
+    Of the methods that most blocks have as many count as make the largest whole table, methods by
+    blocks; and of the blocks those that have every method that counts.
 
     Parameters
     ----------
@@ -148,12 +148,15 @@ def rank(scores: Mapping[Hashable, Mapping[str, float]]) -> Ranking | None:
     """
     scores = {block: found for block, found in scores.items() if len(found) > 1}
     seen = Counter(name for found in scores.values() for name in found)
-    methods = [name for name in seen if 2 * seen[name] >= len(scores)]
-    rows = [
-        [found[name] for name in methods] for found in scores.values() if found.keys() >= {*methods}
+    whole = [_whole(scores, [name for name in seen if seen[name] >= n]) for n in {*seen.values()}]
+    enough = [
+        (methods, rows)
+        for methods, rows in whole
+        if len(methods) >= FEWEST_METHODS and len(rows) >= FEWEST_BLOCKS
     ]
-    if len(methods) < FEWEST_METHODS or len(rows) < FEWEST_BLOCKS:
+    if not enough:
         return None
+    methods, rows = max(enough, key=lambda each: (len(each[0]) * len(each[1]), len(each[1])))
     values = np.array(rows, dtype=np.float64)
     means = mean_ranks(values)
     order = sorted(range(len(methods)), key=lambda place: (means[place], methods[place]))
@@ -165,3 +168,11 @@ def rank(scores: Mapping[Hashable, Mapping[str, float]]) -> Ranking | None:
         critical_difference(len(methods), len(rows)),
         tuple(sorted(seen.keys() - {*methods})),
     )
+
+
+def _whole(
+    scores: Mapping[Hashable, Mapping[str, float]], methods: list[str]
+) -> tuple[list[str], list[list[float]]]:
+    """Return some methods, and their scores in the blocks that have all of them."""
+    found = [each for each in scores.values() if each.keys() >= {*methods}]
+    return methods, [[each[name] for name in methods] for each in found]

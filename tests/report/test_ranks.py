@@ -66,6 +66,20 @@ def test_methods_of_few_blocks_and_blocks_without_a_method_are_left_out():
     assert found.as_good == ("a",)
 
 
+def test_the_largest_whole_table_is_ranked():
+    """A few methods that more blocks have do not push out the many of fewer blocks."""
+    everybody = {name: float(place) for place, name in enumerate("abcdefghijkl")}
+    few = {name: everybody[name] for name in "abc"}
+    scores = {**{f"all {i}": everybody for i in range(3)}, **{f"few {i}": few for i in range(5)}}
+    found = rank(scores)
+    assert found is not None
+    assert (len(found.methods), found.blocks, found.left_out) == (12, 3, ())
+    found = rank({**scores, **{f"more {i}": few for i in range(5)}})
+    assert found is not None
+    assert (found.methods, found.blocks) == (("a", "b", "c"), 13)
+    assert found.left_out == tuple("defghijkl")
+
+
 def test_without_a_significant_difference_all_are_as_good():
     scores = {0: {"a": 0, "b": 1, "c": 2}, 1: {"a": 2, "b": 1, "c": 0}}
     found = rank(scores)
