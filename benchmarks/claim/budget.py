@@ -72,8 +72,10 @@ def _verdict(results: Results) -> str:
         little, much = (fmean(after for _, after in pairs) for pairs in (small, large))
         if before < KEPT:
             return "**Is it the budget?** Not to be said: there was hardly a backdoor to take out."
-        if much <= TAKEN_OUT:
-            answer = "Yes" if little > TAKEN_OUT else "No: the small one does as well"
+        if little <= TAKEN_OUT:
+            answer = f"No: the small one does {'as well' if much <= TAKEN_OUT else 'better'}"
+        elif much <= TAKEN_OUT:
+            answer = "Yes"
         elif much >= KEPT:
             answer = "No, the student keeps the backdoor" + (
                 "" if name == "651x512" else " with a tenth of the paper's budget"
