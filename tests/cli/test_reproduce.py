@@ -528,6 +528,6 @@ def test_a_dry_run_of_a_papers_table_estimates_gpu_hours_and_runs_nothing(
     assert main(["reproduce", f"paper/{table}", "--dry-run", "--where", "defense!=flip"]) == 0
     shown = capsys.readouterr()
     assert "GPU hours" in shown.out
-    assert "guessed from what the paper says of its own runs" in shown.out.replace("\n", " ")
+    assert "guessed from what the paper says of a run of its own" in shown.out.replace("\n", " ")
     assert "runs/paper/" in shown.out  # one folder, as tables share runs
     assert not (tmp_path / "runs").exists()
