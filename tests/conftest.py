@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plugin_registry import forget
 
 from entity.config.fields import ExperimentConfig
 from entity.setup import plugins, resolve
@@ -191,7 +192,5 @@ def forget_plugins(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     """Leave the registries of methods as they were found."""
     monkeypatch.delenv(plugins.VARIABLE, raising=False)
     yield
-    for key in list(plugins._owners):  # pyright: ignore[reportPrivateUsage]
-        plugins._remove(*key)  # pyright: ignore[reportPrivateUsage]
-    plugins._sources.clear()  # pyright: ignore[reportPrivateUsage]
+    forget()
     plugins._load_installed.cache_clear()  # pyright: ignore[reportPrivateUsage]

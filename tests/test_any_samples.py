@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from plugin_registry import forget
 
 import entity
 from entity.cli import main
@@ -12,7 +13,6 @@ from entity.dataset import find
 from entity.defenses import DEFENSES
 from entity.poisons import POISONS
 from entity.seeding import Seeds
-from entity.setup import plugins
 from entity.setup.assembly import recruit
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -34,9 +34,7 @@ def data(tmp_path, monkeypatch):
     """Keep caches and registries apart."""
     monkeypatch.setenv("DROP_DATA", str(tmp_path))
     yield
-    for key in list(plugins._owners):
-        plugins._remove(*key)
-    plugins._sources.clear()
+    forget()
 
 
 @pytest.mark.parametrize("defense", DEFENSES)

@@ -105,7 +105,7 @@ def _reproduce(options: argparse.Namespace) -> int:
         raise ConfigError(f"--markdown {options.markdown}: there is no folder for it.")
     asked = sweep_options(options, RUNS / chosen.folder)
     cells = chosen_cells(chosen.grid, asked)
-    planned = [*_that_count(chosen, cells, asked)] if options.skip_void else cells
+    planned = _that_count(chosen, cells, asked) if options.skip_void else cells
     to_do = [cell.config for cell in remaining(planned, asked)]
     guess = core_hours.guess if chosen.published is None else gpu_hours.guess
     guessed = guess(to_do) if to_do else None

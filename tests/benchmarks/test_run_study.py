@@ -5,9 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from plugin_registry import forget
 
 from entity.defenses import DEFENSES
-from entity.setup import plugins
 
 ROOT = Path(__file__).parents[2]
 MODULES = ("pages", "studies", "run_study")
@@ -21,9 +21,7 @@ def bench(monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
     run_study, studies = map(importlib.import_module, ("run_study", "studies"))
     yield run_study, studies
-    for key in list(plugins._owners):  # of the study of words
-        plugins._remove(*key)
-    plugins._sources.clear()
+    forget()  # the plugin of the study of words
     for name in MODULES:
         sys.modules.pop(name, None)
 

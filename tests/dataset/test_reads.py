@@ -5,6 +5,7 @@ import textwrap
 
 import numpy as np
 import pytest
+from plugin_registry import forget
 
 import entity
 from entity.cli import main
@@ -40,9 +41,7 @@ PLUGIN = """
 def registries():
     """Leave the registries as they were."""
     yield
-    for key in list(plugins._owners):
-        plugins._remove(*key)
-    plugins._sources.clear()
+    forget()
 
 
 @pytest.fixture

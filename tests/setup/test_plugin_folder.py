@@ -7,11 +7,11 @@ import sys
 import textwrap
 
 import pytest
+from plugin_registry import forget, refusal
 
 import entity
 from entity.cli import main
 from entity.config import schema
-from entity.config.schema import ConfigError
 from entity.defenses import DEFENSES
 from entity.setup import plugin_files, plugin_source, plugins, resolve
 
@@ -49,12 +49,7 @@ RULE = """
 LATIN = RULE.replace("How long it waits", "How long it wört")
 
 
-@pytest.fixture(autouse=True)
-def clean(monkeypatch):
-    """Leave the registries as they were found."""
-    monkeypatch.delenv(plugins.VARIABLE, raising=False)
-    yield
-    forget()
+pytestmark = pytest.mark.usefixtures("forget_plugins")
 
 
 @pytest.fixture
@@ -75,22 +70,6 @@ def config(tmp_path, tables):
     data = tables({"server.defense": {"type": "mine", "defense_args": {"patience": 7}}})
     path.write_text(json.dumps({**data, "plugins": ["my_methods/"]}))
     return path
-
-
-def forget():
-    """Forget all plugins, as another process knows none."""
-    for key in list(plugins._owners):
-        plugins._remove(*key)
-    plugins._sources.clear()
-
-
-def refusal(*entries):
-    with pytest.raises(ConfigError) as error:
-        plugins.use(map(str, entries))
-    text = str(error.value)
-    assert "\n" not in text
-    assert text.endswith(".")
-    return text
 
 
 def test_its_files_import_one_another_and_it_is_recorded_with_one_hash(folder, config, capsys):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from plugin_registry import forget, refusal
 
 import entity
 from entity.attacks import ATTACKS
@@ -51,13 +52,7 @@ DEFENSE = """
 """
 
 
-@pytest.fixture(autouse=True)
-def clean(monkeypatch):
-    """Leave the registries as they were found."""
-    monkeypatch.delenv(plugins.VARIABLE, raising=False)
-    yield
-    forget()
-    plugins._load_installed.cache_clear()
+pytestmark = pytest.mark.usefixtures("forget_plugins")
 
 
 @pytest.fixture
@@ -83,22 +78,6 @@ def config(tmp_path, tables):
         return path
 
     return config
-
-
-def forget():
-    """Forget all plugins, as another process knows none."""
-    for key in list(plugins._owners):
-        plugins._remove(*key)
-    plugins._sources.clear()
-
-
-def refusal(*entries):
-    with pytest.raises(ConfigError) as error:
-        plugins.use(map(str, entries))
-    text = str(error.value)
-    assert "\n" not in text
-    assert text.endswith(".")
-    return text
 
 
 # --- what a plugin adds
