@@ -4,6 +4,7 @@ import argparse
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ _OPTIONAL = ("DPR of all", "on victims", "n", "floor", "diff.")
 _LABEL = 8
 """Letters of a label of a cell that are in one line at least."""
 
+_OF_A_STUDY = (
+    *("out", "jobs", "ray", "dry_run", "data_root", "plugins", "where", "quiet", "retry"),
+    *("add", "skip_void", "markdown"),
+)
+"""Options that say something of the study that is named."""
+
 _STYLES = {
     **{"reached": "green", "missed": "bold red", "unfinished": "yellow"},
     **{"void": "dim", "no figure": "dim"},
@@ -82,11 +89,12 @@ def add_reproduce_command(commands: Any) -> None:
     parser.add_argument(
         "--markdown", type=user_path, metavar="FILE", help="write the table there, too"
     )
-    parser.set_defaults(go=_reproduce)
+    parser.set_defaults(go=partial(_reproduce, parser))
 
 
-def _reproduce(options: argparse.Namespace) -> int:
+def _reproduce(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     if options.name is None:
+        _refuse_options(parser, options)
         console.out.print(_listing())
         console.paragraph(
             "Hours are judged by finished runs in runs/ where there are any, else as said here:"
@@ -101,6 +109,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     chosen = _study(options)
     if options.skip_void and chosen.void is None:
         raise ConfigError(f"--skip-void: {chosen.name} does not say which of its cells are void.")
+    if options.markdown is not None and options.dry_run:
+        raise ConfigError("--markdown: --dry-run runs nothing, so there is no table to write.")
     if options.markdown is not None and not options.markdown.parent.is_dir():
         raise ConfigError(f"--markdown {options.markdown}: there is no folder for it.")
     asked = sweep_options(options, RUNS / chosen.folder)
@@ -126,6 +136,15 @@ def _reproduce(options: argparse.Namespace) -> int:
         _write(verdict_table.to_markdown(chosen, outcomes, made_by), options.markdown)
     poor = any(outcome.verdict in ("missed", "unfinished") for outcome in outcomes)
     return 1 if failures or poor else 0
+
+
+def _refuse_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse options that say nothing of a list of all studies."""
+    for name in _OF_A_STUDY:
+        if getattr(options, name) != parser.get_default(name):
+            other = {"retry": "--no-retry", "data_root": "--data_root"}
+            said = other.get(name, f"--{name.replace('_', '-')}")
+            raise ConfigError(f"{said}: needs the NAME of a study, one of those in the list.")
 
 
 def _run_all(

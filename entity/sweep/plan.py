@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
+from entity.config.schema import suggest
 from entity.engine import cores
 from entity.results import filter, store
-from entity.results.filter import BadCondition
+from entity.results.filter import BadCondition, BadField, Condition
 from entity.results.store import Run
 from entity.sweep.cells import Cell, expand
 from entity.sweep.grid import Grid
@@ -41,6 +42,10 @@ class NoCellChosen(BadCondition):
     """The conditions hold for no cell of the grid."""
 
 
+_SHOWN = 12
+"""Values of an axis that a message names, at most."""
+
+
 def choose_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
     """Return the cells of a grid for which the conditions hold.
 
@@ -49,7 +54,7 @@ def choose_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
     NoCellChosen
         If they hold for none.
     BadCondition, BadField
-        If a condition cannot be read.
+        If a condition cannot be read, or names a value that an axis does not have.
     ConfigError
         If a cell is no possible experiment.
     """
@@ -57,16 +62,34 @@ def choose_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
         return expand(grid, options.folder)
     conditions = filter.parse(options.where)
     assignments = list(grid.assignments())
-    axes = {axis.name for axis in grid.axes}
-    if all(one.name in axes for word in conditions.words for each in word for one in each):
+    axes = {axis.name: [value.label for value in axis.values] for axis in grid.axes}
+    for one in conditions.conditions:
+        _refuse_no_value(one, axes.get(one.name, ()))
+    if all(one.name in axes for one in conditions.conditions):
         # Settled without the other cells, whose data need not be here then.
         holds = conditions.select(assignments)
         _refuse_none(holds, options.where)
         assignments = [labels for labels, chosen in zip(assignments, holds, strict=True) if chosen]
     cells = expand(grid, options.folder, assignments)
-    holds = conditions.select([cell.row for cell in cells])
+    try:
+        holds = conditions.select([cell.row for cell in cells])
+    except BadField as error:
+        raise BadField(f"{error} The axes are {', '.join(axes)}.") from error
     _refuse_none(holds, options.where)
     return [cell for cell, chosen in zip(cells, holds, strict=True) if chosen]
+
+
+def _refuse_no_value(one: Condition, labels: Sequence[str]) -> None:
+    """Refuse a value that is none of an axis: a typo would choose less than was asked for."""
+    if one.operator not in ("=", "!="):
+        return
+    for text in one.values if labels else ():
+        if not any(Condition(one.name, "=", (text,)).holds(label) for label in labels):
+            more = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+            hint = suggest(text, labels) or f" It has {', '.join(labels[:_SHOWN])}{more}."
+            raise BadCondition(
+                f"{one.name}{one.operator}{text}: is no value of the axis {one.name}.{hint}"
+            )
 
 
 def _refuse_none(holds: Sequence[bool], where: Sequence[str]) -> None:

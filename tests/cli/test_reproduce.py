@@ -290,7 +290,7 @@ def test_a_part_is_judged_as_a_part(tiny, results, capsys):
     assert asked == ["median-seed2"]
     assert main(["reproduce", "tiny", "--where", "defense=median,undefended"]) == 0
     assert main(["reproduce", "tiny", "--where", "defense=bulyan"]) == 2
-    assert "holds for none of the 6 runs" in capsys.readouterr().err
+    assert "defense=bulyan: is no value of the axis defense" in capsys.readouterr().err
 
 
 def test_a_dry_run_runs_nothing(tiny, results, capsys):
@@ -359,6 +359,27 @@ def test_unknown_studies_and_files_that_cannot_be_written(tiny, capsys):
     assert main(["reproduce", "tiny", "--markdown", "none/t.md"]) == 2
     assert "none/t.md: there is no folder for it." in capsys.readouterr().err
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        (["--skip-void"], "--skip-void"),
+        (["--no-retry"], "--no-retry"),
+        (["--where", "seed=1"], "--where"),
+        (["--data_root", "d"], "--data_root"),
+        (["--markdown", "t.md"], "--markdown"),
+    ],
+)
+def test_an_option_about_one_study_needs_its_name(tiny, capsys, option, named):
+    assert main(["reproduce", *option]) == 2
+    assert f"{named}: needs the NAME of a study" in capsys.readouterr().err
+
+
+def test_a_dry_run_has_no_table_to_write(tiny, tmp_path, capsys):
+    assert main(["reproduce", "tiny", "--dry-run", "--markdown", str(tmp_path / "t.md")]) == 2
+    assert "--markdown: --dry-run runs nothing" in capsys.readouterr().err
+    assert not (tmp_path / "t.md").exists()
 
 
 def test_the_list_has_every_shipped_study_in_80_columns(tmp_path, monkeypatch, capsys):

@@ -80,10 +80,31 @@ def test_a_part_is_chosen_by_conditions(grid, pretend, capsys):
     assert main(["sweep", grid, "--where", "seed=2", "lr<0.15"]) == 0
     assert main(["sweep", grid, "--where", "seed=1", "--where", "client.lr=0.2"]) == 0
     assert [names for names, _, _ in asked] == [["lr0.1-seed2"], ["lr0.2-seed1"]]
-    assert main(["sweep", grid, "--where", "seed=3"]) == 2
-    assert "--where seed=3: holds for none of the 4 runs." in capsys.readouterr().err
-    assert main(["sweep", grid, "--where", "sed=3"]) == 2
-    assert "Did you mean seed?" in capsys.readouterr().err
+    assert main(["sweep", grid, "--where", "seed>2"]) == 2
+    assert "--where seed>2: holds for none of the 4 runs." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("condition", "said"),
+    [
+        ("seed=3", "--where seed=3: is no value of the axis seed. It has 1, 2."),
+        ("seed=1,3", "--where seed=3: is no value of the axis seed. It has 1, 2."),
+        ("seed!=3", "--where seed!=3: is no value of the axis seed. It has 1, 2."),
+        ("sed=3", "--where: sed is a field of none of the runs. Did you mean seed? The axes are"),
+        ("zzz=3", "--where: zzz is a field of none of the runs. The axes are "),
+    ],
+)
+def test_a_condition_that_nothing_can_meet_says_what_can(grid, pretend, capsys, condition, said):
+    asked, _ = pretend
+    assert main(["sweep", grid, "--where", condition]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not asked
+
+
+def test_a_condition_may_write_the_number_of_an_axis_in_another_way(grid, pretend):
+    asked, _ = pretend
+    assert main(["sweep", grid, "--where", "seed=2.0", "client.lr=1e-1"]) == 0
+    assert [names for names, _, _ in asked] == [["lr0.1-seed2"]]
 
 
 def test_a_dry_run_runs_nothing_and_writes_nothing(grid, pretend, capsys):
