@@ -231,6 +231,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "studies")
     parser.add_argument("--again", action="store_true", help="forget the finished runs")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="only these seeds")
+    parser.add_argument("--only", metavar="LABEL", help="only cells with this label, as drop_plus")
     parser.add_argument("--check", type=int, metavar="N", help="run N finished ones anew, compare")
     parser.add_argument("--dry-run", action="store_true", help="only say what there is to do")
     options = parser.parse_args()
@@ -245,7 +246,11 @@ def main() -> int:
     if options.check:
         return check(study, lines, options.check, options.jobs)
     missing = unfinished(study, lines)
-    todo = [(cell, seed) for cell, seed in missing if seed in seeds]
+    todo = [
+        (cell, seed)
+        for cell, seed in missing
+        if seed in seeds and (options.only is None or options.only in cell.label)
+    ]
     todo.sort(key=lambda job: job[0].label[0] in SLOWEST)  # a partial study has most cells
     print(f"{len(todo)} of {len(study.cells) * len(seeds)} runs to do", flush=True)
     if options.dry_run:

@@ -30,6 +30,7 @@ from entity.server.coalition import Coalition
 from entity.server.coalition_search import CoalitionSearch
 from entity.server.contract import Needs, Resources, Server, Setting
 from entity.server.judge import Judge
+from entity.server.mixes import class_gradients
 from entity.server.sketches import descriptions
 from entity.server.visible import add_agreed_words, viewed, views, visible_update
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
@@ -82,7 +83,7 @@ class DropPlus(Server[DropPlusArgs]):
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs
-    revision = 6
+    revision = 7
 
     def __init__(self, args: DropPlusArgs, resources: Resources) -> None:
         super().__init__(args, resources)
@@ -134,7 +135,8 @@ class DropPlus(Server[DropPlusArgs]):
         if args.coalition is not None:
             with watch("coalition"):
                 bounded = updates.deltas * clips[:, None].float()
-                described = descriptions(bounded, of, seeds)
+                mixes = class_gradients(model, updates.spec, self.images)
+                described = descriptions(bounded, of, mixes, seeds)
                 found, measured = self.search.look(updates.client_ids, described)
                 reasons = {client: REASONS[part] for client, part in found.items()}
                 numbers |= measured

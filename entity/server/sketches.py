@@ -2,7 +2,8 @@
 
 Both parts (`visible.py`) of each client's update are taken layer by layer, less the round's mean
 and scaled to length one, so that no layer outweighs the others, and are kept as short sketches
-whose cosines are nearly those of the parts.
+whose cosines are nearly those of the parts. Of what clean images show, what any mix of their
+classes makes of an update (`mixes.py`) is left out.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from entity.seeding import Seeds
+from entity.server.mixes import without
 from entity.server.visible import View
 
 HIDDEN, SHOWN = 16_384, 8_192
@@ -27,14 +29,14 @@ class Described(NamedTuple):
     hidden: Tensor
     """(n, HIDDEN) the parts that clean images do not show; rows of length one, or zero."""
     shown: Tensor
-    """(n, SHOWN) the parts that they do, likewise."""
+    """(n, SHOWN) the parts that they do and no mix of classes accounts for, likewise."""
     products: Tensor
     """(n, n) inner products of the hidden parts, the mean not taken off."""
     squares: Tensor
     """(n,) squared lengths of both parts together."""
 
 
-def descriptions(updates: Tensor, of: Sequence[View], seeds: Seeds) -> Described:
+def descriptions(updates: Tensor, of: Sequence[View], mixes: Tensor, seeds: Seeds) -> Described:
     """Return what the parts of updates are like.
 
     Parameters
@@ -43,6 +45,8 @@ def descriptions(updates: Tensor, of: Sequence[View], seeds: Seeds) -> Described
         (n, P) differences of weights.
     of
         The model's views.
+    mixes
+        (k, P) gradients of classes, of which k may be 0.
     seeds
         Of the server: the outputs that are looked at and the signs of the sketches (after Charikar
         et al., "Finding Frequent Items in Data Streams", 2002) are the same in every round.
@@ -61,7 +65,10 @@ def descriptions(updates: Tensor, of: Sequence[View], seeds: Seeds) -> Described
         products += (unseen @ unseen.T).double()
         squares += part.norm(dim=1).double().square()
         hidden.add(unit(unseen - unseen.mean(0)), generator)
-        shown.add(unit(seen - seen.mean(0)), generator)
+        different = seen - seen.mean(0)
+        if len(mixes):
+            different = without(different, view.of(mixes)[..., drawn, :].flatten(1))
+        shown.add(unit(different), generator)
     return Described(unit(hidden.sums), unit(shown.sums), products, squares)
 
 

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from colluders import SEEDS, a_round, looked, normal
+from colluders import NO_MIX, SEEDS, a_round, looked, normal
 from scipy.cluster.hierarchy import average, fcluster
 from scipy.spatial.distance import pdist
 
-from entity.server.coalition import Coalition, Groups, two_groups
+from entity.server.coalition import OWN, Coalition, Groups, two_groups
 from entity.server.sketches import descriptions
 
 
@@ -58,6 +58,28 @@ def test_the_contrast_of_a_hand_made_case():
     assert groups.effect == pytest.approx((within - between) / np.sqrt(np.mean(about**2)))
 
 
+def test_a_group_of_three_is_asked_alone_too_where_the_others_agree_by_degrees():
+    """Three who are alike, and six, each with its own share of what they have in common."""
+    rows = torch.eye(9, 11).double()
+    rows[:3, 9] = torch.tensor([1.0, 1.3, 1.6])
+    rows[3:, 10] = torch.tensor([0.3, 0.6, 0.9, 1.5, 2.5, 4.0])
+    found = two_groups(dict(enumerate(rows)))
+    unit = (rows / rows.norm(dim=1, keepdim=True)).numpy()
+    cosines = unit @ unit.T
+    small, large = (sorted(group) for group in (found.smaller, found.larger))
+    assert small == [0, 1, 2]
+
+    def within(group):
+        return cosines[np.ix_(group, group)][np.triu_indices(len(group), 1)]
+
+    between = cosines[np.ix_(small, large)].ravel()
+    about = np.concatenate([each - each.mean() for each in (within(small), between)])
+    own = (within(small).mean() - between.mean()) / np.sqrt(np.mean(about**2))
+    assert found.effect == pytest.approx(own / OWN)
+    about = np.concatenate([about, within(large) - within(large).mean()])
+    assert found.effect > found.contrast / np.sqrt(np.mean(about**2)) + 0.5
+
+
 def test_groups_that_do_not_vary_have_no_bound_to_their_effect():
     a, b = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     groups = two_groups({0: a, 1: a, 2: b, 3: b, 4: b})
@@ -97,7 +119,7 @@ def test_colluders_are_found_by_what_they_repeat_and_nobody_else(looked_at):
     history = Coalition(enough=0.2, patience=4, memory=0.95)
     for number in range(8):
         updates = a_round(spec, number, colluders=(1, 4, 6))
-        described = descriptions(updates, of, SEEDS)
+        described = descriptions(updates, of, NO_MIX, SEEDS)
         history.observe(range(10), described.hidden)
         groups = history.groups()
         if number < 3:
@@ -112,7 +134,7 @@ def test_noise_alone_and_what_clean_images_show_are_no_coalition(looked_at):
         history = Coalition(enough=0.2, patience=4, memory=0.95)
         for number in range(12):
             updates = a_round(spec, number + 50, skewed=skewed)
-            described = descriptions(updates, of, SEEDS)
+            described = descriptions(updates, of, NO_MIX, SEEDS)
             history.observe(range(10), described.hidden)
             groups = history.groups()
             assert not history.clear(groups), (skewed, groups)
@@ -129,7 +151,7 @@ def test_in_the_visible_part_they_must_be_more_alike_than_clients_of_many_kinds(
             updates = a_round(spec, number + 50, skewed=colluders)
             if not colluders:
                 updates = updates + 4.0 * classes
-            described = descriptions(updates, of, SEEDS)
+            described = descriptions(updates, of, NO_MIX, SEEDS)
             history.observe(range(10), described.shown)
         groups = history.groups()
         assert groups.contrast > 0.1
@@ -170,13 +192,13 @@ def test_a_history_goes_on_from_its_state(looked_at):
     spec, of = looked_at
     whole, first = (Coalition(0.2, 4, 0.95) for _ in range(2))
     for number in range(4):
-        described = descriptions(a_round(spec, number, colluders=(1, 4)), of, SEEDS)
+        described = descriptions(a_round(spec, number, colluders=(1, 4)), of, NO_MIX, SEEDS)
         whole.observe(range(10), described.hidden)
         first.observe(range(10), described.hidden)
     second = Coalition(0.2, 4, 0.95)
     second.load_state_dict(first.state_dict())
     for number in range(4, 8):
-        described = descriptions(a_round(spec, number, colluders=(1, 4)), of, SEEDS)
+        described = descriptions(a_round(spec, number, colluders=(1, 4)), of, NO_MIX, SEEDS)
         whole.observe(range(10), described.hidden)
         second.observe(range(10), described.hidden)
         assert whole.groups() == second.groups()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from colluders import SEEDS, a_round, looked
+from colluders import NO_MIX, SEEDS, a_round, looked
 
 from entity.server.sketches import HIDDEN, SHOWN, descriptions
 
@@ -19,7 +19,7 @@ def test_products_are_those_of_the_hidden_parts_and_squares_of_the_whole(looked_
     (view,) = of
     whole = np.asarray(view.of(updates).flatten(1), "f8")
     hidden = whole - np.asarray(view.visible(view.of(updates)).flatten(1))
-    found = descriptions(updates, of, SEEDS)
+    found = descriptions(updates, of, NO_MIX, SEEDS)
     np.testing.assert_allclose(found.products, hidden @ hidden.T, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.squares, (whole**2).sum(1), rtol=1e-6)
 
@@ -29,7 +29,7 @@ def test_cosines_of_descriptions_are_those_of_the_parts(looked_at):
     updates = a_round(spec, 1, colluders=(0, 1, 2), skewed=(3, 4))
     (view,) = of
     shown = view.visible(view.of(updates))
-    described = descriptions(updates, of, SEEDS)
+    described = descriptions(updates, of, NO_MIX, SEEDS)
     assert (described.hidden.shape, described.shown.shape) == ((10, HIDDEN), (10, SHOWN))
     for found, part in zip(described, (view.of(updates) - shown, shown), strict=False):
         own = np.asarray(part.flatten(1))
@@ -44,7 +44,7 @@ def test_descriptions_do_not_depend_on_length_and_equal_clients_have_none(looked
     spec, of = looked_at
 
     def described(updates):
-        return getattr(descriptions(updates, of, SEEDS), part)
+        return getattr(descriptions(updates, of, NO_MIX, SEEDS), part)
 
     updates = a_round(spec, 2)
     assert torch.allclose(described(1e3 * updates), described(updates), atol=1e-4)
