@@ -228,6 +228,13 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "50 images": (("num_seed", "50"),),
     "no history": (("memory", "0"),),
 }
+SIGHT = "in sight, trigger a stroke, Dirichlet 0.5"
+OF_SIGHT: dict[str, tuple[tuple[str, str], ...]] = {
+    **{part: PARTS[part] for part in ("as shipped", "without coalitions")},
+    "coalitions of the invisible part alone": PARTS["coalitions of the invisible part alone"],
+    "mixes of classes left in": (("classes", "false"),),
+}
+"""Parts that matter to attackers whom step 3 does not stop."""
 
 
 def _parts() -> Iterator[Cell]:
@@ -237,6 +244,9 @@ def _parts() -> Iterator[Cell]:
     }
     for (data, (config, given)), (part, change) in product(cells.items(), PARTS.items()):
         yield Cell((data, part), config, (*given, *change, ("rounds", "30")))
+    for part, change in OF_SIGHT.items():
+        given = (*ADAPTIVE[SIGHT], *change, ("rounds", "30"))
+        yield Cell((SIGHT, part), "mnist5k/drop_plus", given)
 
 
 def _stealthy_plus() -> Iterator[Cell]:

@@ -9,8 +9,9 @@ A trigger's weights lie along inputs that no clean image has. So
 2. of the mean's step only the visible part is kept (`server/visible.py`): the least step that
    changes what every layer answers to the clean images in nearly the same way;
 3. clients who push together, round after round, are left out of the mean: in the part that is
-   dropped, where honest clients have little in common, and in the visible one, if they are
-   more alike than honest clients ever are (`server/coalition_search.py`).
+   dropped, where honest clients have little in common, and in the visible one, less what any mix
+   of classes makes of an update, if they are more alike than honest clients ever are
+   (`server/coalition_search.py`, `server/mixes.py`).
 
 The second judges nobody and needs no majority. `docs/DROP_PLUS.md` says why this should work,
 where it holds and where it does not.
@@ -66,6 +67,9 @@ class DropPlusArgs:
     effect: Positive | None = 2.5
     """Contrast over the spread of the cosines (Cohen's d) from which on half of `coalition` is
     enough, in either part; null looks at the invisible part and its contrast alone."""
+    classes: bool = True
+    """Look in the visible part at what no mix of the classes accounts for: the gradients of clean
+    images, by the class that the model gives them, are taken out of it."""
     patience: Annotated[int, Range(1)] = 4
     """Rounds of a client before it is compared with others, and rounds that are looked at together
     for which of two groups it is."""
@@ -135,7 +139,9 @@ class DropPlus(Server[DropPlusArgs]):
         if args.coalition is not None:
             with watch("coalition"):
                 bounded = updates.deltas * clips[:, None].float()
-                mixes = class_gradients(model, updates.spec, self.images)
+                mixes = updates.deltas.new_zeros(0, updates.spec.num_parameters)
+                if args.classes and args.effect is not None:
+                    mixes = class_gradients(model, updates.spec, self.images)
                 described = descriptions(bounded, of, mixes, seeds)
                 found, measured = self.search.look(updates.client_ids, described)
                 reasons = {client: REASONS[part] for client, part in found.items()}
