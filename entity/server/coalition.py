@@ -34,10 +34,6 @@ MOST = 1_000
 """Clients that are remembered: of more, those who came last. Their sums take 100 MB, and two groups
 of them some seconds, whoever else has ever come."""
 
-OWN = 1.25
-"""How many times as large the effect of one group must be, if it is asked alone: how much more it
-agrees with itself than with the others, and how little that varies."""
-
 ALIKE = 1e-12
 """One minus the cosine of clients between whom nothing but rounding differs."""
 
@@ -53,9 +49,7 @@ class Groups(NamedTuple):
     there are no two groups."""
     effect: float
     """The contrast over the standard deviation of the cosines about their three means: within the
-    one group, within the other, between them (Cohen's d). Of a smaller group of three or more its
-    own, over `OWN`, where that is larger: honest clients may agree by degrees in the other one.
-    Infinite, where they do not vary."""
+    one group, within the other, between them (Cohen's d). Infinite, where they do not vary."""
 
 
 NONE = Groups(frozenset(), frozenset(), float("nan"), float("nan"))
@@ -100,17 +94,10 @@ def two_groups(sums: Mapping[ClientId, Tensor]) -> Groups:
     smaller, larger = (frozenset(ids[row] for row in group.tolist()) for group in (small, large))
     between = cosines[small][:, large].flatten()
     contrast = min(agreement(small), agreement(large)) - float(between.mean())
-    effect = _effect(contrast, within(small), within(large), between)
-    if len(small) > 2:
-        own = agreement(small) - float(between.mean())
-        effect = max(effect, _effect(own, within(small), between) / OWN)
+    about = torch.cat([each - each.mean() for each in (within(small), within(large), between)])
+    spread = float(about.square().mean().sqrt())
+    effect = contrast / spread if spread > 0 else inf * contrast
     return Groups(smaller, larger, contrast, effect)
-
-
-def _effect(difference: float, *parts: Tensor) -> float:
-    """Return a difference of means over the standard deviation of the parts about theirs."""
-    spread = float(torch.cat([each - each.mean() for each in parts]).square().mean().sqrt())
-    return difference / spread if spread > 0 else inf * difference
 
 
 def _halves(tree: NDArray[np.float64]) -> tuple[Tensor, Tensor] | None:

@@ -9,7 +9,7 @@ from colluders import NO_MIX, SEEDS, a_round, looked, normal
 from scipy.cluster.hierarchy import average, fcluster
 from scipy.spatial.distance import pdist
 
-from entity.server.coalition import OWN, Coalition, Groups, two_groups
+from entity.server.coalition import Coalition, Groups, two_groups
 from entity.server.sketches import descriptions
 
 
@@ -56,28 +56,6 @@ def test_the_contrast_of_a_hand_made_case():
     cosines = [[1], [0.5, 0.5, 1], [0, 0, -(0.75**0.5), -(0.75**0.5), -(0.75**0.5), -(0.75**0.5)]]
     about = np.concatenate([np.array(each) - np.mean(each) for each in cosines])
     assert groups.effect == pytest.approx((within - between) / np.sqrt(np.mean(about**2)))
-
-
-def test_a_group_of_three_is_asked_alone_too_where_the_others_agree_by_degrees():
-    """Three who are alike, and six, each with its own share of what they have in common."""
-    rows = torch.eye(9, 11).double()
-    rows[:3, 9] = torch.tensor([1.0, 1.3, 1.6])
-    rows[3:, 10] = torch.tensor([0.3, 0.6, 0.9, 1.5, 2.5, 4.0])
-    found = two_groups(dict(enumerate(rows)))
-    unit = (rows / rows.norm(dim=1, keepdim=True)).numpy()
-    cosines = unit @ unit.T
-    small, large = (sorted(group) for group in (found.smaller, found.larger))
-    assert small == [0, 1, 2]
-
-    def within(group):
-        return cosines[np.ix_(group, group)][np.triu_indices(len(group), 1)]
-
-    between = cosines[np.ix_(small, large)].ravel()
-    about = np.concatenate([each - each.mean() for each in (within(small), between)])
-    own = (within(small).mean() - between.mean()) / np.sqrt(np.mean(about**2))
-    assert found.effect == pytest.approx(own / OWN)
-    about = np.concatenate([about, within(large) - within(large).mean()])
-    assert found.effect > found.contrast / np.sqrt(np.mean(about**2)) + 0.5
 
 
 def test_groups_that_do_not_vary_have_no_bound_to_their_effect():
