@@ -7,11 +7,14 @@ import torch
 from torch import nn
 
 from entity.config.schema import ConfigError
+from entity.defenses import drop_plus
 from entity.defenses.drop_plus import DropPlus, DropPlusArgs
 from entity.layout import ParamSpec
 from entity.models import Classifier
 from entity.server import CleanData, admit
 from entity.server.contract import Setting
+from entity.server.mixes import class_gradients
+from entity.server.sketches import descriptions
 from entity.server.visible import views, visible_update
 
 CLIENTS = 10
@@ -107,6 +110,26 @@ def test_a_coalition_is_left_out_from_the_fourth_round_on_and_named(
     (reason,) = {v.reason for v in answer.verdicts if not v.accepted}
     assert reason == "pushes with others where no clean image looks"
     assert all(v.weight == 0 for v in answer.verdicts if v.client in BAD)
+
+
+def test_mixes_of_classes_are_taken_out_of_what_clients_are_compared_by_unless_told_otherwise(
+    open_server, model, clean, make_updates, monkeypatch
+):
+    spans = []
+
+    def watched(updates, of, mixes, seeds):
+        spans.append(mixes)
+        return descriptions(updates, of, mixes, seeds)
+
+    monkeypatch.setattr(drop_plus, "descriptions", watched)
+    rounds = a_round(model, clean, 1, make_updates)
+    for args in ({}, {"classes": False}, {"effect": None}):
+        open_server(**args).aggregate(rounds)
+    server = open_server()
+    begun = server.resources.module(rounds.global_state)
+    expected = class_gradients(begun, rounds.spec, server.images)
+    assert torch.equal(spans[0], expected)
+    assert [len(span) for span in spans[1:]] == [0, 0]
 
 
 def test_who_is_left_when_a_coalition_is_taken_out_is_looked_at_again(

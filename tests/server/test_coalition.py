@@ -137,6 +137,23 @@ def test_in_the_visible_part_they_must_be_more_alike_than_clients_of_many_kinds(
         assert groups.smaller == expected or not expected
 
 
+def test_pushing_in_sight_is_found_among_clients_of_many_kinds_once_their_mixes_are_known(
+    looked_at,
+):
+    spec, of = looked_at
+    mixes = torch.from_numpy(np.random.default_rng(1).dirichlet([0.5] * 10, 10)).float()
+    classes = normal(10, spec.num_parameters, seed=9)
+    spec.slot("1.weight").of(classes).unflatten(-1, (8, 8))[..., 0] = 0  # as gradients of images
+    for known, expected in [(classes, {0, 2, 5}), (NO_MIX, None)]:
+        history = Coalition(enough=math.inf, patience=4, memory=0.95, least=0.1, effect=2.5)
+        for number in range(8):
+            updates = a_round(spec, number + 50, skewed=(0, 2, 5)) + 4.0 * mixes @ classes
+            history.observe(range(10), descriptions(updates, of, known, SEEDS).shown)
+        groups = history.groups()
+        assert history.clear(groups) == bool(expected)
+        assert (groups.smaller == expected) == bool(expected)
+
+
 def test_the_past_counts_less_and_clients_may_come_seldom():
     history = Coalition(enough=0.1, patience=2, memory=0.5)
     one = torch.tensor([1.0, 0.0])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from colluders import NO_MIX, SEEDS, a_round, looked
+from colluders import NO_MIX, SEEDS, a_round, looked, normal
 
 from entity.server.sketches import HIDDEN, SHOWN, descriptions
 
@@ -24,16 +24,22 @@ def test_products_are_those_of_the_hidden_parts_and_squares_of_the_whole(looked_
     np.testing.assert_allclose(found.squares, (whole**2).sum(1), rtol=1e-6)
 
 
-def test_cosines_of_descriptions_are_those_of_the_parts(looked_at):
+@pytest.mark.parametrize("mixes", [0, 4])
+def test_cosines_of_descriptions_are_those_of_the_parts(looked_at, mixes):
+    """Of the visible one, what lies outside of the span of the mixes of classes."""
     spec, of = looked_at
     updates = a_round(spec, 1, colluders=(0, 1, 2), skewed=(3, 4))
     (view,) = of
     shown = view.visible(view.of(updates))
-    described = descriptions(updates, of, NO_MIX, SEEDS)
+    mixed = normal(mixes, spec.num_parameters, seed=8) if mixes else NO_MIX
+    described = descriptions(updates, of, mixed, SEEDS)
     assert (described.hidden.shape, described.shown.shape) == ((10, HIDDEN), (10, SHOWN))
-    for found, part in zip(described, (view.of(updates) - shown, shown), strict=False):
-        own = np.asarray(part.flatten(1))
-        own = own - own.mean(0)
+    hidden, shown = (np.asarray(part.flatten(1)) for part in (view.of(updates) - shown, shown))
+    shown = shown - shown.mean(0)
+    if mixes:
+        span = np.linalg.qr(np.asarray(view.of(mixed).flatten(1)).T)[0]
+        shown = shown - shown @ span @ span.T
+    for found, own in zip(described, (hidden - hidden.mean(0), shown), strict=False):
         own /= np.linalg.norm(own, axis=1, keepdims=True)
         np.testing.assert_allclose(np.linalg.norm(found.numpy(), axis=1), 1, atol=1e-5)
         np.testing.assert_allclose(found @ found.T, own @ own.T, atol=0.05)
