@@ -228,13 +228,9 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "50 images": (("num_seed", "50"),),
     "no history": (("memory", "0"),),
 }
-SIGHT = "in sight, trigger a stroke, Dirichlet 0.5"
-OF_SIGHT: dict[str, tuple[tuple[str, str], ...]] = {
-    **{part: PARTS[part] for part in ("as shipped", "without coalitions")},
-    "coalitions of the invisible part alone": PARTS["coalitions of the invisible part alone"],
-    "mixes of classes left in": (("classes", "false"),),
-}
-"""Parts that matter to attackers whom step 3 does not stop."""
+
+
+TAKEN_OUT = ("defense_args.classes", "true")
 
 
 def _parts() -> Iterator[Cell]:
@@ -244,9 +240,21 @@ def _parts() -> Iterator[Cell]:
     }
     for (data, (config, given)), (part, change) in product(cells.items(), PARTS.items()):
         yield Cell((data, part), config, (*given, *change, ("rounds", "30")))
-    for part, change in OF_SIGHT.items():
-        given = (*ADAPTIVE[SIGHT], *change, ("rounds", "30"))
-        yield Cell((SIGHT, part), "mnist5k/drop_plus", given)
+
+
+def _classes() -> Iterator[Cell]:
+    never = (("client.attack.participation_strategy", "never"),)
+    sight = "in sight, trigger a stroke, Dirichlet 0.5"
+    for data, folder, given in (
+        (sight, "mnist5k", ADAPTIVE[sight]),
+        ("Dirichlet 0.1, none", "mnist5k", (*SKEW["Dirichlet 0.1"], *never)),
+        ("Dirichlet 0.1, 15 %", "mnist5k/stealthy", SKEW["Dirichlet 0.1"]),
+        ("Dirichlet 0.5, none", "mnist5k", (*SKEW["Dirichlet 0.5"], *never)),
+    ):
+        thirty = (*given, ("rounds", "30"))
+        yield Cell((data, "drop_plus, classes"), f"{folder}/drop_plus", (*thirty, TAKEN_OUT))
+        yield Cell((data, "drop_plus"), f"{folder}/drop_plus", thirty)
+        yield Cell((data, "undefended"), f"{folder}/undefended", thirty)
 
 
 def _stealthy_plus() -> Iterator[Cell]:
@@ -362,6 +370,14 @@ TEXT_FOUND = (
 )
 """After the run."""
 
+CLASSES = (
+    "DROP+ beside itself with `classes` true. Written before the run: 48 runs of a minute, seeds "
+    "that nothing had been run on. On development seeds (903, 904, 905) the version without it let "
+    "a trigger in sight through with 20, 95 and 99 %, the one with it with 6, 95 and 6 %, and that "
+    "one left nobody out without an attack. So with it, in sight, at least half of the seeds were "
+    "expected at 10 % or less, and no more honest updates refused than without it.\n\n"
+)
+
 STUDIES: dict[str, Study] = {
     "main": Study(
         "DROP against its undefended twin",
@@ -412,6 +428,13 @@ STUDIES: dict[str, Study] = {
         ("data", "DROP+"),
         tuple(_parts()),
         seeds=(321, 322, 323, 324),
+    ),
+    "classes": Study(
+        "DROP+ with mixes of classes taken out, where clients' data differ",
+        ("data", "defense"),
+        tuple(_classes()),
+        seeds=(331, 332, 333, 334),
+        about=CLASSES,
     ),
     "baselines": Study(
         "All defenses against six attacks", ("defense", "attack"), tuple(_baselines()), matrix=True

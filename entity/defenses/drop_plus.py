@@ -9,9 +9,9 @@ A trigger's weights lie along inputs that no clean image has. So
 2. of the mean's step only the visible part is kept (`server/visible.py`): the least step that
    changes what every layer answers to the clean images in nearly the same way;
 3. clients who push together, round after round, are left out of the mean: in the part that is
-   dropped, where honest clients have little in common, and in the visible one, less what any mix
-   of classes makes of an update, if they are more alike than honest clients ever are
-   (`server/coalition_search.py`, `server/mixes.py`).
+   dropped, where honest clients have little in common, and in the visible one, if they are
+   more alike than honest clients ever are (`server/coalition_search.py`). What any mix of classes
+   makes of an update can be taken out of it before (`server/mixes.py`).
 
 The second judges nobody and needs no majority. `docs/DROP_PLUS.md` says why this should work,
 where it holds and where it does not.
@@ -67,9 +67,9 @@ class DropPlusArgs:
     effect: Positive | None = 2.5
     """Contrast over the spread of the cosines (Cohen's d) from which on half of `coalition` is
     enough, in either part; null looks at the invisible part and its contrast alone."""
-    classes: bool = True
-    """Look in the visible part at what no mix of the classes accounts for: the gradients of clean
-    images, by the class that the model gives them, are taken out of it."""
+    classes: bool = False
+    """Compare clients in the visible part by what no mix of the classes accounts for: the gradients
+    of clean images, by the class that the model gives them, are taken out of it."""
     patience: Annotated[int, Range(1)] = 4
     """Rounds of a client before it is compared with others, and rounds that are looked at together
     for which of two groups it is."""
@@ -87,7 +87,7 @@ class DropPlus(Server[DropPlusArgs]):
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs
-    revision = 7
+    revision = 6
 
     def __init__(self, args: DropPlusArgs, resources: Resources) -> None:
         super().__init__(args, resources)

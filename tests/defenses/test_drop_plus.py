@@ -112,7 +112,7 @@ def test_a_coalition_is_left_out_from_the_fourth_round_on_and_named(
     assert all(v.weight == 0 for v in answer.verdicts if v.client in BAD)
 
 
-def test_mixes_of_classes_are_taken_out_of_what_clients_are_compared_by_unless_told_otherwise(
+def test_mixes_of_classes_are_taken_out_of_what_clients_are_compared_by_if_asked_for(
     open_server, model, clean, make_updates, monkeypatch
 ):
     spans = []
@@ -123,7 +123,7 @@ def test_mixes_of_classes_are_taken_out_of_what_clients_are_compared_by_unless_t
 
     monkeypatch.setattr(drop_plus, "descriptions", watched)
     rounds = a_round(model, clean, 1, make_updates)
-    for args in ({}, {"classes": False}, {"effect": None}):
+    for args in ({"classes": True}, {}, {"classes": True, "effect": None}):
         open_server(**args).aggregate(rounds)
     server = open_server()
     begun = server.resources.module(rounds.global_state)
