@@ -372,10 +372,10 @@ TEXT_FOUND = (
 
 CLASSES = (
     "DROP+ beside itself with `classes` true. Written before the run: 48 runs of a minute, seeds "
-    "that nothing had been run on. On development seeds 903 and 905 a trigger in sight came through "
-    "with 20 and 99 % without it and 6 and 6 % with it, on 904 with 95 % in spite of it; nobody was "
-    "left out without an attack. So with it, in sight, at least half of the seeds were expected at "
-    "10 % or less, and no more honest updates refused than without it.\n\n"
+    "that nothing had been run on. On development seeds 903 and 905 a trigger in sight came "
+    "through with 20 and 99 % without it and 6 and 6 % with it, on 904 with 95 % in spite of it; "
+    "nobody was left out without an attack. So with it, in sight, at least half of the seeds were "
+    "expected at 10 % or less, and no more honest updates refused than without it.\n\n"
 )
 
 STUDIES: dict[str, Study] = {
