@@ -92,6 +92,24 @@ def configurations(results: Results) -> Iterator[list[str]]:
         yield row
 
 
+def classes() -> Iterator[list[str]]:
+    """Yield a row for each federation with runs of all three, of the same seeds."""
+    lines = known("classes")
+    for data in dict.fromkeys(label[0] for label, _ in lines):
+        labels = [(data, defense) for defense in (BARE, PLUS, f"{PLUS}, classes")]
+        seeds = [s for s in STUDIES["classes"].seeds if all((each, s) in lines for each in labels)]
+        if not seeds:
+            continue
+        row = [data, str(len(seeds))]
+        for label in labels:
+            runs = [lines[label, seed] for seed in seeds]
+            row += [percent(runs, "mta", fmean), percent(runs, "asr_worst", max)]
+            if label[1] != BARE:
+                row += [", ".join(percent([run], "asr_worst", max) for run in runs)]
+                row += [percent(runs, "fpr", fmean)]
+        yield row
+
+
 def parts() -> Iterator[list[str]]:
     """Yield a row for each variant of the method that has runs."""
     lines = known("parts")
@@ -112,6 +130,11 @@ def main() -> int:
         heads += [f"{title}: MTA %", "worst ASR %"]
     rows = [*configurations(Results(claimed.read_lines()))]
     put_section(PAGE, "configurations", markdown([*heads, *refused], rows))
+    heads = ["data", "seeds", "undefended: MTA %", "worst ASR %"]
+    for title in ("DROP+", "with `classes`"):
+        heads += [f"{title}: MTA %", "worst ASR %", "of each seed", refused[1]]
+    rows = [*classes()]
+    put_section(PAGE, "classes", markdown(heads, rows) if rows else "Nothing was run yet.")
     heads = ["data", "DROP+", "seeds", "MTA %", "worst ASR %", *refused]
     rows = [*parts()]
     put_section(PAGE, "parts", markdown(heads, rows) if rows else "Nothing was run yet.")
