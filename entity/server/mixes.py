@@ -53,10 +53,9 @@ def class_gradients(model: nn.Module, spec: ParamSpec, images: Tensor) -> Tensor
         images = images.to(next(model.parameters()).device)
         for row, (batch, label) in zip(rows, _batches(model, images), strict=False):
             loss = F.cross_entropy(model(batch), label)
-            found = torch.autograd.grad(loss, watched, allow_unused=True)
+            found = torch.autograd.grad(loss, watched, materialize_grads=True)
             for slot, part in zip(learned, found, strict=True):
-                if part is not None:
-                    row[slot.start : slot.stop] = part.flatten()
+                row[slot.start : slot.stop] = part.flatten()
     lengths = rows.norm(dim=1, keepdim=True)
     good = (lengths[:, 0] > 0) & lengths[:, 0].isfinite()
     return rows[good] / lengths[good]
