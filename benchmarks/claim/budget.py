@@ -72,7 +72,9 @@ def _verdict(results: Results) -> str:
         little, much = (fmean(after for _, after in pairs) for pairs in (small, large))
         if before < KEPT:
             return "**Is it the budget?** Not to be said: there was hardly a backdoor to take out."
-        if little <= TAKEN_OUT:
+        if little <= TAKEN_OUT and much >= KEPT:
+            answer = "No, rather the other way round: a student that is taught longer keeps more"
+        elif little <= TAKEN_OUT:
             answer = f"No: the small one does {'as well' if much <= TAKEN_OUT else 'better'}"
         elif much <= TAKEN_OUT:
             answer = "Yes"
