@@ -3,7 +3,7 @@
 Both parts (`visible.py`) of each client's update are taken layer by layer, less the round's mean
 and scaled to length one, so that no layer outweighs the others, and are kept as short sketches
 whose cosines are nearly those of the parts. Of what clean images show, what any mix of their
-classes makes of an update (`mixes.py`) is left out.
+classes makes of an update (`mixes.py`) can be left out.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Described(NamedTuple):
     hidden: Tensor
     """(n, HIDDEN) the parts that clean images do not show; rows of length one, or zero."""
     shown: Tensor
-    """(n, SHOWN) the parts that they do and no mix of classes accounts for, likewise."""
+    """(n, SHOWN) the parts that they do and none of the given mixes accounts for, likewise."""
     products: Tensor
     """(n, n) inner products of the hidden parts, the mean not taken off."""
     squares: Tensor
@@ -46,7 +46,7 @@ def descriptions(updates: Tensor, of: Sequence[View], mixes: Tensor, seeds: Seed
     of
         The model's views.
     mixes
-        (k, P) gradients of classes, of which k may be 0.
+        (k, P) gradients of classes, whose span is left out of what clean images show; k may be 0.
     seeds
         Of the server: the outputs that are looked at and the signs of the sketches (after Charikar
         et al., "Finding Frequent Items in Data Streams", 2002) are the same in every round.

@@ -342,6 +342,7 @@ _DISTILLATION: dict[str, Needs] = {
     "disable_pbar": (NOTHING,),
 }
 _TUNES = above(_arg("epochs"), 0)
+_LOOKS = is_not(_arg("coalition"), None, "set")
 
 OF_DEFENSES: dict[str, dict[str, Needs]] = {
     "droplet": _CLUSTERING,
@@ -353,6 +354,10 @@ OF_DEFENSES: dict[str, dict[str, Needs]] = {
             if name not in ("K", "disable_pbar")
         },
         "disable_pbar": (NOTHING,),
+    },
+    "drop_plus": {
+        **dict.fromkeys(("effect", "patience", "clearly", "memory"), (_LOOKS,)),
+        "classes": (_LOOKS, is_not(_arg("effect"), None, "set")),
     },
     "trimmed_mean": {"f": (is_(_arg("beta"), None),)},
     "crfl": {

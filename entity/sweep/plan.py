@@ -74,7 +74,8 @@ def choose_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
     try:
         holds = conditions.select([cell.row for cell in cells])
     except BadField as error:
-        raise BadField(f"{error} The axes are {', '.join(axes)}.") from error
+        said = f" The axes are {', '.join(axes)}." if axes else ""
+        raise BadField(f"{error}{said}") from error
     _refuse_none(holds, options.where)
     return [cell for cell, chosen in zip(cells, holds, strict=True) if chosen]
 
