@@ -10,8 +10,7 @@ A trigger's weights lie along inputs that no clean image has. So
    changes what every layer answers to the clean images in nearly the same way;
 3. clients who push together, round after round, are left out of the mean: in the part that is
    dropped, where honest clients have little in common, and in the visible one, if they are
-   more alike than honest clients ever are (`server/coalition_search.py`). What any mix of classes
-   makes of an update can be taken out of it before (`server/mixes.py`).
+   more alike than honest clients ever are (`server/coalition_search.py`, `server/mixes.py`).
 
 The second judges nobody and needs no majority. `docs/DROP_PLUS.md` says why this should work,
 where it holds and where it does not.
@@ -68,8 +67,8 @@ class DropPlusArgs:
     """Contrast over the spread of the cosines (Cohen's d) from which on half of `coalition` is
     enough, in either part; null looks at the invisible part and its contrast alone."""
     classes: bool = False
-    """Compare clients in the visible part by what no mix of the classes accounts for: the gradients
-    of clean images, by the class that the model gives them, are taken out of it."""
+    """Compare clients in the visible part without the gradients of clean images, by the class that
+    the model gives them: what any mix of classes makes of an update is no push."""
     patience: Annotated[int, Range(1)] = 4
     """Rounds of a client before it is compared with others, and rounds that are looked at together
     for which of two groups it is."""
@@ -139,10 +138,8 @@ class DropPlus(Server[DropPlusArgs]):
         if args.coalition is not None:
             with watch("coalition"):
                 bounded = updates.deltas * clips[:, None].float()
-                mixes = updates.deltas.new_zeros(0, updates.spec.num_parameters)
-                if args.classes and args.effect is not None:
-                    mixes = class_gradients(model, updates.spec, self.images)
-                described = descriptions(bounded, of, mixes, seeds)
+                taken = class_gradients(model, updates.spec, self.images) if args.classes else None
+                described = descriptions(bounded, of, seeds, taken)
                 found, measured = self.search.look(updates.client_ids, described)
                 reasons = {client: REASONS[part] for client, part in found.items()}
                 numbers |= measured
@@ -156,17 +153,12 @@ class DropPlus(Server[DropPlusArgs]):
             seen = visible_update(step, of)
             if args.clip or args.coalition is not None:  # each update may be looked at
                 rates = self.resources.averaging.server_lr * factors
-                add_agreed_words(
-                    seen, updates, [i for i, each in enumerate(accepted) if each], rates, of
-                )
+                whose = [row for row, each in enumerate(accepted) if each]
+                add_agreed_words(seen, updates, whose, rates, of)
             numbers["visible"] = _ratio(seen, step)
             seen = seen if args.visible else step
             state = self.finish(mean._replace(weights=updates.global_weights + seen))
-        by_row = {
-            row: reasons[client]
-            for row, client in enumerate(updates.client_ids)
-            if client in reasons
-        }
+        by_row = {row: reasons[c] for row, c in enumerate(updates.client_ids) if c in reasons}
         judged = verdicts(updates, accepted, shares * factors, reasons=by_row)
         return Aggregation(*state, judged, numbers, watch.seconds)
 

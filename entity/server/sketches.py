@@ -36,7 +36,9 @@ class Described(NamedTuple):
     """(n,) squared lengths of both parts together."""
 
 
-def descriptions(updates: Tensor, of: Sequence[View], mixes: Tensor, seeds: Seeds) -> Described:
+def descriptions(
+    updates: Tensor, of: Sequence[View], seeds: Seeds, mixes: Tensor | None = None
+) -> Described:
     """Return what the parts of updates are like.
 
     Parameters
@@ -45,11 +47,11 @@ def descriptions(updates: Tensor, of: Sequence[View], mixes: Tensor, seeds: Seed
         (n, P) differences of weights.
     of
         The model's views.
-    mixes
-        (k, P) gradients of classes, whose span is left out of what clean images show; k may be 0.
     seeds
         Of the server: the outputs that are looked at and the signs of the sketches (after Charikar
         et al., "Finding Frequent Items in Data Streams", 2002) are the same in every round.
+    mixes
+        (k, P) gradients of classes, whose span is left out of what clean images show.
     """
     n = len(updates)
     hidden, shown = _Sketch(n, HIDDEN), _Sketch(n, SHOWN)
@@ -66,7 +68,7 @@ def descriptions(updates: Tensor, of: Sequence[View], mixes: Tensor, seeds: Seed
         squares += part.norm(dim=1).double().square()
         hidden.add(unit(unseen - unseen.mean(0)), generator)
         different = seen - seen.mean(0)
-        if len(mixes):
+        if mixes is not None and len(mixes):
             different = without(different, view.of(mixes)[..., drawn, :].flatten(1))
         shown.add(unit(different), generator)
     return Described(unit(hidden.sums), unit(shown.sums), products, squares)

@@ -227,7 +227,8 @@ def test_our_ranking_beside_the_papers(claim, results):
         (0.9, 0.8, "**Is it the budget?** No, the student keeps the backdoor: 80.0 % after 651"),
         (0.9, 0.3, "**Is it the budget?** In part: 30.0 % after"),
         (0.1, 0.1, "No: the small one does as well"),
-        (0.1, 0.6, "No: the small one does better: 60.0 % after"),
+        (0.1, 0.3, "No: the small one does better: 30.0 % after"),
+        (0.1, 0.6, "a student that is taught longer keeps more: 60.0 % after"),
     ],
 )
 def test_whether_it_is_the_budget(claim, results, small, large, words):

@@ -113,7 +113,10 @@ def test_an_axis_of_one_value_is_a_column_once_it_has_two(capsys):
         ),
         (ADD[2:], "--add defense=norm_gate: is no defense that is known. Known are undefended, "),
         (["--plugins", "none.py", *ADD[2:]], "plugins = "),
-        ([*ADD, "--where", "defense=norm_gat"], "--where defense=norm_gat: holds for none of the"),
+        (
+            [*ADD, "--where", "defense=norm_gat"],
+            "--where defense=norm_gat: is no value of the axis defense. Did you mean norm_gate?",
+        ),
     ],
 )
 def test_what_cannot_be_added_is_one_sentence_and_nothing_is_written(words, says, capsys):

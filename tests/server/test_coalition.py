@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from colluders import NO_MIX, SEEDS, a_round, looked, normal
+from colluders import SEEDS, a_round, looked, normal
 from scipy.cluster.hierarchy import average, fcluster
 from scipy.spatial.distance import pdist
 
@@ -97,7 +97,7 @@ def test_colluders_are_found_by_what_they_repeat_and_nobody_else(looked_at):
     history = Coalition(enough=0.2, patience=4, memory=0.95)
     for number in range(8):
         updates = a_round(spec, number, colluders=(1, 4, 6))
-        described = descriptions(updates, of, NO_MIX, SEEDS)
+        described = descriptions(updates, of, SEEDS)
         history.observe(range(10), described.hidden)
         groups = history.groups()
         if number < 3:
@@ -112,7 +112,7 @@ def test_noise_alone_and_what_clean_images_show_are_no_coalition(looked_at):
         history = Coalition(enough=0.2, patience=4, memory=0.95)
         for number in range(12):
             updates = a_round(spec, number + 50, skewed=skewed)
-            described = descriptions(updates, of, NO_MIX, SEEDS)
+            described = descriptions(updates, of, SEEDS)
             history.observe(range(10), described.hidden)
             groups = history.groups()
             assert not history.clear(groups), (skewed, groups)
@@ -129,7 +129,7 @@ def test_in_the_visible_part_they_must_be_more_alike_than_clients_of_many_kinds(
             updates = a_round(spec, number + 50, skewed=colluders)
             if not colluders:
                 updates = updates + 4.0 * classes
-            described = descriptions(updates, of, NO_MIX, SEEDS)
+            described = descriptions(updates, of, SEEDS)
             history.observe(range(10), described.shown)
         groups = history.groups()
         assert groups.contrast > 0.1
@@ -144,11 +144,11 @@ def test_pushing_in_sight_is_found_among_clients_of_many_kinds_once_their_mixes_
     mixes = torch.from_numpy(np.random.default_rng(1).dirichlet([0.5] * 10, 10)).float()
     classes = normal(10, spec.num_parameters, seed=9)
     spec.slot("1.weight").of(classes).unflatten(-1, (8, 8))[..., 0] = 0  # as gradients of images
-    for known, expected in [(classes, {0, 2, 5}), (NO_MIX, None)]:
+    for known, expected in [(classes, {0, 2, 5}), (None, None)]:
         history = Coalition(enough=math.inf, patience=4, memory=0.95, least=0.1, effect=2.5)
         for number in range(8):
             updates = a_round(spec, number + 50, skewed=(0, 2, 5)) + 4.0 * mixes @ classes
-            history.observe(range(10), descriptions(updates, of, known, SEEDS).shown)
+            history.observe(range(10), descriptions(updates, of, SEEDS, known).shown)
         groups = history.groups()
         assert history.clear(groups) == bool(expected)
         assert (groups.smaller == expected) == bool(expected)
@@ -187,13 +187,13 @@ def test_a_history_goes_on_from_its_state(looked_at):
     spec, of = looked_at
     whole, first = (Coalition(0.2, 4, 0.95) for _ in range(2))
     for number in range(4):
-        described = descriptions(a_round(spec, number, colluders=(1, 4)), of, NO_MIX, SEEDS)
+        described = descriptions(a_round(spec, number, colluders=(1, 4)), of, SEEDS)
         whole.observe(range(10), described.hidden)
         first.observe(range(10), described.hidden)
     second = Coalition(0.2, 4, 0.95)
     second.load_state_dict(first.state_dict())
     for number in range(4, 8):
-        described = descriptions(a_round(spec, number, colluders=(1, 4)), of, NO_MIX, SEEDS)
+        described = descriptions(a_round(spec, number, colluders=(1, 4)), of, SEEDS)
         whole.observe(range(10), described.hidden)
         second.observe(range(10), described.hidden)
         assert whole.groups() == second.groups()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from colluders import NO_MIX, SEEDS, a_round, looked
+from colluders import SEEDS, a_round, looked
 
 from entity.server.coalition import Coalition, Groups
 from entity.server.judge import Judge
@@ -145,7 +145,7 @@ def test_half_of_the_clients_are_found_by_what_they_push_where_no_clean_image_lo
         history, judge = Coalition(enough=0.2, patience=4, memory=0.95), Judge(4, 1.3)
         for number in range(30):
             updates = a_round(spec, number, colluders=pushers)
-            described = descriptions(updates, of, NO_MIX, SEEDS)
+            described = descriptions(updates, of, SEEDS)
             history.observe(range(10), described.hidden)
             found = history.groups()
             judge.observe(range(10), described)

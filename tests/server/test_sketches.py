@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from colluders import NO_MIX, SEEDS, a_round, looked, normal
+from colluders import SEEDS, a_round, looked, normal
 
 from entity.server.sketches import HIDDEN, SHOWN, descriptions
 
@@ -19,7 +19,7 @@ def test_products_are_those_of_the_hidden_parts_and_squares_of_the_whole(looked_
     (view,) = of
     whole = np.asarray(view.of(updates).flatten(1), "f8")
     hidden = whole - np.asarray(view.visible(view.of(updates)).flatten(1))
-    found = descriptions(updates, of, NO_MIX, SEEDS)
+    found = descriptions(updates, of, SEEDS)
     np.testing.assert_allclose(found.products, hidden @ hidden.T, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(found.squares, (whole**2).sum(1), rtol=1e-6)
 
@@ -31,8 +31,8 @@ def test_cosines_of_descriptions_are_those_of_the_parts(looked_at, mixes):
     updates = a_round(spec, 1, colluders=(0, 1, 2), skewed=(3, 4))
     (view,) = of
     shown = view.visible(view.of(updates))
-    mixed = normal(mixes, spec.num_parameters, seed=8) if mixes else NO_MIX
-    described = descriptions(updates, of, mixed, SEEDS)
+    mixed = normal(mixes, spec.num_parameters, seed=8) if mixes else None
+    described = descriptions(updates, of, SEEDS, mixed)
     assert (described.hidden.shape, described.shown.shape) == ((10, HIDDEN), (10, SHOWN))
     hidden, shown = (np.asarray(part.flatten(1)) for part in (view.of(updates) - shown, shown))
     shown = shown - shown.mean(0)
@@ -50,7 +50,7 @@ def test_descriptions_do_not_depend_on_length_and_equal_clients_have_none(looked
     spec, of = looked_at
 
     def described(updates):
-        return getattr(descriptions(updates, of, NO_MIX, SEEDS), part)
+        return getattr(descriptions(updates, of, SEEDS), part)
 
     updates = a_round(spec, 2)
     assert torch.allclose(described(1e3 * updates), described(updates), atol=1e-4)
