@@ -124,9 +124,12 @@ SKEW = {
 }
 
 
+NEVER = (("client.attack.participation_strategy", "never"),)
+"""The malicious clients behave, and are judged by the trigger that nobody trains on."""
+
+
 def _skew() -> Iterator[Cell]:
     forty = ("rounds", "40")
-    none = ("client.attack.participation_strategy", "never")
     few, half = "mnist5k/stealthy", "mnist5k"
     for skew, folder, rate in (
         ("Dirichlet 0.5", half, "50 %"),
@@ -141,7 +144,7 @@ def _skew() -> Iterator[Cell]:
         ("Dirichlet 1.0", few, "15 %"),
     ):
         for defense in ("drop_plus", "undefended"):
-            given = (*SKEW[skew], forty, *((none,) if rate == "none" else ()))
+            given = (*SKEW[skew], forty, *(NEVER if rate == "none" else ()))
             yield Cell((skew, rate, defense), f"{folder}/{defense}", given)
 
 
@@ -230,9 +233,6 @@ PARTS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
-TAKEN_OUT = ("defense_args.classes", "true")
-
-
 def _parts() -> Iterator[Cell]:
     cells = {
         "IID, 15 %": ("mnist5k/stealthy/drop_plus", ()),
@@ -243,16 +243,16 @@ def _parts() -> Iterator[Cell]:
 
 
 def _classes() -> Iterator[Cell]:
-    never = (("client.attack.participation_strategy", "never"),)
     sight = "in sight, trigger a stroke, Dirichlet 0.5"
     for data, folder, given in (
         (sight, "mnist5k", ADAPTIVE[sight]),
-        ("Dirichlet 0.1, none", "mnist5k", (*SKEW["Dirichlet 0.1"], *never)),
+        ("Dirichlet 0.1, none", "mnist5k", (*SKEW["Dirichlet 0.1"], *NEVER)),
         ("Dirichlet 0.1, 15 %", "mnist5k/stealthy", SKEW["Dirichlet 0.1"]),
-        ("Dirichlet 0.5, none", "mnist5k", (*SKEW["Dirichlet 0.5"], *never)),
+        ("Dirichlet 0.5, none", "mnist5k", (*SKEW["Dirichlet 0.5"], *NEVER)),
     ):
         thirty = (*given, ("rounds", "30"))
-        yield Cell((data, "drop_plus, classes"), f"{folder}/drop_plus", (*thirty, TAKEN_OUT))
+        taken_out = (*thirty, ("classes", "true"))
+        yield Cell((data, "drop_plus, classes"), f"{folder}/drop_plus", taken_out)
         yield Cell((data, "drop_plus"), f"{folder}/drop_plus", thirty)
         yield Cell((data, "undefended"), f"{folder}/undefended", thirty)
 
@@ -313,8 +313,7 @@ A_TENTH = (("vae_initial", "27"), ("vae_tuning", "3"))
 
 def _text() -> Iterator[Cell]:
     """Every defense that takes samples which are no images, with its own settings."""
-    never = (("participation_strategy", "never"),)
-    yield Cell(("undefended, no attack",), BOOKS, never)
+    yield Cell(("undefended, no attack",), BOOKS, NEVER)
     for name, defense in DEFENSES.items():
         if defense.needs(defense.hyperparameters()).images:
             continue
