@@ -144,8 +144,9 @@ class Pool(WorkerEngine):
         heard = [worker for worker in self._workers if worker.task or not worker.ready]
         if not heard:
             raise NoWorkers(
-                f"no worker process starts here ({self._died}); a script that starts a run must do "
-                f"so under `{GUARD}`, or with settings.engine = inline."
+                f"no worker process starts here ({self._died}; what it said stands above). A "
+                f"script that starts a run must do so under `{GUARD}`; settings.engine = inline "
+                "needs no workers."
             )
         ready = wait([w.pipe for w in heard] + [w.process.sentinel for w in heard])
         for worker in heard:

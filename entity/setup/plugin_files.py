@@ -196,21 +196,28 @@ _loaded: dict[str, str] = {}
 
 
 def _digest(spec: ModuleSpec | None) -> str:
-    """Return the hash of a module's files, all below it if it is a package."""
-    paths = list[Path]()
-    if spec is not None and spec.submodule_search_locations:
-        folders = [Path(folder) for folder in spec.submodule_search_locations]
-        found = (path for folder in folders for path in folder.rglob("*.py"))
-        paths = sorted(path for path in found if path.is_file())  # no link to nowhere
-    elif spec is not None and spec.has_location and spec.origin:
-        paths = [Path(spec.origin)]
+    """Return the hash of a module's file, or of the paths and contents of a package's files."""
+    if spec is None:
+        return hashlib.sha256().hexdigest()
+    if spec.submodule_search_locations:
+        found = dict[str, bytes]()
+        for folder in map(Path, spec.submodule_search_locations):
+            for path in folder.rglob("*.py"):
+                if path.is_file():  # no link to nowhere
+                    found.setdefault(path.relative_to(folder).as_posix(), _content(path))
+        return plugin_source.digest(found)
     digest = hashlib.sha256()
-    for path in paths:
-        try:
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
-        except OSError as error:
-            raise ConfigError(f"plugins = {path}: cannot be read ({error.strerror}).") from error
+    if spec.has_location and spec.origin:
+        path = Path(spec.origin)
+        digest.update(path.name.encode() + b"\0" + _content(path))
     return digest.hexdigest()
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"plugins = {path}: cannot be read ({error.strerror}).") from error
 
 
 def _spec(name: str) -> ModuleSpec | None:

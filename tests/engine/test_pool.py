@@ -198,7 +198,7 @@ def test_what_clients_remember_takes_no_shared_memory(roster, state, pool, ids):
 @pytest.mark.slow
 def test_workers_that_never_start_are_a_sentence_that_names_the_guard(roster, monkeypatch):
     monkeypatch.setattr("entity.engine.pool._work", dies_at_once)
-    with pytest.raises(NoWorkers, match=r'exit 7.*`if __name__ == "__main__":`, or with .*inline'):
+    with pytest.raises(NoWorkers, match=r"exit 7; .*stands above\). .*__main__.*inline needs no"):
         Pool(roster, 2).started()
 
 

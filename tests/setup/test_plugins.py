@@ -622,6 +622,18 @@ def test_a_link_to_nowhere_in_the_package_of_a_model_is_no_code(tmp_path, monkey
     assert plugins._code_of_model("__main__:net") is None
 
 
+def test_a_folder_of_a_package_that_is_renamed_changes_what_the_package_is(tmp_path, monkeypatch):
+    package = tmp_path / "nets_that_move"
+    for folder in (package, package / "one"):
+        folder.mkdir()
+        (folder / "__init__.py").write_text("def net(*shape): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    plugins._code_of_model("nets_that_move:net")
+    (package / "one").rename(package / "two")
+    with pytest.raises(ConfigError, match="has changed since this process loaded it"):
+        plugins._code_of_model("nets_that_move:net")
+
+
 def test_a_worker_says_of_a_client_what_the_main_process_would(write, tmp_path):
     path = write(
         text="""
