@@ -27,7 +27,7 @@ def test_the_seed_of_a_stream_never_changes_or_published_runs_could_not_be_repea
 
 SHARED = {
     "fit": {"client/client.py", "attacks/chameleon.py"},  # which trains in place of the client
-    "select": {"federation.py", "flower/strategy.py"},  # the simulator's draw, or the strategy's
+    "select": {"federation.py", "flower/selection.py"},  # the simulator's draw, or the strategy's
     "scratch": {"server/contract.py", "defenses/foolsgold.py"},  # weights that are written over
 }
 """Streams that several files draw from, never two of them in one run."""

@@ -10,8 +10,7 @@ import numpy as np
 from flwr.app import ArrayRecord
 from loopback import SETTINGS, Federation, Loopback
 
-from entity.flower import RobustStrategy
-from entity.flower.strategy import RoundReport
+from entity.flower import RobustStrategy, RoundReport
 from robustness.hostile_replies import hostile_node
 from robustness.tally import ENOUGH, Case, Tally
 

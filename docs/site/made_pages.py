@@ -58,6 +58,7 @@ API = {
     "entity.distill.student": "Distillation",
     "entity.results.store": "Many runs as a table",
     "entity.flower.strategy": "The strategy for Flower",
+    "entity.flower.round_report": "Reports of Flower's rounds",
 }
 SYMBOLS = (
     "As ever, w is the global model and w&prime; the next one; client i of the n that came sent "

@@ -15,6 +15,7 @@ if find_spec("flwr") is None:
     raise ConfigError("entity.flower: needs Flower; pip install -e '.[flower]'.")
 
 from entity.flower.arrays import ArrayLayout, Malformed
-from entity.flower.strategy import RobustStrategy, RoundReport
+from entity.flower.round_report import RoundReport
+from entity.flower.strategy import RobustStrategy
 
 __all__ = ["ArrayLayout", "Malformed", "RobustStrategy", "RoundReport"]

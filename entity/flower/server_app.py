@@ -11,8 +11,9 @@ from entity.config.fields import ExperimentConfig
 from entity.engine.allocator import keep_pages
 from entity.engine.local_training import threads
 from entity.flower.arrays import ArrayLayout, to_arrays
+from entity.flower.round_report import OnRound
 from entity.flower.run_config import RunConfig, experiment, run_config
-from entity.flower.strategy import OnRound, RobustStrategy
+from entity.flower.strategy import RobustStrategy
 from entity.setup.assembly import assemble, initial_state
 
 log = logging.getLogger("entity")

@@ -7,94 +7,39 @@ its metrics, always. Nothing that a node sends ends a round.
 
 import logging
 import math
-import operator
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, SupportsIndex, cast
+from typing import Any
 
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from entity import __version__
-from entity.config.paths import user_path
-from entity.config.schema import CannotGoOn, ConfigError, dump, show
+from entity.config.schema import CannotGoOn, ConfigError, dump
 from entity.deployment import status
 from entity.deployment.decisions import Decisions
-from entity.deployment.metrics import MetricsFile
 from entity.deployment.status import Status
+from entity.flower import arguments
 from entity.flower.arrays import ArrayLayout, Malformed
 from entity.flower.exchange import exchange
 from entity.flower.intake import ARRAYS, CONFIG, Intake
-from entity.flower.journal import Journal
+from entity.flower.round_report import OnRound, RoundReport, in_order
+from entity.flower.selection import choose
 from entity.layout import ModelState
 from entity.record.checkpoint import Snapshot
 from entity.record.lock import locked
 from entity.seeding import Seeds
 from entity.server import Server, admit
 from entity.server.gate import undecided_for
-from entity.server.votes import no_voters
-from entity.updates import Aggregation, Stopwatch, Verdict
+from entity.updates import Aggregation, Stopwatch
 
 log = logging.getLogger("entity")
 
-OnRound = Callable[["RoundReport"], None]
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
-
-
-@dataclass(frozen=True)
-class RoundReport:
-    """The outcome of a round."""
-
-    round: int
-    verdicts: tuple[Verdict, ...]
-    """One for each node that was sent the model, by its node id as text."""
-    aggregated: bool
-    """Whether there is a new global model; without enough sound replies the old one stays."""
-    diagnostics: Mapping[str, float] = field(default_factory=dict[str, float])
-    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
-    names: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Names under which the operator registered nodes, by node id."""
-    decisions: tuple[Mapping[str, str], ...] = ()
-    """Pardons and replaced keys that were carried out before the round."""
-    time: float = 0.0
-    """When the round ended, in seconds since 1970."""
-
-    @property
-    def refused(self) -> dict[str, str]:
-        """Reasons of the refused nodes, by node id."""
-        return {
-            str(v.client): v.reason for v in self.verdicts if not v.accepted and not v.undecided
-        }
-
-    @property
-    def undecided(self) -> int:
-        """Return how many sound replies nobody judged, as the global model stays."""
-        return sum(verdict.undecided for verdict in self.verdicts)
-
-    def metrics(self) -> MetricRecord:
-        """Return the report as numbers; Flower carries no text, so reasons are in the names."""
-        accepted = [verdict for verdict in self.verdicts if verdict.accepted]
-        record = MetricRecord(
-            {
-                "asked": len(self.verdicts),
-                "accepted": len(accepted),
-                "refused": len(self.refused),
-                "undecided": self.undecided,
-                "aggregated": int(self.aggregated),
-            }
-        )
-        for node, reason in self.refused.items():
-            record[f"refused {node}: {reason}"] = 1
-        for name, value in self.diagnostics.items():
-            record[f"server {name}"] = float(value)
-        for name, value in self.seconds.items():
-            record[f"seconds {name}"] = float(value)
-        return record
 
 
 class RobustStrategy(Strategy):
@@ -143,41 +88,22 @@ class RobustStrategy(Strategy):
         metrics_file: Path | str | None = None,
         on_round: OnRound = lambda report: None,
     ) -> None:
-        if not isinstance(cast("object", server), Server):
-            raise ConfigError(
-                f"server = {show(server)}: allowed is a defense (entity.server.Server)."
-            )
-        if server.needs(server.args).client_votes:
-            raise no_voters(f"server = {type(server).__name__}")
-        for name, value in (("nodes_per_round", nodes_per_round), ("min_nodes", min_nodes)):
-            if value is not None:
-                _refuse_unless_whole(name, value, 1)
-        _refuse_unless_whole("min_survivors", min_survivors, 1)
-        for name, value in (("nodes_per_round", nodes_per_round), ("min_nodes", min_nodes)):
-            if value is not None and value < min_survivors:
-                raise ConfigError(
-                    f"min_survivors = {min_survivors}: allowed is at most {name}, which is "
-                    f"{value}; with so few nodes no round would change the model."
-                )
-        if not isinstance(cast("object", trust_sample_counts), bool):
-            raise ConfigError(
-                f"trust_sample_counts = {show(trust_sample_counts)}: allowed is True or False."
-            )
-        if not callable(on_round):
-            raise ConfigError(f"on_round = {show(on_round)}: allowed is a function of a report.")
-        if server.resources.averaging.weighting == "samples" and not trust_sample_counts:
-            raise ConfigError(
-                'weighting = "samples": nodes report their own numbers of samples, and an attacker '
-                'any; use "uniform", or set trust_sample_counts where all nodes are yours.'
-            )
+        arguments.check(
+            server,
+            nodes_per_round=nodes_per_round,
+            min_nodes=min_nodes,
+            min_survivors=min_survivors,
+            trust_sample_counts=trust_sample_counts,
+            on_round=on_round,
+        )
         self.server = server
         self.nodes_per_round = nodes_per_round
         self.min_nodes = min_nodes or nodes_per_round or min_survivors
         self.min_survivors = min_survivors
         self.trust_sample_counts = trust_sample_counts
         self.on_round = on_round
-        self.journal = _journal(state_folder)
-        self.metrics_file = _metrics_file(metrics_file)
+        self.journal = arguments.journal(state_folder)
+        self.metrics_file = arguments.metrics_file(metrics_file)
         self.status = Status(self.journal.folder)
         self.decisions = Decisions(self.journal.folder)
         self.report: RoundReport | None = None
@@ -271,7 +197,7 @@ class RobustStrategy(Strategy):
                 self._global = arrays, answer.state
         self.report = RoundReport(
             server_round,
-            _in_order(tuple(self._asked), answer.verdicts, intake.refusals),
+            in_order(tuple(self._asked), answer.verdicts, intake.refusals),
             enough,
             {k: v for k, v in answer.diagnostics.items() if math.isfinite(v)},
             {**watch.seconds, **{f"aggregate {k}": v for k, v in answer.seconds.items()}},
@@ -334,7 +260,7 @@ class RobustStrategy(Strategy):
             If an argument is not allowed, or the state folder holds another federation or is in
             use.
         """
-        _check_start(num_rounds, timeout, evaluate_fn)
+        arguments.check_start(num_rounds, timeout, evaluate_fn)
         result = Result(arrays=initial_arrays)
         folder = self.journal.folder
         with nullcontext() if folder is None else locked(folder):
@@ -462,82 +388,3 @@ _DECISIONS = "decisions of the operator"
 
 def _one_line(name: str) -> str:
     return "".join(letter for letter in name if letter.isprintable())[:80].strip()
-
-
-def _refuse_unless_whole(name: str, value: object, least: int) -> None:
-    is_number = isinstance(value, SupportsIndex) and not isinstance(value, bool)
-    if not is_number or operator.index(cast("SupportsIndex", value)) < least:
-        raise ConfigError(f"{name} = {show(value)}: allowed is a whole number from {least}.")
-
-
-def _check_start(num_rounds: int, timeout: float, evaluate_fn: EvaluateFn | None) -> None:
-    _refuse_unless_whole("num_rounds", num_rounds, 0)
-    if not isinstance(cast("object", timeout), int | float) or not timeout >= 0:
-        raise ConfigError(f"timeout = {show(timeout)}: allowed is a number from 0, of seconds.")
-    if evaluate_fn is not None and not callable(evaluate_fn):
-        raise ConfigError(
-            f"evaluate_fn = {show(evaluate_fn)}: allowed is a function of a round's number and "
-            "the global model, or None."
-        )
-
-
-def _journal(state_folder: object) -> Journal:
-    """Return the journal of a folder that can be written."""
-    if state_folder is None:
-        return Journal(None)
-    if not isinstance(state_folder, str | Path) or state_folder == "" or "\0" in str(state_folder):
-        raise ConfigError(
-            f"state_folder = {show(state_folder)}: allowed is the path of a folder, or None."
-        )
-    journal = Journal(user_path(state_folder))
-    try:
-        journal.check()
-    except (ConfigError, CannotGoOn) as error:
-        raise ConfigError(f"state_folder = {error}") from error
-    return journal
-
-
-def _metrics_file(path: object) -> MetricsFile:
-    """Return the writer of a file of metrics that can be written."""
-    if path is None:
-        return MetricsFile(None)
-    if not isinstance(path, str | Path) or path == "" or "\0" in str(path):
-        raise ConfigError(f"metrics_file = {show(path)}: allowed is the path of a file, or None.")
-    try:
-        return MetricsFile(user_path(path))
-    except (ConfigError, CannotGoOn) as error:
-        raise ConfigError(f"metrics_file = {error}") from error
-
-
-def choose(nodes: Sequence[int], count: int | None, round: int, seeds: Seeds) -> tuple[int, ...]:
-    """Return the nodes of a round, in increasing order.
-
-    The draw is the simulator's: of nodes that are numbered like its clients, the same are chosen.
-
-    Parameters
-    ----------
-    nodes
-        Ids of the connected nodes, in increasing order.
-    count
-        How many to choose; None, or more than there are, chooses all.
-    round
-        Number of the round, from 1.
-    seeds
-        The source of randomness.
-    """
-    if count is None or count >= len(nodes):
-        return tuple(sorted(nodes))
-    order = torch.randperm(len(nodes), generator=seeds.generator("select", round=round))
-    known = sorted(nodes)
-    return tuple(sorted(known[index] for index in order[:count].tolist()))
-
-
-def _in_order(
-    asked: Sequence[int], verdicts: Sequence[Verdict], refusals: Mapping[str, str]
-) -> tuple[Verdict, ...]:
-    """Return a verdict on every node that was asked, then on those that answered unasked."""
-    by_node = {verdict.client: verdict for verdict in verdicts}
-    nodes = list(dict.fromkeys([*map(str, asked), *refusals]))
-    return tuple(
-        by_node.get(node) or Verdict(node, accepted=False, reason=refusals[node]) for node in nodes
-    )

@@ -17,7 +17,7 @@ from loopback import DEPLOYABLE, SETTINGS
 from entity.config.schema import CannotGoOn, ConfigError
 from entity.federation import select
 from entity.flower import RobustStrategy
-from entity.flower.strategy import choose
+from entity.flower.selection import choose
 from entity.seeding import Seeds
 from entity.server import OptimiserArgs, admit
 from entity.updates import Updates
