@@ -217,7 +217,7 @@ def prepare(options: argparse.Namespace) -> str:
         return use_cifar10(options.data, options.out)
     if (options.out / "data").is_dir():  # of an earlier call
         return use_cifar10(options.out / "data", options.out)
-    size = 5_000 if options.tiny else 50_000
+    size = 1_000 if options.tiny else 50_000
     test = 100 if options.tiny else 10_000
     stand_in = DATASETS[register_random_images(3, CIFAR10.size, size, test)]
     DATASETS["cifar10"] = replace(CIFAR10, read=stand_in.read, files=None, counts=None)

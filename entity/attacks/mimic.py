@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from entity.client.collusion import Collusion, CollusionMemory
-from entity.client.untargeted import Untargeted, known_deltas
+from entity.client.untargeted import Untargeted, finite_rows, known_deltas
 from entity.config.schema import Count
 from entity.seeding import Seeds
 from entity.updates import Updates
@@ -85,11 +85,7 @@ def _mimic(
     memory: CollusionMemory,
 ) -> CollusionMemory:
     """Copy a benign update into all malicious rows, and return what to remember."""
-    rows = [
-        row
-        for row in range(len(updates))
-        if row not in malicious and bool(updates.weights[row].isfinite().all())
-    ]
+    rows = [row for row in finite_rows(updates) if row not in malicious]
     if not rows:
         return memory
     rounds = int(memory["rounds"]) if memory else 0

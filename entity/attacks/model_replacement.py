@@ -7,7 +7,8 @@ server rate η, a mean in which the others barely move any more becomes X itself
 Where we leave the paper's code: it scales BatchNorm statistics too, which makes variances
 negative, and multiplies again by the number of attackers; here parameters alone are scaled, and
 colluders share γ, so that the mean becomes the mean of their models. The paper stops early and
-lowers the rate once the backdoor is learnt; here the epochs are fixed.
+lowers the rate once the backdoor is learnt, and its code to a tenth after a fifth of the epochs and
+again after four fifths; here epochs and rate are fixed.
 """
 
 from dataclasses import dataclass, replace

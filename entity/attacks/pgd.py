@@ -5,8 +5,9 @@ arXiv 2007.05084. The attacker trains on poisoned data and projects its model on
 radius ε around the global one, every few steps and after the last, so that norm clipping finds
 nothing to clip. With model replacement on top (`gamma`) the ball is that before scaling.
 
-Where we leave the paper's code: the ball is Euclidean (it has an L∞ one as well), and ε does not
-decay over the rounds.
+Where we leave the paper's code: the ball is Euclidean (it has an L∞ one as well), ε does not decay
+over the rounds, and steps are counted through all epochs of a round; the code counts them anew in
+every epoch, from the first one on, and projects after its last.
 """
 
 from collections.abc import Sequence

@@ -60,6 +60,9 @@ class Attacker(Client):
     """The dataclass of the attack's own settings."""
     needs_samples: ClassVar[bool] = True
     """Whether a client without poisoned samples is harmless; not so for attacks on the model."""
+    revision: ClassVar[int] = 1
+    """To be raised when the same settings give other numbers than in an earlier version: a part of
+    the identities of its runs."""
 
     def __init__(self, id: int, data: LocalData, context: TrainingContext, plan: Plan) -> None:
         super().__init__(id, data, context)

@@ -33,11 +33,17 @@ class Feedback(NamedTuple):
 
     @classmethod
     def read(
-        cls, memory: CollusionMemory, weights: Tensor, args: Any, rng: np.random.Generator
+        cls,
+        memory: CollusionMemory,
+        weights: Tensor,
+        round: int,
+        args: Any,
+        rng: np.random.Generator,
     ) -> "Feedback":
         """Read what became of the last round's models, and tune.
 
         A decoy less for each that was accepted, one more where nothing but refusals came back.
+        What was sent in an earlier round is read no more: others have moved the model since.
 
         Parameters
         ----------
@@ -45,6 +51,8 @@ class Feedback(NamedTuple):
             What `memory` returned in the last poisoned round; {} before the first.
         weights
             (P,) the global model.
+        round
+            Number of the round that begins.
         args
             `indicator_threshold` and `mask_alpha`.
         rng
@@ -54,6 +62,8 @@ class Feedback(NamedTuple):
             return cls([], 0, False)
         alphas = [float(alpha) for alpha in memory["alphas"]]
         decoys = int(memory["decoys"])
+        if int(memory["round"]) != round - 1:
+            return cls(alphas, decoys, bool(memory["noisy"]))
         moved = weights[memory["places"]].double() - memory["before"].double()
         found = fates((moved / memory["values"]).tolist(), args.indicator_threshold)
         if bool(memory["noisy"]) or found is None:
@@ -83,7 +93,7 @@ class Feedback(NamedTuple):
         group: int,
         places: Sequence[int],
         values: Sequence[float],
-        before: Tensor,
+        start: Broadcast,
     ) -> CollusionMemory:
         """Return what to remember of a round.
 
@@ -93,8 +103,8 @@ class Feedback(NamedTuple):
             Backdoored models, which come before the decoys; models in a group.
         places, values
             Of each model, where its indicator is in the vector of parameters, and what it sent.
-        before
-            (P,) the model that the round started from.
+        start
+            The round, with the model that it started from.
         """
         numbers = [model // group for model in range(backdoored)]
         where = torch.tensor(places)
@@ -105,7 +115,8 @@ class Feedback(NamedTuple):
             "groups": torch.tensor(numbers + [-1] * (len(places) - backdoored)),
             "places": where,
             "values": torch.tensor(values, dtype=torch.float64),
-            "before": before[where].clone(),
+            "before": start.state.weights[where].clone(),
+            "round": torch.tensor(start.round),
         }
 
 

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from entity.client.untargeted import Knowledge, known_deltas
+from entity.client.untargeted import Knowledge, finite_rows, known_deltas
 from entity.defenses.krum import krum_scores, ranked
 from entity.defenses.median import middle
 from entity.defenses.trimmed_mean import trimmed_mean
@@ -47,7 +47,7 @@ def look(updates: Updates, malicious: list[int], rule: Rule, knowledge: Knowledg
     knowledge
         Which updates they see; where nobody is benign, their own.
     """
-    finite = [r for r in range(len(updates)) if bool(updates.weights[r].isfinite().all())]
+    finite = finite_rows(updates)
     benign = [row for row in finite if row not in malicious]
     full = knowledge == "omniscient" and len(benign) > 0
     everybody = finite if full else [row for row in finite if row in malicious]

@@ -40,9 +40,16 @@ class Poison(ABC):
     """Whether it works on samples that are no square images of bytes, too. `channels` and `size` of
     the constructor are then the first and the last number of a sample's shape."""
 
+    revision: ClassVar[int] = 1
+    """To be raised when the same settings give other numbers than in an earlier version: a part of
+    the identities of its runs."""
+
     triggers_the_test: ClassVar[bool] = True
     """Whether `test_set` is made of the eligible test images, in their order. One with images of
     its own has no clean counterparts."""
+
+    divided_among: int = 1
+    """Attackers that it takes to train on all of the trigger."""
 
     def __init__(self, attack: AttackConfig, args: Any, channels: int, size: int) -> None:
         self.attack = attack

@@ -38,7 +38,8 @@ def known_rows(updates: Updates, malicious: Sequence[int], knowledge: Knowledge)
     """Return the rows of a round that the attackers know.
 
     `colluders`: their own, from honest training. `omniscient`: those of all benign clients, or
-    again their own where nobody in the round is benign.
+    again their own where nobody in the round is benign. Updates that are not finite are nobody's
+    knowledge, as no server takes them; where there are no others, the attackers' own are known.
 
     Parameters
     ----------
@@ -49,8 +50,15 @@ def known_rows(updates: Updates, malicious: Sequence[int], knowledge: Knowledge)
     knowledge
         Which updates they see.
     """
-    benign = [row for row in range(len(updates)) if row not in malicious]
-    return benign if knowledge == "omniscient" and benign else list(malicious)
+    finite = finite_rows(updates)
+    benign = [row for row in finite if row not in malicious]
+    own = [row for row in malicious if row in finite]
+    return benign if knowledge == "omniscient" and benign else own or list(malicious)
+
+
+def finite_rows(updates: Updates) -> list[int]:
+    """Return the rows of a round whose weights are finite."""
+    return [row for row in range(len(updates)) if bool(updates.weights[row].isfinite().all())]
 
 
 def known_deltas(updates: Updates, rows: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:

@@ -13,7 +13,8 @@ Where we leave the paper and its code, and why:
   counters, too, and a counter of batches outweighs all weights in a cosine;
 - where all clients have the same number nobody stands apart; the code divides by zero, and so
   leaves everybody out;
-- medians are means of the two middle values, where the code takes the lower norm;
+- medians of both numbers are means of the two middle values, where the code takes the lower; that
+  of the norms is the lower here, too, or one attacker of two who are left would set it at will;
 - a client without an update has cosine 0.
 
 Nobody may be left, and then the global model stays. Of n clients the farthest from the median is
@@ -66,6 +67,7 @@ class AlignIns(Server[AlignInsArgs]):
     summary = "AlignIns: leave out unusual directions and signs, clip the rest to its median norm"
     paper = "Xu et al. 2025, arXiv 2503.07978"
     hyperparameters = AlignInsArgs
+    revision = 2
     least_clients = LEAST_CLUSTERED
 
     @classmethod
@@ -87,7 +89,7 @@ class AlignIns(Server[AlignInsArgs]):
         turned, signed = away[0] >= args.lambda_c, away[1] >= args.lambda_s
         kept = ~(turned | signed)
         shares = self.shares(updates, kept)
-        bound = float(updates.norms[kept].quantile(0.5)) if kept.any() else 0.0
+        bound = float(updates.norms[kept].median()) if kept.any() else 0.0
         factors = clip_factors(updates.norms, bound)
         with watch("average"):
             state = self.average_scaled(updates, shares, factors)

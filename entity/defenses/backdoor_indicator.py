@@ -27,7 +27,7 @@ Where we leave the paper's code, and why:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
@@ -97,8 +97,6 @@ class BackdoorIndicator(Server[BackdoorIndicatorArgs]):
         shares = self.shares(updates, accepted)
         with watch("average"):
             state = self.average(updates, shares)
-        with watch("plant"):
-            state = self._with_indicator(state, updates.round)
         answers = verdicts(
             updates,
             accepted.tolist(),
@@ -106,8 +104,23 @@ class BackdoorIndicator(Server[BackdoorIndicatorArgs]):
             scores=scores.tolist() if judged else None,
             reasons=dict.fromkeys(range(n), "keeps a label of the indicator alive"),
         )
-        numbers = {"judged": float(judged), "planted": float(self.planted is not None)}
-        return Aggregation(*state, answers, numbers, watch.seconds)
+        answer = Aggregation(*state, answers, {"judged": float(judged)}, watch.seconds)
+        # An optimiser steps before, unless nobody is accepted.
+        waits = self.optimiser is not None and bool(accepted.any())
+        return answer if waits else self.complete(answer, updates.round)
+
+    def complete(self, answer: Aggregation, round: int) -> Aggregation:
+        """Plant the next indicator in the model that is to be sent."""
+        watch = Stopwatch()
+        with watch("plant"):
+            state = self._with_indicator(answer.state, round)
+        return replace(
+            answer,
+            weights=state.weights,
+            buffers=state.buffers,
+            diagnostics={**answer.diagnostics, "planted": float(self.planted is not None)},
+            seconds={**answer.seconds, **watch.seconds},
+        )
 
     def _best(self, updates: Updates, row: int) -> Tensor:
         """Return the highest accuracy () of a label's indicator images in a client's model."""

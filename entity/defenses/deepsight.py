@@ -11,7 +11,8 @@ it is suspicious; what is accepted is clipped to the median norm of all updates 
 Where we leave the paper, and why:
 
 - a client in no final cluster is judged alone, by its own label (papers and codes disagree);
-- in the clusterings that are combined, two clients without a cluster do not count as together;
+- in the clusterings that are combined, two clients without a cluster do not count as together, and
+  who shares a cluster with nobody in any of them is in no final one;
 - all rounds aggregate alike; the paper's last one averages each cluster apart, refused clients
   included, and hands every client the model of its own;
 - an update that leaves the output layer alone has an even energy: it is concentrated on nothing;
@@ -69,6 +70,7 @@ class DeepSight(Server[DeepSightArgs]):
     summary = "DeepSight: clusters by output layer and answers to noise, refused if concentrated"
     paper = "Rieger et al. 2022, arXiv 2201.00763"
     hyperparameters = DeepSightArgs
+    revision = 2
     least_clients = LEAST_CLUSTERED
 
     @classmethod
@@ -161,7 +163,10 @@ class DeepSight(Server[DeepSightArgs]):
         by_answers = torch.stack([apart(torch.cdist(part, part)) for part in answers]).mean(0)
         by_energies = apart(torch.cdist(energies, energies))
         mean = (apart(cosine_distances(gram)) + by_energies + by_answers) / 3
-        return density_labels(mean, ids, size, min_samples=samples)
+        labels = density_labels(mean, ids, size, min_samples=samples)
+        # Points that are all equally far apart are one cluster to HDBSCAN.
+        nearest = mean.fill_diagonal_(1).amin(1).tolist()
+        return [-1 if near >= 1 else own for own, near in zip(labels, nearest, strict=True)]
 
 
 def judge(

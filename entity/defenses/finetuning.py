@@ -6,7 +6,7 @@ learning rate on a client-sized share of the training set. Here the data is the 
 set, which is in no client's data, and the recipe is its own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -79,15 +79,22 @@ class Finetuning(StreamingServer[FinetuningArgs]):
         shares = self.shares(updates, torch.ones(len(updates), dtype=torch.bool))
         with watch("average"):
             state = self.average(updates, shares)
-        due = self._is_time(updates.round)
+        judged = verdicts(updates, [True] * len(updates), shares)
+        answer = Aggregation(*state, judged, seconds=watch.seconds)
+        return answer if self.optimiser is not None else self.complete(answer, updates.round)
+
+    def complete(self, answer: Aggregation, round: int) -> Aggregation:
+        """Fine-tune the model that is to be released, when it is time."""
+        watch, due, state = Stopwatch(), self._is_time(round), answer.state
         if due:
             with watch("finetune"):
-                state = self._finetuned(state, updates.round)
-        return Aggregation(
-            *state,
-            verdicts(updates, [True] * len(updates), shares),
-            {"finetuned": float(due)},
-            watch.seconds,
+                state = self._finetuned(state, round)
+        return replace(
+            answer,
+            weights=state.weights,
+            buffers=state.buffers,
+            diagnostics={**answer.diagnostics, "finetuned": float(due)},
+            seconds={**answer.seconds, **watch.seconds},
         )
 
     def _is_time(self, round: int) -> bool:

@@ -7,6 +7,8 @@ clients of the largest cluster are averaged.
 
 Where we leave the paper, and why:
 
+- its abstract speaks of "the model updates (i.e., weights)"; here updates are transformed, the
+  differences from the global model, as its weights would hide them under what all clients share;
 - no code was published and the layout is not fully specified: each tensor is transformed in two
   dimensions as the matrix (outputs, everything else), so that frequencies never mix two layers;
 - for a matrix of R rows and C columns the paper's triangle i + j <= V / 2 reads

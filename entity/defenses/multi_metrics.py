@@ -10,6 +10,7 @@ Where we leave the paper and its code, and why:
 
 - the covariance is inverted as a correlation, regularised and by pseudo-inverse, so that the
   metrics' scales do not matter and a singular matrix is no failure (the code raises an error);
+- a client that is far out in a metric is drawn in, or two of the three would tell no other apart;
 - at least one client is kept (the code keeps none of three);
 - metrics are of each client's update, and their differences are summed; the code sums pairwise
   Manhattan distances, differences of norms and squared cosine distances of the models.
@@ -30,6 +31,7 @@ from entity.config.schema import Range
 from entity.layout import blocks
 from entity.server.contract import Needs, Server, Setting
 from entity.server.density import LEAST_CLUSTERED, require_clusterable
+from entity.server.reach import typical
 from entity.updates import Aggregation, Stopwatch, Updates, rows_by_id, verdicts
 
 log = logging.getLogger("entity")
@@ -38,6 +40,9 @@ _FEW = 10
 """Clients in a round below which three collinear metrics say little."""
 _RIDGE = 1e-8
 """Added to the diagonal of the correlation matrix."""
+_FAR = 1e3
+"""Typical deviations from a metric's median beyond which a client is drawn in: the ridge would hide
+how the others differ beside one that is farther."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +127,13 @@ def whitened_scores(features: Tensor) -> Tensor:
     """Return delta (n,) of features (n, m): how far each row stands out, whitened.
 
     x_i = sum_j |f_i - f_j| by column, and delta_i = sqrt(x_i' Sigma^-1 x_i) with the covariance
-    Sigma of x. Columns in which all rows stand out alike say nothing and are left out.
+    Sigma of x. Columns in which all rows stand out alike say nothing and are left out. A row beyond
+    `_FAR` typical deviations from the median of a column is drawn in to that.
     """
     n = len(features)
+    middle = features.median(0).values
+    limit = torch.tensor([_FAR * typical(far) for far in (features - middle).abs().T]).double()
+    features = features.clamp(middle - limit, middle + limit)
     gaps = (features[:, None] - features[None]).abs().sum(1)
     if n < 2:
         return torch.zeros(n, dtype=torch.float64)

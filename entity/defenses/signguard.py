@@ -14,7 +14,9 @@ Where we leave the paper and the authors' code, and why:
   code's strict bounds refuse them, and it divides by their norms;
 - a bandwidth of zero, of features that mostly coincide, is a small one (scikit-learn refuses it);
 - where the median cosine is not positive, the code's feature is the same number for all; so here;
-- among fewer than four clients, where closeness means nothing, only norms are looked at.
+- the cosine or distance is to the last aggregate from the second round on; the code takes medians
+  over the round itself through its first three epochs, and the distances' through its first;
+- among fewer than four clients, where closeness means nothing, the global model stays.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,9 +1,11 @@
 """A node of a Flower federation that trains as one of the simulator's clients.
 
 Node `partition-id` is client `partition-id`: it holds that client's share of the data and draws
-from that client's random streams, so its update is the simulator's to the bit. The
-experiment says whether it attacks (`client.attack`, `number_of_malicious_clients`), for drills of
-defenses; the experiment of a real federation has no attack.
+from that client's random streams, so its update is the simulator's to the bit. A node knows only
+the models that it was sent, and learns alone: where not all nodes are asked in every round,
+Neurotoxin's reference is what has changed since its own last one, and attackers who learn a
+trigger (A3FL, IBA) have one each. The experiment says whether it attacks (`client.attack`,
+`number_of_malicious_clients`), for drills of defenses; that of a real federation has no attack.
 """
 
 from collections.abc import Mapping

@@ -15,7 +15,8 @@ Where we leave the paper's code, and why:
   are stale by then;
 - g' answers in evaluation mode, as g does; the code leaves it in training mode;
 - δ stays in the range of pixels; the code clamps to [-2, 2] in normalised space;
-- with a victim class the first term sees its images alone, as they are what is attacked;
+- both terms see the images that are attacked alone: those of the victim class, or all but the
+  target's; the code takes all of a client's;
 - `DPR` says how many samples are poisoned; the code poisons a quarter of every batch.
 """
 
@@ -80,12 +81,12 @@ class A3fl(AdaptivePoison):
             )
         self.mask = torch.zeros(1, size, size, dtype=torch.bool)
         self.mask[:, args.a3fl_offset : end, args.a3fl_offset : end] = True
-        self.delta = torch.full((channels, size, size), _START)
+        self.recall({})
 
     def recall(self, memory: TriggerMemory) -> None:
-        """Take the trigger of the rounds before."""
-        if "delta" in memory:
-            self.delta = memory["delta"]
+        """Take the trigger of the rounds before; before the first, the one to start from."""
+        start = (self.channels, self.size, self.size)
+        self.delta = memory["delta"] if "delta" in memory else torch.full(start, _START)
 
     @property
     def trigger(self) -> Trigger:

@@ -3,7 +3,9 @@
 Xie et al., "DBA: Distributed Backdoor Attacks against Federated Learning", ICLR 2020,
 openreview rkgyS0VFvr. The global trigger is the union of m disjoint local patterns; attacker r
 stamps pattern r mod m. The paper's patterns are four white bars: 1x6 pixels, 3 apart and 4 rows
-apart in 32-pixel images; 1x4, 2 apart and 3 rows apart in MNIST's 28. Other sizes scale the former.
+apart in 32-pixel images; 1x4, 2 apart and 3 rows apart in MNIST's 28; 2x10, 2 apart and 4 rows
+apart in Tiny-ImageNet's 64. Other sizes scale the first. With fewer attackers than patterns some
+are never trained on; the code's lone attacker stamps them all.
 
 Only the data poison is here: the paper's scaling of single-shot updates is the attack
 `model_replacement`, its 5 poisoned of 64 in each batch `DPR` with `batchwise_poison`.
@@ -48,14 +50,14 @@ def bars(channels: int, size: int, position: Position) -> tuple[Trigger, Tensor]
     >>> bars(3, 32, "top_left")[1][6:12].tolist()
     [[0, 9], [0, 10], [0, 11], [0, 12], [0, 13], [0, 14]]
     """
-    scale = size / 32
-    length, gap, down = (4, 2, 3) if size == 28 else (round(6 * scale), round(3 * scale), 0)
-    length, gap, down = max(1, length), max(1, gap), down or max(1, round(4 * scale))
+    scaled = (1, *(max(1, round(pixels * size / 32)) for pixels in (6, 3, 4)))
+    high, length, gap, down = {28: (1, 4, 2, 3), 64: (2, 10, 2, 4)}.get(size, scaled)
     right = length + gap
     corners = [(0, 0), (0, right), (down, 0), (down, right)]
-    pixels = torch.tensor([(row, col + i) for row, col in corners for i in range(length)])
+    area = [(row, col) for row in range(high) for col in range(length)]
+    pixels = torch.tensor([(top + row, left + col) for top, left in corners for row, col in area])
     if position.startswith("bottom"):
-        pixels[:, 0] += size - 1 - down
+        pixels[:, 0] += size - high - down
     if position.endswith("right"):
         pixels[:, 1] += size - right - length
     mask = torch.zeros(1, size, size, dtype=torch.bool)
@@ -109,6 +111,7 @@ class Dba(Poison):
             self.trigger = pixel_trigger(attack.trigger_pattern, corner, channels, size)
             pixels = self.trigger.mask.any(0).nonzero()
         self.parts = split(self.trigger, pixels, args.dba_parts)
+        self.divided_among = len(self.parts)
 
     def poison(self, chosen: Images, rank: int, generator: torch.Generator) -> Images:
         """Stamp part `rank` mod m and relabel."""

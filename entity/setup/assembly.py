@@ -127,7 +127,21 @@ def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
             "client.attack.DPR = %g poisons no sample of any malicious client: there is no attack",
             attack.DPR,
         )
+    _warn_of_missing_attackers(roster)
     return split, roster
+
+
+def _warn_of_missing_attackers(roster: Roster) -> None:
+    attack, poison, there = roster.config.client.attack, roster.poison, len(roster.malicious)
+    if attack and attack.takes_place and poison and 0 < there < poison.divided_among:
+        log.warning(
+            "client.attack.poison = %s: %d of the %d parts of its trigger are never trained on, as "
+            "federation.number_of_malicious_clients = %d",
+            attack.poison,
+            poison.divided_among - there,
+            poison.divided_among,
+            there,
+        )
 
 
 def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Server[Any]:

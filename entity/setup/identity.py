@@ -5,12 +5,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from entity.attacks import ATTACKS
 from entity.config import schema
 from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, WITHOUT_EFFECT, ExperimentConfig
 from entity.config.schema import flatten
 from entity.defenses import DEFENSES
+from entity.poisons import POISONS
 from entity.setup.field_list import fields
 
 ERA = 2
@@ -42,8 +44,8 @@ def fingerprint(tables: Mapping[str, Any]) -> str:
     defaults = {field.path: field.default for field in fields(tables, shipped=True)}
     kept: dict[str, Any] = {"era": ERA}
     for path, value in flatten(tables):
-        if path == "server.defense.type" and (revision := _revision(value)) > 1:
-            kept["revision"] = revision
+        if path in REVISED and (revision := REVISED[path].of(value)) > 1:
+            kept[REVISED[path].key] = revision
         if path in _CODE:  # by what it is, wherever it lies
             if value:
                 kept[path] = sorted(map(_hash, value)) if path == "plugins" else _hash(value)
@@ -57,9 +59,31 @@ _CODE = ("plugins", "initial")
 """Fields that name a file, of which the record has the hash."""
 
 
-def _revision(defense: object) -> int:
-    known = DEFENSES.get(defense) if isinstance(defense, str) else None
-    return known.revision if known else 1
+class _Revised(NamedTuple):
+    """Methods of which a later version may give other numbers at the same settings."""
+
+    key: str
+    """Under which a revision above the first one is kept."""
+    methods: Mapping[str, type[Any]]
+
+    def of(self, name: object) -> int:
+        """Return the revision of a method; 1 of one that is not known here."""
+        known = self.methods.get(name) if isinstance(name, str) else None
+        return known.revision if known else 1
+
+
+REVISED = {
+    "server.defense.type": _Revised("revision", DEFENSES),
+    "client.attack.type": _Revised("attack revision", ATTACKS),
+    "client.attack.poison": _Revised("poison revision", POISONS),
+}
+"""Fields that name such methods."""
+
+
+def revisions(tables: Mapping[str, Any]) -> dict[str, int]:
+    """Return the revisions, by their keys, of the methods that `to_json` of a config names."""
+    named = [(REVISED[path], value) for path, value in flatten(tables) if path in REVISED]
+    return {revised.key: revised.of(name) for revised, name in named}
 
 
 def _hash(entry: object) -> str:

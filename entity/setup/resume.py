@@ -12,13 +12,13 @@ import torch
 from entity import __version__
 from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, WITHOUT_EFFECT, ExperimentConfig
 from entity.config.paths import user_path
-from entity.config.schema import ConfigError, join, show
-from entity.defenses import DEFENSES
+from entity.config.schema import ConfigError, flatten, join, show
 from entity.layout import ModelState
 from entity.record.checkpoint import Checkpoints, Snapshot
 from entity.record.directory import NoRun, read_summary
 from entity.record.rounds import of_a_run, whole_lines
 from entity.setup import resolve
+from entity.setup.identity import REVISED, revisions
 from entity.setup.plugin_files import is_path, split
 from entity.setup.plugins import relocated
 from entity.setup.read import extended, read_file
@@ -166,10 +166,11 @@ def _held(entries: object) -> object:
 
 
 def origin(config: ExperimentConfig, data: str) -> dict[str, Any]:
-    """Return the origin that a checkpoint records: config, hash of the data, versions."""
+    """Return the origin that a checkpoint records: config, revisions, hash of data, versions."""
+    tables = resolve.to_json(config)
     return {
-        "config": resolve.to_json(config),
-        "revision": DEFENSES[config.server.defense.type].revision,
+        "config": tables,
+        **revisions(tables),
         "data": data,
         "versions": {"drop-fl": __version__, "torch": torch.__version__},
     }
@@ -181,7 +182,7 @@ def resumed(checkpoints: Checkpoints, folder: Path) -> Snapshot | None:
     Raises
     ------
     ConfigError
-        If the config, the data or the defense's revision are no longer those of the checkpoint.
+        If the config, the data or the revision of a method are no longer those of the checkpoint.
     """
     checkpoint = checkpoints.last(len(whole_lines(folder, of_a_run)))
     if checkpoint is None:
@@ -197,12 +198,14 @@ def resumed(checkpoints: Checkpoints, folder: Path) -> Snapshot | None:
                 f"{folder / 'config.json'}: {path} = {show(new)}, but the run was begun with "
                 f"{show(old)}; put that back."
             )
-    if before.get("revision", 1) != now["revision"]:
-        raise ConfigError(
-            f"{folder}: begun with revision {before.get('revision', 1)} of "
-            f"{now['config']['server']['defense']['type']}, and this version has revision "
-            f"{now['revision']}, which gives other numbers; begin a new run."
-        )
+    for path, name in flatten(now["config"]):
+        if path in REVISED:
+            old, new = (each.get(REVISED[path].key, 1) for each in (before, now))
+            if old != new:
+                raise ConfigError(
+                    f"{folder}: begun with revision {old} of {name}, and this version has revision "
+                    f"{new}, which gives other numbers; begin a new run."
+                )
     if before["data"] != now["data"]:
         raise ConfigError(
             f"{folder}: the data is not what the run was begun with; set settings.datasets_path to "

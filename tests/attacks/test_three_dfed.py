@@ -200,7 +200,7 @@ def after(stage, kept, decoys=0):
     """Return the memory with its fields as the next round reads them, given who was averaged."""
     moved = (stage.updates.weights[kept] - stage.start.weights).double().sum(0) / 6
     weights = (stage.start.weights.double() + moved).float()
-    return Feedback.read(stage.memory, weights, ARGS, np.random.default_rng(0))
+    return Feedback.read(stage.memory, weights, 2, ARGS, np.random.default_rng(0))
 
 
 def test_feedback_tells_who_was_taken_and_tunes_the_next_round(make_bench):
@@ -213,11 +213,25 @@ def test_feedback_tells_who_was_taken_and_tunes_the_next_round(make_bench):
     assert (refused.decoys, refused.noisy) == (1, False)
     places, start = stage.memory["places"], stage.start.weights.clone()
     start[places] -= stage.memory["values"].float()  # against what was sent: noise
-    noisy = Feedback.read(stage.memory, start, ARGS, np.random.default_rng(0))
+    noisy = Feedback.read(stage.memory, start, 2, ARGS, np.random.default_rng(0))
     assert noisy.noisy
     assert set(noisy.alphas) == {0.1}
-    still = Feedback.read(stage.memory | {"noisy": torch.tensor(True)}, start, ARGS, None)
+    still = Feedback.read(stage.memory | {"noisy": torch.tensor(True)}, start, 2, ARGS, None)
     assert still.noisy
+
+
+def test_after_rounds_without_an_attack_nothing_is_read(make_bench):
+    """Weight decay of ten rounds moves a refused indicator as far as an accepted model does."""
+    stage = Stage(make_bench)
+    weights = stage.start.weights.clone()
+    weights[stage.memory["places"]] += (0.1 * stage.memory["values"]).float()
+    told = Feedback.read(stage.memory, weights, 11, ARGS, np.random.default_rng(0))
+    assert told.alphas == stage.memory["alphas"].tolist()
+    assert (told.decoys, told.noisy) == (int(stage.memory["decoys"]), False)
+    assert (
+        told.alphas
+        != Feedback.read(stage.memory, weights, 2, ARGS, np.random.default_rng(0)).alphas
+    )
 
 
 def test_a_group_s_feedback_is_that_of_its_own_models(make_bench):
@@ -228,7 +242,7 @@ def test_a_group_s_feedback_is_that_of_its_own_models(make_bench):
     mine = [i for i, group in enumerate(groups) if group == 1]
     places, values = stage.memory["places"][mine], stage.memory["values"][mine]
     weights[places] += (0.1 * values).float()
-    told = Feedback.read(stage.memory, weights, ARGS, np.random.default_rng(3))
+    told = Feedback.read(stage.memory, weights, 2, ARGS, np.random.default_rng(3))
     kept = stage.memory["alphas"][1].item()
     assert all(min(kept, 0.99) - 1e-9 <= alpha <= kept + 0.1 for alpha in told.alphas)
 
@@ -242,7 +256,7 @@ def test_decoys_are_attackers_and_an_accepted_one_is_dropped(make_bench):
     assert (second.deltas[:, second.parts.weight.start : second.parts.weight.stop].abs() > 1).any()
     weights = second.start.weights.clone()
     weights[second.memory["places"]] += (0.1 * second.memory["values"]).float()
-    told = Feedback.read(second.memory, weights, ARGS, np.random.default_rng(0))
+    told = Feedback.read(second.memory, weights, 3, ARGS, np.random.default_rng(0))
     assert told.decoys == 0
 
 

@@ -26,6 +26,11 @@ def z_scores(values: np.ndarray) -> np.ndarray:
     return np.abs(values - np.median(values)) / np.std(values)
 
 
+def lower_median(values: np.ndarray) -> float:
+    """Of an even number, the lower of the middle two, as `torch.median` in the authors' code."""
+    return np.sort(values)[(len(values) - 1) // 2]
+
+
 def run(updates, resources, **args):
     return AlignIns(AlignInsArgs(**args), resources).aggregate(updates)
 
@@ -71,9 +76,9 @@ def test_who_is_averaged_and_how_clipped_is_the_transcriptions(seed, make_update
     assert 0 < len(expected) < 11
     assert kept(answer) == expected.tolist()
     lengths = np.linalg.norm(own[expected], axis=1)
-    clipped = own[expected] * np.minimum(1, np.median(lengths) / lengths)[:, None]
+    clipped = own[expected] * np.minimum(1, lower_median(lengths) / lengths)[:, None]
     np.testing.assert_allclose(answer.weights, start + clipped.mean(0), rtol=1e-5, atol=1e-6)
-    assert answer.diagnostics["clip_norm"] == pytest.approx(np.median(lengths))
+    assert answer.diagnostics["clip_norm"] == pytest.approx(lower_median(lengths))
     assert answer.verdicts[3].score == pytest.approx(scores[3].max(), abs=1e-5)
 
 
@@ -105,6 +110,16 @@ def test_a_backdoor_of_equal_length_and_cosine_to_the_mean_is_found_by_its_signs
     updates = make_updates(deltas, origin=rng.normal(size=400))
     answer = run(updates, make_resources(updates), lambda_c=100)
     assert max(kept(answer)) < 10
+
+
+def test_one_of_two_who_are_left_does_not_set_the_bound(make_updates, make_resources, monkeypatch):
+    updates = make_updates([[3.0, 4.0], [3e6, 4e6], [1.0, 0.0], [0.0, 1.0]])
+    away = iter([torch.tensor([0.0, 0.0, 2.0, 2.0]), torch.zeros(4)])
+    monkeypatch.setattr("entity.defenses.alignins.deviations", lambda values: next(away))
+    answer = run(updates, make_resources(updates))
+    assert kept(answer) == [0, 1]
+    assert answer.diagnostics["clip_norm"] == 5
+    torch.testing.assert_close(answer.weights - updates.global_weights, torch.tensor([3.0, 4.0]))
 
 
 def test_where_nobody_is_left_the_global_model_stays(make_updates, make_resources):

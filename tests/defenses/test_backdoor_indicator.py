@@ -6,6 +6,7 @@ from torch import nn
 
 from entity.defenses.backdoor_indicator import BackdoorIndicator, BackdoorIndicatorArgs
 from entity.seeding import global_stream
+from entity.server import OptimiserArgs, admit
 from entity.server.indicator import indicator_task, label_accuracies, plant
 from entity.training import Recipe, logits
 
@@ -83,6 +84,29 @@ def test_who_keeps_the_indicator_is_refused_and_who_forgets_it_is_averaged(
     assert [verdict.accepted for verdict in answer.verdicts] == [False, False, True, True]
     assert answer.verdicts[0].reason == "keeps a label of the indicator alive"
     assert answer.verdicts[0].score >= 0.95 > answer.verdicts[2].score
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "rate"), [("fedavgm", 1.0), ("fedavgm", 0.1), ("fedadam", 0.01)]
+)
+def test_under_an_optimiser_the_indicator_is_in_the_model_that_is_sent(
+    make_updates, make_resources, optimiser, rate
+):
+    resources = make_resources(
+        network(), classes=3, rounds=9, server_lr=rate, optimiser=OptimiserArgs(optimiser)
+    )
+    server = BackdoorIndicator(BackdoorIndicatorArgs(**FAST), resources)
+    state = None
+    for number in (1, 2, 3):
+        deltas = nothing(server, 3)
+        if number < 3:
+            rng = torch.Generator().manual_seed(number)
+            deltas += 2 * torch.randn(*deltas.shape, generator=rng)
+        answer = admit(server, a_round(server, make_updates, deltas, state, number))
+        state = answer.state
+        assert answer.diagnostics["planted"] == 1
+    # In round 3 all sent back what they got in round 2, the indicator in it.
+    assert not any(verdict.accepted for verdict in answer.verdicts)
 
 
 def test_the_first_round_is_the_mean_with_an_indicator_and_its_own_statistics(

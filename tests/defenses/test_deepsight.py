@@ -68,6 +68,16 @@ def test_a_client_that_moves_one_output_row_has_one_exceeding(make_updates, make
     assert min(verdict.score for verdict in answer.verdicts[:8]) > 1
 
 
+@pytest.mark.parametrize(("benign", "bad"), [(7, 2), (7, 3), (17, 3), (6, 3), (8, 4), (14, 6)])
+def test_fewer_attackers_than_a_cluster_are_judged_alone(
+    benign, bad, make_updates, make_resources, model
+):
+    """With the default size of clusters nobody, or no attacker, shares one with anybody."""
+    updates = make_updates(crowd(model, benign, bad), model=model)
+    answer = run(updates, resources_for(make_resources, model), min_cluster_size=5)
+    assert [verdict.accepted for verdict in answer.verdicts] == [True] * benign + [False] * bad
+
+
 def test_concentrated_clients_are_refused_and_the_rest_is_clipped(
     make_updates, make_resources, model
 ):

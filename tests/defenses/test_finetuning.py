@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from entity.config.schema import ConfigError
 from entity.defenses.finetuning import Finetuning, FinetuningArgs
 from entity.defenses.undefended import Undefended, UndefendedArgs
+from entity.server import OptimiserArgs, admit
 from entity.server.contract import CleanData, Setting
 
 
@@ -87,6 +88,21 @@ def test_it_starts_from_the_aggregate_and_learns_the_clean_data(
     torch.testing.assert_close(crawl.weights, plain.weights)
     counter = resources.spec.counters
     assert answer.buffers[counter].item() == 10  # one batch of 60 in each of ten epochs
+
+
+@pytest.mark.parametrize("optimiser", ["fedavgm", "fedadam"])
+def test_under_an_optimiser_the_stepped_model_is_tuned(
+    updates, make_resources, model, clean, optimiser
+):
+    given = {"server_lr": 0.01, "optimiser": OptimiserArgs(optimiser)}
+    resources = make_resources(model, clean=clean, **given)
+    stepped = admit(Undefended(UndefendedArgs(), resources), updates).state
+    tuned = admit(Finetuning(FinetuningArgs(), resources), updates)
+    assert tuned.diagnostics["finetuned"] == 1
+    again = make_resources(model, clean=clean)
+    alone = Finetuning(FinetuningArgs(), again)._finetuned(stepped, updates.round)
+    assert torch.equal(tuned.weights, alone.weights)
+    assert loss(resources, tuned.state, clean) < loss(resources, stepped, clean)
 
 
 def test_one_plain_step_by_hand(updates, make_resources, model, clean):

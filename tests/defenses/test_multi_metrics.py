@@ -99,6 +99,27 @@ def test_few_clients_are_refused_or_warned_of(caplog):
     assert "unreliable below 10" in caplog.text
 
 
+@pytest.mark.parametrize("far", [None, 1e3, 1e6, 1e12, 1e30])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_decoy_does_not_bring_in_who_is_far_by_two_of_three(
+    seed, far, make_updates, make_resources
+):
+    """Beside the decoy the norms of the others must still tell the colluder apart."""
+    rng = np.random.default_rng(seed)
+    start = rng.normal(size=50)
+    deltas = 0.1 * rng.normal(size=(10, 50))
+    models = start + deltas
+    cosines = models @ start / np.linalg.norm(models, axis=1) / np.linalg.norm(start)
+    typical = next(int(row) for row in cosines.argsort()[4:] if row not in (0, 9))
+    deltas[0] = 3 * models[typical] - start  # far away, at a typical angle
+    if far is not None:
+        deltas[9] = far * np.sign(deltas[9])
+    updates = make_updates(deltas, origin=start)
+    answer = MultiMetrics(MultiMetricsArgs(), make_resources(updates)).aggregate(updates)
+    assert not answer.verdicts[0].accepted
+    assert not answer.verdicts[9].accepted or far is None
+
+
 @pytest.mark.parametrize("far", [1e8, 1e16, 3e38])
 def test_a_far_decoy_does_not_leave_the_choice_to_the_ids(far, make_updates, make_resources):
     rng = np.random.default_rng(0)

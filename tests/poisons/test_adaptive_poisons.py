@@ -134,6 +134,18 @@ def test_whoever_recalls_what_was_learnt_poisons_alike(make):
 
 
 @pytest.mark.parametrize("make", [a3fl, iba])
+def test_who_has_learnt_nothing_yet_recalls_the_start(make):
+    """A process of Flower's may train one node after another with one poison."""
+    poison, fresh, data = make(), make(), images()
+    poison.adapt(linear(), data, 1, generator())
+    poison.recall({})
+    assert poison.ready == fresh.ready
+    assert torch.equal(poison.test_set(data).x, fresh.test_set(data).x)
+    again, first = (each.adapt(linear(), data, 1, generator(5)) for each in (poison, fresh))
+    assert all(torch.equal(again[name], first[name]) for name in first)
+
+
+@pytest.mark.parametrize("make", [a3fl, iba])
 def test_the_same_seed_learns_the_same(make):
     one, other = (make().adapt(linear(), images(), 3, generator(8)) for _ in range(2))
     assert one.keys() == other.keys()
@@ -182,3 +194,22 @@ def test_iba_s_epsilon_shrinks_to_its_floor_and_every_other_round_refreshes():
     assert poison.epsilon == pytest.approx(0.05)
     same = [torch.equal(a["weights"], b["weights"]) for a, b in pairwise(found)]
     assert same == [True, False, True, False]
+
+
+def test_iba_s_generator_is_made_for_the_epsilon_that_it_is_used_with(monkeypatch):
+    poison, data, model = (
+        iba(iba_epsilon=0.4, iba_decay=0.5, iba_epsilon_test=0.01),
+        images(),
+        linear(),
+    )
+    made_for: list[float] = []
+    improve = poison._improve
+    monkeypatch.setattr(
+        poison, "_improve", lambda *given: (made_for.append(poison.epsilon), improve(*given))
+    )
+    used = []
+    for number in range(1, 6):
+        poison.adapt(model, data, number, generator(number))
+        used.append(poison.epsilon)
+    assert used == pytest.approx([0.4, 0.2, 0.1, 0.05, 0.025])
+    assert made_for == pytest.approx([used[0], used[2], used[4]])

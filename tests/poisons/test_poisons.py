@@ -81,7 +81,18 @@ def test_dba_s_local_patterns_are_disjoint_and_their_union_is_the_tested_trigger
 
 
 def test_dba_bars_scale_with_the_image():
-    assert [len(bars(1, size, "top_left")[1]) for size in (4, 16, 64)] == [4, 12, 48]
+    assert [len(bars(1, size, "top_left")[1]) for size in (4, 16, 96)] == [4, 12, 72]
+
+
+def test_dba_bars_of_tiny_imagenet_are_two_rows_high():
+    pixels = bars(3, 64, "top_left")[1].view(4, 20, 2)
+    corners = [(0, 0), (0, 12), (4, 0), (4, 12)]  # of the authors' tiny_params.yaml
+    for bar, (top, left) in zip(pixels, corners, strict=True):
+        expected = {(top + row, left + col) for row in range(2) for col in range(10)}
+        assert {tuple(pixel) for pixel in bar.tolist()} == expected
+    far = bars(3, 64, "bottom_right")[1]
+    assert far.max(0).values.tolist() == [63, 63]
+    assert far.min(0).values.tolist() == [58, 42]
 
 
 def test_dba_splits_the_configured_pattern():

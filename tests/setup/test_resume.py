@@ -21,12 +21,14 @@ from safetensors.torch import load_file
 from updates_by_hand import Crowd
 
 import entity.experiment as loop
+from entity.attacks import ATTACKS
 from entity.cli import main
 from entity.config.schema import ConfigError
 from entity.config.shipped import shipped
 from entity.defenses import DEFENSES
 from entity.experiment import run
 from entity.metrics import Detection
+from entity.poisons import POISONS
 from entity.record import checkpoint
 from entity.record.directory import RunExists
 from entity.record.packing import pack, unpack
@@ -521,10 +523,16 @@ def test_other_data_is_refused(left, monkeypatch):
     assert (left / "rounds.jsonl").read_bytes() == before
 
 
-def test_another_revision_of_the_defense_is_refused(left, whole, monkeypatch):
-    defense = DEFENSES[recorded(left).server.defense.type]
+@pytest.mark.parametrize("kind", ["defense", "attack", "poison"])
+def test_another_revision_of_a_method_is_refused(left, whole, monkeypatch, kind):
+    config = recorded(left)
+    method = {
+        "defense": DEFENSES[config.server.defense.type],
+        "attack": ATTACKS[config.client.attack.type],
+        "poison": POISONS[config.client.attack.poison],
+    }[kind]
     before = resolve.identity(recorded(left))
-    monkeypatch.setattr(defense, "revision", 2)
+    monkeypatch.setattr(method, "revision", 2)
     assert resolve.identity(recorded(left)) != before
     lines = (left / "rounds.jsonl").read_bytes()
     with pytest.raises(ConfigError, match=r"begun with revision 1 of \w+, and this version has"):
