@@ -229,3 +229,8 @@ class Stopwatch:
             yield
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + self._clock() - start
+
+
+def finite_rows(updates: Updates) -> list[int]:
+    """Return the rows of a round whose weights are finite: a server takes no others."""
+    return [row for row in range(len(updates)) if bool(updates.weights[row].isfinite().all())]

@@ -23,7 +23,7 @@ from entity.client.collusion import Collusion, CollusionMemory
 from entity.config.schema import Range
 from entity.dataset import normalise
 from entity.server.visible import View, views
-from entity.updates import Updates
+from entity.updates import Updates, finite_rows
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Covered(InSight):
     ) -> CollusionMemory:
         """Look at the images of all, and cover what the updates have in common."""
         args: CoveredArgs = collusion.args
+        malicious = [row for row in finite_rows(updates) if row in malicious]
         if len(malicious) < 2:  # one has nothing in common, and no noise of zero sum
             return {}
         held = [collusion.recruit(int(updates.client_ids[row])).data.x for row in malicious]

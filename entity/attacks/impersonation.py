@@ -27,7 +27,7 @@ from entity.config.schema import Count
 from entity.layout import ModelState, ParamSpec, Slot
 from entity.models import head_of
 from entity.seeding import Seeds
-from entity.updates import ClientId, Updates, rows_by_id
+from entity.updates import ClientId, Updates, finite_rows, rows_by_id
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Impersonation(Attacker):
 def impersonate(
     updates: Updates, malicious: list[int], head: str | None, shared: int | None, seeds: Seeds
 ) -> None:
-    """Rewrite the malicious rows in place; with no honest client in the round, nothing.
+    """Rewrite the malicious rows in place; with no honest update that is finite, nothing.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def impersonate(
         Of the experiment.
     """
     ids = updates.client_ids
-    honest = [client for row, client in enumerate(ids) if row not in malicious]
+    honest = [ids[row] for row in finite_rows(updates) if row not in malicious]
     if not honest:
         return
     faces = chosen_honest([ids[row] for row in malicious], honest, shared, seeds)

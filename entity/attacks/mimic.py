@@ -21,10 +21,10 @@ import torch
 from torch import Tensor
 
 from entity.client.collusion import Collusion, CollusionMemory
-from entity.client.untargeted import Untargeted, finite_rows, known_deltas
+from entity.client.untargeted import Untargeted, known_deltas
 from entity.config.schema import Count
 from entity.seeding import Seeds
-from entity.updates import Updates
+from entity.updates import Updates, finite_rows
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from entity.client.untargeted import Knowledge, finite_rows, known_deltas
+from entity.client.untargeted import Knowledge, known_deltas
 from entity.defenses.krum import krum_scores, ranked
 from entity.defenses.median import middle
 from entity.defenses.trimmed_mean import trimmed_mean
-from entity.updates import Updates
+from entity.updates import Updates, finite_rows
 
 Rule = Literal["trimmed_mean", "median", "krum"]
 

@@ -14,7 +14,7 @@ from entity.client.attacker import Attacker
 from entity.client.data import LocalData
 from entity.layout import blocks
 from entity.training import Recipe
-from entity.updates import Updates
+from entity.updates import Updates, finite_rows
 
 Knowledge = Literal["colluders", "omniscient"]
 
@@ -54,11 +54,6 @@ def known_rows(updates: Updates, malicious: Sequence[int], knowledge: Knowledge)
     benign = [row for row in finite if row not in malicious]
     own = [row for row in malicious if row in finite]
     return benign if knowledge == "omniscient" and benign else own or list(malicious)
-
-
-def finite_rows(updates: Updates) -> list[int]:
-    """Return the rows of a round whose weights are finite."""
-    return [row for row in range(len(updates)) if bool(updates.weights[row].isfinite().all())]
 
 
 def known_deltas(updates: Updates, rows: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:

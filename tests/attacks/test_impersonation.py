@@ -110,3 +110,9 @@ def test_without_an_honest_client_nothing_happens(make_round):
     updates = make_round([[1.0], [2.0]])
     impersonate(updates, [0, 1], None, None, Seeds(0))
     assert updates.deltas.flatten().tolist() == [1, 2]
+
+
+def test_nobody_puts_on_the_face_of_a_client_that_diverged(make_round):
+    updates = make_round([[float("nan"), 1.0], [5.0, 6.0], [1.0, 0.0], [0.0, 1.0]])
+    impersonate(updates, [2, 3], None, None, Seeds(0))
+    assert updates.deltas[2:].tolist() == [[6, 6], [5, 7]]
