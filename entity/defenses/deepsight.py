@@ -12,7 +12,7 @@ Where we leave the paper, and why:
 
 - a client in no final cluster is judged alone, by its own label (papers and codes disagree);
 - in the clusterings that are combined, two clients without a cluster do not count as together, and
-  who shares a cluster with nobody in any of them is in no final one;
+  a client without one in all of them has none;
 - all rounds aggregate alike; the paper's last one averages each cluster apart, refused clients
   included, and hands every client the model of its own;
 - an update that leaves the output layer alone has an even energy: it is concentrated on nothing;
@@ -38,6 +38,7 @@ from entity.server.density import (
     density_labels,
     require_clusterable,
     separation,
+    without_loners,
 )
 from entity.server.output_layer import normalised_energies, output_layer, threshold_exceedings
 from entity.training import logits
@@ -103,11 +104,10 @@ class DeepSight(Server[DeepSightArgs]):
         factors = clip_factors(updates.norms, bound)
         with watch("average"):
             state = self.average_scaled(updates, shares, factors)
+        factors = shares * factors
         return Aggregation(
             *state,
-            verdicts(
-                updates, accepted, shares * factors, scores=exceedings.tolist(), reasons=reasons
-            ),
+            verdicts(updates, accepted, factors, scores=exceedings.tolist(), reasons=reasons),
             {
                 "clip_norm": bound,
                 "suspicious": float(suspicious.sum()),
@@ -154,19 +154,15 @@ class DeepSight(Server[DeepSightArgs]):
         size, samples = self.args.min_cluster_size, self.args.min_samples
 
         def apart(distances: Tensor) -> Tensor:
-            return separation(
-                density_labels(
-                    distances, ids, size, min_samples=samples, allow_single_cluster=False
-                )
+            found = density_labels(
+                distances, ids, size, min_samples=samples, allow_single_cluster=False
             )
+            return separation(found)
 
         by_answers = torch.stack([apart(torch.cdist(part, part)) for part in answers]).mean(0)
         by_energies = apart(torch.cdist(energies, energies))
         mean = (apart(cosine_distances(gram)) + by_energies + by_answers) / 3
-        labels = density_labels(mean, ids, size, min_samples=samples)
-        # Points that are all equally far apart are one cluster to HDBSCAN.
-        nearest = mean.fill_diagonal_(1).amin(1).tolist()
-        return [-1 if near >= 1 else own for own, near in zip(labels, nearest, strict=True)]
+        return without_loners(density_labels(mean, ids, size, min_samples=samples), mean)
 
 
 def judge(
