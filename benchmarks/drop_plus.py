@@ -48,7 +48,7 @@ def known(name: str) -> dict[Key, Line]:
 def percent(lines: Sequence[Line], metric: str, over: Any) -> str:
     """Write the mean or the highest of a metric over runs, in percent.
 
-    Lines of earlier versions have no worst ASR: the highest of their last rounds is at most that.
+    Lines of earlier versions have no worst ASR; the highest of their last rounds is given for it.
     """
     return written([line.get(metric, line["asr_max"]) for line in lines], over)
 
@@ -70,10 +70,16 @@ def federations() -> Iterator[list[str]]:
                 continue
             plus, bare = ([lines[each, seed] for seed in seeds] for each in (label, twin))
             title = NAMES.get(name) or ", ".join(filter(None, label[:-1]))
-            row = [title, str(len(seeds))]
+            row = [title, str(len(seeds)), _works_in(bare)]
             for runs in (bare, plus):
                 row += [percent(runs, "mta", fmean), percent(runs, "asr_worst", max)]
             yield [*row, percent(plus, "tpr", fmean), percent(plus, "fpr", fmean)]
+
+
+def _works_in(undefended: Sequence[Line]) -> str:
+    """Return in how many seeds the attack works: worst ASR of at least one half undefended."""
+    worst = [line.get("asr_worst", line["asr_max"]) for line in undefended]
+    return str(sum(asr is not None and asr >= 0.5 for asr in worst))
 
 
 def configurations(results: Results) -> Iterator[list[str]]:
@@ -100,7 +106,7 @@ def classes() -> Iterator[list[str]]:
         seeds = [s for s in STUDIES["classes"].seeds if all((each, s) in lines for each in labels)]
         if not seeds:
             continue
-        row = [data, str(len(seeds))]
+        row = [data, str(len(seeds)), _works_in([lines[labels[0], seed] for seed in seeds])]
         for label in labels:
             runs = [lines[label, seed] for seed in seeds]
             row += [percent(runs, "mta", fmean), percent(runs, "asr_worst", max)]
@@ -123,14 +129,15 @@ def parts() -> Iterator[list[str]]:
 def main() -> int:
     """Write the tables."""
     refused = ["attackers refused %", "honest refused %"]
-    heads = ["federation", "seeds", "undefended: MTA %", "worst ASR %", "DROP+: MTA %"]
+    seeds = ["seeds", "attack works in"]
+    heads = ["federation", *seeds, "undefended: MTA %", "worst ASR %", "DROP+: MTA %"]
     put_section(PAGE, "federations", markdown([*heads, "worst ASR %", *refused], [*federations()]))
     heads = ["configuration", "seeds"]
     for title in ("undefended", "DROPlet", "DROP", "DROP+"):
         heads += [f"{title}: MTA %", "worst ASR %"]
     rows = [*configurations(Results(claimed.read_lines()))]
     put_section(PAGE, "configurations", markdown([*heads, *refused], rows))
-    heads = ["data", "seeds", "undefended: MTA %", "worst ASR %"]
+    heads = ["data", *seeds, "undefended: MTA %", "worst ASR %"]
     for title in ("DROP+", "with `classes`"):
         heads += [f"{title}: MTA %", "worst ASR %", "of each seed", refused[1]]
     rows = [*classes()]

@@ -88,11 +88,11 @@ def finite(value: float) -> float | None:
 
 
 def spread(values: list[float | None], unit: float = 100.0) -> str:
-    """Return mean ± standard deviation over seeds, in percent."""
+    """Return mean ± standard deviation over seeds, in percent; of one seed the value alone."""
     known = [unit * value for value in values if value is not None]
     if not known:
         return "-"
-    return f"{fmean(known):.1f} ± {stdev(known) if len(known) > 1 else 0.0:.1f}"
+    return f"{fmean(known):.1f} ± {stdev(known):.1f}" if len(known) > 1 else f"{known[0]:.1f}"
 
 
 def held(worst: list[float | None]) -> str:

@@ -46,6 +46,12 @@ def _pairs(results: Results, labels: Labels) -> list[tuple[float, float]]:
     return pairs
 
 
+def _run(results: Results) -> list[tuple[str, str]]:
+    """Return the distillations that were run: budget and width of the networks."""
+    planned = [labels for labels in design(BUDGET).seeds if labels != BEFORE]
+    return [(budget, width) for budget, width in planned if _pairs(results, (budget, width))]
+
+
 def _sentences(results: Results) -> list[str]:
     said: list[str] = []
     for labels in design(BUDGET).seeds:
@@ -60,12 +66,11 @@ def _sentences(results: Results) -> list[str]:
 
 
 def _verdict(results: Results) -> str:
-    """Answer the question by the largest budget that was run."""
-    small = [pair for labels in design(BUDGET).seeds if labels[0] == "60x64"
-             for pair in _pairs(results, labels)]  # fmt: skip
+    """Answer the question by the largest budget that was run, with networks as large as its."""
     for name in ("651x512", "65x512"):
-        large = [pair for labels in design(BUDGET).seeds if labels[0] == name
-                 for pair in _pairs(results, labels)]  # fmt: skip
+        widths = [width for budget, width in _run(results) if budget == name]
+        large = [pair for width in widths for pair in _pairs(results, (name, width))]
+        small = [pair for width in widths for pair in _pairs(results, ("60x64", width))]
         if not large or not small:
             continue
         before = fmean(pair[0] for pair in large)

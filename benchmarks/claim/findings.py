@@ -85,7 +85,9 @@ def in_all_ten(results: Results, defense: str) -> str:
     worst, most = max(tally.known, key=lambda each: each[1])
     kept = len(tally.holding)
     if kept == 10:
-        said = "Yes"
+        seeds = design(CONFIGURATIONS).seeds
+        whole = all(len(results.of(CONFIGURATIONS, x)) == len(seeds[x]) for x in ten(defense))
+        said = "Yes" if whole else "Yes, in the seeds that were run"
     elif kept == len(tally.known):
         said = (
             f"It holds in all {kept} that count" if kept > 1 else "It holds in the one that counts"

@@ -143,10 +143,20 @@ def _met(
     results: Results, name: str, labels: Labels, mta: Band | None, worst: Band | None
 ) -> bool | None:
     """Say whether a cell is as expected; None where it says nothing."""
-    ends, asr = results.mta(name, labels), results.worst(name, labels)
+    ends, asr = results.mta(name, labels), _worst(results, name, labels)
     if ends is None or (worst is not None and asr is None):
         return None
     return (mta is None or ends in mta) and (worst is None or (asr is not None and asr in worst))
+
+
+def _worst(results: Results, name: str, labels: Labels) -> float | None:
+    """Return the highest worst ASR of a cell; where nobody defends, whether it counts or not."""
+    found = design(name)
+    rule, cell = found.study.void, dict(zip(found.axes, labels, strict=True))
+    if rule is None or cell[rule.axis] != rule.label or cell.get("rate") == "none":
+        return results.worst(name, labels)
+    known = [line.worst_asr for line in results.of(name, labels)]
+    return max((asr for asr in known if asr is not None), default=None)
 
 
 def _run(results: Results) -> str:

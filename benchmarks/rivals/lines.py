@@ -1,7 +1,7 @@
 """What a finished run came to, as a line of docs/results/rivals.jsonl."""
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -69,9 +69,16 @@ def planned() -> tuple[Planned, ...]:
 
 @cache
 def identities() -> dict[str, Planned]:
-    """Return the runs of the study by their identities; takes half a minute."""
+    """Return all runs of the study by their identities; takes half a minute."""
+    return identities_of(frozenset(planned()))
+
+
+def identities_of(wanted: Collection[Planned]) -> dict[str, Planned]:
+    """Return some runs of the study by their identities."""
+    grid = study.find(NAME).grid
+    chosen = [labels for labels in grid.assignments() if planned_of(labels) in wanted]
     with tempfile.TemporaryDirectory() as folder:
-        cells = expand(study.find(NAME).grid, Path(folder) / "none")
+        cells = expand(grid, Path(folder) / "none", chosen)
     return {cell.identity: planned_of(cell.labels) for cell in cells}
 
 

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from entity.config.schema import Count, NonNegative, Positive, Range
 from entity.layout import ModelState
+from entity.seeding import global_stream
 from entity.server.contract import Needs, Resources, Server
 from entity.server.indicator import indicator_task, label_accuracies, plant
 from entity.training import Recipe, logits
@@ -137,7 +138,9 @@ class BackdoorIndicator(Server[BackdoorIndicatorArgs]):
         model = resources.module(state)
         recipe = Recipe(args.lr, args.momentum, args.weight_decay, args.batch_size, args.epochs)
         rng = resources.seeds.generator("indicator", round=number)
-        plant(model, self.x, self.y.to(resources.device), recipe, args.mu, rng)
+        stream = resources.seeds.generator("indicator dropout", round=number)
+        with global_stream(stream):  # dropout draws from it
+            plant(model, self.x, self.y.to(resources.device), recipe, args.mu, rng)
         found = resources.spec.flatten(model)
         if not (found.weights.isfinite().all() and found.buffers.isfinite().all()):
             self.warn_once("diverged", "planting the indicator diverged, the aggregate is sent")

@@ -98,7 +98,7 @@ class Drop(ActivityServer[DropArgs]):
                     "distilled": float(student is not None),
                     **_numbers(report, self.args),
                 }
-                state = student or state
+                state = state if student is None else self.finish(student)
                 for phase, seconds in report.seconds.items():
                     watch.seconds["distill_setup"] -= seconds
                     watch.seconds[f"distill_{phase}"] = seconds

@@ -105,11 +105,12 @@ class ActivityServer(Server[A]):
         everybody = list(range(len(updates)))
         order = rows_by_id(updates.client_ids)
         if self.args.reference_model:
-            reference = len(updates)
-            with_reference = add_reference(updates, self.resources)
+            with_reference, reference = add_reference(updates, self.resources), len(updates)
+            if not with_reference.weights[reference].isfinite().all():  # its training diverged
+                return ward_split(updates.distances, order), everybody
             split = ward_split(with_reference.distances, [*order, reference])
             group = next(group for group in split.groups if reference in group)
-            # A reference that stands alone vouches for nobody, so it says nothing about anybody.
+            # A reference that stands alone vouches for nobody.
             return split, [row for row in group if row != reference] or everybody
         distances = updates.distances
         split = ward_split(distances, order)

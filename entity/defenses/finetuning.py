@@ -13,6 +13,7 @@ import torch
 
 from entity.config.schema import ConfigError, Count, NonNegative, Positive, Range, Whole
 from entity.layout import ModelState
+from entity.seeding import global_stream
 from entity.server.contract import Needs, Setting
 from entity.server.streaming import StreamingServer
 from entity.training import Recipe, fit, shuffled
@@ -40,7 +41,8 @@ class FinetuningArgs:
     every: Whole = 1
     """Fine-tune in every round whose number this divides; 0 in `final_round` alone."""
     final_round: Count | None = None
-    """A round that is fine-tuned in any case: federation.rounds for the released model."""
+    """A round that is fine-tuned, too, if an update came: federation.rounds for the released
+    model."""
 
 
 class Finetuning(StreamingServer[FinetuningArgs]):
@@ -88,7 +90,7 @@ class Finetuning(StreamingServer[FinetuningArgs]):
         watch, due, state = Stopwatch(), self._is_time(round), answer.state
         if due:
             with watch("finetune"):
-                state = self._finetuned(state, round)
+                state = self.finish(self._finetuned(state, round))
         return replace(
             answer,
             weights=state.weights,
@@ -118,7 +120,10 @@ class Finetuning(StreamingServer[FinetuningArgs]):
         )
         model = resources.module(state)
         device = resources.device
-        fit(model, ((inputs.to(device), labels.to(device)) for inputs, labels in batches), recipe)
+        batches = ((inputs.to(device), labels.to(device)) for inputs, labels in batches)
+        stream = resources.seeds.generator("finetune dropout", round=round)
+        with global_stream(stream):  # dropout draws from it
+            fit(model, batches, recipe)
         tuned = resources.spec.flatten(model)
         # SGD that diverges, from an aggregate that an attacker blew up, must not make it worse.
         finite = bool(tuned.weights.isfinite().all() and tuned.buffers.isfinite().all())

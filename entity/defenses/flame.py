@@ -75,7 +75,7 @@ class Flame(Server[FlameArgs]):
         with watch("noise"):
             rng = self.resources.seeds.generator("flame noise", round=updates.round)
             noise = torch.randn(len(state.weights), generator=rng)
-            state = ModelState(state.weights + deviation * noise, state.buffers)
+            state = self.finish(ModelState(state.weights + deviation * noise, state.buffers))
         return Aggregation(
             *state,
             verdicts(

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from entity.config.schema import ConfigError, Count
 from entity.layout import ModelState, blocks
+from entity.seeding import global_stream
 from entity.server.averaging import combine, step
 from entity.server.contract import CleanData, Needs, Resources, Server, Setting
 from entity.training import fit, shuffled
@@ -151,13 +152,15 @@ class FLTrust(Server[FLTrustArgs]):
             images = x[rows] if augment is None else augment(x[rows], rng)
             return images.to(resources.device), y[rows]
 
-        steps = epochs = recipe.epochs * max(1, ceil(len(y) / recipe.batch_size))
+        order = shuffled(len(y), recipe.batch_size, recipe.epochs, rng)
         if self.args.same_steps:
             typical = float(updates.num_samples.double().quantile(0.5))
-            steps = epochs = recipe.epochs * max(1, ceil(typical / recipe.batch_size))
-        order = islice(shuffled(len(y), recipe.batch_size, epochs, rng), steps)
+            steps = recipe.epochs * max(1, ceil(typical / recipe.batch_size))
+            order = islice(shuffled(len(y), recipe.batch_size, steps, rng), steps)
         model = resources.module(updates.global_state)
-        fit(model, (a_batch(rows) for rows in order), recipe)
+        stream = resources.seeds.generator("fltrust dropout", round=updates.round)
+        with global_stream(stream):  # dropout draws from it
+            fit(model, (a_batch(rows) for rows in order), recipe)
         return resources.spec.flatten(model).weights.double() - updates.global_weights.double()
 
     def _judge(self, updates: Updates, own: Tensor) -> tuple[Tensor, Tensor]:

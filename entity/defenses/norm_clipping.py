@@ -88,7 +88,8 @@ class NormClipping(StreamingServer[NormClippingArgs]):
             with watch("noise"):
                 rng = self.resources.seeds.generator("weak dp", round=updates.round)
                 noise = torch.randn(len(state.weights), generator=rng)
-                state = state._replace(weights=state.weights + self.args.sigma * noise)
+                noisy = state.weights + self.args.sigma * noise
+                state = self.finish(state._replace(weights=noisy))
         judged = verdicts(updates, everybody.tolist(), shares * factors, scores=norms.tolist())
         numbers = {"clip": c, "clipped": float((factors < 1).sum())}
         return Aggregation(*state, judged, numbers, watch.seconds)

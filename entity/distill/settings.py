@@ -65,7 +65,8 @@ class MazeArgs:
     """Optimiser of all three: SGD with momentum 0.9 and weight decay 5e-4, or Adam, which has no
     weight decay and keeps its rates."""
     lr_scheduler: Literal["cosine", "cosine_warm", "none"] = "cosine"
-    """SGD's learning rates fall to zero once, or again and again, or stay."""
+    """SGD's learning rates fall to zero once, or again and again in a hundredth of the iterations,
+    or stay. DROP's code lets them fall within an iteration, too; below 200 iterations they stay."""
     teacher_norm: Norm = "none"
     """What is done to a teacher's logits so that none dominates (ours)."""
     teacher_reduce: Reduce = "mean"
@@ -81,7 +82,8 @@ class MazeArgs:
     log_iter: Positive = 1e5
     """Nominal queries between two looks at the held-out data."""
     amp_enabled: bool = False
-    """Run students and teachers in bfloat16."""
+    """Run students and teachers in bfloat16, but where the generator learns from both: DROP's code
+    does so there, too."""
     channels_last: bool = False
     """Run all but the critic in the layout fastest on a CPU, equal up to rounding (ours)."""
     disable_pbar: bool = False
@@ -161,6 +163,17 @@ class StudentArgs(MazeArgs):
     def uses_critic(self) -> bool:
         """Whether generated images are compared with clean ones."""
         return self.stealing_method == "maze" and self.alpha_gan > 0
+
+    def times(self, rounds: int) -> int:
+        """Return in how many of some rounds it distils, if somebody is admitted in each.
+
+        Examples
+        --------
+        >>> StudentArgs(K=5).times(23), StudentArgs(K=5, K_start=11).times(23)
+        (4, 2)
+        """
+        due = range(max(1, self.K_start), rounds + 1) if self.K > 0 else ()
+        return sum(round % self.K == 0 for round in due)
 
     @property
     def seeds_used(self) -> int:

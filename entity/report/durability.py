@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from entity.metrics import lifespan
-from entity.record.json_fields import at
+from entity.record.json_fields import at, mapping, number
 from entity.report.curves import draw_band, draw_signs, draw_stripes, spread
 from entity.report.entries import Entry, Group
 from entity.report.plotly_figure import Figure, Object, plain, whole_ticks
@@ -28,20 +28,24 @@ class Durability:
     """Whether in some run it was still there when the run ended: the lifespan is at least that."""
 
 
-def stop_of(run: RunRecord) -> int | None:
-    """Return the first round that is no longer poisoned; None if the attack never ends."""
+def last_poisoned(run: RunRecord) -> int | None:
+    """Return the last round that is poisoned; None if the attack never ends, or never begins."""
     if run.setting("client.attack.participation_strategy") != "after_convergence":
         return None
-    end = at(run.config, "client.attack.poisoning_end_round")
-    return end if isinstance(end, int) and not isinstance(end, bool) else None
+    attack = mapping(at(run.config, "client.attack"))
+    start, end = number(attack, "poisoning_start_round") or 1, number(attack, "poisoning_end_round")
+    if end is None or end <= start:
+        return None
+    every = number(attack, "poisoning_every") or 1
+    return int(start + (end - 1 - start) // every * every)
 
 
 def after_stop(run: RunRecord) -> dict[int, float]:
     """Return ASR by rounds since the last poisoned one; empty if the run did not get there."""
-    end = stop_of(run)
-    if end is None:
+    last = last_poisoned(run)
+    if last is None:
         return {}
-    found = {number - end + 1: asr for number, asr in series(run, "asr").items()}
+    found = {round - last: asr for round, asr in series(run, "asr").items()}
     return (
         {since: asr for since, asr in found.items() if since >= 0}
         if max(found, default=0) > 0

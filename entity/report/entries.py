@@ -116,7 +116,8 @@ def make_entries(runs: Sequence[RunRecord], names: Mapping[str, str] | None = No
     labels = [titled(label, names) for label in _labels(runs)]
     group_of = {place: group for group in _groups(runs, labels, names) for place in group.runs}
     outcomes = [outcome(run) for run in runs]
-    found = floors([Judged(run.config, each.asr) for run, each in zip(runs, outcomes, strict=True)])
+    known = [each.asr if run.complete else None for run, each in zip(runs, outcomes, strict=True)]
+    found = floors([Judged(run.config, asr) for run, asr in zip(runs, known, strict=True)])
     return [
         Entry(place, label, run, replace(each, floor=floor), group_of[place], names)
         for place, (label, run, each, floor) in enumerate(

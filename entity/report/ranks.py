@@ -94,7 +94,8 @@ def mean_ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
 def friedman_p(scores: NDArray[np.float64]) -> float:
     """Return the p that m blocks (m, k) rank k methods alike by chance, by Iman and Davenport.
 
-    Ties are corrected for. With all blocks of one mind it is 0, with all scores tied 1.
+    Ties are corrected for. With all scores tied it is 1. With all blocks of one mind F is infinite,
+    and p is that of chance alone: the first block's order comes again m - 1 times of k! each.
     """
     from scipy.stats import f, rankdata  # most of a second
 
@@ -105,7 +106,7 @@ def friedman_p(scores: NDArray[np.float64]) -> float:
         return 1.0
     chi = m * ((ranks.mean(0) - (k + 1) / 2) ** 2).sum() / spread
     if m * (k - 1) - chi <= 1e-9:
-        return 0.0
+        return float(math.factorial(k)) ** (1 - m)
     return float(f.sf((m - 1) * chi / (m * (k - 1) - chi), k - 1, (k - 1) * (m - 1)))
 
 

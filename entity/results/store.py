@@ -239,6 +239,8 @@ def table(runs: Sequence[Run]) -> Table:
 def grouped(runs: Sequence[Run], by: Sequence[str]) -> Table:
     """Average the finished runs that agree in `by`: mean, standard deviation and number of runs.
 
+    A copy of a run counts once.
+
     Raises
     ------
     ConfigError
@@ -271,7 +273,8 @@ def pooled(runs: Sequence[Run], by: Sequence[str]) -> list[str]:
 
 def _groups(runs: Sequence[Run], by: Sequence[str]) -> list[tuple[tuple[object, ...], list[Run]]]:
     """Return the finished runs that have the same in some columns, and what they have there."""
-    done = [run for run in runs if run.finished]
+    known = {run.facts["hash"] or run.path: run for run in reversed(runs) if run.finished}
+    done = [*known.values()][::-1]
     columns = [_column(done, name) for name in _full(runs, by)]
     groups: dict[str, tuple[tuple[object, ...], list[Run]]] = {}
     for place, run in enumerate(done):

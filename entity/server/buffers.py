@@ -20,6 +20,8 @@ log = logging.getLogger("entity")
 
 _HAMPEL = 3 * 1.4826
 """Median deviations that are three standard deviations of a normal distribution."""
+_BATCH = 256
+"""Most images of a batch of which statistics are taken."""
 _EPS = 1e-5
 """What BatchNorm adds to a variance before it divides by its root."""
 _MAJORITY = 3
@@ -144,6 +146,6 @@ def recalibrate(model: nn.Module, x: Tensor, generator: torch.Generator) -> None
             module.momentum = None  # a cumulative average over the batches
     model.train()
     with torch.no_grad(), global_stream(generator):
-        for batch in x.split(256):
+        for batch in x.tensor_split(max(1, -(-len(x) // _BATCH))):  # all count alike
             if len(batch) > 1:
                 model(batch)

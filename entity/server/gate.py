@@ -120,7 +120,7 @@ def admit(server: Server[Any], updates: Updates) -> Aggregation:
         seen.add(client)
     rows = [row for row in range(len(updates)) if row not in refusals]
     if not rows:
-        answer = Aggregation(*updates.global_state, verdicts=())
+        answer = Aggregation(*updates.global_state, verdicts=(), diagnostics={"kept_global": 1.0})
     else:
         sound = replace(updates.select(rows), asked=updates.round_size) if refusals else updates
         answer = decide(server, sound)

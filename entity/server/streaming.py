@@ -119,7 +119,7 @@ class Stream:
         """Aggregate what has arrived and judge every client."""
         total = sum(arrival.share for arrival in self._arrivals)
         if total == 0:
-            answer = Aggregation(*self.start, verdicts=())
+            answer = Aggregation(*self.start, verdicts=(), diagnostics={"kept_global": 1.0})
         else:
             answer = decide(self.server, self._round_of_the_mean(total))
         # Where the mean is not finite the global model stays, and nobody is judged.

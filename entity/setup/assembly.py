@@ -22,7 +22,7 @@ from entity.federation import malicious_clients
 from entity.layout import ModelState
 from entity.metrics import Judge
 from entity.poisons import POISONS
-from entity.seeding import Seeds
+from entity.seeding import Seeds, global_stream
 from entity.server import Averaging, CleanData, OptimiserArgs, Resources, Server
 from entity.setup.electorate import Voters
 from entity.setup.initial import initial_model
@@ -266,5 +266,6 @@ def initial_state(config: ExperimentConfig, roster: Roster, server: Server[Any])
         recipe = roster.recipe
         rng = roster.seeds.generator("pretrain")
         order = shuffled(len(y), recipe.batch_size, recipe.epochs, rng)
-        fit(model, ((x[batch], y[batch]) for batch in order), recipe)
+        with global_stream(roster.seeds.generator("pretrain dropout")):  # dropout draws from it
+            fit(model, ((x[batch], y[batch]) for batch in order), recipe)
     return roster.spec.flatten(model)

@@ -47,11 +47,11 @@ def core_hours(config: ExperimentConfig) -> float | None:
     images = federation.rounds * federation.round_size * share * client.num_epochs
     seconds = images * IMAGE[config.model]
     args = config.server.defense.defense_args
-    if isinstance(args, StudentArgs) and args.K > 0:
+    if isinstance(args, StudentArgs):
         first, channel = GENERATED[config.model]
         each = args.iterations * args.batch_size * (first + channel * args.gen_width)
         early = EARLY if args.plateau is not None else 1
-        seconds += federation.rounds // args.K * each * early
+        seconds += args.times(federation.rounds) * each * early
     return seconds / 3600
 
 

@@ -90,10 +90,9 @@ def _args_of(run: Run) -> Any:
 
 def _queries(args: Any, rounds: int) -> float:
     """Return the nominal queries of all distillations of a run; 0 where it does not distil."""
-    if not isinstance(args, StudentArgs) or args.K < 1:
+    if not isinstance(args, StudentArgs):
         return 0.0
-    times = sum(number % args.K == 0 for number in range(max(1, args.K_start), rounds + 1))
-    return float(times * args.iterations * args.queries_per_iteration)
+    return float(args.times(rounds) * args.iterations * args.queries_per_iteration)
 
 
 def _kinds(dataset: object, model: object, defense: object, attack: object) -> Iterator[Kind]:

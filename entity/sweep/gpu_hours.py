@@ -45,9 +45,9 @@ def gpu_hours(config: ExperimentConfig) -> float | None:
     defense = config.server.defense
     if defense.type == "flip":
         seconds *= FLIP
-    if defense.type == "drop" and defense.defense_args.K > 0:
-        queries = federation.rounds // defense.defense_args.K * defense.defense_args.budget
-        seconds += queries / QUERIES_A_SECOND
+    if defense.type == "drop":
+        args = defense.defense_args
+        seconds += args.times(federation.rounds) * args.budget / QUERIES_A_SECOND
     return seconds / 3600
 
 

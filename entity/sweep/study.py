@@ -61,6 +61,10 @@ class _StudyTable:
     """Sentences below the table: where the study is not quite what the paper says, and why."""
 
 
+_ROUNDING = 1e-9
+"""What a mean of shares may be beside its value in figures."""
+
+
 @dataclass(frozen=True)
 class Band:
     """A range of shares, its ends included."""
@@ -69,7 +73,7 @@ class Band:
     high: float
 
     def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high
+        return self.low - _ROUNDING <= value <= self.high + _ROUNDING
 
     def __str__(self) -> str:
         """Return it in percent, without an end that every share meets.

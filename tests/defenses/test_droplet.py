@@ -328,6 +328,16 @@ def test_a_reference_that_stands_alone_accuses_nobody(trained, droplet, make_upd
     assert accepted(answer) == set(range(5))
 
 
+def test_a_reference_that_diverges_accuses_nobody(trained, droplet, make_updates):
+    """A global model that an attacker blew up, of which nothing can be learnt."""
+    _, resources = trained
+    model = resources.build(torch.Generator())
+    start = 1e25 * weights_of(model)
+    updates = make_updates(1e20 * torch.ones(5, 10), model=model, origin=start)
+    answer = droplet(updates, resources, reference_model=True).aggregate(updates)
+    assert accepted(answer) == set(range(5))
+
+
 # What it asks for and refuses
 
 

@@ -145,3 +145,16 @@ def test_impossible_settings_are_refused_with_the_mend():
     with pytest.raises(ConfigError, match="never fine-tunes; set final_round"):
         Finetuning.check(FinetuningArgs(every=0), Setting(5, 50, (1, 4)))
     Finetuning.check(FinetuningArgs(every=0, final_round=3), Setting(1, 50, (1, 4)))
+
+
+def test_dropout_draws_from_the_experiment_s_stream(make_updates, make_resources):
+    net = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+    size = sum(parameter.numel() for parameter in net.parameters())
+    updates = make_updates(torch.zeros(3, size), model=net)
+    x = torch.randn(20, 4, generator=generator())
+    resources = make_resources(net, clean=CleanData(x, torch.arange(20) % 2))
+    found = []
+    for stream in (1, 2):
+        torch.manual_seed(stream)
+        found.append(run(updates, resources, augment=False).weights)
+    assert torch.equal(*found)

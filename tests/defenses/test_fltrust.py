@@ -201,3 +201,32 @@ def test_a_root_set_that_the_server_does_not_hold_is_refused():
     assert needs.clean_data
     assert needs.clean_labels
     assert not needs.honest_majority
+
+
+@pytest.mark.parametrize(("samples", "batch", "steps"), [(100, 64, 4), (65, 64, 2), (100, 33, 6)])
+def test_the_server_makes_as_many_epochs_as_the_clients(
+    make_updates, make_resources, samples, batch, steps
+):
+    """Also where one sample is left of the last batch, which is none."""
+    sizes = []
+    updates = make_updates(torch.zeros(3, 8), model=LINEAR)
+    resources = make_resources(
+        LINEAR,
+        clean=clean_data(samples),
+        recipe=Recipe(0.1, 0.0, 0.0, batch, 2),
+        augment=lambda x, rng: sizes.append(len(x)) or x,
+    )
+    FLTrust(FLTrustArgs(num_root=samples), resources).root_update(updates)
+    assert len(sizes) == steps
+
+
+def test_dropout_draws_from_the_experiment_s_stream(make_updates, make_resources):
+    model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 2))
+    size = sum(parameter.numel() for parameter in model.parameters())
+    updates = make_updates(torch.zeros(3, size), model=model)
+    resources = make_resources(model, clean=clean_data(), recipe=Recipe(0.1, 0.0, 0.0, 8, 2))
+    found = []
+    for stream in (1, 2):
+        torch.manual_seed(stream)
+        found.append(FLTrust(FLTrustArgs(num_root=40), resources).root_update(updates))
+    assert torch.equal(*found)

@@ -122,3 +122,10 @@ def test_finite_numbers_pass_whatever_their_sum(make_updates, spy):
     server = spy(updates)
     admit(server, updates)
     assert server.shown == (5, 9)
+
+
+def test_a_round_without_a_sound_update_says_that_the_global_model_stays(make_updates, spy):
+    updates = make_updates([(math.nan, 0), (0, math.inf)])
+    answer = admit(spy(updates), updates)
+    assert answer.diagnostics == {"kept_global": 1.0, "gate_refused": 2.0}
+    assert torch.equal(answer.weights, updates.global_weights)
