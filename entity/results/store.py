@@ -273,11 +273,14 @@ def pooled(runs: Sequence[Run], by: Sequence[str]) -> list[str]:
 
 def _groups(runs: Sequence[Run], by: Sequence[str]) -> list[tuple[tuple[object, ...], list[Run]]]:
     """Return the finished runs that have the same in some columns, and what they have there."""
-    known = {run.facts["hash"] or run.path: run for run in reversed(runs) if run.finished}
-    done = [*known.values()][::-1]
+    done = [run for run in runs if run.finished]
     columns = [_column(done, name) for name in _full(runs, by)]
     groups: dict[str, tuple[tuple[object, ...], list[Run]]] = {}
+    seen: set[object] = set()
     for place, run in enumerate(done):
+        if (experiment := run.facts["hash"] or run.path) in seen:
+            continue
+        seen.add(experiment)
         values = tuple(column[place] for column in columns)
         groups.setdefault(json.dumps(values, default=str), (values, []))[1].append(run)
     return list(groups.values())

@@ -158,7 +158,7 @@ def ten(defense, worst):
 @pytest.mark.parametrize(
     ("worst", "words"),
     [
-        ([0.05] * 10, "Yes. Its highest worst ASR is 5.0 %"),
+        ([0.05] * 10, "Yes, in the seeds that were run. Its highest worst ASR is 5.0 %"),
         ([0.01] * 9 + [0.051], "No: it holds in 9 of 10, and not in C10 at 5 %/40 % (5.1 %)."),
         (
             [0.2, 0.01, 0.6] + [0.0] * 7,

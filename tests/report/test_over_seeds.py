@@ -4,7 +4,7 @@ import pytest
 from entity.metrics import lifespan
 from entity.report import read_run
 from entity.report.curves import draw_curves
-from entity.report.durability import after_stop, draw_durability, durabilities
+from entity.report.durability import after_stop, draw_durability, durabilities, last_poisoned
 from entity.report.entries import make_entries
 from entity.report.heat import draw_heat, heats
 from entity.report.seed_bands import over_seeds, series
@@ -102,3 +102,14 @@ def test_there_is_a_heat_map_for_every_defense_and_only_if_both_axes_vary(make_r
     entries = entries_of([*some("flame", (0.1, 0.5)), *some("krum", (0.1, 0.5))])
     assert [heat.label for heat in heats(entries)] == ["FLAME", "Krum"]
     assert heats(entries_of(some("drop", (0.5,)))) == []
+
+
+def test_the_last_poisoned_round_is_one_of_those_that_are(make_recorded):
+    (entry,) = entries_of([make_recorded("a", rounds=12, window=(1, 10))])
+    attack = entry.run.config["client"]["attack"]
+    assert last_poisoned(entry.run) == 9
+    attack["poisoning_every"] = 5
+    assert last_poisoned(entry.run) == 6  # rounds 1 and 6 are poisoned
+    assert 0 in after_stop(entry.run)
+    attack["poisoning_end_round"] = 1
+    assert last_poisoned(entry.run) is None

@@ -51,7 +51,9 @@ def test_the_extremes():
     alike = np.ones((4, 3))
     assert friedman_p(alike) == 1.0
     assert mean_ranks(alike).tolist() == [2, 2, 2]
-    assert friedman_p(np.tile([1.0, 2.0, 3.0], (4, 1))) == 0.0
+    # Four blocks of one mind: 6 orders of the first, and only that one in each of the others.
+    assert friedman_p(np.tile([1.0, 2.0, 3.0], (4, 1))) == pytest.approx(1 / 6**3)
+    assert friedman_p(np.tile([1.0, 2.0, 3.0], (2, 1))) == pytest.approx(1 / 6)
 
 
 def test_methods_of_few_blocks_and_blocks_without_a_method_are_left_out():

@@ -25,6 +25,7 @@ def keep(tmp_path):
         config = {
             "name": name, "dataset": dataset, "plugins": list(plugins),
             "client": {"attack": attack}, "federation": {"number_of_malicious_clients": 2},
+            "settings": {"seed": ord(name[0])},
         }  # fmt: skip
         summary = {"name": name, "state": "finished", "mta": {"last10": 0.9}}
         (folder / "config.json").write_text(json.dumps(config))

@@ -1,6 +1,7 @@
 """Run directories as one table: whole ones, cut short ones, and what is none at all."""
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from statistics import mean, stdev
@@ -201,6 +202,14 @@ def test_groups_are_means_and_deviations_over_seeds(keep, tmp_path):
     assert second["mta"] == store.Spread(0.9, None, 1)
     assert second["asr"] is None
     assert first["fpr"] is None
+
+
+def test_a_copy_of_a_run_is_no_other_seed(keep, tmp_path):
+    keep("one", DROP | {"settings.seed": 1}, mta=0.5)
+    keep("two", DROP | {"settings.seed": 2}, mta=1.0)
+    shutil.copytree(tmp_path / "two", tmp_path / "two again")
+    (row,) = rows(grouped(collect([tmp_path]), ["defense"]))
+    assert (row["n"], row["mta"].mean) == (2, 0.75)
 
 
 def test_groups_may_be_by_any_field_and_say_what_they_pool(keep, tmp_path):
