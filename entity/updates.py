@@ -213,6 +213,18 @@ class Aggregation:
         """The next global model."""
         return ModelState(self.weights, self.buffers)
 
+    def completed(
+        self, state: ModelState, numbers: Mapping[str, float], seconds: Mapping[str, float]
+    ) -> "Aggregation":
+        """Return the answer with another next model, and what making it adds to the record."""
+        return replace(
+            self,
+            weights=state.weights,
+            buffers=state.buffers,
+            diagnostics={**self.diagnostics, **numbers},
+            seconds={**self.seconds, **seconds},
+        )
+
 
 class Stopwatch:
     """Seconds by phase: `with watch("cluster"): ...` adds to `watch.seconds["cluster"]`."""

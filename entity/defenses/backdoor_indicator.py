@@ -27,7 +27,7 @@ Where we leave the paper's code, and why:
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
@@ -115,13 +115,7 @@ class BackdoorIndicator(Server[BackdoorIndicatorArgs]):
         watch = Stopwatch()
         with watch("plant"):
             state = self._with_indicator(answer.state, round)
-        return replace(
-            answer,
-            weights=state.weights,
-            buffers=state.buffers,
-            diagnostics={**answer.diagnostics, "planted": float(self.planted is not None)},
-            seconds={**answer.seconds, **watch.seconds},
-        )
+        return answer.completed(state, {"planted": float(self.planted is not None)}, watch.seconds)
 
     def _best(self, updates: Updates, row: int) -> Tensor:
         """Return the highest accuracy () of a label's indicator images in a client's model."""

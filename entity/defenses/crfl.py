@@ -22,7 +22,7 @@ which of these it breaks.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
 
@@ -105,13 +105,7 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
             weights = weights + sigma * torch.randn(len(weights), generator=rng)
             state = self.finish(ModelState(weights, answer.buffers))
         numbers = {"model_norm": before, "rho": bound, "noise_std": sigma}
-        return replace(
-            answer,
-            weights=state.weights,
-            buffers=state.buffers,
-            diagnostics={**answer.diagnostics, **numbers},
-            seconds={**answer.seconds, **watch.seconds},
-        )
+        return answer.completed(state, numbers, watch.seconds)
 
     def bound(self, round: int) -> float:
         """Return rho_t = min(rho_max, rho_start + rho_growth t)."""

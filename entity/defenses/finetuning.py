@@ -6,7 +6,7 @@ learning rate on a client-sized share of the training set. Here the data is the 
 set, which is in no client's data, and the recipe is its own.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -91,13 +91,7 @@ class Finetuning(StreamingServer[FinetuningArgs]):
         if due:
             with watch("finetune"):
                 state = self.finish(self._finetuned(state, round))
-        return replace(
-            answer,
-            weights=state.weights,
-            buffers=state.buffers,
-            diagnostics={**answer.diagnostics, "finetuned": float(due)},
-            seconds={**answer.seconds, **watch.seconds},
-        )
+        return answer.completed(state, {"finetuned": float(due)}, watch.seconds)
 
     def _is_time(self, round: int) -> bool:
         every = self.args.every

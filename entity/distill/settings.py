@@ -82,8 +82,8 @@ class MazeArgs:
     log_iter: Positive = 1e5
     """Nominal queries between two looks at the held-out data."""
     amp_enabled: bool = False
-    """Run students and teachers in bfloat16, but where the generator learns from both: DROP's code
-    does so there, too."""
+    """Run students and teachers in bfloat16, but in float32 where the generator learns from both;
+    DROP's code has bfloat16 there, too."""
     channels_last: bool = False
     """Run all but the critic in the layout fastest on a CPU, equal up to rounding (ours)."""
     disable_pbar: bool = False

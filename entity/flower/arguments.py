@@ -83,11 +83,7 @@ def journal(state_folder: object) -> Journal:
     """
     if state_folder is None:
         return Journal(None)
-    if not isinstance(state_folder, str | Path) or state_folder == "" or "\0" in str(state_folder):
-        raise ConfigError(
-            f"state_folder = {show(state_folder)}: allowed is the path of a folder, or None."
-        )
-    found = Journal(user_path(state_folder))
+    found = Journal(_path("state_folder", state_folder, "folder"))
     try:
         found.check()
     except (ConfigError, CannotGoOn) as error:
@@ -105,12 +101,17 @@ def metrics_file(path: object) -> MetricsFile:
     """
     if path is None:
         return MetricsFile(None)
-    if not isinstance(path, str | Path) or path == "" or "\0" in str(path):
-        raise ConfigError(f"metrics_file = {show(path)}: allowed is the path of a file, or None.")
+    place = _path("metrics_file", path, "file")
     try:
-        return MetricsFile(user_path(path))
+        return MetricsFile(place)
     except (ConfigError, CannotGoOn) as error:
         raise ConfigError(f"metrics_file = {error}") from error
+
+
+def _path(name: str, value: object, what: str) -> Path:
+    if not isinstance(value, str | Path) or value == "" or "\0" in str(value):
+        raise ConfigError(f"{name} = {show(value)}: allowed is the path of a {what}, or None.")
+    return user_path(value)
 
 
 def _refuse_unless_whole(name: str, value: object, least: int) -> None:

@@ -88,12 +88,7 @@ def _stepped(server: Server[Any], updates: Updates, answer: Aggregation) -> Aggr
         "server_step": float((weights.double() - start).norm()),
     }
     answer = server.complete(
-        replace(
-            answer,
-            weights=state.weights,
-            buffers=state.buffers,
-            diagnostics={**answer.diagnostics, **numbers},
-        ),
+        answer.completed(state, numbers, {}),
         updates.round,
     )
     if not is_finite(answer.state):
