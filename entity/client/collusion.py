@@ -2,15 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor, nn
 
-from entity.client.client import Broadcast
+from entity.client.client import Broadcast, Client
 from entity.seeding import Seeds
-
-if TYPE_CHECKING:
-    from entity.client.attacker import Attacker
 
 CollusionMemory = Mapping[str, Tensor]
 """What colluders keep from round to round."""
@@ -27,7 +24,7 @@ class Collusion:
     """The model that the round started from, and the one before."""
     memory: CollusionMemory
     """What they kept in their last round; {} before the first."""
-    recruit: Callable[[int], "Attacker"]
-    """Builds a colluder by its id, with its data."""
+    recruit: Callable[[int], Client]
+    """Builds a colluder by its id, with its data: an instance of the attack."""
     new_model: Callable[[], nn.Module]
     """Builds a model to train, on the clients' device."""

@@ -21,6 +21,8 @@ from entity.seeding import Seeds
 from entity.setup.assembly import open_judge, recruit
 
 pytestmark = pytest.mark.deployment
+plain_run = pytest.mark.xdist_group("plain")  # the tests of one scenario run in one process
+secure_run = pytest.mark.xdist_group("secure")
 
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c"]
 EXPERIMENT = {
@@ -84,6 +86,7 @@ def lines_of(folder: Path, state: str) -> list[dict]:
     return lines
 
 
+@plain_run
 @pytest.mark.parametrize(("name", "rounds"), [("droplet", 2), ("drop", 1)])
 def test_the_federation_of_processes_is_the_simulators(name, rounds, plain, experiment):
     changes = EXPERIMENT | {"federation.rounds": rounds}
@@ -103,6 +106,7 @@ def test_the_federation_of_processes_is_the_simulators(name, rounds, plain, expe
     assert scores["asr"] == pytest.approx(last["asr"], abs=0.02)
 
 
+@plain_run
 def test_the_attacker_is_refused_and_named(plain, experiment):
     _, roster = recruit(experiment(EXPERIMENT), Seeds(3))
     (attacker,) = roster.malicious
@@ -115,6 +119,7 @@ def test_the_attacker_is_refused_and_named(plain, experiment):
         assert f"round 1: node {identity} refused: 1 penalty points" in said
 
 
+@secure_run
 def test_a_node_without_a_key_is_turned_away(secure):
     said = (secure / "stranger.log").read_text()
     assert "SuperNode ID" not in said
@@ -122,11 +127,13 @@ def test_a_node_without_a_key_is_turned_away(secure):
     assert all(len(line["verdicts"]) == 4 for line in lines_of(secure, "state"))
 
 
+@secure_run
 def test_a_node_of_nan_is_refused_in_every_round(secure):
     reasons = [line["refused"][3] for line in lines_of(secure, "state")]
     assert reasons == ["nonfinite update"] * 2
 
 
+@secure_run
 def test_a_restarted_server_goes_on_and_a_killed_node_costs_its_round_alone(secure):
     first, second = lines_of(secure, "state")
     assert (first["round"], second["round"]) == (1, 2)
