@@ -43,6 +43,11 @@ class Result:
     state: ModelState | None
     """The final global model; None for a run that was finished before and has no checkpoint."""
 
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+        return str(self.summary.get("name") or default_name(self.config))
+
     def __repr__(self) -> str:
         summary = self.summary
         means = [number(mapping(summary.get(name)), "last10") for name in ("mta", "asr")]
@@ -50,7 +55,7 @@ class Result:
         mta, asr, worst_asr = ("-" if each is None else f"{each:.1%}" for each in (*means, worst))
         seconds = number(mapping(summary.get("seconds")), "total") or 0.0
         return (
-            f"{summary.get('name') or default_name(self.config)}: MTA {mta}, ASR {asr}, "
+            f"{self.name}: MTA {mta}, ASR {asr}, "
             f"worst ASR {worst_asr}, {summary.get('refusals', 0)} refused, {seconds:.0f} s"
         )
 

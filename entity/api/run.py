@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 class Result(experiment.Result):
     """The outcome of an experiment: its config, rounds, summary and final model.
 
+    Of a run that is opened, `config` is read when it is asked for: that loads the plugins and the
+    model's module which the folder names, and with them runs their code. Nothing else does.
+
     In a notebook it shows a small table and the curves.
     """
 
@@ -99,7 +102,7 @@ def row_of(result: experiment.Result) -> list[str]:
     )
     judged = (number(detection, "tpr"), number(detection, "fpr"))
     return [
-        str(summary.get("name") or resolve.default_name(result.config)),
+        result.name,
         *map(compact_percent, shares),
         str(summary.get("refusals", "-")),
         *map(compact_percent, judged),
@@ -200,13 +203,30 @@ def open_run(folder: Path | str) -> Result:
     Raises
     ------
     ConfigError
-        If the folder holds no run, or its configuration is none of this version.
+        If the folder holds no run. `config` of the result, if that is none of this version.
     """
-    folder = user_path(folder)
-    record = read_run(folder)
-    config = resolve.experiment(record.config)
-    lines: list[dict[str, Any]] = [mapping(parse_json(line)) for line in whole_lines(folder)]
-    return Result(config, folder, lines, read_summary(folder), None)
+    return _Opened(user_path(folder))
+
+
+class _Opened(Result):
+    """A run of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        record = read_run(folder)
+        lines = [mapping(parse_json(line)) for line in whole_lines(folder)]
+        known = {"folder": folder, "rounds": lines, "summary": read_summary(folder), "state": None}
+        vars(self).update(known, _record=record)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "config":  # only what is not there yet is asked for here
+            raise AttributeError(name)
+        vars(self)["config"] = config = resolve.experiment(self._record.config)
+        return config
+
+    @property
+    def name(self) -> str:
+        """What the run is called."""
+        return self._record.name
 
 
 __all__ = ["Result", "as_shown", "open_run", "row_of", "run"]

@@ -117,6 +117,11 @@ def renew(folder: Path, name: str, hosts: Sequence[str]) -> list[Path]:
         _authority(folder)  # what is wrong shows before anything is moved
         for host in hosts:
             _name(host)
+    old = folder / f"{name}.old"
+    if name != SERVER and old.exists():
+        raise ConfigError(
+            f"{old}: is kept from the last renewal; delete it once the new key works, then renew."
+        )
     with writing(folder):
         for path in files:
             path.replace(path.with_name(f"{path.name}.old"))

@@ -32,6 +32,7 @@ METRICS: Mapping[str, tuple[str, str]] = {
     "drop_rounds_planned": ("gauge", "Rounds that the run has in all."),
     "drop_round": ("gauge", "Number of the last finished round."),
     "drop_rounds_total": ("counter", "Finished rounds by what became of the global model."),
+    "drop_run_started_timestamp_seconds": ("gauge", "When the run began or went on, since 1970."),
     "drop_last_round_timestamp_seconds": ("gauge", "When the last round ended, since 1970."),
     "drop_asked_clients": ("gauge", "Clients that were sent the model in the last round."),
     "drop_accepted_clients": ("gauge", "Clients that the defense accepted in the last round."),
@@ -115,6 +116,7 @@ class MetricsFile:
         self.totals = Totals()
         self._facts: dict[str, str] = {}
         self._planned = 0
+        self._started: float | None = None
         self._scores: dict[str, float] = {}
         self._warned = False
         if path is None:
@@ -149,6 +151,7 @@ class MetricsFile:
             self.totals.add(line)
         self._planned = planned
         self._facts = {"defense": defense, "version": version}
+        self._started = self.clock()
         self.write(running=True)
 
     def add(self, line: Mapping[str, Any]) -> None:
@@ -186,6 +189,7 @@ class MetricsFile:
             "drop_rounds_planned": _one(self._planned),
             "drop_round": _one(number(last, "round") or 0),
             "drop_rounds_total": _by("model", {"new": 0, "kept": 0} | totals.rounds),
+            "drop_run_started_timestamp_seconds": _one(self._started),
             "drop_last_round_timestamp_seconds": _one(number(last, "time")),
             "drop_asked_clients": _one(len(verdicts) if last else None),
             "drop_accepted_clients": _one(accepted if last else None),

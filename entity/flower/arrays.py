@@ -97,6 +97,11 @@ class ArrayLayout:
             places.append(place)
         return cls(tuple(places), spec)
 
+    @property
+    def room(self) -> int:
+        """Most bytes that a record of this model takes, the arrays' headers included."""
+        return sum(_longest(place) * len(place.names) for place in self.places)
+
     def empty(self, rows: int | None = None) -> ModelState:
         """Return uninitialised vectors, or matrices of so many rows, to read into."""
         size = () if rows is None else (rows,)
@@ -196,7 +201,7 @@ def npy_values(array: Array, place: Place, name: str | None = None) -> NDArray[A
     if array.stype != "numpy.ndarray":
         raise Malformed(f"{what} is not in NumPy's format")
     size = math.prod(place.shape) * place.dtype.itemsize
-    if len(data) > size + (1 << 16) + 16:  # the longest header of version 1 with its preamble
+    if len(data) > _longest(place):
         raise Malformed(f"{what} is oversized: {len(data)} bytes instead of {size}")
     wide = data[6:8] == b"\x02\x00"
     if data[:6] != b"\x93NUMPY" or not (wide or data[6:8] == b"\x01\x00"):
@@ -217,6 +222,11 @@ def npy_values(array: Array, place: Place, name: str | None = None) -> NDArray[A
         raise Malformed(f"{what} is {kind}: {len(data) - end} bytes instead of {size}")
     values = np.frombuffer(data, place.dtype, offset=end)
     return values.reshape(place.shape, order="F").ravel() if fortran == "True" else values
+
+
+def _longest(place: Place) -> int:
+    """Return the most bytes of an array: its entries and the longest header of version 1."""
+    return math.prod(place.shape) * place.dtype.itemsize + (1 << 16) + 16
 
 
 def _first(names: list[str]) -> str:

@@ -3,20 +3,35 @@
 Flower's `send_and_receive` pulls all replies together: all are in memory at once, and one that
 cannot be decoded raises an error that loses the others. Pulled one by one, each is read into the
 round's matrix and freed, and a broken one costs only its sender.
+
+Three things a node must not have: another node's name, which Flower takes from the bytes of a
+reply; the time of the others, which it would have by announcing a reply and not sending it, as
+Flower then waits for hours; and the server's memory (`inflation`).
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import httpx
 from flwr.app import Error, Message
 from flwr.serverapp import Grid
 
+from entity.flower.arrays import Malformed
+from entity.flower.inflation import at_most
+
 log = logging.getLogger("entity")
 
 LONGEST_PAUSE = 3.0
 """Longest time between two looks for replies, in seconds; the first looks follow sooner."""
+
+PATIENCE = 10.0
+"""Seconds to wait for a reply that is announced and not there, before others are looked for.
+
+With every one that is still not there, the next has a smaller part of them.
+"""
 
 _OURS = (OSError, httpx.HTTPError)
 """Errors of the connection to the SuperLink, which no node can cause."""
@@ -27,6 +42,7 @@ def exchange(
     messages: Sequence[Message],
     timeout: float,
     *,
+    most: int | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Message]:
@@ -40,13 +56,16 @@ def exchange(
         One for each node.
     timeout
         Seconds to wait for the last reply.
+    most
+        Bytes that the arrays of a reply may take; None for any number.
     clock, sleep
         Time in seconds.
 
     Yields
     ------
     Message
-        A reply; where it could not be sent or decoded, an error in the node's name.
+        A reply; where it could not be sent or decoded, or is in another node's name, an error in
+        the name of the node that was asked.
     """
     if not messages:
         return
@@ -57,28 +76,79 @@ def exchange(
             waiting[message.metadata.message_id] = message
         else:
             yield _error(message, "could not be sent")
+    pulls: dict[str, _Pull] = {}
     end, pause = clock() + timeout, 0.1
     while waiting:
-        before = len(waiting)
+        before, last = len(waiting), clock() >= end
+        new = waiting.keys() - pulls
         for identity, message in list(waiting.items()):
-            try:
-                replies = list(grid.pull_messages([identity]))
-            except Exception as error:  # whatever a peer's bytes may raise
-                if isinstance(error, _OURS):
-                    raise
-                replies = [_error(message, f"cannot be decoded ({type(error).__name__})")]
-            if replies:
+            if identity in new:
+                pulls[identity] = _Pull(grid, identity, most)
+                pulls[identity].wait(min(PATIENCE / len(pulls), max(1.0, end - clock())))
+            if pulls[identity].is_done and (replies := pulls.pop(identity).replies(message)):
                 del waiting[identity]
-            for reply in replies:
-                # Flower reports some errors in its own name instead of the node's.
-                named = reply.has_error() and (
-                    reply.metadata.src_node_id != message.metadata.dst_node_id
-                )
-                yield _error(message, reply.error.reason or "") if named else reply
-        if not waiting or clock() >= end:
+                yield from replies
+        if last:
+            patience = PATIENCE
+            for identity, pull in pulls.items():
+                patience = pull.wait(patience) if identity in new else patience
+                if pull.is_done:
+                    yield from pull.replies(waiting[identity])
+        if last or not waiting:
             return
         pause = 0.1 if len(waiting) < before else min(2 * pause, LONGEST_PAUSE)
         sleep(min(pause, max(0.0, end - clock())))
+
+
+class _Pull:
+    """A look for the reply to one message, in a thread that may be left behind."""
+
+    def __init__(self, grid: Grid, identity: str, most: int | None) -> None:
+        self._found: list[Message] = []
+        self._error: BaseException | None = None
+        self._done = threading.Event()
+        threading.Thread(target=self._pull, args=(grid, identity, most), daemon=True).start()
+
+    def _pull(self, grid: Grid, identity: str, most: int | None) -> None:
+        try:
+            with nullcontext() if most is None else at_most(most):
+                self._found = list(grid.pull_messages([identity]))
+        except BaseException as error:  # raised where the reply is waited for
+            self._error = error
+        self._done.set()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is an answer, be it that there is no reply yet."""
+        return self._done.is_set()
+
+    def wait(self, patience: float) -> float:
+        """Wait for so many seconds at most; return what is left of them."""
+        began = time.monotonic()
+        self._done.wait(patience)
+        return max(0.0, patience - (time.monotonic() - began))
+
+    def replies(self, message: Message) -> list[Message]:
+        """Return what came in answer to a message; [] is nothing yet."""
+        if self._error is None:
+            return [_attributed(reply, message) for reply in self._found]
+        if isinstance(self._error, _OURS) or not isinstance(self._error, Exception):
+            raise self._error
+        what = str(self._error) if isinstance(self._error, Malformed) else ""
+        return [_error(message, what or f"cannot be decoded ({type(self._error).__name__})")]
+
+
+def _attributed(reply: Message, message: Message) -> Message:
+    """Return a reply if it is in the name of the node that was asked, else an error of that node.
+
+    Flower reports some errors in its own name. A reply with content in another name is forged: the
+    name is part of what the node sends, and only the message it answers is sure.
+    """
+    if reply.metadata.src_node_id == message.metadata.dst_node_id:
+        return reply
+    if reply.has_error():
+        return _error(message, reply.error.reason or "")
+    return _error(message, "a reply in the name of another node")
 
 
 def _error(message: Message, reason: str) -> Message:

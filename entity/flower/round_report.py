@@ -18,7 +18,11 @@ class RoundReport:
     verdicts: tuple[Verdict, ...]
     """One for each node that was sent the model, by its node id as text."""
     aggregated: bool
-    """Whether there is a new global model; without enough sound replies the old one stays."""
+    """Whether there is a new global model.
+
+    The old one stays without enough sound replies, and where the defense's bounds are not met, it
+    accepts nobody, or what it makes is not finite.
+    """
     diagnostics: Mapping[str, float] = field(default_factory=dict[str, float])
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
     names: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
@@ -191,14 +192,15 @@ class RobustStrategy(Strategy):
                     *start, tuple(undecided_for(c, _TOO_FEW) for c in updates.client_ids)
                 )
             )
+        renewed = enough and not _kept(answer, start)
         with watch("send"):
-            if enough:
+            if renewed:
                 arrays = self._layout.write(answer.state)
                 self._global = arrays, answer.state
         self.report = RoundReport(
             server_round,
             in_order(tuple(self._asked), answer.verdicts, intake.refusals),
-            enough,
+            renewed,
             {k: v for k, v in answer.diagnostics.items() if math.isfinite(v)},
             {**watch.seconds, **{f"aggregate {k}": v for k, v in answer.seconds.items()}},
             {node: name for node, name in self._names.items() if int(node) in self._asked},
@@ -211,7 +213,7 @@ class RobustStrategy(Strategy):
         self.journal.keep(line, Snapshot(server_round, self._global[1], server=self._state()))
         self.metrics_file.add(line)
         self.on_round(self.report)
-        return arrays if enough else None, self.report.metrics()
+        return arrays if renewed else None, self.report.metrics()
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -274,7 +276,8 @@ class RobustStrategy(Strategy):
                     messages = self.configure_train(
                         number, result.arrays, train_config or ConfigRecord(), grid
                     )
-                    replies = exchange(grid, messages, timeout)
+                    assert self._layout is not None
+                    replies = exchange(grid, messages, timeout, most=self._layout.room)
                     arrays, metrics = self.aggregate_train(number, replies)
                     if arrays is not None:
                         result.arrays = arrays
@@ -373,11 +376,20 @@ class RobustStrategy(Strategy):
             name = f" ({report.names[node]})" if node in report.names else ""
             log.warning("round %d: node %s%s refused: %s", report.round, node, name, reason)
         if not report.aggregated:
-            log.warning(
-                "round %d: the global model stays, as fewer than %d replies were sound",
-                report.round,
-                self.min_survivors,
-            )
+            log.warning("round %d: the global model stays: %s", report.round, _why_kept(report))
+
+
+def _kept(answer: Aggregation, start: ModelState) -> bool:
+    """Whether a round has no new model: none could be made, or nobody was accepted for one."""
+    if "kept_global" in answer.diagnostics:
+        return True
+    accepted = any(verdict.accepted for verdict in answer.verdicts)
+    return not accepted and all(map(torch.equal, answer.state, start))
+
+
+def _why_kept(report: RoundReport) -> str:
+    reasons = dict.fromkeys(verdict.reason for verdict in report.verdicts if verdict.undecided)
+    return "; ".join(reasons) or "nobody's update was accepted"
 
 
 _TOO_FEW = "too few sound replies in the round"

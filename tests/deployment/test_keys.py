@@ -108,10 +108,12 @@ def test_a_renewed_node_has_another_key_and_the_old_one_is_kept(keys):
         (["--renew", "ca"], "has no ca that could be renewed"),
         (["--renew", "../keys/node-0"], "allowed is server, or the name of a node"),
         (["--renew", "node-0", "--host", "a.b"], "hosts belong to the server's certificate alone"),
+        (["--renew", "node-1"], "node-1.old: is kept from the last renewal; delete it once"),
         (["--renew", "server", "--host", "ü.example"], "is neither an address nor a name"),
     ],
 )
 def test_what_cannot_be_renewed_is_a_sentence_and_moves_nothing(words, message, keys, capsys):
+    renew(keys, "node-1", [])
     before = names_in(keys)
     assert main(["deploy", "keys", str(keys), *words]) == 2
     assert message in " ".join(capsys.readouterr().err.split())

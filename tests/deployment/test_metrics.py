@@ -66,6 +66,7 @@ def test_rounds_refusals_clients_and_seconds_are_counted(file):
         ("drop_round",): 2,
         ("drop_rounds_total", "new"): 1,
         ("drop_rounds_total", "kept"): 1,
+        ("drop_run_started_timestamp_seconds",): 5000,
         ("drop_last_round_timestamp_seconds",): 1002,
         ("drop_asked_clients",): 4,
         ("drop_accepted_clients",): 1,

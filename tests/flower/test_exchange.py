@@ -1,5 +1,8 @@
 """Sending and collecting: one reply at a time, nobody waited for too long, errors with a name."""
 
+import threading
+from time import sleep as wait
+
 import pytest
 
 pytest.importorskip("flwr.serverapp")
@@ -91,3 +94,58 @@ def test_a_message_that_cannot_be_sent_is_an_error_of_its_node(make_grid, monkey
     replies = {reply.metadata.src_node_id: reply for reply in ask(grid)}
     assert replies[2].error.reason == "could not be sent"
     assert not replies[1].has_error()
+
+
+def test_a_reply_in_another_node_s_name_is_an_error_of_the_node_that_was_asked(make_grid):
+    def forged(message):
+        reply = prompt(message)
+        reply.metadata.__dict__["_src_node_id"] = 1
+        return reply
+
+    first, second = ask(make_grid({1: prompt, 2: forged}))
+    assert (first.metadata.src_node_id, second.metadata.src_node_id) == (1, 2)
+    assert not first.has_error()
+    assert second.error.reason == "a reply in the name of another node"
+
+
+def test_a_reply_that_is_announced_and_never_sent_costs_nobody_else_the_round(
+    make_grid, monkeypatch
+):
+    monkeypatch.setattr("entity.flower.exchange.PATIENCE", 0.2)
+    released, time = threading.Event(), Time()
+
+    def announced(message):
+        released.wait()
+        return prompt(message)
+
+    def late(message):
+        return prompt(message) if time.now >= 10 else None  # in the last look
+
+    grid = make_grid({1: announced, 2: prompt, 3: announced, 4: late})
+    try:
+        replies = ask(grid, 10.0, time)
+    finally:
+        released.set()
+    assert [reply.metadata.src_node_id for reply in replies] == [2, 4]
+    assert time.now == pytest.approx(10.0)
+
+
+def test_a_slow_pull_is_taken_when_it_is_done(make_grid, monkeypatch):
+    monkeypatch.setattr("entity.flower.exchange.PATIENCE", 0.05)
+    time, there = Time(), threading.Event()
+
+    def slow(message):
+        there.wait()
+        return prompt(message)
+
+    def sleep(seconds):
+        time.sleep(seconds)
+        if time.now > 5:
+            there.set()
+            wait(0.05)
+
+    messages = [Message(RecordDict(), node, "train") for node in (1, 2)]
+    grid = make_grid({1: slow, 2: prompt})
+    replies = list(exchange(grid, messages, 60.0, clock=lambda: time.now, sleep=sleep))
+    assert [reply.metadata.src_node_id for reply in replies] == [2, 1]
+    assert time.now < 60

@@ -20,7 +20,7 @@ from entity.flower import RobustStrategy
 from entity.flower.selection import choose
 from entity.seeding import Seeds
 from entity.server import OptimiserArgs, admit
-from entity.updates import Updates
+from entity.updates import Aggregation, Updates, verdicts
 
 NODES = (2**63 + 11, 17, 5, 2**60, 40)
 """Node ids as Flower draws them: 64 bits, in no order."""
@@ -248,6 +248,28 @@ def test_replies_are_let_go_of_once_they_are_read(federation, make_grid):
 
     strategy.aggregate_train(1, stream())
     assert held == [0] * len(NODES)
+
+
+def refuse_all(updates):
+    nobody = [False] * len(updates)
+    return Aggregation(*updates.global_state, verdicts(updates, nobody, torch.zeros(len(nobody))))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("krum", "3 of 3 clients are left"), ("undefended", "nobody's update was accepted")],
+)
+def test_a_round_without_a_new_model_is_said_to_keep_the_old_one(
+    name, reason, federation, make_grid, caplog, monkeypatch
+):
+    nodes = {node: federation.honest() for node in (1, 2, 3)}
+    server = server_of(federation, name)
+    if name == "undefended":
+        monkeypatch.setattr(server, "aggregate", refuse_all)
+    strategy, _, result = run(federation, make_grid, nodes, server)
+    assert torch.equal(state_of(federation, result.arrays).weights, federation.state.weights)
+    assert not strategy.report.aggregated
+    assert f"the global model stays: {reason}" in caplog.text
 
 
 def test_too_few_sound_replies_leave_the_global_model_and_the_defense_alone(federation, make_grid):

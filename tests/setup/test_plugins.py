@@ -371,7 +371,14 @@ def test_reading_a_run_loads_nothing(write, config, tmp_path, capsys):
         ["report", str(folder), "--out", str(page)],
     ):
         assert main(words) == 0, capsys.readouterr().err
+    (opened,) = entity.results(folder)
+    assert opened.name in repr(opened)
+    assert opened.rounds == done.rounds
+    assert opened._repr_html_()
+    assert len(opened.frame()) == 1
     assert "mine" not in DEFENSES
+    with pytest.raises(ConfigError, match="has changed since it was recorded"):
+        _ = opened.config
 
 
 def test_a_flower_app_brings_the_file_along(write, config, tmp_path):
