@@ -17,7 +17,7 @@ from entity.record.checkpoint import Snapshot
 from entity.record.json_fields import mapping, number
 from entity.record.rounds import Round
 from entity.server import Stream, admit
-from entity.setup.assembly import World, assemble
+from entity.setup.assembly import World, assemble, is_evaluated
 from entity.setup.certificate import certificate
 from entity.setup.example import example
 from entity.setup.identity import default_name
@@ -148,7 +148,7 @@ def play_round(world: World, engine: Engine, before: Snapshot) -> tuple[Snapshot
         with watch("aggregate"):
             answer = admit(world.server, replace(updates, asked=len(selected)))
     scores: dict[str, float] = {}
-    if number % config.settings.eval_every == 0 or number == config.federation.rounds:
+    if is_evaluated(config, number):
         with watch("evaluate"):
             scores = world.evaluate(answer.state, broadcast.trigger)
     after = Snapshot(

@@ -21,7 +21,7 @@ from entity.results.filter import BadCondition, BadField
 from entity.results.formatting import counted
 from entity.results.store import Run
 from entity.sweep import data
-from entity.sweep.cells import Cell
+from entity.sweep.cells import Cell, as_it_is_now
 from entity.sweep.estimate import Pace, makespan
 from entity.sweep.grid import Grid, with_plugins
 from entity.sweep.grid_file import of_axes, read, with_axes
@@ -131,9 +131,10 @@ def _sweep(options: argparse.Namespace) -> int:
         return 0
     failures = run_shown(name, cells, asked, quiet=options.quiet)
     if not options.quiet:
-        cells = chosen_cells(grid, asked)  # as they are now
+        cells = [as_it_is_now(cell) for cell in cells]
         show(sweep_table(grid, cells), ("tpr", "fpr", "seconds"))
-        for line in store.remarks([cell.done for cell in cells if cell.done]):
+        whole = [cell.done for cell in cells if cell.done and cell.done.finished]
+        for line in store.remarks(whole):
             console.note(line)
         done = len(cells) - len(failures)
         console.say(

@@ -86,6 +86,11 @@ class BackdoorIndicator(Server[BackdoorIndicatorArgs]):
         """Ask for single updates of models that see images; no majority, and nobody's data."""
         return Needs(individual_updates=True, images=True)
 
+    @classmethod
+    def looks_ahead(cls, args: BackdoorIndicatorArgs) -> bool:
+        """Return True: nothing is planted in the last round."""
+        return True
+
     def aggregate(self, updates: Updates) -> Aggregation:
         """Judge by the indicator, average, plant the next one."""
         watch, n = Stopwatch(), len(updates)

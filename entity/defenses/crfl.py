@@ -80,6 +80,11 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
         self.start = None if args.rho_start == "auto" else args.rho_start
         """rho at round 0, once it is known."""
 
+    @classmethod
+    def looks_ahead(cls, args: CrflArgs) -> bool:
+        """Return whether the last round's model is the one that is not noised."""
+        return args.final_round is None and args.sigma > 0
+
     def aggregate(self, updates: Updates) -> Aggregation:
         """Average everybody, then clip and noise the parameters, with an optimiser later."""
         watch = Stopwatch()

@@ -87,6 +87,11 @@ class Snowball(Server[SnowballArgs]):
         """Refuse rounds too small to cluster."""
         require_clusterable("snowball", setting)
 
+    @classmethod
+    def looks_ahead(cls, args: SnowballArgs) -> bool:
+        """Return whether the second election begins after a quarter of the rounds."""
+        return args.top_down_from is None
+
     def aggregate(self, updates: Updates) -> Aggregation:
         """Elect, let the elected pick others, average."""
         watch, args, n = Stopwatch(), self.args, len(updates)

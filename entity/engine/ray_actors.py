@@ -103,6 +103,10 @@ class TrainingActor:
         return _Model(out.weights.numpy(), out.buffers.numpy(), remembered)
 
 
+_LOST = ("RayActorError", "ObjectLostError", "NodeDiedError", "OutOfMemoryError")
+"""Errors of an actor or a node that is gone; the last is of one that Ray itself has ended."""
+
+
 @dataclass
 class _Worker:
     actor: Any
@@ -126,10 +130,7 @@ class RayActors(WorkerEngine):
                 cores = int(self._ray.cluster_resources().get("CPU", 1))
                 workers = min(cores, settings.num_parallel_max)
             super().__init__(roster, max(1, workers))
-            self._lost = tuple(
-                getattr(self._ray.exceptions, name)
-                for name in ("RayActorError", "ObjectLostError", "NodeDiedError")
-            )
+            self._lost = tuple(getattr(self._ray.exceptions, name) for name in _LOST)
             gpus = int(roster.device.type == "cuda")
             self._actor = self._ray.remote(TrainingActor).options(num_cpus=1, num_gpus=gpus)
             self._packed = self._ray.put(PackedRoster.of(roster))

@@ -11,12 +11,15 @@ deeper networks part further: 7e-4 in a round of `mnist5k/drop`, 4e-3 on `resnet
 import logging
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import nn
+from torch.nn import functional as F
 
 from entity.client import Attacker, Broadcast, Client, LocalData
+from entity.client.own_code import checked_model
 from entity.engine.inline import Inline
 from entity.engine.local_training import single_threaded
-from entity.engine.stacked import fit_stacked
+from entity.engine.stacked import Batch, fit_stacked
 from entity.layout import ModelState
 from entity.setup.roster import Roster
 from entity.training import Recipe
@@ -35,6 +38,8 @@ class Vectorized(Inline):
         self.most = roster.config.settings.num_parallel_max
         super().__init__(roster, window=self.most)
         self._logged: set[str] = set()
+        self._architecture: str | None = None
+        """Why the model cannot be stacked; "" if it can, None until it has been tried."""
 
     def run(
         self, broadcast: Broadcast, client_ids: tuple[int, ...], deliver: Callable[[int], None]
@@ -51,16 +56,28 @@ class Vectorized(Inline):
         """Train clients, given by their rows: each recipe's in a stack."""
         stacks: dict[Recipe, dict[int, Client]] = {}
         for row, id in client_ids.items():
-            client = self.roster.client(id)
+            client = acting(self.roster.client(id), broadcast)
             why = obstacle(client, broadcast, self.trainer.model)
-            if why:
+            if why or (why := self._tried(client, broadcast)):
                 self._log_once(f"engine vectorized: {why}, so one trains after another")
                 self.train_one(broadcast, id, row)
             else:
-                stacks.setdefault(training_recipe(client, broadcast), {})[row] = client
+                stacks.setdefault(training_recipe(client), {})[row] = client
         for recipe, stack in stacks.items():
             with single_threaded():
                 self._fit(broadcast, stack, recipe)
+
+    def _tried(self, client: Client, broadcast: Broadcast) -> str:
+        """Say why the model cannot be stacked, by its first batch; "" if it can."""
+        if self._architecture is None:
+            recipe = training_recipe(client)
+            batch = next(client.batches(broadcast, training_data(client), recipe), None)
+            if batch is None:
+                return ""
+            model = self.trainer.model
+            self.roster.spec.load(model, broadcast.state)
+            self._architecture = obstacle_of(model.train(), batch, recipe)
+        return self._architecture
 
     def _log_once(self, text: str) -> None:
         if text not in self._logged:
@@ -73,8 +90,7 @@ class Vectorized(Inline):
         model.train()
         start = {name: value.detach() for name, value in model.named_parameters()}
         batches = [
-            client.batches(broadcast, training_data(client, broadcast), recipe)
-            for client in stack.values()
+            client.batches(broadcast, training_data(client), recipe) for client in stack.values()
         ]
         trained = fit_stacked(model, start, batches, recipe)
         for (row, client), parameters in zip(stack.items(), trained, strict=True):
@@ -82,12 +98,53 @@ class Vectorized(Inline):
             for slot, value in zip(spec.parameters, parameters.values(), strict=True):
                 out.weights[slot.start : slot.stop].view(slot.shape).copy_(value)
             trained = ModelState(out.weights.clone(), out.buffers)
-            if isinstance(client, Attacker) and client.attacks(broadcast):
-                sent = client.craft(trained, broadcast)
+            if isinstance(client, Attacker):
+                sent = checked_model(client, client.craft(trained, broadcast), trained)
             else:
                 sent = client.released(trained, broadcast)
             if sent is not trained:
                 out.weights.copy_(sent.weights)
+
+
+def acting(client: Client, broadcast: Broadcast) -> Client:
+    """Return who trains for a client: an attacker that does not attack in a round is benign."""
+    if isinstance(client, Attacker) and not client.attacks(broadcast):
+        return client.honest
+    return client
+
+
+def obstacle_of(model: nn.Module, batch: Batch, recipe: Recipe) -> str:
+    """Say why a model cannot be stacked that has neither buffers nor layers of dropout.
+
+    Parameters
+    ----------
+    model
+        In training mode.
+    batch
+        Some client's, to try it on.
+    recipe
+        Of the training.
+
+    Returns
+    -------
+    str
+        "" if it can.
+    """
+    parameters = dict(model.named_parameters())
+    if not all(parameter.requires_grad for parameter in parameters.values()):
+        return "the model has frozen parameters"
+    start = {name: value.detach() for name, value in parameters.items()}
+    try:
+        fit_stacked(model, start, [iter([batch])], recipe)
+    except RuntimeError as error:
+        return f"the model cannot be stacked ({str(error).splitlines()[0][:100]})"
+    x, y = batch
+    loss = F.cross_entropy(model(x), y)
+    slopes: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
+        loss, list(parameters.values()), allow_unused=True
+    )
+    unused = any(slope is None for slope in slopes)  # which weight decay would move
+    return "the model has parameters without a gradient" if unused else ""
 
 
 def obstacle(client: Client, broadcast: Broadcast, model: nn.Module) -> str:
@@ -107,8 +164,7 @@ def obstacle(client: Client, broadcast: Broadcast, model: nn.Module) -> str:
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):  # pyright: ignore[reportPrivateUsage]
             return "the model has dropout"
-    if isinstance(client, Attacker) and not client.attacks(broadcast):
-        client = client.honest
+    client = acting(client, broadcast)
     privacy = client.context.privacy
     if privacy is not None and privacy.unit == "sample" and not isinstance(client, Attacker):
         return "privacy of samples takes the gradient of each"
@@ -123,15 +179,11 @@ def obstacle(client: Client, broadcast: Broadcast, model: nn.Module) -> str:
     return f"clients of {kind.__name__} train in a way of their own"
 
 
-def training_data(client: Client, broadcast: Broadcast) -> LocalData:
-    """Return the data that a client trains on in a round."""
-    if isinstance(client, Attacker) and client.attacks(broadcast):
-        return client.poisoned()
-    return client.data
+def training_data(client: Client) -> LocalData:
+    """Return the data that a client trains on, an attacker where it attacks."""
+    return client.poisoned() if isinstance(client, Attacker) else client.data
 
 
-def training_recipe(client: Client, broadcast: Broadcast) -> Recipe:
-    """Return how a client trains in a round."""
-    if isinstance(client, Attacker) and client.attacks(broadcast):
-        return client.attack_recipe
-    return client.honest_recipe
+def training_recipe(client: Client) -> Recipe:
+    """Return how a client trains, an attacker where it attacks."""
+    return client.attack_recipe if isinstance(client, Attacker) else client.honest_recipe

@@ -10,7 +10,7 @@ attack, and what the model says of them).
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,10 @@ from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
 from entity.record.json_files import finite, read_object, write_json
 from entity.record.links import open_own
-from entity.record.rounds import whole_lines
+from entity.record.rounds import unjudged, whole_lines
 
+ERROR = "error.txt"
+"""Why the last attempt at a run failed, if it did."""
 EXAMPLE = "artifacts/example.safetensors"
 OF_THE_END = ("model.safetensors", EXAMPLE)
 """Files that a run writes when it is finished."""
@@ -60,6 +62,9 @@ class Record:
     keep
         Resume the run that the folder holds after so many of its rounds, which must be whole;
         later ones are cut off. None begins a new run.
+    judged
+        Whether the round of this number is evaluated: a run that goes on with more rounds forgets
+        what its last one came to if only the last was.
 
     Raises
     ------
@@ -76,6 +81,7 @@ class Record:
         *,
         overwrite: bool = False,
         keep: int | None = None,
+        judged: Callable[[int], bool] = lambda number: True,
     ) -> None:
         self.folder = folder
         self.rounds: list[dict[str, Any]] = []
@@ -85,7 +91,7 @@ class Record:
             return
         with writing(folder):
             if keep is not None:
-                self._resume(folder, keep)
+                self._resume(folder, keep, judged)
             elif (folder / "rounds.jsonl").exists() and not overwrite:
                 raise RunExists(folder)
             else:
@@ -93,17 +99,21 @@ class Record:
             write_json(folder / "config.json", config)
             (folder / "rounds.jsonl").touch()
 
-    def _resume(self, folder: Path, keep: int) -> None:
+    def _resume(self, folder: Path, keep: int, judged: Callable[[int], bool]) -> None:
         lines = whole_lines(folder)[:keep]
         self.rounds = [json.loads(line) for line in lines]
+        for place, line in enumerate(self.rounds):
+            if line["mta"] is not None and not judged(line["round"]):
+                self.rounds[place] = unjudged(line)
+                lines[place] = json.dumps(self.rounds[place]).encode() + b"\n"
         self.before = read_summary(folder)
         path = folder / "rounds.jsonl"
-        if path.exists() and path.stat().st_size != sum(map(len, lines)):
+        if path.exists() and path.read_bytes() != b"".join(lines):
             write_atomically(path, b"".join(lines))
         for artifact in folder.glob("artifacts/round_*"):
             if not artifact.stem[6:].isdigit() or int(artifact.stem[6:]) > keep:
                 artifact.unlink()
-        for name in OF_THE_END:
+        for name in (ERROR, *OF_THE_END):
             (folder / name).unlink(missing_ok=True)
 
     def append(self, line: dict[str, Any], artifacts: Mapping[str, Tensor]) -> None:
@@ -152,7 +162,7 @@ def _clear(folder: Path) -> None:
     """Create the folder of a new run, and delete a run that it holds."""
     folder.mkdir(parents=True, exist_ok=True)
     # config.json first: without it nobody could resume the rest.
-    for name in ("config.json", "rounds.jsonl", "summary.json", *OF_THE_END):
+    for name in ("config.json", "rounds.jsonl", "summary.json", ERROR, *OF_THE_END):
         (folder / name).unlink(missing_ok=True)
     for old in [*folder.glob("artifacts/round_*"), *folder.glob("checkpoint/round_*")]:
         old.unlink()

@@ -65,6 +65,12 @@ class Round:
         }
 
 
+def unjudged(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line as it would be had its round not been evaluated."""
+    seconds = {phase: s for phase, s in line["seconds"].items() if phase != "evaluate"}
+    return {**line, "mta": None, "asr": None, "metrics": {}, "seconds": seconds}
+
+
 def whole_lines(folder: Path, whole: Callable[[Line], bool] = lambda line: True) -> list[bytes]:
     """Return the lines of `rounds.jsonl` up to the first that is damaged or missing.
 

@@ -4,7 +4,10 @@ Anybody can write a defense. One that returns something else would fail far from
 change what is recorded without a word.
 """
 
+from dataclasses import replace
 from typing import Any
+
+from torch import Tensor
 
 from entity.config.schema import ConfigError
 from entity.returned import kind, like
@@ -14,6 +17,8 @@ from entity.updates import Aggregation, Updates, Verdict
 
 def checked(server: Server[Any], updates: Updates, answer: object) -> Aggregation:
     """Return the answer of a defense, once it has what an answer must have.
+
+    A model that is a row of the round is copied: the next round writes into that row.
 
     Parameters
     ----------
@@ -53,7 +58,20 @@ def checked(server: Server[Any], updates: Updates, answer: object) -> Aggregatio
             f"{method} returned verdicts on the clients {_listed(clients)}; there must be one for "
             f"each client of the round, in their order: {_listed(updates.client_ids)}."
         )
-    return answer
+    kept = {name: getattr(answer, name) for name in ("weights", "buffers")}
+    rows = [updates.weights, updates.buffers]
+    copied = {
+        name: vector.clone()
+        for name, vector in kept.items()
+        if any(_shares_memory(vector, matrix) for matrix in rows)
+    }
+    return replace(answer, **copied) if copied else answer
+
+
+def _shares_memory(one: Tensor, other: Tensor) -> bool:
+    """Whether a vector is a view of a round's matrix, which the next round overwrites."""
+    first, second = one.untyped_storage(), other.untyped_storage()
+    return first.nbytes() > 0 and first.data_ptr() == second.data_ptr()
 
 
 def _listed(clients: tuple[object, ...], most: int = 5) -> str:

@@ -232,6 +232,17 @@ class Server(ABC, Generic[Args]):
         if self.optimiser is not None:
             self.optimiser.load_state_dict(state.get(_OPTIMISER, {}))
 
+    @classmethod
+    def looks_ahead(cls, args: Args) -> bool:
+        """Whether a round depends on how many the run has, so that it cannot go on with more.
+
+        Parameters
+        ----------
+        args
+            The defense's settings.
+        """
+        return False
+
     def complete(self, answer: Aggregation, round: int) -> Aggregation:
         """Return the answer as it is released, after an optimiser's step; by default as it is.
 

@@ -101,6 +101,11 @@ def device_of(config: ExperimentConfig) -> torch.device:
     return torch.device("cpu")
 
 
+def is_evaluated(config: ExperimentConfig, number: int) -> bool:
+    """Whether the global model is judged after a round: every so often, and after the last."""
+    return number % config.settings.eval_every == 0 or number == config.federation.rounds
+
+
 def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
     """Load the data, split it between server, test and clients, and draw the malicious clients."""
     source = source_of(config)

@@ -14,6 +14,7 @@ from entity.config.schema import flatten
 from entity.defenses import DEFENSES
 from entity.poisons import POISONS
 from entity.setup.field_list import fields
+from entity.setup.named_files import contents
 
 ERA = 2
 """A part of every identity, which is made of what differs from the defaults: to be raised when the
@@ -43,6 +44,8 @@ def fingerprint(tables: Mapping[str, Any]) -> str:
     """
     defaults = {field.path: field.default for field in fields(tables, shipped=True)}
     kept: dict[str, Any] = {"era": ERA}
+    if read := contents(tables):
+        kept["contents"] = read
     for path, value in flatten(tables):
         if path in REVISED and (revision := REVISED[path].of(value)) > 1:
             kept[REVISED[path].key] = revision

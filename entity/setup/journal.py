@@ -6,23 +6,26 @@ whether the run is `running`, `finished` or `interrupted`.
 """
 
 import logging
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from torch import Tensor
 
 from entity.config.full_disk import DiskFull, reason
+from entity.config.schema import ConfigError
 from entity.metrics import Detection
 from entity.record.atomic import writing
 from entity.record.checkpoint import Checkpoints, Snapshot
 from entity.record.directory import Record
 from entity.record.lock import locked
+from entity.record.packing import pack
 from entity.record.rounds import Round
 from entity.record.summary import summarise
-from entity.setup.assembly import World, initial_state
+from entity.setup.assembly import World, initial_state, is_evaluated
 from entity.setup.example import Example
 from entity.setup.identity import identity, to_json
 from entity.setup.resume import origin, resumed
@@ -54,7 +57,7 @@ class Journal(AbstractContextManager["Journal"]):
         self._detection = Detection()
         self._open = ExitStack()
         self._certificate: dict[str, Any] | None = None
-        self._begun = self._finished = False
+        self._begun = self._finished = self._packed = False
 
     def begin(self, world: World) -> Snapshot:
         """Return the state from which the run starts: before round 1, or where it was stopped.
@@ -80,10 +83,14 @@ class Journal(AbstractContextManager["Journal"]):
             to_json(world.config),
             overwrite=self.overwrite,
             keep=(state.round if state else 0) if self.resume else None,
+            judged=partial(is_evaluated, world.config),
         )
-        self._trackers.start()
         if state is not None:
             self._detection = Detection.of_counters(state.detection)
+        if self.resume:  # a finished run to which rounds are added is not finished any more
+            with self._writing():
+                self._summarise("running")
+        self._trackers.start()
         self._begun = True
         if state is None:
             return Snapshot(0, initial_state(world.config, world.roster, world.server))
@@ -104,11 +111,17 @@ class Journal(AbstractContextManager["Journal"]):
         ------
         DiskFull
             If it cannot be written.
+        ConfigError
+            If the defense has a state that no checkpoint can hold.
         """
         with self._writing():
             self._record.append(played.line(), played.answer.artifacts)
             self._detection.add(played.answer.verdicts, played.poisoned)
-            self._checkpoints.take(replace(state, detection=asdict(self._detection)))
+            with self._packable():
+                if self.folder is not None and not self._packed:
+                    pack(state.server)  # in the first round, not where the first checkpoint is due
+                    self._packed = True
+                self._checkpoints.take(replace(state, detection=asdict(self._detection)))
             self._summarise("running")
         self._trackers.wake()
         return self.rounds[-1]
@@ -148,6 +161,16 @@ class Journal(AbstractContextManager["Journal"]):
     def _writing(self) -> AbstractContextManager[None]:
         return writing(self.folder or Path(), begun=True)
 
+    @contextmanager
+    def _packable(self) -> Generator[None]:
+        try:
+            yield
+        except TypeError as error:
+            where = f"{type(self._world.server).__name__}.state_dict"
+            raise ConfigError(
+                f"{where}: {error}; allowed are tables, lists, tensors, numbers, texts and None."
+            ) from error
+
     @property
     def rounds(self) -> list[dict[str, Any]]:
         """Lines of all rounds so far, those before a resume included."""
@@ -169,6 +192,8 @@ class Journal(AbstractContextManager["Journal"]):
                 write()
             except OSError as error:
                 failed = error
+            except TypeError:  # a state that cannot be kept, which is why the run has ended
+                continue
         if failed and not quiet:
             log.warning("%s: cannot be written to the end (%s)", self.folder, reason(failed))
 

@@ -13,12 +13,14 @@ from entity import __version__
 from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, WITHOUT_EFFECT, ExperimentConfig
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError, flatten, join, show
+from entity.defenses import DEFENSES
 from entity.layout import ModelState
 from entity.record.checkpoint import Checkpoints, Snapshot
 from entity.record.directory import NoRun, read_summary
 from entity.record.rounds import of_a_run, whole_lines
 from entity.setup import resolve
 from entity.setup.identity import REVISED, revisions
+from entity.setup.named_files import contents
 from entity.setup.plugin_files import is_path, split
 from entity.setup.plugins import relocated
 from entity.setup.read import extended, read_file
@@ -105,6 +107,12 @@ def _continued(
                 f"{path} = {new}: the run in {folder} was begun with {old}; one that goes on may "
                 "have more, not less."
             )
+        defense = before.server.defense
+        if path == _ROUNDS and DEFENSES[defense.type].looks_ahead(defense.defense_args):
+            raise ConfigError(
+                f"{path} = {new}: what {defense.type} does depends on the number of rounds, with "
+                f"these settings, and the run in {folder} was begun with {old}; begin a new run."
+            )
         if not _may_change(path, old, new):
             raise ConfigError(
                 f"{path} = {show(new)}: the run in {folder} was begun with {show(old)} and goes "
@@ -166,12 +174,13 @@ def _held(entries: object) -> object:
 
 
 def origin(config: ExperimentConfig, data: str) -> dict[str, Any]:
-    """Return the origin that a checkpoint records: config, revisions, hash of data, versions."""
+    """Return what a checkpoint records of its run: config, revisions, hashes of data, versions."""
     tables = resolve.to_json(config)
     return {
         "config": tables,
         **revisions(tables),
         "data": data,
+        "contents": contents(tables),
         "versions": {"drop-fl": __version__, "torch": torch.__version__},
     }
 
@@ -211,6 +220,12 @@ def resumed(checkpoints: Checkpoints, folder: Path) -> Snapshot | None:
             f"{folder}: the data is not what the run was begun with; set settings.datasets_path to "
             "the old data, or begin a new run."
         )
+    for path, digest in before.get("contents", now["contents"]).items():
+        if now["contents"].get(path) != digest:
+            raise ConfigError(
+                f"{folder}: what {path} names has changed since the run was begun; put it back, or "
+                "begin a new run."
+            )
     for name, version in now["versions"].items():
         if before["versions"].get(name) != version:
             log.warning(

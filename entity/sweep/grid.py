@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from entity.config.schema import ConfigError, show, unknown
-from entity.setup.field_list import OTHER_NAMES
+from entity.setup.field_list import ATTACK, OTHER_NAMES
 from entity.setup.plugin_files import absolute
 
 MOST = 100_000
@@ -20,6 +20,9 @@ CONFIG = "config"
 
 SEED = "seed"
 """The axis that `seeds` makes."""
+
+_FIELDS = {**OTHER_NAMES, "attack": f"{ATTACK}.type", ATTACK: f"{ATTACK}.type"}
+"""Fields by their other names; the attack's table, which may be null, stands for its type."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,10 @@ def same_field(one: str, other: str) -> bool:
     --------
     >>> same_field("defense", "defense.type"), same_field("client.lr", "server.lr")
     (True, False)
+    >>> same_field("attack", "client.attack.type")
+    True
     """
-    first, second = (f".{OTHER_NAMES.get(name, name)}" for name in (one, other))
+    first, second = (f".{_FIELDS.get(name, name)}" for name in (one, other))
     return first.endswith(second) or second.endswith(first)
 
 
@@ -211,7 +216,7 @@ def refuse_common_fields(one: Axis, other: Axis) -> None:
         raise ConfigError(f"axes: {one.name} comes twice.")
     for mine, yours in product(sorted(one.fields), sorted(other.fields)):
         if same_field(mine, yours):
-            longest = max((OTHER_NAMES.get(name, name) for name in (mine, yours)), key=len)
+            longest = max((_FIELDS.get(name, name) for name in (mine, yours)), key=len)
             raise ConfigError(
                 f"axes.{one.name} and axes.{other.name}: both set {longest}; "
                 "a cell has one value for each field."

@@ -80,11 +80,11 @@ def run_cells(
     KeyboardInterrupt
         On Ctrl-C, when all workers have ended and saved their runs.
     """
-    sweep = _Sweep(place, watch, retry, deque((cell, False) for cell in cells))
+    sweep = _Sweep(place, watch, retry, deque(cells))
     try:
         while sweep.waiting or sweep.running or sweep.any_came_free():
             sweep.start_waiting()
-            watch.tick(sweep.running, [cell for cell, _ in sweep.waiting])
+            watch.tick(sweep.running, list(sweep.waiting))
             for attempt in place.over(sweep.running, TICK) if sweep.running else ():
                 sweep.conclude(attempt)
     finally:
@@ -102,9 +102,8 @@ class _Sweep:
     place: Place
     watch: Watch
     retry: bool
-    waiting: deque[tuple[Cell, bool]]
-    """Cells, each with whether it begins anew even if its folder holds a run to go on with."""
-    elsewhere: list[tuple[Cell, bool]] = field(default_factory=list[tuple[Cell, bool]])
+    waiting: deque[Cell]
+    elsewhere: list[Cell] = field(default_factory=list[Cell])
     """Those that another process is at work on."""
     owners: Owners = field(default_factory=Owners)
     running: list[Attempt] = field(default_factory=list[Attempt])
@@ -118,39 +117,39 @@ class _Sweep:
             self.waiting.extend(self.elsewhere)
             self.elsewhere.clear()
         while self.waiting and len(self.running) < self.place.jobs:
-            cell, anew = self.waiting.popleft()
+            cell = self.waiting.popleft()
             try:
-                self._start(cell, anew)
+                self._start(cell)
             except (OSError, ConfigError) as error:
                 self.owners.release(cell)
                 said = str(error) if isinstance(error, ConfigError) else f"{cell.folder}: {error}"
                 self.fail(Failure(cell, said), again=False)
 
-    def _start(self, cell: Cell, anew: bool) -> None:
+    def _start(self, cell: Cell) -> None:
         """Start a cell, unless another process has it or has finished it."""
         if self.owners.take(cell):
-            self.elsewhere.append((cell, anew))
+            self.elsewhere.append(cell)
             return
         cell = as_it_is_now(cell)
         if cell.state == "finished":
             self.owners.release(cell)
             self.watch.finished(cell)
             return
-        self.running.append(self.place.start(cell, resume=not anew and _begun(cell)))
+        self.running.append(self.place.start(cell, resume=_begun(cell)))
 
     def any_came_free(self) -> bool:
         """Whether other processes have let go of a cell; if not, note those that they have."""
         deadline = time.monotonic() + PATIENCE
         while True:
-            owners = [self.owners.take(cell) for cell, _ in self.elsewhere]
-            for cell, _ in self.elsewhere:
+            owners = [self.owners.take(cell) for cell in self.elsewhere]
+            for cell in self.elsewhere:
                 self.owners.release(cell)
             if not all(owners):
                 return True
             if not self.owners.orphans or time.monotonic() > deadline:
                 break
             time.sleep(PATIENCE / 50)
-        for (cell, _), who in zip(self.elsewhere, owners, strict=True):
+        for cell, who in zip(self.elsewhere, owners, strict=True):
             self.failures.append(Failure(cell, f"{who} is at work on it", elsewhere=True))
         return False
 
@@ -164,19 +163,17 @@ class _Sweep:
             self.watch.finished(cell)
             return
         if code == TAKEN:
-            self.elsewhere.append((cell, False))
+            self.elsewhere.append(cell)
             return
-        # A resumed run that fails before its first round is started anew.
-        stuck = attempt.resume and not attempt.rounds_run
         again = self.retry and code != REFUSED and cell.identity not in self.retried
-        self.fail(Failure(cell, reason(cell)), again=again, anew=stuck)
+        self.fail(Failure(cell, reason(cell)), again=again)
 
-    def fail(self, failure: Failure, *, again: bool, anew: bool = False) -> None:
+    def fail(self, failure: Failure, *, again: bool) -> None:
         """Note a failure, and put the cell back behind the others if it is tried again."""
         self.watch.failed(failure, again=again)
         if again:
             self.retried.add(failure.cell.identity)
-            self.waiting.append((failure.cell, anew))
+            self.waiting.append(failure.cell)
         else:
             self.failures.append(failure)
 

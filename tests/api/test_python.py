@@ -323,6 +323,8 @@ def test_a_sweep_takes_a_file_several_configs_bundles_and_tables(pretend, tmp_pa
     assert [cell.labels["attack"] for cell in both.cells] == ["none", "dba"]
     chosen = entity.sweep(names, seed=[1, 2], where="seed=2", **quiet)
     assert len(chosen.cells) == 2
+    new = entity.sweep(names, seed=[5], where="state=new", **quiet)
+    assert [cell.state for cell in new.cells] == ["finished"] * 2
 
 
 @pytest.mark.parametrize(

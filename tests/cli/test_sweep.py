@@ -133,6 +133,11 @@ def test_a_dry_run_judges_time_by_runs_of_the_same_data_set_and_model(grid, cell
     assert capsys.readouterr().out.splitlines()[-1] == "nothing to do"
 
 
+def test_a_condition_on_the_state_chooses_before_the_runs(grid, pretend, capsys):
+    assert main(["sweep", grid, "--where", "state=new"]) == 0
+    assert "4 of 4 runs are finished" in capsys.readouterr().out
+
+
 def test_a_dry_run_says_for_what_it_cannot_know(grid, cells, capsys, finish):
     finish(cells[0], seconds=60.0)
     data = yaml.safe_load(Path(grid).read_text())

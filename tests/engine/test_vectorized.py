@@ -5,11 +5,14 @@ import logging
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
+from entity.attacks import ATTACKS
 from entity.client import Broadcast, Client
+from entity.config.schema import ConfigError
 from entity.engine import Inline, Vectorized, choose_engine
 from entity.engine.stacked import fit_stacked
-from entity.engine.vectorized import obstacle
+from entity.engine.vectorized import obstacle, obstacle_of
 from entity.experiment import run
 from entity.models import build
 from entity.seeding import Seeds
@@ -126,6 +129,47 @@ def test_dropout_is_an_obstacle(experiment):
     _, roster = recruit(experiment({"client.attack": None}), Seeds(1))
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 2))
     assert "dropout" in obstacle(roster.client(0), Broadcast(1, None), model)
+
+
+class Odd(nn.Module):
+    """Linear, with a layer that never learns, one that nobody uses, or noise of its own."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.first, self.last, self.kind = nn.Linear(4, 4), nn.Linear(4, 2), kind
+        self.spare = nn.Linear(4, 4) if kind == "unused" else None
+        self.first.requires_grad_(kind != "frozen")
+
+    def forward(self, x):
+        return self.last(F.dropout(self.first(x)) if self.kind == "dropout" else self.first(x))
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        ("plain", ""),
+        ("frozen", "the model has frozen parameters"),
+        ("unused", "the model has parameters without a gradient"),
+        ("dropout", "the model cannot be stacked (vmap: called random operation"),
+    ],
+)
+def test_a_model_that_stacked_training_would_treat_in_another_way_is_not_stacked(kind, why):
+    batch = torch.randn(3, 4), torch.tensor([0, 1, 0])
+    found = obstacle_of(Odd(kind).train(), batch, Recipe(0.1, 0.9, 0.1, 3, 1))
+    assert found.startswith(why)
+    assert bool(found) == bool(why)
+
+
+def test_what_an_attack_of_one_s_own_sends_is_checked(experiment, monkeypatch):
+    config = experiment({"client.attack.type": "sign_flip", "federation.round_size": 4})
+    sign_flip = ATTACKS["sign_flip"]
+
+    def short(self, trained, broadcast):
+        return trained._replace(weights=torch.full((1,), 7.0))
+
+    monkeypatch.setattr(sign_flip, "craft", short)
+    with pytest.raises(ConfigError, match=r"craft"):
+        both(config, 1)
 
 
 def test_an_attack_with_a_loop_of_its_own_is_trained_beside_the_stack(experiment, caplog):

@@ -29,6 +29,21 @@ def returning(make_updates, make_resources):
     return returning
 
 
+def test_a_row_of_the_round_is_copied(make_updates, make_resources):
+    updates = make_updates([(1, 0), (0, 3)], buffers=[[1.0], [2.0]])
+
+    class Best(Undefended):
+        def aggregate(self, updates):
+            answer = super().aggregate(updates)
+            return replace(answer, weights=updates.weights[1], buffers=updates.buffers[1])
+
+    row = updates.weights[1].clone(), updates.buffers[1].clone()
+    answer = admit(Best(UndefendedArgs(), make_resources(updates)), updates)
+    updates.weights.zero_()
+    updates.buffers.zero_()
+    assert all(map(torch.equal, answer.state, row))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -15,8 +15,10 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from updates_by_hand import Crowd
 
@@ -463,6 +465,80 @@ def test_more_rounds_end_as_a_run_that_was_begun_with_them(cheap, remains, tmp_p
     assert told[0]["round"] == (7 if finished else 5)
     assert_same(folder, longer.folder)
     assert recorded(folder) == longer.config
+
+
+def test_what_only_the_last_round_had_is_forgotten_with_more_rounds(cheap, tmp_path):
+    config = cheap({"federation.rounds": 4})  # evaluated every third round, and in the last
+    folder = tmp_path / "run"
+    run(config, folder)
+    longer = run(cheap({"federation.rounds": 6}), tmp_path / "longer")
+    run(recorded(folder, [("rounds", "6")]), folder, resume=True)
+    assert_same(folder, longer.folder)
+    assert [line["mta"] is None for line in lines_of(folder)] == [True, True, False] * 2
+
+
+@pytest.mark.parametrize("name", ["crfl", "backdoor_indicator", "snowball"])
+def test_more_rounds_are_refused_where_the_defense_depends_on_their_number(cheap, tmp_path, name):
+    kept = {"crfl": "final_round", "snowball": "top_down_from"}
+    config = cheap({"server.defense": {"type": name}})
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path, on_round=stop_after(1))
+    with pytest.raises(ConfigError, match=f"rounds = 9: what {name} does depends on the number"):
+        recorded(tmp_path, [("rounds", "9")])
+    if name in kept:
+        fixed = cheap({"server.defense": {"type": name, "defense_args": {kept[name]: 6}}})
+        with pytest.raises(KeyboardInterrupt):
+            run(fixed, tmp_path / "fixed", on_round=stop_after(1))
+        assert recorded(tmp_path / "fixed", [("rounds", "9")]).federation.rounds == 9
+
+
+def test_a_finished_run_with_more_rounds_to_do_is_not_finished(cheap, tmp_path, monkeypatch):
+    run(cheap({"federation.rounds": 3}), tmp_path)
+    (tmp_path / "error.txt").write_text("of an earlier attempt")
+
+    def killed(*_):
+        seen = json.loads((tmp_path / "summary.json").read_text())
+        raise SystemExit(seen["state"])
+
+    monkeypatch.setattr(loop, "play_round", killed)
+    with pytest.raises(SystemExit, match="running"):
+        run(recorded(tmp_path, [("rounds", "5")]), tmp_path, resume=True)
+    assert json.loads((tmp_path / "summary.json").read_text())["state"] == "interrupted"
+    assert not (tmp_path / "error.txt").exists()
+
+
+def test_a_trigger_s_picture_that_has_changed_is_another_experiment(cheap, tmp_path):
+    picture, folder = tmp_path / "trigger.png", tmp_path / "run"
+
+    def draw(value):
+        pixels = np.zeros((28, 28), dtype=np.uint8)
+        pixels[:3, :3] = value
+        Image.fromarray(pixels).save(picture)
+
+    draw(255)
+    config = cheap({"client.attack.trigger_pattern": str(picture)})
+    before = resolve.identity(config)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, folder, on_round=stop_after(2))
+    draw(100)
+    assert resolve.identity(config) != before
+    with pytest.raises(ConfigError, match=r"what client.attack.trigger_pattern names has changed"):
+        run(recorded(folder), folder, resume=True)
+    draw(255)
+    assert resolve.identity(config) == before
+    run(recorded(folder), folder, resume=True)
+
+
+def test_a_state_that_no_checkpoint_can_hold_is_a_sentence_in_the_first_round(
+    cheap, tmp_path, monkeypatch
+):
+    undefended = DEFENSES["undefended"]
+    monkeypatch.setattr(undefended, "state_dict", lambda self: {"seen": np.int64(3)})
+    said = "Undefended.state_dict: /seen: a checkpoint cannot hold int64; allowed are"
+    with pytest.raises(ConfigError, match=said):
+        run(cheap({"settings.checkpoint_every": 5}), tmp_path)
+    assert json.loads((tmp_path / "summary.json").read_text())["state"] == "interrupted"
+    assert len(lines_of(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,10 @@ def test_an_exclusion_may_name_a_list_that_is_itself_a_value():
         ({"exclude": [{"rounds": [10, 11]}]}, "exclude.rounds = 11 is unknown."),
         ({"exclude": [{}]}, "exclude: {} would mean every cell."),
         ({"exclude": [{"seed": [1, 2]}]}, "exclude: leaves no cell of the grid."),
+        (
+            {"axes": {"attack": ["ipm"], "client.attack.type": ["badnets"]}},
+            "axes.attack and axes.client.attack.type: both set client.attack.type",
+        ),
         ({"axes": {"client.lr": [1], "lr": [2]}}, "axes.client.lr and axes.lr: both set client.lr"),
         (
             {"axes": {"a": {"x": {"DPR": 1}}, "attack.DPR": [0.5]}},

@@ -172,14 +172,14 @@ def test_a_retry_goes_on_with_the_rounds_that_are_finished(sweep):
     assert Pretender.began == [("1", False), ("2", False), ("1", False), ("2", True)]
 
 
-@pytest.mark.parametrize(("rounds", "again"), [(0, False), (2, True)])
-def test_going_on_that_leads_nowhere_is_followed_by_a_new_start(sweep, tmp_path, rounds, again):
+@pytest.mark.parametrize("rounds", [0, 2])
+def test_what_is_finished_of_a_run_is_not_thrown_away_when_going_on_fails(sweep, tmp_path, rounds):
     sweep({"1": [(1, FAILED)]}, names=("1",), retry=False)
     (folder,) = (tmp_path / "out").glob("[!.]*")
     (cell,) = expand(parse({"base": sweep.base, "axes": {"lr": [1]}}, tmp_path), tmp_path)
     write_json(folder / "config.json", resolve.to_json(cell.config))  # now it is a run
     sweep({"1": [(rounds, FAILED), (1, 0)]}, names=("1",))
-    assert Pretender.began == [("1", True), ("1", again)]
+    assert Pretender.began == [("1", True), ("1", True)]
 
 
 def test_a_process_that_cannot_be_started_fails_its_cell_only(sweep):

@@ -1,0 +1,58 @@
+"""What the files hold that an attack reads: a part of what a run is, wherever they lie.
+
+A trigger's picture or a folder of edge cases may change under its name. Two runs with the same
+configuration are the same experiment only if these files are the same.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from entity.client.triggers import PATTERNS
+from entity.config.paths import user_path
+from entity.config.schema import flatten
+
+READ = ("client.attack.trigger_pattern", "client.attack.edge_case_path")
+"""Fields that may name a file or a folder of files."""
+
+
+def contents(tables: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of what lies under the fields of `to_json` that name files, by field.
+
+    A folder's is that of its files' names and contents. What is not there has none; whoever reads
+    it says so.
+    """
+    named = {path: value for path, value in flatten(tables) if path in READ}
+    found = {path: _digest(value) for path, value in named.items()}
+    return {path: digest for path, digest in found.items() if digest}
+
+
+def _digest(value: object) -> str:
+    if not isinstance(value, str) or not value or value in PATTERNS:
+        return ""
+    path = user_path(value)
+    try:
+        if not path.is_dir():
+            return _of_file(path)
+        lines = [f"{file.relative_to(path)} {_of_file(file)}" for file in _files(path)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    except OSError:
+        return ""
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names)
+
+
+def _of_file(path: Path) -> str:
+    status = path.stat()
+    return _sha256(str(path), status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=65536)
+def _sha256(path: str, size: int, changed: int, inode: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
