@@ -131,6 +131,8 @@ def obstacle_of(model: nn.Module, batch: Batch, recipe: Recipe) -> str:
         "" if it can.
     """
     parameters = dict(model.named_parameters())
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        return "the model has BatchNorm, which would see how batches are filled up"
     if not all(parameter.requires_grad for parameter in parameters.values()):
         return "the model has frozen parameters"
     start = {name: value.detach() for name, value in parameters.items()}

@@ -33,6 +33,9 @@ PATIENCE = 10.0
 With every one that is still not there, the next has a smaller part of them.
 """
 
+GRACE = 1.0
+"""Seconds to wait for such a reply where the time is up."""
+
 _OURS = (OSError, httpx.HTTPError)
 """Errors of the connection to the SuperLink, which no node can cause."""
 
@@ -70,12 +73,11 @@ def exchange(
     if not messages:
         return
     taken = set(grid.push_messages(messages))
-    waiting: dict[str, Message] = {}
-    for message in messages:
-        if message.metadata.message_id in taken:
-            waiting[message.metadata.message_id] = message
-        else:
-            yield _error(message, "could not be sent")
+    unsent = [each for each in messages if each.metadata.message_id not in taken]
+    yield from (_error(each, "could not be sent") for each in unsent)
+    waiting = {
+        each.metadata.message_id: each for each in messages if each.metadata.message_id in taken
+    }
     pulls: dict[str, _Pull] = {}
     end, pause = clock() + timeout, 0.1
     while waiting:
@@ -84,7 +86,7 @@ def exchange(
         for identity, message in list(waiting.items()):
             if identity in new:
                 pulls[identity] = _Pull(grid, identity, most)
-                pulls[identity].wait(min(PATIENCE / len(pulls), max(1.0, end - clock())))
+                pulls[identity].wait(min(PATIENCE / len(pulls), max(GRACE, end - clock())))
             if pulls[identity].is_done and (replies := pulls.pop(identity).replies(message)):
                 del waiting[identity]
                 yield from replies

@@ -103,7 +103,7 @@ class Record:
         lines = whole_lines(folder)[:keep]
         self.rounds = [json.loads(line) for line in lines]
         for place, line in enumerate(self.rounds):
-            if line["mta"] is not None and not judged(line["round"]):
+            if line.get("mta") is not None and not judged(line["round"]):
                 self.rounds[place] = unjudged(line)
                 lines[place] = json.dumps(self.rounds[place]).encode() + b"\n"
         self.before = read_summary(folder)

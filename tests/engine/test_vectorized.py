@@ -138,6 +138,8 @@ class Odd(nn.Module):
         super().__init__()
         self.first, self.last, self.kind = nn.Linear(4, 4), nn.Linear(4, 2), kind
         self.spare = nn.Linear(4, 4) if kind == "unused" else None
+        if kind == "norm":
+            self.last = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), self.last)
         self.first.requires_grad_(kind != "frozen")
 
     def forward(self, x):
@@ -149,6 +151,7 @@ class Odd(nn.Module):
     [
         ("plain", ""),
         ("frozen", "the model has frozen parameters"),
+        ("norm", "the model has BatchNorm"),
         ("unused", "the model has parameters without a gradient"),
         ("dropout", "the model cannot be stacked (vmap: called random operation"),
     ],

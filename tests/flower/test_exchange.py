@@ -96,6 +96,11 @@ def test_a_message_that_cannot_be_sent_is_an_error_of_its_node(make_grid, monkey
     assert not replies[1].has_error()
 
 
+def impatient(monkeypatch, seconds):
+    for name in ("PATIENCE", "GRACE"):
+        monkeypatch.setattr(f"entity.flower.exchange.{name}", seconds)
+
+
 def test_a_reply_in_another_node_s_name_is_an_error_of_the_node_that_was_asked(make_grid):
     def forged(message):
         reply = prompt(message)
@@ -111,7 +116,7 @@ def test_a_reply_in_another_node_s_name_is_an_error_of_the_node_that_was_asked(m
 def test_a_reply_that_is_announced_and_never_sent_costs_nobody_else_the_round(
     make_grid, monkeypatch
 ):
-    monkeypatch.setattr("entity.flower.exchange.PATIENCE", 0.2)
+    impatient(monkeypatch, 0.2)
     released, time = threading.Event(), Time()
 
     def announced(message):
@@ -131,7 +136,7 @@ def test_a_reply_that_is_announced_and_never_sent_costs_nobody_else_the_round(
 
 
 def test_a_slow_pull_is_taken_when_it_is_done(make_grid, monkeypatch):
-    monkeypatch.setattr("entity.flower.exchange.PATIENCE", 0.05)
+    impatient(monkeypatch, 0.05)
     time, there = Time(), threading.Event()
 
     def slow(message):
