@@ -16,6 +16,7 @@ from pathlib import Path
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError, show, suggest
 from entity.dataset.augment import Augmentation
+from entity.dataset.cache import Stamp
 from entity.dataset.decoded import Decoded
 from entity.dataset.files import Files
 from entity.dataset.source import Source
@@ -25,6 +26,7 @@ from entity.dataset.tree import (
     channels_of,
     decode_classes,
     folders_in,
+    labels_of,
     open_image,
     reason,
     refuse_deep,
@@ -74,7 +76,7 @@ def image_folder(name: str, root: Path, size: int | None, channels: int | None) 
         key=_key(_place(folder, root), form),
         title=where,
         folders=(str(user_path(where)),),
-        scan=partial(scan_tree, parts=parts),
+        scan=partial(_scan, parts=parts, classes=classes),
         decode=partial(_decode, classes=classes, form=form),
         remedy="copy the images there",
         recipe=_recipe(form, classes),
@@ -160,13 +162,31 @@ def _look(first: Path, size: int | None, channels: int | None) -> tuple[int, int
     return size or height, channels or colour
 
 
+def _scan(folder: Path, parts: Sequence[str], classes: Sequence[str]) -> list[Stamp] | None:
+    """List the images; refuse classes that are not those of the images.
+
+    An empty folder is a class, and changes no file: a cache would be found whose labels are other
+    classes' numbers.
+    """
+    stamps = scan_tree(folder, parts)
+    if stamps is not None:
+        for names in _apart([path for path, _, _ in stamps]):
+            labels_of(folder, names, classes, REMEDY)
+    return stamps
+
+
 def _decode(
     folder: Path, names: Sequence[str], classes: Sequence[str], form: Format
 ) -> tuple[Decoded, Decoded]:
-    test = [name for name in names if name.startswith("test/")]
-    train = [name for name in names if not name.startswith("test/")]
+    train, test = _apart(names)
     one = partial(decode_classes, folder, classes=classes, form=form)
     return one(train), one(test)
+
+
+def _apart(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the paths of the training and of the test images."""
+    test = [name for name in names if name.startswith("test/")]
+    return [name for name in names if not name.startswith("test/")], test
 
 
 def _as_a_number(name: str) -> tuple[bool, int, str]:

@@ -176,21 +176,42 @@ def decode_classes(
     ConfigError
         If some class has no image, or there is a class that does not belong.
     """
+    y = labels_of(folder, names, classes, form.remedy)
+    return decode_files([folder / name for name in names], y, form)
+
+
+def labels_of(
+    folder: Path, names: Sequence[str], classes: Sequence[str], remedy: str
+) -> NDArray[np.int64]:
+    """Return the labels (N,) of the images `<part>/<class>/*` of one part of the data.
+
+    Parameters
+    ----------
+    folder, names, classes
+        As `decode_classes` takes them.
+    remedy
+        The remedy for images that are missing or do not belong.
+
+    Raises
+    ------
+    ConfigError
+        If some class has no image, or there is a class that does not belong.
+    """
     label = {name: y for y, name in enumerate(classes)}
     y = np.array([label.get(name.split("/")[-2], -1) for name in names], dtype=np.int64)
     if (y < 0).any():
         stranger = folder / Path(names[int(y.argmin())]).parent
         raise ConfigError(
             f"settings.datasets_path: {stranger} is none of the {len(classes)} classes "
-            f"({', '.join(classes[:3])}, ...): {form.remedy}."
+            f"({', '.join(classes[:3])}, ...): {remedy}."
         )
     counts = np.bincount(y, minlength=len(classes))
     if (counts == 0).any():
         raise ConfigError(
             f"settings.datasets_path: {folder} has no image of {classes[int(counts.argmin())]} "
-            f"among its {len(y):,}: {form.remedy}."
+            f"among its {len(y):,}: {remedy}."
         )
-    return decode_files([folder / name for name in names], y, form)
+    return y
 
 
 def decode_files(files: Sequence[Path], y: NDArray[np.int64], form: Format) -> Decoded:

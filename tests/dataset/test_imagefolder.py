@@ -144,6 +144,25 @@ def test_a_class_without_training_images_and_one_only_of_the_test_are_named(own,
         find(NAME, own.parent).read(own.parent, SEEDS)
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_class_that_comes_empty_is_refused_though_there_is_a_cache(own, cached):
+    """It changes no file, and would move the labels of all classes after it."""
+    if cached:
+        find(NAME, own.parent).read(own.parent, SEEDS)
+    (own / "train" / "aa").mkdir()
+    with pytest.raises(ConfigError, match="own has no image of aa among its 9"):
+        find(NAME, own.parent).read(own.parent, SEEDS)
+
+
+def test_a_class_that_loses_its_empty_folder_is_refused_though_there_is_a_cache(own, write_tree):
+    write_tree(own, ["valid", "test"], ["0"], n=2, shape=(24, 24, 3))
+    (own / "train" / "0").mkdir()
+    assert len(find(NAME, own.parent).read(own.parent, SEEDS)[0]) == 11
+    (own / "train" / "0").rmdir()
+    with pytest.raises(ConfigError, match="valid/0 is none of the 3 classes"):
+        find(NAME, own.parent).read(own.parent, SEEDS)
+
+
 def test_folders_that_could_be_used_are_listed(own, write_tree):
     write_tree(own.parent / "half", ["train"], "ab")
     assert image_folders(own.parent) == ["own"]
