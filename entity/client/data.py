@@ -60,8 +60,10 @@ class LocalData:
         augmentation
             Applied to clean samples only, with new draws for every batch.
         in_every_batch
-            Give every batch its share of the poisoned samples, at least one, cycling through
-            them, instead of leaving it to the shuffle.
+            Give every batch the poisoned share of the data, at least one sample, cycling through
+            those that are poisoned, instead of leaving it to the shuffle. A batch is as large as
+            the data where these are fewer than `batch_size`; a last one that is short of clean
+            samples has as many poisoned ones as the others.
         """
         order = (
             self._mixed(batch_size, epochs, generator)
@@ -112,9 +114,10 @@ class LocalData:
 
     def _mixed(self, batch_size: int, epochs: int, generator: torch.Generator) -> Iterator[Tensor]:
         bad, good = self.poisoned.nonzero().flatten(), (~self.poisoned).nonzero().flatten()
-        share = max(1, round(batch_size * len(bad) / len(self)))
+        size = min(batch_size, len(self))
+        share = max(1, round(size * len(bad) / len(self)))
         taken = 0
-        for clean in shuffled(len(good), max(1, batch_size - share), epochs, generator):
+        for clean in shuffled(len(good), max(1, size - share), epochs, generator):
             if taken % len(bad) < share:
                 bad = bad[torch.randperm(len(bad), generator=generator)]
             turn = (taken + torch.arange(share)) % len(bad)

@@ -131,6 +131,14 @@ def test_batchwise_poison_keeps_the_batch_size_and_the_share_and_cycles_through_
     assert sorted(row for rows in batches for row in rows) == list(range(100))
 
 
+@pytest.mark.parametrize("n", [20, 40, 64])
+def test_a_client_with_less_than_a_batch_takes_every_sample_once_a_pass(n):
+    # p = 25 %: a share of B = 64, which is 16, would repeat the 5 poisoned ones of 20
+    data = data_of(n, poisoned=range(n // 4))
+    batches = [rows_of(b) for b in data.batches(64, 3, rng(), in_every_batch=True)]
+    assert [sorted(rows) for rows in batches] == [list(range(n))] * 3
+
+
 def test_a_share_below_one_sample_a_batch_becomes_one():
     # the paper's 1.25 % and B = 64: 0.8 samples a batch
     data = data_of(160, poisoned=[5, 6])
