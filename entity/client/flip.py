@@ -12,8 +12,9 @@ Where we leave the authors' code, and the port in DROP's, and why:
 - optimiser and epochs are those of all clients; the authors' FLIP clients train longer and with
   Adam, so that clean accuracies could not be compared;
 - a batch without a usable trigger is trained on as it is; they drop it;
-- a trigger that was not found, or is too large, halves its pair's growth, so that the next choice
-  is another; in the code it stays the first choice for ever, or counts as a trigger of size 0;
+- a trigger that was not found, or is too large, halves its pair's growth, and lowers it by 0.1 at
+  least, so that other pairs come first; in the code it stays the first choice for ever, or counts
+  as a trigger of size 0;
 - the area limit holds in the warm-up and for each direction of a pair; the warm-up goes on where
   the last round left it, and its samples are drawn instead of the first;
 - sizes are pixels; in the code those after the warm-up count three channels on grey images, too;

@@ -14,6 +14,8 @@ from entity.client.trigger_inversion import Triggers
 
 ANY = -1
 """The source of a universal trigger."""
+_LOWERED = 0.1
+"""By how much a growth falls at least. A share of its size would take it to -inf in a long run."""
 
 Side = tuple[int, int]
 """(source, target)."""
@@ -78,6 +80,19 @@ def grown(growth: float, old: float, new: float) -> float:
     return (growth + (new - old) / old) / 2 if old > 0 else 0.0
 
 
+def lowered(growth: float) -> float:
+    """Return the growth of a pair without a usable trigger: half of it, and at least 0.1 less.
+
+    Half of a negative growth would be more than it was.
+
+    Examples
+    --------
+    >>> lowered(1.0), lowered(-0.5)
+    (0.5, -0.6)
+    """
+    return growth - max(growth / 2, _LOWERED)
+
+
 @dataclass
 class TriggerHistory:
     """The triggers of a client, from round to round."""
@@ -112,7 +127,7 @@ class TriggerHistory:
         """Add a pair's new trigger; None is one that cannot be used."""
         old, growth = float(self.sizes[side]), float(self.growth[side])
         if new is None:
-            self.growth[side] = growth / 2
+            self.growth[side] = lowered(growth)
             return
         size = float(new.sizes)
         self.growth[side] = grown(growth, old, size)

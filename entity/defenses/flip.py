@@ -65,6 +65,7 @@ class Flip(StreamingServer[FlipArgs]):
     summary = "FLIP: benign clients unlearn inverted triggers; the server averages"
     paper = "Zhang et al. 2023, arXiv 2210.12873"
     hyperparameters = FlipArgs
+    revision = 2
     robust = False
 
     @classmethod

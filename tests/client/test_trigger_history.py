@@ -93,6 +93,31 @@ def test_a_pair_without_a_usable_trigger_is_not_the_first_choice_for_ever():
     assert (history.sizes == 9).all()
 
 
+def test_pairs_whose_triggers_shrink_take_turns_where_none_can_be_used():
+    """Half of a negative growth would be more: two pairs were chosen for ever."""
+    history = TriggerHistory.blank(3)
+    history.growth = table([[0, -0.1, -0.3], [-0.2, 0, -0.25], [-0.15, -0.4, 0]])
+    chosen, previous = [], ANY
+    for _ in range(24):
+        pair = choose_pair(history.growth, [0, 1, 2], previous, 0.0, generator())
+        assert pair is not None
+        chosen.append(pair)
+        before = float(history.growth[pair])
+        history.add(pair, None)
+        assert float(history.growth[pair]) < before
+        previous = pair[0]
+    assert len(set(chosen)) == 6
+    assert max(chosen.count(pair) for pair in set(chosen)) <= 8
+
+
+def test_a_thousand_failures_leave_a_pair_that_can_be_chosen():
+    history = TriggerHistory.blank(2)
+    history.growth = table([[0, 0.5], [0.5, 0]])
+    for _ in range(1000):
+        history.add((0, 1), None)
+    assert choose_pair(history.growth, [0], ANY, 0.0, generator()) == (0, 1)
+
+
 def test_booking_a_trigger_counts_pixels_and_not_channels():
     """The published code counts a grey mask three times after the warm-up and once in it."""
     history = TriggerHistory.blank(3)
