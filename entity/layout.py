@@ -35,6 +35,8 @@ class Slot:
     shape: torch.Size
     start: int
     stop: int
+    frozen: bool = False
+    """Whether it is a parameter that asks for no gradient, so that training leaves it."""
 
     def of(self, vector: Tensor) -> Tensor:
         """View this tensor in a vector (P,) or in every row of a matrix (n, P)."""
@@ -45,8 +47,8 @@ class Slot:
 class ParamSpec:
     """The layout of a module's parameters and buffers in their flat vectors.
 
-    Parameters are the trainable tensors in definition order, buffers everything else of the
-    state dict. Names carry no prefix of a wrapper (`module.`, `_module.`) or a compiler
+    Parameters are the module's in definition order, frozen ones too; buffers are everything else of
+    the state dict. Names carry no prefix of a wrapper (`module.`, `_module.`) or a compiler
     (`_orig_mod.`), so a wrapped or compiled module has the same layout as the bare one.
     """
 
@@ -220,7 +222,8 @@ def _slots(tensors: Mapping[str, Tensor]) -> tuple[Slot, ...]:
     slots: list[Slot] = []
     start = 0
     for name, tensor in tensors.items():
-        slots.append(Slot(name, tensor.shape, start, start + tensor.numel()))
+        frozen = isinstance(tensor, nn.Parameter) and not tensor.requires_grad
+        slots.append(Slot(name, tensor.shape, start, start + tensor.numel(), frozen))
         start += tensor.numel()
     return tuple(slots)
 

@@ -77,7 +77,8 @@ class Client:
         if privacy is None or privacy.unit == "sample":
             return trained
         start = broadcast.state.weights.cpu()
-        return private_update(trained, start, privacy, self._noise(broadcast))
+        frozen = [slot for slot in self.context.spec.parameters if slot.frozen]
+        return private_update(trained, start, privacy, self._noise(broadcast), frozen)
 
     def _noise(self, broadcast: Broadcast) -> torch.Generator:
         return self.context.seeds.generator("local dp", round=broadcast.round, client=self.id)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
-from entity.layout import ModelState
+from entity.layout import ModelState, Slot
 from entity.training import Recipe, autocast, draw_back, new_optimiser
 
 _MOST = 1 << 26
@@ -46,7 +46,11 @@ class Privacy:
 
 
 def private_update(
-    trained: ModelState, start: Tensor, privacy: Privacy, generator: torch.Generator
+    trained: ModelState,
+    start: Tensor,
+    privacy: Privacy,
+    generator: torch.Generator,
+    frozen: Iterable[Slot] = (),
 ) -> ModelState:
     """Return a model whose update is cut to the norm C and noised; its buffers stay.
 
@@ -60,11 +64,15 @@ def private_update(
         C and sigma.
     generator
         Draws the noise; on the CPU.
+    frozen
+        Where the weights lie that training leaves; they are not noised.
     """
     delta = trained.weights.double() - start.double()
     length = float(delta.norm())
     cut = delta * (privacy.clip / length) if length > privacy.clip else delta
     noise = torch.randn(len(start), generator=generator).double()
+    for slot in frozen:
+        noise[slot.start : slot.stop] = 0
     weights = start.double() + cut + privacy.noise * privacy.clip * noise
     return trained._replace(weights=weights.float())
 
@@ -81,7 +89,7 @@ def fit_privately(
     Parameters
     ----------
     model
-        Without buffers, on the device of the batches.
+        Without buffers, on the device of the batches; layers that are frozen stay so.
     batches
         Pairs of images (b, C, H, W) in [-1, 1] and labels (b,).
     recipe
@@ -97,7 +105,7 @@ def fit_privately(
     for x, y in batches:
         with autocast(x.device, recipe.amp_enabled):
             sums = clipped_sums(model, x, y, privacy.clip)
-        for name, value in model.named_parameters():
+        for name, value in _trained(model).items():
             noise = torch.randn(value.shape, generator=generator).to(value.device)
             value.grad = sums[name].add(noise, alpha=privacy.noise * privacy.clip) / len(y)
         if recipe.prox_mu:
@@ -108,6 +116,8 @@ def fit_privately(
 def clipped_sums(model: nn.Module, x: Tensor, y: Tensor, clip: float) -> dict[str, Tensor]:
     """Return the sum of the samples' gradients by parameter, each cut to a joint norm of `clip`.
 
+    Frozen parameters have none.
+
     Parameters
     ----------
     model
@@ -117,7 +127,7 @@ def clipped_sums(model: nn.Module, x: Tensor, y: Tensor, clip: float) -> dict[st
     clip
         C.
     """
-    parameters = {name: each.detach() for name, each in model.named_parameters()}
+    parameters = {name: each.detach() for name, each in _trained(model).items()}
 
     def loss(values: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
         return F.cross_entropy(functional_call(model, values, (image[None],)), label[None])
@@ -132,6 +142,10 @@ def clipped_sums(model: nn.Module, x: Tensor, y: Tensor, clip: float) -> dict[st
         for name, each in gradients.items():
             sums[name] += torch.tensordot(factors.to(each.dtype), each, dims=1)
     return sums
+
+
+def _trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: each for name, each in model.named_parameters() if each.requires_grad}
 
 
 def _pieces(x: Tensor, y: Tensor, parameters: int) -> Iterator[tuple[Tensor, Tensor]]:

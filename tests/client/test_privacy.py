@@ -14,6 +14,7 @@ from entity.config.schema import ConfigError
 from entity.engine import Inline, Vectorized
 from entity.engine.vectorized import obstacle
 from entity.layout import ModelState
+from entity.models import Classifier
 from entity.seeding import Seeds
 from entity.setup.assembly import assemble, recruit
 from entity.setup.certificate import departures
@@ -50,7 +51,8 @@ def by_samples(model, x, y, clip):
     for image, label in zip(x, y, strict=True):
         model.zero_grad()
         F.cross_entropy(model(image[None]), label[None]).backward()
-        gradient = torch.cat([each.grad.flatten() for each in model.parameters()]).double().numpy()
+        learned = [each.grad.flatten() for each in model.parameters() if each.requires_grad]
+        gradient = torch.cat(learned).double().numpy()
         length = np.linalg.norm(gradient)
         lengths.append(length)
         total = total + gradient * min(1.0, clip / length)
@@ -72,6 +74,21 @@ def test_each_samples_gradient_is_cut_by_its_norm_over_all_parameters():
     assert min(lengths) < 0.9 * clip < 1.1 * clip < max(lengths)
     found = flat(clipped_sums(net(), x, y, clip).values())
     np.testing.assert_allclose(found.numpy(), expected, **EXACT)
+
+
+def test_a_frozen_layer_stays_and_counts_in_no_norm():
+    model = net()
+    model[0].requires_grad_(False)
+    ((x, y),) = batches(1, size=12)
+    clip = float(np.median(by_samples(model, x, y, clip=1.0)[1]))
+    expected, lengths = by_samples(model, x, y, clip)
+    assert min(lengths) < clip < max(lengths)
+    found = clipped_sums(model, x, y, clip)
+    np.testing.assert_allclose(flat(found.values()).numpy(), expected, **EXACT)
+    recipe = Recipe(0.05, 0.9, 0.01, 5, 1, prox_mu=1.0)
+    fit_privately(model, batches(3), recipe, Privacy(clip, 1.0, "sample"), rng())
+    assert torch.equal(flat(model[0].parameters()), flat(net()[0].parameters()))
+    assert not torch.equal(model[3].weight, net()[3].weight)
 
 
 def test_pieces_of_a_batch_that_fit_in_memory_make_the_same_sum(monkeypatch):
@@ -176,6 +193,22 @@ def test_honest_clients_are_cut_and_attackers_only_where_they_do_not_poison(trai
     torch.testing.assert_close(cut[honest].norm(dim=1), torch.full((3,), 0.01), **EXACT)
     _, before = trained(QUIET | LATER)
     torch.testing.assert_close(before.norm(dim=1), torch.full((4,), 0.01), **EXACT)
+
+
+def with_frozen_layer(channels, size, classes):
+    """A user's model that trains its head alone."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(channels * size**2, 8), nn.Tanh())
+    return Classifier(body.requires_grad_(False), nn.Linear(8, classes))
+
+
+@pytest.mark.parametrize("unit", ["sample", "update"])
+def test_noise_moves_no_frozen_layer(trained, unit):
+    model = f"{__name__}:with_frozen_layer"
+    private = {"client.dp_clip": 1.0, "client.dp_unit": unit, "client.attack": None}
+    roster, moved = trained({**private, "model": model, "client.ADR": 0.1})
+    frozen = torch.cat([slot.of(moved).flatten(1) for slot in roster.spec.parameters[:2]], dim=1)
+    assert (frozen == 0).all()
+    assert (roster.spec.parameters[2].of(moved) != 0).all()
 
 
 def test_noise_is_the_clients_and_the_rounds_own_and_the_same_again(trained):
