@@ -21,7 +21,7 @@ from entity.devices import placed
 from entity.federation import poisons_in
 from entity.layout import ParamSpec
 from entity.models import build_for, examine, find
-from entity.seeding import Seeds
+from entity.seeding import Seeds, global_stream
 from entity.setup.plugins import Sent, rebuilt
 from entity.training import CPU, Recipe
 from entity.updates import Updates
@@ -264,12 +264,13 @@ class Roster:
         self.poison.recall(broadcast.trigger)
         model = self.new_model()
         self.spec.load(model, broadcast.state)
-        learnt = self.poison.adapt(
-            model,
-            self.images.subset(self.samples(min(colluders))),
-            broadcast.round,
-            self.seeds.generator("adaptive poison", round=broadcast.round),
+        images = self.images.subset(self.samples(min(colluders)))
+        stream, dropout = (
+            self.seeds.generator(purpose, round=broadcast.round)
+            for purpose in ("adaptive poison", "adaptive poison dropout")
         )
+        with global_stream(dropout):  # dropout draws from it
+            learnt = self.poison.adapt(model, images, broadcast.round, stream)
         return replace(broadcast, trigger=checked_memory(self.poison, "adapt", learnt))
 
     def _context(self, malicious: bool) -> TrainingContext:

@@ -1,8 +1,10 @@
 import gc
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import nn
 
 from entity.attacks import ATTACKS
 from entity.client import Attacker, Broadcast, Client
@@ -11,8 +13,10 @@ from entity.dataset import Images, Shares, partition
 from entity.dataset.augment import Augmentation
 from entity.federation import malicious_clients, select
 from entity.layout import ModelState
+from entity.models import Classifier
 from entity.poisons import POISONS
-from entity.seeding import Seeds
+from entity.poisons.a3fl import A3fl, A3flArgs
+from entity.seeding import Seeds, global_stream
 from entity.setup import resolve
 from entity.setup.roster import Roster
 from entity.training import Recipe
@@ -136,6 +140,24 @@ def test_only_those_who_poison_collude(tables, make_round):
     assert (sent.weights[[1, 3]] == 7).all()
     assert (sent.weights[[0, 2]] == 1).all()
     assert (sent.norms > 0).tolist() == [False, True, False, True]
+
+
+def with_dropout(channels, size, classes):
+    body = nn.Sequential(nn.Flatten(), nn.Linear(channels * size**2, 8), nn.Dropout(0.5))
+    return Classifier(body, nn.Linear(8, classes))
+
+
+def test_a_poison_that_trains_a_model_with_dropout_learns_the_same_again(tables):
+    """A3FL does; dropout draws from the process's own stream, which nothing seeds."""
+    roster = roster_of(tables, {"model": f"{__name__}:with_dropout"})
+    args = A3flArgs(a3fl_epochs=3, a3fl_lambda=5.0, a3fl_unlearn_lr=0.1)
+    roster = replace(roster, poison=A3fl(roster.config.client.attack, args, 1, 28))
+    start = Broadcast(1, roster.spec.flatten(roster.new_model()))
+    found = []
+    for seed in (1, 2):
+        with global_stream(torch.Generator().manual_seed(seed)):
+            found.append(roster.adapt(start, frozenset({1})).trigger["delta"])
+    assert torch.equal(*found)
 
 
 def test_the_initial_model_is_the_seeds_alone(tables):
