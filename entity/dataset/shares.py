@@ -1,5 +1,6 @@
 """Which training samples each client holds, and the apportioning and drawing of samples."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,18 @@ class Shares:
             torch.from_numpy(np.argsort(owner, kind="stable")),
             torch.from_numpy(np.concatenate(([0], ends))),
         )
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Tensor]) -> "Shares":
+        """Build from the samples of each client, in the order that they have; of one or more.
+
+        Examples
+        --------
+        >>> Shares.of_parts([torch.tensor([5, 3]), torch.tensor([4])])[0]
+        tensor([5, 3])
+        """
+        sizes = torch.tensor([0, *map(len, parts)])
+        return cls(torch.cat(list(parts)), sizes.cumsum(0))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from entity.client.collusion import Collusion, CollusionMemory
 from entity.client.data import LocalData
 from entity.client.own_code import checked_memory, checked_rows
 from entity.client.poison import AdaptivePoison, Poison
-from entity.client.poisoning import Holding, pool_evenly
+from entity.client.poisoning import pool_evenly
 from entity.client.privacy import Privacy
 from entity.config.fields import ExperimentConfig
 from entity.dataset import Augmentation, Images, Selection, Shares, normalise
@@ -98,8 +98,8 @@ class Roster:
         """Return the registered sizes (n,) of some clients' data."""
         sizes = self.shares.sizes[list(client_ids)]
         for row, client in enumerate(client_ids):
-            if client in self._pooled:
-                sizes[row] = len(self._pooled[client].samples)
+            if self._pools(client):
+                sizes[row] = len(self.samples(client))
         return sizes
 
     def client(self, id: int) -> Client:
@@ -121,11 +121,11 @@ class Roster:
 
     def samples(self, id: int) -> Tensor:
         """Return the indices of a client's images among those of the federation."""
-        return self._pooled[id].samples if id in self._pooled else self.shares[id]
+        return self._pooled.samples[self._ranks[id]] if self._pools(id) else self.shares[id]
 
     def targets(self, id: int) -> Tensor:
         """Return the rows of a malicious client's data that it poisons."""
-        return self._pooled[id].targets if id in self._pooled else self._chosen(id)
+        return self._pooled.targets[self._ranks[id]] if self._pools(id) else self._chosen(id)
 
     def _chosen(self, id: int) -> Tensor:
         assert self.poison is not None
@@ -148,19 +148,25 @@ class Roster:
         held = sum(len(self.samples(client)) for client in self.malicious)
         return sum(len(self.targets(client)) for client in self.malicious) / held
 
-    @cached_property
-    def _pooled(self) -> dict[int, Holding]:
-        """What malicious clients hold once their poisoned samples are divided evenly."""
+    def _pools(self, id: int) -> bool:
+        """Whether a client's poisoned samples are divided evenly among it and others."""
         attack = self.config.client.attack
-        if attack is None or not (attack.non_iid_equal_distribution and attack.takes_place):
-            return {}
+        pooled = attack is not None and attack.non_iid_equal_distribution and attack.takes_place
+        return pooled and id in self.malicious
+
+    @cached_property
+    def _pooled(self) -> "_Pooled":
+        """What malicious clients hold once their poisoned samples are divided evenly."""
         ids = sorted(self.malicious)
         pool = pool_evenly(
             [self.shares[client] for client in ids],
             [self._chosen(client) for client in ids],
             self.seeds.generator("pool of poison"),
         )
-        return dict(zip(ids, pool, strict=True))
+        return _Pooled(
+            Shares.of_parts([holding.samples for holding in pool]),
+            Shares.of_parts([holding.targets for holding in pool]),
+        )
 
     def colluders(self, client_ids: tuple[int, ...], round: int) -> frozenset[int]:
         """Return those of some clients that may attack in a round, and improve their poison."""
@@ -265,10 +271,8 @@ class Roster:
         model = self.new_model()
         self.spec.load(model, broadcast.state)
         images = self.images.subset(self.samples(min(colluders)))
-        stream, dropout = (
-            self.seeds.generator(purpose, round=broadcast.round)
-            for purpose in ("adaptive poison", "adaptive poison dropout")
-        )
+        stream = self.seeds.generator("adaptive poison", round=broadcast.round)
+        dropout = self.seeds.generator("adaptive poison dropout", round=broadcast.round)
         with global_stream(dropout):  # dropout draws from it
             learnt = self.poison.adapt(model, images, broadcast.round, stream)
         return replace(broadcast, trigger=checked_memory(self.poison, "adapt", learnt))
@@ -291,3 +295,12 @@ class Roster:
             if client.dp_clip is None
             else Privacy(client.dp_clip, client.dp_noise, client.dp_unit),
         )
+
+
+class _Pooled(NamedTuple):
+    """Holdings in four tensors: of tensors for each client, a large federation cannot be sent."""
+
+    samples: Shares
+    """By the rank of a malicious client, its samples."""
+    targets: Shares
+    """Positions in them that it poisons."""

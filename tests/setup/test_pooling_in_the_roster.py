@@ -1,5 +1,8 @@
 """`client.attack.non_iid_equal_distribution`, from the config to the clients' data."""
 
+import io
+import pickle
+
 import pytest
 import torch
 
@@ -10,12 +13,12 @@ from entity.setup import assembly, resolve
 CONFIG = shipped("mnist5k/undefended")
 
 
-def roster(pooled):
+def roster(pooled, malicious=4):
     changes = {
         "IID": "false",
         "dirichlet_alpha": "0.3",
         "non_iid_equal_distribution": pooled,
-        "number_of_malicious_clients": "4",
+        "number_of_malicious_clients": str(malicious),
     }
     config = resolve.experiment(resolve.read(CONFIG), list(changes.items()))
     return assembly.recruit(config, Seeds(config.settings.seed))[1]
@@ -56,3 +59,32 @@ def test_clients_keep_their_clean_samples_and_register_what_they_hold(apart, sha
 def test_benign_clients_are_left_alone(apart, shared):
     honest = next(c for c in range(10) if c not in apart.malicious)
     assert torch.equal(apart.samples(honest), shared.samples(honest))
+
+
+class Counting(pickle.Pickler):
+    """Counts tensors: each that is sent to a worker costs a descriptor, of which there are 1024."""
+
+    def __init__(self):
+        super().__init__(io.BytesIO())
+        self.tensors = 0
+
+    def reducer_override(self, what):
+        self.tensors += isinstance(what, torch.Tensor)
+        return NotImplemented
+
+
+def test_many_clients_that_pool_are_sent_in_as_few_tensors_as_two():
+    sent = []
+    for malicious in (2, 9):
+        of = roster("true", malicious)
+        assert len(of.targets(min(of.malicious)))
+        pickler = Counting()
+        pickler.dump(of)
+        sent.append(pickler.tensors)
+    assert sent[0] == sent[1]
+
+
+def test_a_worker_finds_the_same_pool(shared):
+    before = [shared.samples(client) for client in sorted(shared.malicious)]
+    copy = pickle.loads(pickle.dumps(shared))
+    assert all(map(torch.equal, before, map(copy.samples, sorted(copy.malicious))))
