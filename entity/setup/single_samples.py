@@ -7,6 +7,7 @@ another matter: it sits out this pass (`training.shuffled`), and another pass le
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError
@@ -35,11 +36,8 @@ def check_batches(config: ExperimentConfig, roster: Roster) -> None:
         If there are such batches, or that privacy is asked for.
     """
     client = config.client
-    if client.dp_clip is not None and client.dp_unit == "sample" and roster.spec.num_buffers:
-        raise ConfigError(
-            f"client.dp_unit = sample: model = {config.model} has buffers, as those of "
-            "BatchNorm, so that a gradient is of a whole batch; set norm = group, or use update."
-        )
+    if client.dp_clip is not None and client.dp_unit == "sample":
+        _refuse_joint_gradients(config, roster)
     why = next(_single(config, roster), None)
     if why is None:
         return
@@ -51,6 +49,21 @@ def check_batches(config: ExperimentConfig, roster: Roster) -> None:
             f"{why}; model = {config.model} cannot be trained on one sample of {said}, as its "
             "BatchNorm would see one value a channel (norm = group has none)."
         )
+
+
+def _refuse_joint_gradients(config: ExperimentConfig, roster: Roster) -> None:
+    """Refuse a model that has no gradient of one sample; a BatchNorm may have no buffers."""
+    kind = nn.modules.batchnorm._BatchNorm  # pyright: ignore[reportPrivateUsage]
+    if roster.spec.num_buffers:
+        has = "buffers, as those of BatchNorm"
+    elif any(isinstance(module, kind) for module in roster.new_model().modules()):
+        has = "BatchNorm"
+    else:
+        return
+    raise ConfigError(
+        f"client.dp_unit = sample: model = {config.model} has {has}, so that a gradient is of a "
+        "whole batch; set norm = group, or use update."
+    )
 
 
 def _single(config: ExperimentConfig, roster: Roster) -> Iterator[str]:

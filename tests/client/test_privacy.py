@@ -274,6 +274,20 @@ def test_a_model_with_batch_norm_has_no_gradient_of_one_sample(experiment):
     assemble(experiment({**changes, "client.dp_unit": "update"}))
 
 
+def without_statistics(channels, size, classes):
+    """A user's model whose BatchNorm has no buffers."""
+    norm = nn.BatchNorm1d(8, track_running_stats=False)
+    body = nn.Sequential(nn.Flatten(), nn.Linear(channels * size**2, 8), norm)
+    return Classifier(body, nn.Linear(8, classes))
+
+
+def test_nor_has_one_whose_batch_norm_keeps_no_statistics(experiment):
+    changes = {"client.dp_clip": 1.0, "model": f"{__name__}:without_statistics"}
+    with pytest.raises(ConfigError, match=r"without_statistics has BatchNorm, so that a gradient"):
+        assemble(experiment(changes))
+    assemble(experiment({**changes, "client.dp_unit": "update"}))
+
+
 def test_noise_without_a_norm_does_nothing(tables):
     with pytest.raises(ConfigError, match=r"does nothing without client\.dp_clip set"):
         resolved(tables(), [("dp_noise", "0.5")])
