@@ -210,7 +210,7 @@ def checked(found: Any) -> tuple[Decoded, Decoded]:
     facts = {
         "class_names": names,
         "held_out": None if found.held_out is None else int(found.held_out),
-        "augmentation": None if found.augmentation is None else asdict(found.augmentation),
+        "augmentation": None if found.augmentation is None else _plain(found.augmentation),
     }
     return Decoded.of(x, y, facts), Decoded.of(other, labels)
 
@@ -229,6 +229,27 @@ def _refuse_wrong_fields(found: Mapping[str, Any]) -> None:
             f"augmentation = {show(augmentation)}: allowed is an "
             "entity.dataset.augment.Augmentation, or None."
         )
+    if augmentation is not None:
+        _refuse_wrong_numbers(augmentation)
+
+
+def _refuse_wrong_numbers(augmentation: Augmentation) -> None:
+    pad, flip, degrees = augmentation.pad, augmentation.flip, augmentation.degrees
+    if isinstance(pad, bool) or not _is_whole(pad) or pad < 0:
+        raise ConfigError(f"augmentation.pad = {show(pad)}: allowed is a whole number from 0.")
+    if not isinstance(flip, bool | np.bool):
+        raise ConfigError(f"augmentation.flip = {show(flip)}: allowed is True or False.")
+    real = isinstance(degrees, int | float | np.integer | np.floating)
+    if isinstance(degrees, bool) or not real or not 0 <= degrees < math.inf:
+        raise ConfigError(
+            f"augmentation.degrees = {show(degrees)}: allowed is a finite number from 0."
+        )
+
+
+def _plain(augmentation: Augmentation) -> dict[str, Any]:
+    """Return its numbers as JSON has them; NumPy's are none of these."""
+    numbers = asdict(augmentation).items()
+    return {name: each.item() if isinstance(each, np.generic) else each for name, each in numbers}
 
 
 def _is_whole(number: object) -> bool:
@@ -273,6 +294,10 @@ def _samples(name: str, x: NDArray[Any]) -> NDArray[Any]:
                 "width), anything else is of floats or of larger whole numbers."
             )
         return x
+    if x.dtype == np.uint64 and x.max() > np.iinfo(np.int64).max:
+        raise ConfigError(
+            f"{name} has whole numbers up to {x.max()}; allowed are those below 2**63."
+        )
     if x.dtype.kind in "iub":
         return x.astype(np.int64)
     if x.dtype.kind != "f":

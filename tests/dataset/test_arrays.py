@@ -23,6 +23,11 @@ def data(x, test=None, names=NAMES, **how):
     return Arrays((x, labels(len(x))), (test, labels(len(test))), names, **how)
 
 
+def augmented(**changes):
+    moved = Augmentation(**{"pad": 1, "flip": True, "degrees": 5, **changes})
+    return data(np.zeros((8, 1, 6, 6), np.uint8), augmentation=moved)
+
+
 def own(function, mark="1"):
     return PythonData("own", function, "", mark)
 
@@ -95,6 +100,12 @@ def test_the_server_holds_ten_of_each_class_or_one_less_than_there_are(tmp_path)
         (data(np.zeros((8, 3)), held_out="x"), 'held_out = "x": allowed is a whole number'),
         (data(np.zeros((8, 3)), held_out=-1), "held_out = -1: allowed is a whole number"),
         (data(np.zeros((8, 3)), augmentation=3), "augmentation = 3: allowed is an entity.dataset"),
+        (augmented(pad=-1), "augmentation.pad = -1: allowed is a whole number from 0."),
+        (augmented(pad=1.5), "augmentation.pad = 1.5: allowed is a whole number from 0."),
+        (augmented(flip=2), "augmentation.flip = 2: allowed is True or False."),
+        (augmented(degrees=np.inf), "augmentation.degrees = Infinity: allowed is a finite number"),
+        (augmented(degrees="5"), 'augmentation.degrees = "5": allowed is a finite number'),
+        (data(np.full((8, 3), 2**63, np.uint64)), "whole numbers up to 9223372036854775808; allow"),
         (data(np.full((8, 3), 1e300)), "train has samples that are not finite"),
         (data(np.zeros((8, 3)), names=("a", "b", "c")), "train has no sample of class c."),
         (data(np.zeros((8, 3)), np.zeros((4, 2))), "they must be alike"),
@@ -131,6 +142,15 @@ def test_a_function_that_fails_is_named_with_its_line(tmp_path):
 def test_numbers_of_numpy_are_whole_numbers(tmp_path):
     found = own(lambda: data(np.zeros((8, 3)), held_out=np.int64(2)))
     assert found.source(tmp_path).held_out == 2
+
+
+def test_numbers_of_numpy_move_images_and_reach_up_to_2_63(tmp_path):
+    numbers = {"pad": np.int64(1), "flip": np.True_, "degrees": np.float32(2.5)}
+    assert own(lambda: augmented(**numbers)).source(tmp_path).augmentation == Augmentation(
+        pad=1, flip=True, degrees=2.5
+    )
+    top = own(lambda: data(np.full((8, 3), 2**63 - 1, np.uint64)), "2").source(tmp_path)
+    assert int(top.read(tmp_path, Seeds(1))[0].x.max()) == 2**63 - 1
 
 
 def test_the_line_that_is_named_is_the_functions_own(tmp_path):
