@@ -120,8 +120,11 @@ def test_bad_image_files_are_refused_in_one_sentence(tmp_path):
     whole = np.full((8, 8), 9, dtype=np.uint8)
     save(whole, tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:50])
+    # Of no pixel format that Pillow knows; it raises NotImplementedError.
+    (tmp_path / "unknown.dds").write_bytes(b"DDS " + (124).to_bytes(4, "little") + bytes(120))
     cases = {
         "none.png": "there is no such file",
+        "unknown.dds": "not one that can be read",
         "text.png": "not one that can be read",
         "cut.png": "not one that can be read",
         save(np.full((9, 8), 9, dtype=np.uint8), tmp_path / "wide.png"): "this one has 8x9",
