@@ -18,6 +18,8 @@ Where we leave the authors' code, and the port in DROP's, and why:
 - the area limit holds in the warm-up and for each direction of a pair; the warm-up goes on where
   the last round left it, and its samples are drawn instead of the first;
 - sizes are pixels; in the code those after the warm-up count three channels on grey images, too;
+- each direction of a pair stamps `portion` of its own samples; where a batch holds both classes,
+  the code stamps as many in either direction, `portion` of the rarer one's;
 - every batch has a new pair; the code stays with one for two batches;
 - the last found trigger is the next start; the code keeps the largest.
 """
