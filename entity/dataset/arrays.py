@@ -230,11 +230,11 @@ def _refuse_wrong_fields(found: Mapping[str, Any]) -> None:
             "entity.dataset.augment.Augmentation, or None."
         )
     if augmentation is not None:
-        _refuse_wrong_numbers(augmentation)
+        _refuse_wrong_numbers(vars(augmentation))
 
 
-def _refuse_wrong_numbers(augmentation: Augmentation) -> None:
-    pad, flip, degrees = augmentation.pad, augmentation.flip, augmentation.degrees
+def _refuse_wrong_numbers(augmentation: Mapping[str, Any]) -> None:
+    pad, flip, degrees = augmentation["pad"], augmentation["flip"], augmentation["degrees"]
     if isinstance(pad, bool) or not _is_whole(pad) or pad < 0:
         raise ConfigError(f"augmentation.pad = {show(pad)}: allowed is a whole number from 0.")
     if not isinstance(flip, bool | np.bool):
