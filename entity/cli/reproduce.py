@@ -15,6 +15,7 @@ from rich.text import Text
 from entity import __version__
 from entity.cli import console
 from entity.cli.refusals import given_by
+from entity.cli.screen import fitted
 from entity.cli.sweep import (
     add_sweep_options,
     chosen_cells,
@@ -26,7 +27,6 @@ from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
 from entity.results.formatting import counted
-from entity.results.tables import Table
 from entity.sweep import core_hours, gpu_hours, study, verdict_table, verdicts
 from entity.sweep.added_value import CannotAdd
 from entity.sweep.additions import with_added
@@ -211,7 +211,11 @@ def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
         title=chosen.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
         show_edge=False, padding=0,
     )  # fmt: skip
-    widths = _fitted(table, chosen, console.out.width)
+    optional = [*_OPTIONAL]
+    if chosen.published is None and not any(each.asr for each in chosen.expectations):
+        optional.append("ASR")  # worst ASR is judged
+    labels = dict.fromkeys(chosen.axes, _LABEL)
+    widths = fitted(table, console.out.width, optional, labels)
     for place, width in widths.items():
         column = table.columns[place]
         justify = "right" if column.right or column.name in ("paper", "diff.") else "left"
@@ -220,32 +224,6 @@ def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
         *texts, verdict = (cells[i] for i in widths)
         screen.add_row(*texts, Text(verdict, _STYLES[outcome.verdict]))
     return screen
-
-
-def _fitted(table: Table, chosen: Study, room: int) -> dict[int, int]:
-    """Return the places of the columns that there is room for, and their widths.
-
-    Headings are folded at their spaces, and labels of axes where there is no other way.
-    """
-    texts, widths, least = table.texts(), dict[int, int](), dict[int, int]()
-    for place, column in enumerate(table.columns):
-        cells = [line[place] for line in texts]
-        widths[place] = max(map(len, [*cells, *column.heading.split()]))
-        least[place] = min(_LABEL, widths[place]) if column.name in chosen.axes else widths[place]
-    optional = [*_OPTIONAL]
-    if chosen.published is None and not any(each.asr for each in chosen.expectations):
-        optional.append("ASR")  # worst ASR is judged
-
-    def spare() -> int:
-        return room + 1 - sum(width + 1 for width in least.values())  # a space between two
-
-    for name in optional:
-        if spare() >= 0:
-            break
-        least = {i: w for i, w in least.items() if table.columns[i].name != name}
-    for place in least:
-        least[place] += max(0, min(spare(), widths[place] - least[place]))
-    return least
 
 
 def _listing() -> Screen:

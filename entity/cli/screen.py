@@ -1,6 +1,6 @@
 """A table of results on standard output: fitted to a terminal, whole in a file or pipe."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as Screen
@@ -8,45 +8,95 @@ from rich.table import Table as Screen
 from entity.cli import console
 from entity.results.tables import Table
 
-FOR_PROGRAMS = ("hash", "path")
-FOR_WIDE = ("name", "asr_max", "victim_accuracy", "dpr_of_all")
-"""Columns that 80 letters have no room for."""
-WIDE = 110
-"""Letters of a terminal that has room for them."""
+_FOR_PROGRAMS = ("hash", "path")
+_OPTIONAL = (
+    *("name", "asr_max", "victim_accuracy", "dpr_of_all"),
+    *("floor", "seconds", "fpr", "tpr"),
+)
+"""Columns that are left out, in this order, where there is no room; the CSV has them."""
+_KEPT = ("mta", "asr", "state")
+"""Columns that are shown on any terminal."""
+_LEAST = 10
+"""Letters of a text that are in one line at least."""
 
 
-def show(table: Table, for_wide: Sequence[str] = FOR_WIDE) -> None:
-    """Print a table.
+def show(table: Table, optional: Sequence[str] = _OPTIONAL) -> None:
+    """Print a table, and say which columns a terminal has no room for.
 
     Parameters
     ----------
     table
         The table.
-    for_wide
-        Names of columns that a narrow terminal has no room for.
+    optional
+        Names of columns that are left out first, in this order, where there is no room.
     """
-    if console.out.is_terminal:
-        console.out.print(screen(table, for_wide))
-    else:
+    if not console.out.is_terminal:
         print(as_text(table), end="")
-
-
-def screen(table: Table, for_wide: Sequence[str] = FOR_WIDE) -> Screen:
-    """Return what fits a terminal: figures are never folded, and some texts are left out."""
-    made = Screen(box=SIMPLE_HEAD, pad_edge=False)
-    left_out = FOR_PROGRAMS if console.out.width >= WIDE else (*for_wide, *FOR_PROGRAMS)
-    shown = [place for place, each in enumerate(table.columns) if each.name not in left_out]
-    texts = table.texts()
-    for column, cells in ((table.columns[i], [line[i] for line in texts]) for i in shown):
-        widest = max(map(len, [*cells, *column.heading.split()]))
-        made.add_column(
-            column.heading,
-            justify="right" if column.right else "left",
-            overflow="fold",
-            min_width=widest if column.right else min(10, widest),
+        return
+    kept = [*optional, *(each.name for each in reversed(table.columns))]
+    order = [name for name in dict.fromkeys(kept) if name not in _KEPT]
+    texts = {c.name: _LEAST for c in table.columns if not c.right and c.name not in _KEPT}
+    shown = _without(table, _FOR_PROGRAMS)
+    widths = fitted(shown, console.out.width, order, texts)
+    console.out.print(_screen(shown, widths))
+    missing = [c.title or c.name for i, c in enumerate(shown.columns) if i not in widths]
+    if missing:
+        console.note(
+            f"Left out, as there is no room: {', '.join(missing)}. A wider terminal shows them, "
+            "and so does drop results --format csv."
         )
-    for line in texts:
-        made.add_row(*(line[place] for place in shown))
+
+
+def fitted(
+    table: Table, room: int, optional: Sequence[str], least: Mapping[str, int]
+) -> dict[int, int]:
+    """Return the places of the columns that there is room for, and their widths.
+
+    Headings are folded at their spaces, and texts where there is no other way; figures are not.
+
+    Parameters
+    ----------
+    table
+        The table.
+    room
+        Letters of a line; there is one space between two columns.
+    optional
+        Names of columns that are left out, in this order, until the others fit.
+    least
+        Letters that a column may be folded to, by its name; the others are never folded.
+    """
+    texts, widths, fewest = table.texts(), dict[int, int](), dict[int, int]()
+    for place, column in enumerate(table.columns):
+        cells = [line[place] for line in texts]
+        widths[place] = max(map(len, [*cells, *column.heading.split()]))
+        fewest[place] = min(least.get(column.name, widths[place]), widths[place])
+
+    def spare() -> int:
+        return room + 1 - sum(width + 1 for width in fewest.values())
+
+    for name in optional:
+        if spare() >= 0:
+            break
+        fewest = {i: w for i, w in fewest.items() if table.columns[i].name != name}
+    for place in fewest:
+        fewest[place] += max(0, min(spare(), widths[place] - fewest[place]))
+    return fewest
+
+
+def _without(table: Table, names: Sequence[str]) -> Table:
+    kept = [i for i, column in enumerate(table.columns) if column.name not in names]
+    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
+    return Table(tuple(table.columns[i] for i in kept), rows)
+
+
+def _screen(table: Table, widths: Mapping[int, int]) -> Screen:
+    made = Screen(box=SIMPLE_HEAD, show_edge=False, padding=0)
+    for place, width in widths.items():
+        column = table.columns[place]
+        justify = "right" if column.right else "left"
+        made.add_column(column.heading, justify=justify, overflow="fold", width=width)
+    for line in table.texts():
+        made.add_row(*(line[place] for place in widths))
     return made
 
 

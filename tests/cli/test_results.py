@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from entity.cli import console, main
+from entity.record.json_files import write_json
 
 
 def test_results_are_one_plain_line_a_run_where_there_is_no_terminal(cells, capsys, finish):
@@ -91,6 +93,45 @@ def test_a_terminal_shows_a_table_without_what_is_for_programs(cells, capsys, mo
         assert "undefend" in shown
         assert (cells[0].name in shown) is seen
         assert cells[0].identity not in shown
+
+
+FIGURES = {
+    "MTA": ("mta", "last10", 0.512),
+    "ASR": ("asr", "last10", 1.0),
+    "ASR max": ("asr", "max_last10", 0.998),
+    "worst ASR": ("consistency", "worst_asr", 0.999),
+    "on victims": ("victim_accuracy", "last10", 0.443),
+    "DPR of all": ("dpr", "of_all", 0.034),
+    "TPR": ("detection", "tpr", 0.501),
+    "FPR": ("detection", "fpr", 0.102),
+    "seconds": ("seconds", "total", 12345.6),
+}
+
+
+@pytest.mark.parametrize("width", [60, 80, 95, 110, 150])
+@pytest.mark.parametrize("words", [[], ["--by", "defense"], ["--by", "defense,attack,seed"]])
+def test_a_terminal_shows_a_figure_whole_or_says_that_it_is_left_out(
+    cells, capsys, monkeypatch, finish, width, words
+):
+    for cell in cells:
+        finish(cell)
+        path = cell.folder / "summary.json"
+        summary = json.loads(path.read_text())
+        for table, key, value in FIGURES.values():
+            summary[table] = {**summary.get(table, {}), key: value}
+        write_json(path, summary)
+    terminal = Console(force_terminal=True, width=width, color_system=None)
+    monkeypatch.setattr(console, "out", terminal)
+    assert main(["results", "--where", "lr=0.1", *words]) == 0
+    shown = capsys.readouterr()
+    [said] = [line for line in shown.err.splitlines() if "no room" in line] or [""]
+    left_out = said.removeprefix("Left out, as there is no room: ").split(".")[0].split(", ")
+    assert max(map(len, shown.out.splitlines())) <= width
+    for title, (_, _, value) in FIGURES.items():
+        text = f"{value:.1f}" if title == "seconds" else f"{100 * value:.1f}"
+        assert (text in shown.out.split()) is (title not in left_out)
+    assert {"MTA", "ASR"}.isdisjoint(left_out)
+    assert words or "finished" in shown.out
 
 
 def test_sql_and_parquet(cells, capsys, finish):

@@ -292,16 +292,20 @@ def test_a_dry_run_says_what_data_is_missing_and_downloads_nothing(bare, capsys)
     assert tried == []
 
 
-def test_the_table_of_a_sweep_fits_a_narrow_terminal(grid, cells, finish, capsys, monkeypatch):
-    wide = io.StringIO()
-    monkeypatch.setattr(
-        console, "out", console.plain(file=wide, force_terminal=True, width=80, color_system=None)
-    )
+@pytest.mark.parametrize(("width", "whole"), [(80, True), (35, False)])
+def test_the_table_of_a_sweep_fits_a_narrow_terminal(
+    grid, cells, finish, capsys, monkeypatch, width, whole
+):
+    out = io.StringIO()
+    terminal = console.plain(file=out, force_terminal=True, width=width, color_system=None)
+    monkeypatch.setattr(console, "out", terminal)
     for cell in cells:
         finish(cell)
     assert main(["sweep", grid]) == 0
-    lines = wide.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80
-    assert "50.0 ± 0.0" in wide.getvalue()
-    assert "seconds" not in wide.getvalue()
-    assert "means of the last 10 evaluated rounds" in capsys.readouterr().err
+    *lines, _ = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "50.0 ± 0.0" in out.getvalue()
+    assert ("3600.0 ± 0.0" in out.getvalue()) is whole
+    said = capsys.readouterr().err
+    assert ("Left out, as there is no room: TPR, FPR, seconds. " in said) is not whole
+    assert "means of the last 10 evaluated rounds" in said
