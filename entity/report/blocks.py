@@ -24,7 +24,8 @@ class Block:
     @property
     def attacked(self) -> bool:
         """Whether there is an attack, and it works where nobody defends, if that is known."""
-        if all(entry.outcome.worst_asr is None for entry in self.runs.values()):
+        runs = self.runs.values()
+        if all(each.run.attack == "none" or each.outcome.worst_asr is None for each in runs):
             return False
         worst = None if self.undefended is None else self.undefended.outcome.worst_asr
         return worst is None or worst >= WORKS

@@ -89,8 +89,10 @@ def facts(entries: Sequence[Entry]) -> list[tuple[str, str]]:
 def verdict(entries: Sequence[Entry]) -> str:
     """Say what kept the attack out best and at what accuracy, ties together; "" without any.
 
-    Runs that differ by their seed alone are judged by their mean.
+    Runs that differ by their seed alone are judged by their mean. Runs that did not end, and those
+    without an attack, are judged where there are no others alone.
     """
+    entries, of_kind = _worth_comparing(entries)
     seeds = len(by_group(entries)) < len(entries)
     judged: list[Judgement] = []
     for group in by_group(entries):
@@ -110,7 +112,7 @@ def verdict(entries: Sequence[Entry]) -> str:
             f"{best} ends with an attack success rate of {percent(asr)} "
             f"and a main-task accuracy of {percent(mta)}."
         )
-    kind = counted(len(judged), "configuration" if seeds else "run")
+    kind = counted(len(judged), f"{of_kind}{'configuration' if seeds else 'run'}")
     lowest, highest = (_alike(judged, pick(asr for asr, *_ in judged)) for pick in (min, max))
     if lowest == highest:
         all_of_them = f"Both {kind[2:]}" if len(judged) == 2 else f"All {kind}"
@@ -123,6 +125,16 @@ def verdict(entries: Sequence[Entry]) -> str:
         f"{percent(lowest[0][0])}, with {_accuracies(lowest)}; {_names(highest)} {_has(highest)} "
         f"the highest, {percent(highest[0][0])}, with {_accuracies(highest)}."
     )
+
+
+def _worth_comparing(entries: Sequence[Entry]) -> tuple[Sequence[Entry], str]:
+    """Leave out runs that say nothing of a defense, and return the word for the others."""
+    attacked = [entry for entry in entries if entry.run.attack != "none"]
+    ended = [entry for entry in attacked if entry.run.complete]
+    if not ended:
+        return entries, ""
+    word = "attacked " if len(attacked) < len(entries) else ""
+    return ended, f"finished {word}" if len(ended) < len(attacked) else word
 
 
 Judgement = tuple[float, float, str]

@@ -233,6 +233,30 @@ def test_the_opening_names_the_best_and_the_worst_run(three_runs):
     assert "Undefended has the highest" in sentence
 
 
+def test_the_opening_compares_finished_runs_under_attack(make_recorded):
+    made = {
+        "undefended": make_recorded("a", "undefended"),
+        "drop": make_recorded("b", "drop"),
+        "none": make_recorded("c", "undefended", attack=None),
+        "half": make_recorded("d", "krum", stop=1),
+    }
+    summary = json.loads((made["none"] / "summary.json").read_text())
+    summary["asr"]["last10"] = 0.004  # as a twin that never attacks is judged on its trigger
+    (made["none"] / "summary.json").write_text(json.dumps(summary))
+
+    def said(*names):
+        runs = make_entries([read_run(made[name]) for name in names])
+        return verdict(runs).replace(NBSP, " ")
+
+    assert " has the lowest attack success rate of the 2 runs, " in said("undefended", "drop")
+    told = said("undefended", "none", "drop", "half")
+    assert " has the lowest attack success rate of the 2 finished attacked runs, " in told
+    assert told.split(" has the lowest")[0].endswith("drop-badnets-seed1")
+    assert "of the 2 attacked runs" in said("undefended", "drop", "none")
+    assert "no-attack-seed1 ends with an attack success rate of 0.4 %" in said("none")
+    assert "no-attack-seed1 has the lowest attack success rate of the 2 runs" in said("half", "none")
+
+
 def test_the_opening_names_all_that_are_equally_good(make_run):
     kinds = ("undefended", "droplet", "drop", "flame", "krum", "median", "rfa")
     runs = []

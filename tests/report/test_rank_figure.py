@@ -54,6 +54,15 @@ def test_a_block_is_what_differs_by_the_defense_alone():
     assert sum(each.attacked for each in found) == 4  # not where nobody is attacked undefended
 
 
+def test_where_nobody_attacks_no_attack_works():
+    """Its trigger is judged, as a floor for its attacked twin."""
+    entries = make_entries([run(name, "badnets", 1, 0.9, 0.1) for name in ("drop", "median")])
+    for entry in entries:
+        entry.run.config["client"]["attack"]["participation_strategy"] = "never"
+    (block,) = blocks(entries)
+    assert not block.attacked
+
+
 def test_one_defense_with_two_settings_counts_as_two():
     runs = [run("drop", "badnets", 1, 0.9, 0.1, arguments={"K": K}) for K in (5, 10)]
     (block,) = blocks(make_entries([*runs, run("median", "badnets", 1, 0.9, 0.1)]))
