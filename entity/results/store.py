@@ -17,20 +17,19 @@ from entity.record.consistency import consistency
 from entity.record.directory import read_summary
 from entity.record.json_fields import at, attack_of, mapping, number, numbers, text
 from entity.record.json_files import read_object
+from entity.record.lock import is_locked
 from entity.record.rounds import whole_lines
 from entity.record.window import Window, remark, span
 from entity.results.classes import Label, is_class, labelled
 from entity.results.filter import Where, full_name
 from entity.results.floor import Judged, floors
+from entity.results.state import ERROR, state_of
 from entity.results.tables import Column, Spread, Table
 from entity.setup import resolve
 from entity.setup.effect import blanked, idle
 from entity.setup.plugin_files import short
 
 log = logging.getLogger("entity")
-
-ERROR = "error.txt"
-"""File of a run directory in which a sweep leaves why the run failed."""
 
 MEASURED = (
     Column("mta", "%", title="MTA"),
@@ -349,7 +348,7 @@ def _short_names(runs: Sequence[Run], paths: Sequence[str]) -> dict[str, str]:
 
 
 def _state(path: Path, config: Mapping[str, object], summary: Mapping[str, object]) -> str:
-    state = text(summary, "state")
-    if state != "finished" and (path / ERROR).exists():
-        return "failed"
-    return state or ("started" if config else "unreadable")
+    written = text(summary, "state")
+    if written or (path / ERROR).is_file() or is_locked(path):
+        return state_of(path, written)
+    return "started" if config else "unreadable"

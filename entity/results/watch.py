@@ -10,19 +10,16 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from entity.config.schema import ConfigError
 from entity.reading import parse_json, read_bytes
 from entity.record.directory import NoRun, read_summary
 from entity.record.follow import Tail, last_line
-from entity.record.json_fields import at, attack_of, ids, mapping, number, numbers
-from entity.record.lock import is_locked
+from entity.record.json_fields import at, attack_of, ids, mapping, number, numbers, text
 from entity.record.rounds import fault_of
 from entity.record.summary import MAIN_PHASES
-from entity.results.store import ERROR
-
-State = Literal["running", "finished", "interrupted", "failed", "killed"]
+from entity.results.state import ERROR, State, state_of
 
 _RECENT = 10
 """Rounds, the latest, by which the time of the remaining ones is estimated."""
@@ -120,17 +117,8 @@ class FollowedRun:
         return max(0.0, mean * (self.rounds - self.done) - begun)
 
     def _state(self) -> tuple[State, str]:
-        written = read_summary(self.folder).get("state")
-        if written == "finished":
-            return "finished", ""
-        alive = is_locked(self.folder)
-        if alive is None:
-            alive = written != "interrupted"  # no locks here; trust the summary
-        if alive:
-            return "running", ""
-        if not (self.folder / ERROR).is_file():
-            return ("interrupted" if written == "interrupted" else "killed"), ""
-        return "failed", last_line(self.folder / ERROR)
+        state = state_of(self.folder, text(read_summary(self.folder), "state"))
+        return state, last_line(self.folder / ERROR) if state == "failed" else ""
 
 
 def seconds_of(line: Mapping[str, Any]) -> float:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from entity import experiment
 from entity.config.schema import ConfigError
 from entity.record.json_files import write_json
+from entity.record.lock import locked
 from entity.results import duckdb_export, store
 from entity.results.filter import parse
 from entity.results.store import collect, grouped, pooled, select, table
@@ -146,9 +147,19 @@ def test_a_run_says_in_what_state_it_is(keep, tmp_path):
     (tmp_path / "e" / "summary.json").write_bytes(b"\xff")
     runs = collect([tmp_path])
     states = [run.facts["state"] for run in runs]
-    assert states == ["finished", "running", "failed", "started", "unreadable"]
+    assert states == ["finished", "killed", "failed", "started", "unreadable"]
     assert [row["mta"] for row in rows(table(runs))] == [0.9, 0.9, 0.9, None, None]
     assert runs[3].facts["hash"] == runs[2].facts["hash"]  # worked out from the config
+
+
+@pytest.mark.parametrize("state", ["running", "interrupted", None])
+def test_a_run_goes_on_while_a_process_has_its_lock(keep, tmp_path, state):
+    """As `drop watch` says; a run that is resumed has its old state until its next round."""
+    with locked(keep("a", state=state)):
+        (run,) = collect([tmp_path])
+        assert run.facts["state"] == "running"
+    (run,) = collect([tmp_path])
+    assert run.facts["state"] == {"running": "killed", None: "started"}.get(state, state)
 
 
 @pytest.mark.parametrize(
