@@ -25,6 +25,8 @@ class Tail:
         self.path = folder / "rounds.jsonl"
         self.offset = 0
         """Bytes that have been read."""
+        self.line = b""
+        """The last of them: the line that ends there."""
         self.round = 0
         """Number of the last round."""
         self.damage = ""
@@ -37,9 +39,9 @@ class Tail:
         """
         try:
             with open_regular(self.path) as file:
-                if file.seek(0, 2) < self.offset:
-                    self.offset = 0
-                file.seek(self.offset)
+                file.seek(self.offset - len(self.line))
+                if file.read(len(self.line)) != self.line:  # cut off, and perhaps written again
+                    self.offset, self.line = file.seek(0), b""
                 content = at_most(file, MOST_BYTES, self.path)
         except FileNotFoundError:
             return
@@ -58,7 +60,7 @@ class Tail:
             if not isinstance(number, int):
                 self.damage = f"{self.path.name} is damaged after round {self.round}"
                 return
-            self.offset += len(line)
+            self.offset, self.line = self.offset + len(line), line
             if number > self.round:
                 self.round = number
                 yield values

@@ -78,6 +78,24 @@ def test_every_round_is_read_once_whatever_is_half_written_or_cut_off(tmp_path):
     assert [each["round"] for each in tail] == [4]
 
 
+@pytest.mark.parametrize("longer", [-1, 0, 5])
+def test_rounds_that_a_resume_writes_again_hide_no_later_one(tmp_path, longer):
+    """It may have come past what was read before anybody looks again."""
+    path, tail = tmp_path / "rounds.jsonl", Tail(tmp_path)
+
+    def written(seconds, rounds):
+        made = ({"round": n, "seconds": "1" * seconds} for n in range(1, rounds + 1))
+        path.write_text("".join(json.dumps(each) + "\n" for each in made))
+
+    written(20, 7)
+    assert len(list(tail)) == 7
+    written(20 + longer, 12)
+    assert [each["round"] for each in tail] == [8, 9, 10, 11, 12]
+    assert tail.damage == ""
+    written(20 + 2 * longer, 13)
+    assert [each["round"] for each in tail] == [13]
+
+
 def test_time_left_is_that_of_the_last_rounds(run):
     run.add(line(1, seconds={"train": 500.0}), *(line(n) for n in range(2, 12)))
     watched = FollowedRun(run.folder)
