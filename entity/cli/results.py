@@ -95,7 +95,7 @@ def _results(options: argparse.Namespace) -> int:
     table = _table_of(runs, options)
     names = names_given(options.names)
     _write(with_titles(table, names) if kind in _FOR_READERS else table, kind, options.out)
-    for line in store.remarks(runs):
+    for line in store.remarks(_shown(runs, options)):
         console.note(line)
     return 0
 
@@ -117,6 +117,13 @@ def _table_of(runs: Sequence[Run], options: argparse.Namespace) -> Table:
     if pooled:
         console.warn(f"rows pool runs that differ in {', '.join(pooled)}; --by can tell them apart")
     return table
+
+
+def _shown(runs: Sequence[Run], options: argparse.Namespace) -> Sequence[Run]:
+    """Return the runs whose means are in the table, as far as that is known."""
+    if options.sql:
+        return ()
+    return [run for run in runs if run.finished] if options.by else runs
 
 
 def _format_of(path: Path | None) -> str:

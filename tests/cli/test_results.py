@@ -48,6 +48,20 @@ def test_results_by_columns_are_means_over_the_rest(cells, capsys, finish):
     assert float(lines["0.2"]["mta_sd"]) == pytest.approx(0.02**0.5)
 
 
+def test_the_note_is_of_the_runs_in_the_table(cells, capsys, finish):
+    for cell, state, rounds in zip(cells, ("finished", "interrupted"), (10, 3), strict=False):
+        finish(cell, state)
+        path = cell.folder / "summary.json"
+        window = {"taken": rounds, "evaluated": rounds, "rounds": rounds, "rising": ["mta"]}
+        write_json(path, {**json.loads(path.read_text()), "window": window})
+    assert main(["results"]) == 0
+    assert "means of the last 3 to 10 of 3 to 10 rounds." in capsys.readouterr().err
+    assert main(["results", "--by", "lr"]) == 0
+    said = capsys.readouterr().err
+    assert "means of the last 10 of 10 rounds." in said
+    assert said.endswith(f"MTA of {cells[0].name}.\n")
+
+
 @pytest.mark.parametrize(
     ("name", "start"),
     [
@@ -140,7 +154,9 @@ def test_sql_and_parquet(cells, capsys, finish):
         finish(cell)
     query = "SELECT lr, count(*) AS n FROM runs GROUP BY lr ORDER BY lr"
     assert main(["results", "--sql", query, "--format", "csv"]) == 0
-    assert capsys.readouterr().out == "lr,n\n0.1,2\n0.2,2\n"
+    shown = capsys.readouterr()
+    assert shown.out == "lr,n\n0.1,2\n0.2,2\n"
+    assert "means of" not in shown.err
     assert main(["results", "--sql", query, "--out", "x.parquet"]) == 0
     assert Path("x.parquet").read_bytes()[:4] == b"PAR1"
     assert main(["results", "--sql", "SELEC"]) == 2
