@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from entity.record.consistency import consistency
 from entity.record.json_fields import mapping, number
+from entity.record.summary import MAIN_PHASES
 from entity.record.window import Window, last_evaluated
 from entity.report.axes import Axis, differing, values
 from entity.report.looks import Look, looks
@@ -172,7 +173,7 @@ def outcome(run: RunRecord) -> Outcome:
     refused = sum(len(each.refused) for each in run.rounds)
     false_alarms = refused - (poisoned - missed)
     worst = consistency((each.round, each.mta, each.asr) for each in run.rounds)
-    spent = sum(sum(each.seconds.values()) for each in run.rounds)
+    spent = sum(each.seconds.get(phase, 0.0) for each in run.rounds for phase in MAIN_PHASES)
     return Outcome(
         mta=_first(number(mta, "last10"), _ratio(sum(mtas), len(mtas))),
         asr=_first(number(asr, "last10"), _ratio(sum(asrs), len(asrs))),

@@ -79,11 +79,13 @@ def seconds_by_phase(run: RunRecord) -> dict[str, float]:
     """Split the time of a run so that the parts add up to its total.
 
     Phases that a defense reports are steps of its aggregation and stand in its place, with the
-    rest as "aggregate"; a total beyond the sum leaves "other" (saving, loading data).
+    rest as "aggregate"; a total beyond the sum leaves "other" (saving, loading data). Where updates
+    are streamed, they are added up while clients train, and that time is taken out of training.
     """
     said = numbers(run.summary, "seconds") or _added(each.seconds for each in run.rounds)
     total = said.pop("total", 0.0)
     train, aggregate, evaluate = (said.pop(key, 0.0) for key in ("train", "aggregate", "evaluate"))
+    streamed = said.pop("aggregate_accumulate", 0.0)
     steps = {
         phase.removeprefix("aggregate_").replace("_", " "): seconds
         for phase, seconds in said.items()
@@ -91,7 +93,13 @@ def seconds_by_phase(run: RunRecord) -> dict[str, float]:
     }
     if sum(steps.values()) <= 1.01 * aggregate:
         aggregate = max(0.0, aggregate - sum(steps.values()))
-    phases = {"train": train, **steps, "aggregate": aggregate, "evaluate": evaluate}
+    phases = {
+        "train": max(0.0, train - streamed),
+        "accumulate": streamed,
+        **steps,
+        "aggregate": aggregate,
+        "evaluate": evaluate,
+    }
     phases["other"] = total - sum(phases.values())
     visible = 1e-3 * max(total, sum(phases.values()))
     return {phase: seconds for phase, seconds in phases.items() if seconds > visible}

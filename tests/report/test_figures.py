@@ -138,6 +138,24 @@ def test_phases_add_up_to_the_total_with_steps_in_place_of_their_aggregate(make_
     }
 
 
+def test_what_is_added_up_while_clients_train_is_no_time_beside_their_training(make_run):
+    path = make_run("streamed", rounds=1)
+    seconds = {"train": 4, "aggregate": 0.5, "evaluate": 0.5, "aggregate_accumulate": 3, "total": 5}
+    (path / "summary.json").write_text(json.dumps({"seconds": seconds}))
+    assert seconds_by_phase(read_run(path)) == {
+        "train": 1,
+        "accumulate": 3,
+        "aggregate": 0.5,
+        "evaluate": 0.5,
+    }
+
+
+def test_without_a_summary_a_round_takes_as_long_as_its_phases_and_not_their_parts_too(small):
+    seconds = {"train": 4, "aggregate": 2, "evaluate": 1, "aggregate_distances": 1.5, "total": 7}
+    rewrite(small, [{"round": n, "mta": 0.5, "seconds": seconds} for n in (1, 2)])
+    assert entry_of(small).outcome.seconds == 14
+
+
 def test_a_partial_run_takes_its_phases_from_the_rounds(small):
     assert seconds_by_phase(read_run(small)) == {"train": 6, "aggregate": 2}
     assert draw_phases([entry_of(small)]) is not None
