@@ -177,16 +177,17 @@ def summaries(results: Sequence[Result], names: Sequence[str]) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for name, result in zip(names, results, strict=True):
         summary = result.summary
-        detection = finite(summary["detection"])
+        detection = mapping(summary.get("detection"))
+        seconds = number(mapping(summary.get("seconds")), "total")
         table.add_row(
             name,
-            percent(summary["mta"]["last10"]),
-            percent(summary["asr"]["last10"]),
+            percent(number(mapping(summary.get("mta")), "last10")),
+            percent(number(mapping(summary.get("asr")), "last10")),
             percent(number(mapping(summary.get("consistency")), "worst_asr")),
             percent(number(mapping(summary.get("victim_accuracy")), "last10")),
-            str(summary["refusals"]),
-            percent(detection["tpr"]),
-            percent(detection["fpr"]),
-            f"{summary['seconds']['total']:.1f}",
+            str(summary.get("refusals", "-")),
+            percent(number(detection, "tpr")),
+            percent(number(detection, "fpr")),
+            "-" if seconds is None else f"{seconds:.1f}",
         )
     return table

@@ -65,6 +65,13 @@ def test_the_table_of_a_run_says_how_many_rounds_and_warns_of_a_rise(experiment)
     assert "rising" not in shown(summaries([long], ["b"]))
 
 
+def test_a_summary_of_an_earlier_version_has_dashes_for_what_it_lacks(experiment):
+    """As a finished run that is resumed shows it."""
+    old = {"state": "finished", "mta": {"final": 0.9}, "asr": {"last10": 0.25}}
+    said = shown(summaries([Result(experiment(), None, [], old, None)], ["a"]))
+    assert said.endswith("a - 25.0% - - - - - -")
+
+
 def test_results_and_studies_say_it_below_their_tables(tmp_path, tables):
     runs = [read_row(run_folder(tmp_path / "a", [0.9] * 8, RISING, tables))]
     caption, warning = remarks(runs)
