@@ -136,8 +136,8 @@ def _template() -> Template:
 
 def numeric(axis: Axis, entries: Sequence[Entry]) -> bool:
     """Whether all values of a field are numbers, where there are any: they stand to the right."""
-    found = [axis.value(entry.run) for entry in entries]
-    return all(isinstance(value, int | float) for value in found if value is not None)
+    found = [value for entry in entries if (value := axis.value(entry.run)) is not None]
+    return not any(isinstance(each, bool) or not isinstance(each, int | float) for each in found)
 
 
 def _part(name: str) -> Markup:

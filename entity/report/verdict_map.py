@@ -63,7 +63,7 @@ def draw_verdicts(entry: Entry, *, detail: bool = True) -> VerdictMap | None:
 
 
 Verdicts = list[list[int | None]]
-"""By row and round; None where the client was not selected."""
+"""By row and round; None where the client was not selected, or nobody judged it."""
 
 
 def _judge(

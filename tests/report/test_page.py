@@ -76,6 +76,14 @@ def test_the_page_has_all_its_parts_and_every_figure_has_its_place(three_runs, p
     assert len(labels) >= len(expected)
 
 
+def test_the_key_of_the_verdicts_tells_of_clients_that_nobody_judged(make_run, page_of):
+    run = make_run("kept", rounds=1)
+    line = {"round": 1, "selected": [1, 2], "undecided": [2], "refused": [1], "malicious": [1]}
+    (run / "rounds.jsonl").write_text(json.dumps(line))
+    said = "not selected, or not judged as the round kept the global model"
+    assert said in page_of([run]).text
+
+
 def test_the_page_loads_nothing_from_anywhere(three_runs, page_of):
     page = page_of(three_runs)
     for tag, name, value in page.attributes:
@@ -172,6 +180,32 @@ setTimeout(() => {
 }, 2500);
 </script>
 """
+
+
+def test_what_is_sorted_as_numbers_is_numbers_or_nothing(make_run, tmp_path):
+    """The page's script puts "" last, and compares what is not numeric as words."""
+    runs = [make_run(name, rounds=1, name=name) for name in "abcd"]
+    values = (
+        {"warm": True, "decay": None},
+        {"warm": False, "decay": 2},
+        {"warm": True, "decay": 10},
+        {"decay": 10},
+    )
+    for run, fields in zip(runs, values, strict=True):
+        config = json.loads((run / "config.json").read_text())
+        config["client"] |= fields
+        (run / "config.json").write_text(json.dumps(config))
+    text = write_page(runs, tmp_path / "page.html").read_text("utf-8")
+    [table] = re.findall(r'<table class="[^"]*results.*?</table>', text, re.DOTALL)
+    heads = [
+        ("num" in said, title)
+        for said, title in re.findall(r'<th scope="col"([^>]*)>.*?>([^<]*)</button>', table)
+    ]
+    lines = re.findall(r"<tr data-run.*?</tr>", table, re.DOTALL)
+    cells = [re.findall(r'<t[dh][^>]*data-value="([^"]*)"', line) for line in lines]
+    columns = {head: column for head, column in zip(heads, zip(*cells, strict=True), strict=True)}
+    assert columns[False, "warm"] == ("yes", "no", "yes", "")
+    assert columns[True, "decay"] == ("", "2", "10", "10")
 
 
 @pytest.mark.slow
