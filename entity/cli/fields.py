@@ -16,6 +16,9 @@ from entity.setup import resolve
 from entity.setup.field_list import ARGS, ATTACK, Field, every_field
 from entity.setup.plugins import use
 
+_SHOWN = {"defense": "drop", "attack": "badnets", "poison": "pixel"}
+"""Of which methods the fields are, where none is named."""
+
 
 def add_fields_command(commands: Any) -> None:
     """Add `drop fields`."""
@@ -29,25 +32,28 @@ def add_fields_command(commands: Any) -> None:
     parser.add_argument(
         "word", nargs="?", metavar="WORD", help="such as alpha: only fields that have it"
     )
-    parser.add_argument(
-        "--defense", default="drop", metavar="NAME", help="show its defense_args (default: drop)"
-    )
-    parser.add_argument(
-        "--attack", default="badnets", metavar="NAME", help="show its fields (default: badnets)"
-    )
-    parser.add_argument(
-        "--poison", default="pixel", metavar="NAME", help="show its fields (default: pixel)"
-    )
+    for name, default in _SHOWN.items():
+        what = "defense_args" if name == "defense" else "fields"
+        parser.add_argument(
+            f"--{name}", metavar="NAME", help=f"show its {what} (default: {default})"
+        )
     add_plugins(parser, "Python files, folders and modules that bring methods of your own")
     parser.set_defaults(go=_fields)
 
 
 def _fields(options: argparse.Namespace) -> int:
     use(options.plugins)
+    given = {name: value for name in _SHOWN if (value := getattr(options, name)) is not None}
     if options.word is not None:
+        if given:
+            raise ConfigError(
+                f"--{next(iter(given))}: has no effect beside {options.word}, which is looked for "
+                "in the fields of every method."
+            )
         return _search(options.word)
-    owners = {ARGS: options.defense, ATTACK: f"{options.attack} and {options.poison}"}
-    found = resolve.fields_of(options.defense, options.attack, options.poison)
+    defense, attack, poison = {**_SHOWN, **given}.values()
+    owners = {ARGS: defense, ATTACK: f"{attack} and {poison}"}
+    found = resolve.fields_of(defense, attack, poison)
     for table, (title, _) in TABLES.items():
         own = [field for field in found if field.path.rpartition(".")[0] == table]
         if own:

@@ -78,17 +78,17 @@ def add_report_command(commands: Any) -> None:
     report.add_argument(
         "--figure-font-size", type=float, metavar="POINTS", help="size of their text (default: 8)"
     )
-    add_names(report)
+    add_names(report, "tables and figures")
     report.set_defaults(go=_report)
 
 
-def add_names(parser: argparse.ArgumentParser) -> None:
-    """Add `--names`."""
+def add_names(parser: argparse.ArgumentParser, where: str) -> None:
+    """Add `--names`; `where` says in the help what has them."""
     parser.add_argument(
         "--names",
         metavar="NAME=TITLE,...",
-        help="what methods are called in tables and figures (default: as published, such as "
-        "DROPlet and Multi-Krum)",
+        help=f"what methods are called in {where} (default: as published, such as DROPlet and "
+        "Multi-Krum)",
     )
 
 
@@ -126,23 +126,37 @@ def _style(options: argparse.Namespace) -> FigureStyle:
     return FigureStyle(**given)
 
 
+def _refuse_without_effect(options: argparse.Namespace, *, page: bool) -> None:
+    """Refuse what would say how figures of a folder are drawn where none is."""
+    if page and not options.figures:
+        raise ConfigError("--no-figures: needs a folder, --out FOLDER; a page is drawn whole.")
+    for name in ("width", "font", "font_size"):
+        if getattr(options, f"figure_{name}") is None or (options.figures and not page):
+            continue
+        said = f"--figure-{name.replace('_', '-')}"
+        needs = "a folder, --out FOLDER; a page has none of these figures"
+        raise ConfigError(f"{said}: needs {needs if page else 'figures; leave out --no-figures'}.")
+
+
 def _write(options: argparse.Namespace) -> int:
+    page = options.out.suffix.lower() in _PAGES
+    _refuse_without_effect(options, page=page)
     style = _style(options)
     asked = TableRequest(options.rows, options.columns, options.against, names_given(options.names))
-    if options.out.suffix.lower() in _PAGES:
-        page = write_page(options.runs, options.out, asked=asked, left_out=console.warn)
-        console.say(f"Report: {page}")
+    if page:
+        written = write_page(options.runs, options.out, asked=asked, left_out=console.warn)
+        console.say(f"Report: {written}")
         return 0
     for name in ("fontTools", "matplotlib"):  # they log every glyph of every PDF
         logging.getLogger(name).setLevel(logging.WARNING)
     lacking = missing_extra() if options.figures else ""
     figures = options.figures and not lacking
-    written = write_folder(
+    parts = write_folder(
         options.runs, options.out, asked, figures=figures, style=style, left_out=console.warn
     )
-    console.say(f"Report: {written[0]}")
+    console.say(f"Report: {parts[0]}")
     for part in ("tables", "figures"):
-        if count := sum(path.parent.name == part for path in written):
+        if count := sum(path.parent.name == part for path in parts):
             console.say(f"{count} files in {options.out / part}")
     if lacking:
         console.warn(lacking)

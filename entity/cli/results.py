@@ -63,7 +63,7 @@ def add_results_command(commands: Any) -> None:
         "--format", choices=formats, help="default: by the name of --out, else table"
     )
     parser.add_argument("--out", type=user_path, metavar="FILE", help="file to write")
-    add_names(parser)
+    add_names(parser, "Markdown and LaTeX")
     parser.set_defaults(go=_results)
 
 
@@ -83,6 +83,11 @@ def _results(options: argparse.Namespace) -> int:
         raise ConfigError("--format parquet: needs a file, --out FILE.")
     if options.sql and options.by:
         raise ConfigError("--sql and --by: choose one; SQL groups by itself.")
+    names = names_given(options.names)
+    if names and kind not in _FOR_READERS:
+        raise ConfigError(
+            f"--names: has no effect on --format {kind}; it is for {' and '.join(_FOR_READERS)}."
+        )
     found = store.collect(options.runs)
     if options.acceptable is not None:
         found = store.of_acceptable_rounds(found, options.acceptable)
@@ -93,7 +98,6 @@ def _results(options: argparse.Namespace) -> int:
         holds = f", of which --where holds for none of {len(found)}" if found else ""
         console.warn(f"no runs in {among}{holds}")
     table = _table_of(runs, options)
-    names = names_given(options.names)
     _write(with_titles(table, names) if kind in _FOR_READERS else table, kind, options.out)
     for line in store.remarks(_shown(runs, options)):
         console.note(line)

@@ -58,6 +58,8 @@ def add_run_command(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     if options.resume is None:
+        if options.overwrite and not options.out:
+            raise ConfigError("--overwrite: needs --out DIR, which holds the run to replace.")
         config = configured(options)
         name = config.name or resolve.default_name(config)
         place = nullcontext(options.out) if options.out else own_folder(Path("runs") / name)

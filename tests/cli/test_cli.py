@@ -100,6 +100,12 @@ def test_an_occupied_folder_is_kept_unless_overwritten(config, capsys):
     assert told("a")["settings"]["seed"] == 9
 
 
+def test_without_out_there_is_no_run_to_overwrite(config, pretend, capsys):
+    assert main(["run", "--config", config, "--overwrite"]) == 2
+    assert "--overwrite: needs --out DIR, which holds the run" in capsys.readouterr().err
+    assert pretend == []
+
+
 def test_without_out_a_folder_that_is_taken_gets_a_number(config, pretend):
     for _ in range(3):
         assert main(["run", "--config", config, "--name", "mine"]) == 0
@@ -294,6 +300,9 @@ def test_lists_and_fields_are_searched_by_a_word(capsys, monkeypatch):
     assert any(line.startswith("client.dirichlet_alpha: ") for line in heads)
     assert any("alpha_gan" in line and "(drop" in line for line in heads)
     assert not any("DPR" in line.partition(":")[0] for line in heads)
+    assert main(["fields", "alpha", "--attack", "nosuch"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--attack: has no effect beside alpha, which is looked for in the fields" in said
     assert main(["fields", "alhpa"]) == 2
     assert "no field has that word. Did you mean alpha?" in capsys.readouterr().err
     assert main(["list", "krum", "--json"]) == 0

@@ -149,6 +149,25 @@ def test_figures_are_as_wide_as_asked_and_in_the_font(runs, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["p.html", "--figure-width", "7"], "--figure-width: needs a folder, --out FOLDER"),
+        (["p.html", "--figure-font", "Nosuch"], "--figure-font: needs a folder, --out FOLDER"),
+        (["p.html", "--no-figures"], "--no-figures: needs a folder, --out FOLDER"),
+        (["x", "--no-figures", "--figure-font-size", "9"], "--figure-font-size: needs figures;"),
+    ],
+)
+def test_options_of_figures_that_are_not_drawn_are_refused(
+    runs, tmp_path, capsys, monkeypatch, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert main(["report", str(runs[0]), "--out", *words]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
     ("option", "value", "said"),
     [
         ("width", "0.1", "--figure-width = 0.1: allowed are 1.5 to 20 inches."),

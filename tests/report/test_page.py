@@ -203,7 +203,7 @@ def test_what_is_sorted_as_numbers_is_numbers_or_nothing(make_run, tmp_path):
     ]
     lines = re.findall(r"<tr data-run.*?</tr>", table, re.DOTALL)
     cells = [re.findall(r'<t[dh][^>]*data-value="([^"]*)"', line) for line in lines]
-    columns = {head: column for head, column in zip(heads, zip(*cells, strict=True), strict=True)}
+    columns = dict(zip(heads, zip(*cells, strict=True), strict=True))
     assert columns[False, "warm"] == ("yes", "no", "yes", "")
     assert columns[True, "decay"] == ("", "2", "10", "10")
 

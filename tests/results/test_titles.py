@@ -81,5 +81,9 @@ def test_documents_of_results_have_them_and_tables_for_programs_do_not(folder, c
     assert "| TM |" in capsys.readouterr().out
     assert main(["results", str(folder), "--names", "trimmed_mean"]) == 2
     assert "--names trimmed_mean: allowed is NAME=TITLE" in capsys.readouterr().err
+    for words in ([], ["--format", "csv"], ["--out", "x.parquet"]):
+        assert main(["results", str(folder), *words, "--names", "trimmed_mean=TM"]) == 2
+        assert "it is for md and latex." in " ".join(capsys.readouterr().err.split())
+    assert not Path("x.parquet").exists()
     assert main(["report", str(folder), "--out", "x.html", "--names", "=x"]) == 2
     assert not Path("x.html").exists()
