@@ -77,7 +77,7 @@ class PaperTable:
     against: str | None
     """The row that all others are compared with; None is the best of each column."""
     left_out: int
-    """Runs that are not finished or were never evaluated."""
+    """Runs that are not finished."""
     floors: tuple[float, ...] = ()
     """ASR without attack, of each run of which it is known."""
     span: str = ""
@@ -215,7 +215,8 @@ def tabulate(entries: Sequence[Entry], layout: Layout, against: str | None = Non
     published = {titled(name, overrides): name for name in names}
     against = published.get(against or "", against)
     if against is not None and against not in names:
-        raise BadTable(f'against: no row is called "{against}"; rows are {"; ".join(names)}.')
+        known = f"rows are {'; '.join(names)}" if names else "without a finished run there is none"
+        raise BadTable(f'against: no row is called "{against}"; {known}.')
     found: dict[tuple[tuple[str, ...], Column], dict[str, float]] = {}
     for entry in whole:
         row, top = _words(entry, layout.rows), _words(entry, layout.columns)

@@ -1,8 +1,9 @@
 """Conditions on runs, such as `defense=drop,median and DPR<0.3`.
 
 A condition is NAME OP VALUE with one of = != < <= > >=; of values with commas between, any may
-match. `and` binds tighter than `or`. Names may leave out their first tables where that stays
-unambiguous, as on the command line of `drop run`. A class has its number or its name.
+match. `and` binds tighter than `or`; in quotes they are part of a value. Names may leave out their
+first tables where that stays unambiguous, as on the command line of `drop run`. A class has its
+number or its name.
 """
 
 import json
@@ -127,9 +128,23 @@ def parse(words: Sequence[str]) -> Where:
 
 def _alternatives(word: str) -> Alternatives:
     return tuple(
-        tuple(_condition(part) for part in re.split(r"\s+and\s+", option))
-        for option in re.split(r"\s+or\s+", word)
+        tuple(_condition(part) for part in _split(option, "and")) for option in _split(word, "or")
     )
+
+
+def _split(text: str, operator: str) -> list[str]:
+    """Split a text at an operator, in capitals or not, that stands outside of quotes."""
+    parts, start = list[str](), 0
+    for found in re.finditer(rf"'[^']*'|\"[^\"]*\"|(\s{operator}(?:\s|$))", text, re.IGNORECASE):
+        if found[1]:
+            parts.append(text[start : found.start()])
+            start = found.end()
+    if parts and not text[start:].strip():
+        raise BadCondition(
+            f"{json.dumps(text)}: a condition must follow the {operator}; if it is part of the "
+            "value, put that in quotes."
+        )
+    return [*parts, text[start:]]
 
 
 def _condition(text: str) -> Condition:

@@ -214,6 +214,9 @@ def test_any_fields_can_be_rows_and_columns(make_recorded):
         TableRequest(["seed"]).table(entries)
     with pytest.raises(ConfigError, match='no row is called "fedavg"; rows are krum; flame'):
         TableRequest(against="fedavg").table(entries)
+    unfinished = make_entries([read_run(make_recorded("half", stop=1))])
+    with pytest.raises(ConfigError, match='called "x"; without a finished run there is none'):
+        TableRequest(against="x").table(unfinished)
 
 
 def test_unfinished_runs_are_in_no_cell_and_counted(make_recorded):

@@ -58,7 +58,12 @@ def chosen(*words):
         (["note='a b'"], [3]),
         (["note=a b"], [3]),
         (["seed=9"], []),
-        (["seed=1 and"], []),  # no condition follows, so it belongs to the value
+        (["seed=1 OR seed=2"], [0, 1, 2]),
+        (["seed=1 And defense=drop"], [0]),
+        (["note='a b' or seed=2"], [1, 3]),
+        (["note='a or b'"], []),
+        (["seed=1  or\tseed=2"], [0, 1, 2]),
+        (["note=or"], []),
     ],
 )
 def test_conditions_choose_rows(words, places):
@@ -73,6 +78,10 @@ def test_conditions_choose_rows(words, places):
         ("drop", '"drop": is no condition; write NAME=VALUE'),
         ("=3", '"=3": is no condition'),
         ("", '"": is no condition'),
+        ("seed=1 and", '"seed=1 and": a condition must follow the and; '),
+        ("seed=1 or", '"seed=1 or": a condition must follow the or; '),
+        ("seed=1 or seed=2 AND ", "a condition must follow the and; "),
+        ("or seed=1", '"or seed=1": is no condition'),
         ("K<many", '"K<many": < needs a number to compare with.'),
         ("K>=1,2", ">= needs a number to compare with."),
         ("K<nan", "< needs a number to compare with."),
