@@ -22,7 +22,7 @@ from entity.results.formatting import counted
 from entity.results.tables import Table
 from entity.setup import resolve
 from entity.sweep import data
-from entity.sweep.cells import Cell, as_it_is_now
+from entity.sweep.cells import Cell, as_they_are_now
 from entity.sweep.grid import CONFIG, Grid, with_plugins
 from entity.sweep.grid_file import of_axes, read, with_axes
 from entity.sweep.plan import (
@@ -154,7 +154,7 @@ def sweep(
     cells = choose_cells(whole, options)
     console = Console(stderr=True, emoji=False, markup=False)
     failures = run_grid(cells, options, console, quiet=not progress)
-    return Sweep(whole, [as_it_is_now(cell) for cell in cells], place, failures)
+    return Sweep(whole, as_they_are_now(whole, place, cells), place, failures)
 
 
 def run_grid(

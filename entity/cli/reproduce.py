@@ -30,7 +30,7 @@ from entity.results.formatting import counted
 from entity.sweep import core_hours, gpu_hours, study, verdict_table, verdicts
 from entity.sweep.added_value import CannotAdd
 from entity.sweep.additions import with_added
-from entity.sweep.cells import Cell, as_it_is_now, expand
+from entity.sweep.cells import Cell, as_they_are_now, expand
 from entity.sweep.estimate import Pace
 from entity.sweep.grid import with_plugins
 from entity.sweep.plan import RUNS, SweepOptions, finished_runs, remaining
@@ -126,7 +126,7 @@ def _reproduce(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         console.note(f"{chosen.name}: {guessed}")
     run = _run_those_that_count if options.skip_void else _run_all
     failures = run(chosen, cells, asked, quiet=options.quiet)
-    cells = [as_it_is_now(cell) for cell in cells]
+    cells = as_they_are_now(chosen.grid, asked.folder, cells)
     outcomes = verdicts.judge(chosen, cells, _twins(chosen, cells, asked))
     console.out.print(_screen(chosen, outcomes))
     for line in verdict_table.remarks(chosen, outcomes):

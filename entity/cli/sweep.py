@@ -21,7 +21,7 @@ from entity.results.filter import BadCondition, BadField
 from entity.results.formatting import counted
 from entity.results.store import Run
 from entity.sweep import data
-from entity.sweep.cells import Cell, as_it_is_now
+from entity.sweep.cells import Cell, as_they_are_now
 from entity.sweep.estimate import Pace, makespan
 from entity.sweep.grid import Grid, with_plugins
 from entity.sweep.grid_file import of_axes, read, with_axes
@@ -131,7 +131,7 @@ def _sweep(options: argparse.Namespace) -> int:
         return 0
     failures = run_shown(name, cells, asked, quiet=options.quiet)
     if not options.quiet:
-        cells = [as_it_is_now(cell) for cell in cells]
+        cells = as_they_are_now(grid, asked.folder, cells)
         show(sweep_table(grid, cells), ("tpr", "fpr", "seconds"))
         whole = [cell.done for cell in cells if cell.done and cell.done.finished]
         for line in store.remarks(whole):

@@ -142,6 +142,13 @@ def as_it_is_now(cell: Cell) -> Cell:
     return cell if run is None else replace(cell, folder=run.path, done=run)
 
 
+def as_they_are_now(grid: Grid, folder: Path, cells: Sequence[Cell]) -> list[Cell]:
+    """Return some cells of a grid with the runs that a folder holds by now, and their floors."""
+    return expand(
+        grid, folder, [labels for cell in cells for labels in (cell.labels, *cell.others)]
+    )
+
+
 def finite_facts(cells: Sequence[Cell], name: str) -> list[float]:
     """Return one figure of the finished cells that have it as a finite number."""
     return [
