@@ -3,10 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
+from entity.record.directory import ERROR
 from entity.record.lock import is_locked
-
-ERROR = "error.txt"
-"""File of a run directory in which a sweep leaves why the run failed."""
 
 State = Literal["running", "finished", "interrupted", "failed", "killed"]
 

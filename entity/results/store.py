@@ -14,7 +14,7 @@ from pathlib import Path
 from entity.config.fields import NEVER, RUNTIME_SETTINGS, WITHOUT_EFFECT
 from entity.config.schema import ConfigError, flatten
 from entity.record.consistency import consistency
-from entity.record.directory import read_summary
+from entity.record.directory import ERROR, read_summary
 from entity.record.json_fields import at, attack_of, mapping, number, numbers, text
 from entity.record.json_files import read_object
 from entity.record.lock import is_locked
@@ -23,7 +23,7 @@ from entity.record.window import Window, remark, span
 from entity.results.classes import Label, is_class, labelled
 from entity.results.filter import Where, full_name
 from entity.results.floor import Judged, floors
-from entity.results.state import ERROR, state_of
+from entity.results.state import state_of
 from entity.results.tables import Column, Spread, Table
 from entity.setup import resolve
 from entity.setup.effect import blanked, idle

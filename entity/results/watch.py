@@ -14,12 +14,12 @@ from typing import Any
 
 from entity.config.schema import ConfigError
 from entity.reading import parse_json, read_bytes
-from entity.record.directory import NoRun, read_summary
+from entity.record.directory import ERROR, NoRun, read_summary
 from entity.record.follow import Tail, last_line
 from entity.record.json_fields import at, attack_of, ids, mapping, number, numbers, text
 from entity.record.rounds import fault_of
 from entity.record.summary import MAIN_PHASES
-from entity.results.state import ERROR, State, state_of
+from entity.results.state import State, state_of
 
 _RECENT = 10
 """Rounds, the latest, by which the time of the remaining ones is estimated."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from entity.engine.ray_cluster import join, require_cluster, require_ray
-from entity.results.store import ERROR
+from entity.record.directory import ERROR
 from entity.sweep.cells import Cell
 from entity.sweep.process import GRACE, OUTPUT, Process
 from entity.sweep.worker import FAILED, REFUSED

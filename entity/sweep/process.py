@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from entity.record.follow import ending
 from entity.record.links import open_own
-from entity.results.store import ERROR
+from entity.record.directory import ERROR
 from entity.setup import resolve
 from entity.sweep.cells import Cell
 from entity.sweep.worker import TAKEN
