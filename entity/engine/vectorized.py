@@ -11,7 +11,6 @@ deeper networks part further: 7e-4 in a round of `mnist5k/drop`, 4e-3 on `resnet
 import logging
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -131,7 +130,8 @@ def obstacle_of(model: nn.Module, batch: Batch, recipe: Recipe) -> str:
         "" if it can.
     """
     parameters = dict(model.named_parameters())
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+    norm = nn.modules.batchnorm._BatchNorm  # pyright: ignore[reportPrivateUsage]
+    if any(isinstance(module, norm) for module in model.modules()):
         return "the model has BatchNorm, which would see how batches are filled up"
     if not all(parameter.requires_grad for parameter in parameters.values()):
         return "the model has frozen parameters"
@@ -141,11 +141,10 @@ def obstacle_of(model: nn.Module, batch: Batch, recipe: Recipe) -> str:
     except RuntimeError as error:
         return f"the model cannot be stacked ({str(error).splitlines()[0][:100]})"
     x, y = batch
-    loss = F.cross_entropy(model(x), y)
-    slopes: tuple[torch.Tensor | None, ...] = torch.autograd.grad(
-        loss, list(parameters.values()), allow_unused=True
-    )
-    unused = any(slope is None for slope in slopes)  # which weight decay would move
+    model.zero_grad()
+    F.cross_entropy(model(x), y).backward()
+    unused = any(each.grad is None for each in parameters.values())  # weight decay would move them
+    model.zero_grad()
     return "the model has parameters without a gradient" if unused else ""
 
 

@@ -144,9 +144,8 @@ def as_it_is_now(cell: Cell) -> Cell:
 
 def as_they_are_now(grid: Grid, folder: Path, cells: Sequence[Cell]) -> list[Cell]:
     """Return some cells of a grid with the runs that a folder holds by now, and their floors."""
-    return expand(
-        grid, folder, [labels for cell in cells for labels in (cell.labels, *cell.others)]
-    )
+    assignments = [dict(labels) for cell in cells for labels in (cell.labels, *cell.others)]
+    return expand(grid, folder, assignments)
 
 
 def finite_facts(cells: Sequence[Cell], name: str) -> list[float]:

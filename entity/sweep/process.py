@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 
+from entity.record.directory import ERROR
 from entity.record.follow import ending
 from entity.record.links import open_own
-from entity.record.directory import ERROR
 from entity.setup import resolve
 from entity.sweep.cells import Cell
 from entity.sweep.worker import TAKEN

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from entity.config.schema import ConfigError
+from entity.record.directory import ERROR
 from entity.record.follow import last_line
 from entity.results import store
-from entity.record.directory import ERROR
 from entity.sweep.cells import Cell, as_it_is_now
 from entity.sweep.owners import Owners
 from entity.sweep.place import Attempt, Place
