@@ -17,10 +17,9 @@ demo: $(VENV)/installed  ## four real experiments and their report, in about thr
 test: $(VENV)/installed  ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-# Deployments wait for each other's messages most of the time: more of them than cores.
 test-slow: $(VENV)/installed  ## what takes minutes: real deployments, clusters and benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not deployment' --maxfail 2 --numprocesses auto --dist worksteal
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m deployment --maxfail 2 --numprocesses 4 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m deployment --maxfail 2 --numprocesses auto --dist loadgroup
 
 check: $(VENV)/installed  ## what CI runs beside the tests: lint, format, types, import contract
 	$(BIN)/ruff check .
