@@ -5,7 +5,7 @@ configuration are the same experiment only if these files are the same.
 """
 
 import hashlib
-import os
+import stat
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -22,8 +22,8 @@ READ = ("client.attack.trigger_pattern", "client.attack.edge_case_path")
 def contents(tables: Mapping[str, Any]) -> dict[str, str]:
     """Return the SHA-256 of what lies under the fields of `to_json` that name files, by field.
 
-    A folder's is that of its files' names and contents. What is not there has none; whoever reads
-    it says so.
+    A folder's is that of the names and contents of the files in it. What is not there has none;
+    whoever reads it says so.
     """
     named = {path: value for path, value in flatten(tables) if path in READ}
     found = {path: _digest(value) for path, value in named.items()}
@@ -37,18 +37,17 @@ def _digest(value: object) -> str:
     try:
         if not path.is_dir():
             return _of_file(path)
-        lines = [f"{file.relative_to(path)} {_of_file(file)}" for file in _files(path)]
+        files = sorted(each for each in path.iterdir() if each.name[0] != ".")
+        lines = [f"{file.name} {digest}" for file in files if (digest := _of_file(file))]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
     except OSError:
         return ""
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(Path(place, name) for place, _, names in os.walk(folder) for name in names)
-
-
 def _of_file(path: Path) -> str:
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):  # a folder in a folder is not read; a device has no end
+        return ""
     return _sha256(str(path), status.st_size, status.st_mtime_ns, status.st_ino)
 
 
