@@ -19,7 +19,7 @@ test: $(VENV)/installed  ## the test suite
 
 test-slow: $(VENV)/installed  ## what takes minutes: real deployments, clusters and benchmarks
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not deployment' --maxfail 2 --numprocesses auto --dist worksteal
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m deployment --maxfail 2 --numprocesses auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m deployment --maxfail 2 --numprocesses auto --dist loadfile
 
 check: $(VENV)/installed  ## what CI runs beside the tests: lint, format, types, import contract
 	$(BIN)/ruff check .
