@@ -1,7 +1,7 @@
 """Conditions on runs, such as `defense=drop,median and DPR<0.3`.
 
 A condition is NAME OP VALUE with one of = != < <= > >=; of values with commas between, any may
-match. `and` binds tighter than `or`; in quotes they are part of a value. Names may leave out their
+match. `and` binds tighter than `or`; in quotes they and commas are part of a value. Names may leave out their
 first tables where that stays unambiguous, as on the command line of `drop run`. A class has its
 number or its name.
 """
@@ -30,6 +30,7 @@ class BadField(ConfigError):
 
 
 _CONDITION = re.compile(r"\s*([^\s=!<>]+)\s*(<=|>=|!=|==|=|<|>)(.*)", re.DOTALL)
+_VALUE = re.compile(r"""(?:^|(?<=,))(\s*'[^']*'\s*|\s*"[^"]*"\s*|[^,]*)(?:,|$)""", re.DOTALL)
 _ORDERS: dict[str, Callable[[float, float], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 
 
@@ -155,7 +156,7 @@ def _condition(text: str) -> Condition:
             "!= < <= > >= for the =."
         )
     name, operator, value = found.groups()
-    values = tuple(part.strip().strip("'\"") for part in value.split(","))
+    values = tuple(part.strip().strip("'\"") for part in _VALUE.findall(value))
     if operator in _ORDERS and (len(values) != 1 or _number(values[0]) is None):
         raise BadCondition(f"{json.dumps(text)}: {operator} needs a number to compare with.")
     return Condition(name, "=" if operator == "==" else operator, values)

@@ -22,6 +22,7 @@ ROWS = [
     {"defense": "median", "client.attack.DPR": 0.5, "client.lr": 0.01, "seed": 1, "asr": None},
     {"defense": "krum", "client.lr": 0.01, "server.lr": 1, "seed": 3, "note": "a b", "asr": 0.0},
 ]
+COMMAS = [{"note": "a, b"}, {"note": "a"}, {"note": "b"}, {"note": "it's, that's"}]
 
 
 def chosen(*words):
@@ -68,6 +69,23 @@ def chosen(*words):
 )
 def test_conditions_choose_rows(words, places):
     assert chosen(*words) == places
+
+
+@pytest.mark.parametrize(
+    ("word", "places"),
+    [
+        ("note='a, b'", [0]),
+        ('note="a, b"', [0]),
+        ("note='a, b',b", [0, 2]),
+        ("note=a, b", [1, 2]),
+        ("note=b,'a, b' , a", [0, 1, 2]),
+        ("note!='a, b'", [1, 2, 3]),
+        ("note=\"it's, that's\"", [3]),
+        ("note=it's,b", [2]),  # an apostrophe within a value begins no quotation
+    ],
+)
+def test_a_comma_in_quotes_is_part_of_the_value(word, places):
+    assert [place for place, meant in enumerate(parse([word]).select(COMMAS)) if meant] == places
 
 
 @pytest.mark.parametrize(
