@@ -131,7 +131,7 @@ class Snowball(Server[SnowballArgs]):
         votes = torch.zeros(n, dtype=torch.float64)
         ids = [updates.client_ids[row] for row in order]
         for layer in layers:
-            gram = layer_gram(updates, layer)[order][:, order]
+            gram = layer_gram(updates, layer, order)
             squares = gram.diagonal()
             distances = (squares[:, None] + squares[None] - 2 * gram).clamp_min(0).sqrt()
             near = drawn_in_points(gram, distances.fill_diagonal_(0), ids).gram
@@ -171,12 +171,15 @@ def key_layers(spec: ParamSpec) -> list[Slot]:
     return [*dict.fromkeys([weights[0], weights[-1]])] if weights else list(spec.parameters)
 
 
-def layer_gram(updates: Updates, layer: Slot) -> Tensor:
-    """Return the inner products (n, n) of the updates of one layer, float64."""
+def layer_gram(updates: Updates, layer: Slot, order: list[int]) -> Tensor:
+    """Return the inner products (n, n) of the updates of one layer, in an order, float64.
+
+    Its last digits, too, do not depend on the order in which the updates arrived.
+    """
     gram = torch.zeros(len(updates), len(updates), dtype=torch.float64)
     for columns in blocks(layer.stop - layer.start):
         part = slice(layer.start + columns.start, layer.start + columns.stop)
-        block = updates.weights[:, part].double() - updates.global_weights[part].double()
+        block = updates.weights[order, part].double() - updates.global_weights[part].double()
         gram.addmm_(block, block.T)
     return gram
 

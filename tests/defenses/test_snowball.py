@@ -121,6 +121,22 @@ def test_one_seed_and_round_is_one_answer(make_updates, make_resources):
     assert other.diagnostics == first.diagnostics
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_the_order_of_arrival_elects_nobody(seed, make_updates, make_resources):
+    """Regression: of equal updates, the last digits of inner products decided who was elected."""
+    model = nn.Sequential(nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 10))
+    rng = torch.Generator().manual_seed(seed)
+    deltas = 0.02 * torch.randn(20, ParamSpec.of(model).num_parameters, generator=rng)
+    deltas[:8] = deltas[0]
+
+    def elected(ids: list[int]) -> list:
+        updates = make_updates(deltas[ids], ids=ids, model=model, round=2)
+        return sorted(kept(run(updates, make_resources(model, rounds=20), elected=0.3)))
+
+    orders = [torch.randperm(20, generator=rng).tolist() for _ in range(3)]
+    assert [elected(ids) for ids in orders] == [elected(list(range(20)))] * 3
+
+
 def test_small_rounds_are_refused():
     with pytest.raises(ConfigError, match="snowball needs at least 4"):
         Snowball.check(SnowballArgs(), Setting(3, 0, (1, 4)))
