@@ -36,6 +36,7 @@ from entity.server.density import (
     LEAST_CLUSTERED,
     cosine_distances,
     density_labels,
+    euclidean,
     require_clusterable,
     separation,
     without_loners,
@@ -159,9 +160,8 @@ class DeepSight(Server[DeepSightArgs]):
             )
             return separation(found)
 
-        by_answers = torch.stack([apart(torch.cdist(part, part)) for part in answers]).mean(0)
-        by_energies = apart(torch.cdist(energies, energies))
-        mean = (apart(cosine_distances(gram)) + by_energies + by_answers) / 3
+        by_answers = torch.stack([apart(euclidean(part)) for part in answers]).mean(0)
+        mean = (apart(cosine_distances(gram)) + apart(euclidean(energies)) + by_answers) / 3
         return without_loners(density_labels(mean, ids, size, min_samples=samples), mean)
 
 

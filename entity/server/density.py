@@ -38,6 +38,14 @@ def cosine_distances(gram: Tensor) -> Tensor:
     return (1 - cosines).clamp(0, 2).fill_diagonal_(0)
 
 
+def euclidean(points: Tensor) -> Tensor:
+    """Return the distances (n, n) of points (n, d), zero where they are equal.
+
+    Of more than 25 points `torch.cdist` would take them from inner products, which leaves rounding.
+    """
+    return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+
+
 def density_labels(
     distances: Tensor,
     client_ids: Sequence[ClientId],

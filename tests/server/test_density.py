@@ -7,8 +7,24 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import cdist, squareform
 from sklearn.cluster import HDBSCAN
 
-from entity.server.density import cosine_distances, density_labels, majority
+from entity.server.density import (
+    cosine_distances,
+    density_labels,
+    euclidean,
+    majority,
+)
 from entity.updates import rows_by_id
+
+
+def test_equal_points_are_at_no_distance_however_many_they_are():
+    """Regression: of more than 25 points inner products left 1e-8, which is no zero."""
+    points = torch.randn(1, 50, generator=torch.Generator().manual_seed(1)).double()
+    points = points.repeat(30, 1)
+    points[:10] += 1e-9
+    found = euclidean(points)
+    assert not found[:10, :10].any()
+    assert not found[10:, 10:].any()
+    np.testing.assert_allclose(found, cdist(points, points), rtol=1e-12, atol=0)
 
 
 def directions(seed: int, n: int = 10) -> torch.Tensor:
