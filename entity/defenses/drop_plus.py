@@ -51,7 +51,7 @@ REASONS = {
 class DropPlusArgs:
     """Settings of DROP+ (ours)."""
 
-    strength: Positive = 0.01
+    strength: Annotated[float, Range(1e-9)] = 0.01
     """How much a layer's inputs must vary along a direction for the model to follow it: with this
     share of the mean square of an entry half of the step is kept."""
     num_seed: Annotated[int, Range(2)] | None = None
@@ -187,7 +187,7 @@ class DropPlus(Server[DropPlusArgs]):
 def _search(args: DropPlusArgs) -> CoalitionSearch:
     if args.coalition is None:
         return CoalitionSearch({}, Judge(args.patience, args.clearly))
-    least, effect = args.coalition / 2, inf if args.effect is None else args.effect
+    least, effect = (args.coalition / 2, args.effect) if args.effect else (inf, inf)
     parts = {"hidden": Coalition(args.coalition, args.patience, args.memory, least, effect)}
     if args.effect is not None:
         parts["shown"] = Coalition(inf, args.patience, args.memory, least, effect)
@@ -196,5 +196,5 @@ def _search(args: DropPlusArgs) -> CoalitionSearch:
 
 def _ratio(part: Tensor, whole: Tensor) -> float:
     """Return the norm of a part over that of the whole; 1 for a step of zero."""
-    length = float(whole.norm())
-    return float(part.norm()) / length if length > 0 else 1.0
+    length = float(whole.double().norm())
+    return float(part.double().norm()) / length if length > 0 else 1.0

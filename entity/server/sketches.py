@@ -92,5 +92,8 @@ class _Sketch:
 
 
 def unit(rows: Tensor) -> Tensor:
-    """Return rows (n, D) at length one; those of zeros as they are."""
-    return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    """Return rows (n, D) at length one, of whatever finite length; those of zeros as they are."""
+    # Squares of single precision have no room for tiny and huge rows; a power of two has no digits.
+    exponent = torch.frexp(rows.abs().amax(1, keepdim=True)).exponent.clamp(-126, 126)
+    near = torch.ldexp(rows, -exponent)
+    return near / near.norm(dim=1, keepdim=True).clamp_min(1e-30)

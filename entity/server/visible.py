@@ -106,8 +106,14 @@ class Ridge:
         m, d = inputs.shape[-2:]
         a = inputs.double() / m**0.5
         mean = a.square().sum((-2, -1), keepdim=True) / d
-        self.nothing = mean <= 0
-        """(groups, 1, 1) whether a map has no input but zero, so that nothing is seen."""
+        self.nothing = ~((mean > 0) & mean.isfinite())
+        """(groups, 1, 1) whether a map has no input but zero, or one that is not finite, as a
+        model that has diverged makes them: nothing is seen then."""
+        # In single precision there is no room for the inverse of tiny moments. What follows does
+        # not depend on the scale of the inputs, and that by a power of two changes no digit.
+        exponent = torch.where(self.nothing, 0, torch.frexp(mean).exponent // 2)
+        a = torch.where(self.nothing, 0.0, torch.ldexp(a, -exponent))
+        mean = torch.ldexp(mean, -2 * exponent)
         dual = m < d  # the smaller system has a row an input, or one an entry
         moments = a @ a.mT if dual else a.mT @ a
         mu = torch.where(self.nothing, 1.0, strength * mean)
@@ -229,13 +235,15 @@ def add_agreed_words(
         The model's views.
     """
     scale = factors[whose][:, None, None].to(step)
-    for view in of:
-        if not (view.tokens and whose):
-            continue
-        slot = view.slots[0]
+    unseen: dict[Slot, Tensor] = {}  # of an embedding that two layers share, what neither sees
+    for view in of if whose else ():
+        if view.tokens:
+            slot = view.slots[0]
+            hidden = 1 - view.shown(slot.shape[0]).to(step)
+            unseen[slot] = unseen.get(slot, 1.0) * hidden
+    for slot, hidden in unseen.items():
         own, start = slot.of(updates.weights)[whose], slot.of(updates.global_weights)
         rows = slot.of(step)
-        hidden = 1 - view.shown(len(rows)).to(step)
         for words in torch.arange(len(rows)).split(max(1, BLOCK // rows.shape[1])):
             agreed = _median((own[:, words] - start[words]) * scale)
             rows[words] += agreed * hidden[words, None]

@@ -215,6 +215,22 @@ def test_rounds_of_few_clients_and_updates_of_zero(open_server, model, clean, ma
     json.dumps(answer.diagnostics, allow_nan=False)
 
 
+@pytest.mark.parametrize("args", [{}, {"clip": False, "coalition": None}])
+def test_a_model_that_has_diverged_ends_no_run(args, clean, make_resources, make_updates):
+    """Regression: inputs of layers that are not finite ended it in a factorisation."""
+    body = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU(), nn.Linear(12, 12))
+    deep = Classifier(body, nn.Linear(12, 10))
+    for parameter in deep.parameters():
+        parameter.data.mul_(1e20)
+    resources = make_resources(deep, clean=clean, classes=10, image=(1, 8))
+    server = DropPlus(DropPlusArgs(**args), resources)
+    start = ParamSpec.of(deep).flatten(deep).weights
+    rows = torch.randn(5, len(start), generator=torch.Generator().manual_seed(1))
+    answer = admit(server, make_updates(rows, model=deep, origin=start))
+    assert answer.weights.isfinite().all()
+    json.dumps(answer.diagnostics, allow_nan=False)
+
+
 def test_clients_that_come_seldom_or_late_are_compared_once_seen_often_enough(
     open_server, model, clean, make_updates
 ):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from colluders import SEEDS, a_round, looked, normal
 
-from entity.server.sketches import HIDDEN, SHOWN, descriptions
+from entity.server.sketches import HIDDEN, SHOWN, descriptions, unit
 
 
 @pytest.fixture
@@ -43,6 +43,17 @@ def test_cosines_of_descriptions_are_those_of_the_parts(looked_at, mixes):
         own /= np.linalg.norm(own, axis=1, keepdims=True)
         np.testing.assert_allclose(np.linalg.norm(found.numpy(), axis=1), 1, atol=1e-5)
         np.testing.assert_allclose(found @ found.T, own @ own.T, atol=0.05)
+
+
+def test_rows_of_any_finite_length_come_out_at_length_one():
+    """Regression: 10,000 entries of 1e-24 had a length of 1e8, and outweighed every other layer."""
+    rows = normal(1, 10_000, seed=1).expand(8, -1).clone()
+    scales = torch.tensor([1.0, 1e-24, 1e-36, 1e-43, 1e10, 1e19, 1e30, 1e37])
+    found = unit(rows * scales[:, None])
+    assert torch.allclose(found.norm(dim=1), torch.ones(8), atol=1e-5)
+    assert torch.allclose(found, found[:1], atol=1e-3)  # subnormal entries have few digits
+    assert torch.equal(found[0], rows[0] / rows[0].norm())
+    assert torch.equal(unit(torch.zeros(2, 5)), torch.zeros(2, 5))
 
 
 @pytest.mark.parametrize("part", ["hidden", "shown"])

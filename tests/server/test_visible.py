@@ -129,6 +129,61 @@ def test_other_parameters_keep_their_update_and_several_clients_are_looked_at_at
         assert torch.allclose(view.visible(view.of(updates)), alone, atol=1e-6)
 
 
+@pytest.mark.parametrize(("m", "d"), [(5, 9), (9, 5)])
+@pytest.mark.parametrize("scale", [1e-41, 1e-39, 1e-20, 1e18, 3e37])
+def test_it_does_not_depend_on_the_scale_of_the_inputs(m, d, scale):
+    """Regression: of tiny inputs the inverse overflowed, and the update was no number."""
+    inputs, update = random(1, m, d, seed=1), random(1, 3, d, seed=2)
+    scaled = scale * inputs
+    expected = visible_part(update, scaled / scale, 0.1)  # subnormal inputs have fewer digits
+    torch.testing.assert_close(visible_part(update, scaled, 0.1), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("m", "d"), [(5, 9), (9, 5)])
+@pytest.mark.parametrize("exponent", [-40, -7, 1, 60])
+def test_a_power_of_two_in_the_inputs_changes_no_digit(m, d, exponent):
+    inputs, update = random(1, m, d, seed=1), random(1, 3, d, seed=2)
+    scaled = visible_part(update, 2.0**exponent * inputs, 0.01)
+    assert torch.equal(scaled, visible_part(update, inputs, 0.01))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_inputs_that_are_not_finite_show_nothing_and_spoil_no_other_map(bad):
+    """Regression: a model that had diverged ended the run in the factorisation."""
+    inputs, update = random(3, 20, 4, seed=1), random(3, 2, 4, seed=2)
+    alone = visible_part(update, inputs, 0.1)
+    inputs[1, 7, 2] = bad
+    part = visible_part(update, inputs, 0.1)
+    assert not part[1].any()
+    assert torch.equal(part[[0, 2]], alone[[0, 2]])
+
+
+def test_a_word_of_two_embeddings_that_share_a_weight_moves_once(make_updates):
+    """Regression: what most agree on was added for each of the two."""
+
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.out = nn.Embedding(5, 2), nn.Embedding(5, 2), nn.Linear(2, 2)
+            self.two.weight = self.one.weight
+
+        def forward(self, x):
+            x = x.long()
+            return self.out(self.one(x[:, 0]) + self.two(x[:, 1]))
+
+    model = Shared()
+    spec, tokens = ParamSpec.of(model), torch.tensor([[0, 1], [0, 2]])
+    of = list(views(model, spec, tokens, 0.5, torch.Generator()))
+    rows = torch.full((4, spec.num_parameters), 0.1)
+    step = torch.zeros(spec.num_parameters)
+    add_agreed_words(step, make_updates(rows, model=model), [0, 1, 2, 3], torch.ones(4), of)
+    moved = spec.slot("one.weight").of(step)
+    hidden = {0: 0.2 / 2.2, 1: 0.2 / 1.2}  # of 2 words: counts 2 and 1, mean count 0.4
+    assert moved[3].tolist() == pytest.approx([0.1, 0.1])
+    assert moved[0].tolist() == pytest.approx([0.1 * hidden[0]] * 2, abs=1e-6)
+    assert moved[1].tolist() == pytest.approx([0.1 * hidden[1]] * 2, abs=1e-6)
+
+
 def test_of_words_that_clean_samples_have_not_what_most_clients_agree_on_is_added(make_updates):
     model = nn.Sequential(nn.Embedding(5, 2), nn.Flatten(), nn.Linear(6, 2))
     spec, tokens = ParamSpec.of(model), torch.tensor([[0, 1, 1], [1, 0, 1]])
