@@ -19,7 +19,7 @@ Where we leave the authors' code, and why:
 - updates stand for gradients: a constant factor, sign included, cancels in H and in the shares;
 - rounds without a step say nothing of H, and its inner matrix may be singular: the code fails.
 
-The last model of every client that was ever seen is kept, and the global ones of the window.
+Kept are the last model of every client, the global one it began from, and those of the window.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
 """Conditions on runs, such as `defense=drop,median and DPR<0.3`.
 
 A condition is NAME OP VALUE with one of = != < <= > >=; of values with commas between, any may
-match. `and` binds tighter than `or`; in quotes they and commas are part of a value. Names may leave out their
-first tables where that stays unambiguous, as on the command line of `drop run`. A class has its
-number or its name.
+match. `and` binds tighter than `or`; in quotes they and commas are part of a value. Names may
+leave out their first tables where that stays unambiguous, as on the command line of `drop run`. A
+class has its number or its name.
 """
 
 import json

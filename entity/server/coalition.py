@@ -156,7 +156,7 @@ class Coalition:
         known
             Clients who are remembered however long they have been away.
         most
-            How many are remembered, beside those and who came.
+            How many are remembered, beside those; who came are, however many they are.
         """
         for client, row in zip(clients, described, strict=True):
             before = self.sums.pop(client, None)  # and to the end: it came last

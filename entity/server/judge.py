@@ -8,8 +8,8 @@ the smaller group has clearly more of neither, attackers may be the majority, an
 for now. Of two groups of one size it is the one that has more.
 
 A single round says little. So the last rounds are looked at together, and a coalition that was
-found once remains one: whoever is left out for long differs from the others because of that, and in
-the end says nothing of who pushes.
+found once remains one, until another is found that shares a client with it: whoever is left out for
+long differs from the others because of that, and in the end says nothing of who pushes.
 """
 
 from collections import deque

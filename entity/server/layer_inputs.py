@@ -9,7 +9,8 @@ from torch import Tensor, nn
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding
 
 ROWS = 2048
-"""Inputs of a layer that are kept: drawn at random where there are more."""
+"""Inputs of a layer that are kept: drawn at random where there are more, alike many of every
+hundred images and of a last part of fewer."""
 
 _BATCH = 100
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding)

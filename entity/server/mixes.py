@@ -64,6 +64,9 @@ def class_gradients(model: nn.Module, spec: ParamSpec, images: Tensor) -> Tensor
 def without(rows: Tensor, span: Tensor) -> Tensor:
     """Return rows (n, D) less what lies in the span of others (k, D); zero where nothing is left.
 
+    Directions in which the others are together less than a thousandth as long as in their main one
+    count as rounding, and stay.
+
     Examples
     --------
     >>> rows, span = torch.tensor([[3.0, 4.0], [2.0, 0.0]]), torch.tensor([[1.0, 0.0]])
