@@ -113,7 +113,7 @@ def main() -> int:
             PERFORMANCE,
             "engines",
             "## The engines\n\n"
-            f"{len(CLIENTS)} clients of 200 images, the `cnn`, two local epochs: so small that "
+            f"{len(CLIENTS)} clients of 175 images, the `cnn`, two local epochs: so small that "
             f"handing models over shows. Training alone, rounds in turn.\n\n{table}\n\n"
             f"`python benchmarks/engines.py` at commit {commit()}: {options.repeats} rounds, "
             f"{options.workers} workers. {hardware()}.",

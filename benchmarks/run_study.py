@@ -243,7 +243,7 @@ def main() -> int:
     if options.again:
         store.unlink(missing_ok=True)
     lines = read_lines(store)
-    if options.check:
+    if options.check is not None:
         return check(study, lines, options.check, options.jobs)
     missing = unfinished(study, lines)
     todo = [
@@ -277,6 +277,9 @@ def main() -> int:
         return 1
     behind = {seed for _, seed in unfinished(study, lines)}
     whole = replace(study, seeds=tuple(seed for seed in study.seeds if seed not in behind))
+    if not whole.seeds:
+        print(f"No seed is whole yet: docs/RESULTS.md stays as it is. The runs are in {store}.")
+        return 0
     shown = {key: line for key, line in lines.items() if key[1] in whole.seeds}
     text = (matrix_table if study.matrix else row_table)(whole, with_floors(whole, shown))
     publish(name, whole, text, list(shown.values()), sorted(behind))

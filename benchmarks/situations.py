@@ -27,13 +27,11 @@ CONFIGS = Path(__file__).parent.parent / "entity" / "configs"
 
 @dataclass(frozen=True)
 class Federation:
-    """What is trained, and for how long, before the distillation."""
+    """What is trained, and for how long, before the distillation; the malicious poison always."""
 
     title: str
     config: str
     rounds: int
-    attack_from: int
-    """First round in which the malicious clients poison."""
     survivors: int
     """Poisoned models among the teachers."""
     overrides: tuple[tuple[str, str], ...]
@@ -52,7 +50,6 @@ FEDERATIONS = {
         "MNIST-5k, `cnn`, 15 honest teachers and a poisoned one",
         "mnist5k/drop",
         rounds=8,
-        attack_from=8,
         survivors=1,
         overrides=_DIGITS,
     ),
@@ -61,7 +58,6 @@ FEDERATIONS = {
         "the student starts from random weights",
         "mnist5k/stealthy/drop",
         rounds=25,
-        attack_from=1,
         survivors=4,
         overrides=(),
         clone=False,
@@ -70,7 +66,6 @@ FEDERATIONS = {
         "CIFAR-10 (JPEG), `resnet8`, 6 honest teachers and a poisoned one",
         "cifar10/drop",
         rounds=24,
-        attack_from=24,
         survivors=1,
         overrides=(
             ("dataset", "imagefolder:cifar10-folder"),
@@ -115,7 +110,6 @@ def prepare(federation: Federation, seed: int, data_root: Path) -> Situation:
     """Train a federation until its last round."""
     fixed = {
         "rounds": federation.rounds,
-        "poisoning_start_round": federation.attack_from,
         "K": -1,
         "seed": seed,
         "engine": "inline",

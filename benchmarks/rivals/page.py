@@ -26,11 +26,12 @@ written by hand. To add to it:
 `python benchmarks/leaderboard.py --runs runs/rivals`.
 
 A block is one attack, data set and seed. An attack works where the undefended run's worst ASR, of
-the rounds whose MTA is at least 90 % of the last one's, is at least {100 * WORKS:g} %; blocks in
-which it does not count for nobody. A defense holds where its worst ASR is at most
-{100 * HOLDS:g} %. MTA lost is beside the undefended run of the block, in points; below zero the
-defense gains. All of it is one small federation: it says which defenses are worth a look, not which
-is best for yours."""
+the rounds whose MTA is at least 90 % of the last one's, is at least {100 * WORKS:g} %. No other
+block counts for what is held, for worst ASR and for ranks by it. A defense holds where its worst
+ASR is at most {100 * HOLDS:g} %. MTA lost, who is refused and seconds are means of all blocks that
+were run; MTA lost is beside the undefended run of the block, in points; below zero the defense
+gains. All of it is one small federation: it says which defenses are worth a look, not which is best
+for yours."""
 
 
 @dataclass(frozen=True)

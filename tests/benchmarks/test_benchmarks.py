@@ -94,7 +94,7 @@ def test_a_section_is_replaced_and_the_rest_of_its_page_stays(tmp_path, monkeypa
 def test_a_distillation_has_its_seed_images_of_all_classes(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     situations, distill = map(importlib.import_module, ("situations", "distill"))
-    federation = replace(situations.FEDERATIONS["digits"], rounds=1, attack_from=1)
+    federation = replace(situations.FEDERATIONS["digits"], rounds=1)
     found = situations.prepare(federation, 1, tmp_path)
     assert len(found.teachers) == 15 + federation.survivors
     seeds = found.clean.y[: distill.NUM_SEED]
