@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from entity.sgd import SGD
+
 CPU = torch.device("cpu")
 
 Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -75,7 +77,7 @@ def fit(
     for x, y in batches:
         with autocast(x.device, recipe.amp_enabled):
             value = loss(model, x, y)
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         value.backward()
         if start:
             draw_back(model, start, recipe.prox_mu)
@@ -102,15 +104,9 @@ def draw_back(model: nn.Module, start: Sequence[Tensor], mu: float) -> None:
             value.grad.add_(value - first, alpha=mu)
 
 
-def new_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+def new_optimiser(model: nn.Module, recipe: Recipe) -> SGD:
     """Return the optimiser of a client's training."""
-    return torch.optim.SGD(
-        model.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    return SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay)
 
 
 def autocast(device: torch.device, enabled: bool) -> AbstractContextManager[object]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from entity.report.entries import Entry, Group
 from entity.report.plotly_figure import Figure, Object, plain
@@ -74,7 +73,14 @@ def ordered_pairs(scores: Floats, poisoned: Bools) -> float:
     The statistic of Mann and Whitney (1947); divided by all pairs it is the area under the curve.
     """
     count = int(poisoned.sum())
-    return float(rankdata(scores)[poisoned].sum()) - count * (count + 1) / 2
+    return float(_ranks(scores)[poisoned].sum()) - count * (count + 1) / 2
+
+
+def _ranks(values: Floats) -> Floats:
+    """Return the rank of every value, from 1; ties share the mean of theirs."""
+    from scipy.stats import rankdata  # a second of every command's start, and only needed here
+
+    return rankdata(values)
 
 
 def suspicious_end(rounds: Sequence[Round]) -> int:
@@ -92,7 +98,7 @@ def suspicious_end(rounds: Sequence[Round]) -> int:
         elif clients and all(one in each.weights for one in clients):
             weights = np.array([each.weights[one] for one in clients])
             if np.ptp(weights) > 0 and np.ptp(scores) > 0:
-                ranks = np.corrcoef(rankdata(scores), rankdata(weights))
+                ranks = np.corrcoef(_ranks(scores), _ranks(weights))
                 lean -= float(ranks[0, 1]) / 2
     return -1 if lean < 0 else 1
 

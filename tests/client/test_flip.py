@@ -14,6 +14,7 @@ from entity.defenses.flip import FlipArgs
 from entity.engine.local_training import single_threaded
 from entity.layout import ModelState, ParamSpec
 from entity.seeding import Seeds, global_stream
+from entity.sgd import SGD
 from entity.training import Recipe, fit, logits, shuffled
 
 CLASSES, SIZE = 3, 10
@@ -94,8 +95,8 @@ def test_a_batch_without_a_usable_trigger_is_trained_on_as_it_is():
 def test_hardening_takes_as_many_steps_as_plain_training_with_the_same_optimiser(monkeypatch):
     """The published clients train longer and with Adam, which confounds clean accuracy."""
     steps: list[type] = []
-    step = torch.optim.SGD.step
-    monkeypatch.setattr(torch.optim.SGD, "step", lambda s, *a: (steps.append(type(s)), step(s))[1])
+    step = SGD.step
+    monkeypatch.setattr(SGD, "step", lambda s: (steps.append(type(s)), step(s))[1])
     sent(FlipClient(2, pictures(50, 1), context()))
     assert len(steps) == 2 * math.ceil(50 / 12)
 

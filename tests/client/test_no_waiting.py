@@ -9,6 +9,7 @@ import torch
 from attackers import tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import entity.sgd
 from entity.attacks import ATTACKS
 from entity.attacks.pgd import _shorten, project
 from entity.client import Broadcast, Client, LocalData, TrainingContext
@@ -44,8 +45,9 @@ class Transfers(TorchDispatchMode):
 @pytest.fixture(autouse=True)
 def _plain_sgd(monkeypatch):
     """The fused kernel is for real devices."""
-    sgd = torch.optim.SGD
+    sgd, function = torch.optim.SGD, entity.sgd.sgd
     monkeypatch.setattr(torch.optim, "SGD", lambda *args, fused=None, **more: sgd(*args, **more))
+    monkeypatch.setattr(entity.sgd, "sgd", lambda *args, fused, **more: function(*args, **more))
 
 
 def data_of(n):
