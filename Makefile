@@ -18,8 +18,8 @@ test: $(VENV)/installed  ## the test suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-slow: $(VENV)/installed  ## what takes minutes: real deployments, clusters and benchmarks
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not deployment' --maxfail 2 --numprocesses auto --dist worksteal
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m deployment --maxfail 2 --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow and not deployment' --maxfail 2 --numprocesses auto --dist worksteal $$(grep -rl 'mark\.slow' tests)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m deployment --maxfail 2 --numprocesses auto --dist loadfile $$(grep -rl 'mark\.deployment' tests)
 
 check: $(VENV)/installed  ## what CI runs beside the tests: lint, format, types, import contract
 	$(BIN)/ruff check .

@@ -174,15 +174,13 @@ def until(holds: Callable[[], bool], what: str, seconds: float = 500) -> None:
 
 
 def plain(folder: Path) -> None:
-    """DROPlet, then DROP: four nodes, one of them an attacker."""
+    """DROP: four nodes, one of them an attacker."""
     with Deployment(folder) as deployment:
         deployment.superlink()
         names = [deployment.node(client) for client in range(SIZE)]
         nodes = {deployment.identity(name): client for client, name in enumerate(names)}
         (folder / "nodes.json").write_text(json.dumps(nodes))
-        deployment.run("droplet", "droplet-state", "rounds=2 server.defense.type=droplet")
-        deployment.finish("droplet")
-        deployment.run("drop", "drop-state", "rounds=1")
+        deployment.run("drop", "state", "rounds=2")
         deployment.finish("drop")
 
 
