@@ -111,9 +111,10 @@ ATTACKS: dict[str, tuple[tuple[str, str], ...]] = {
 head learns at the clients' rate; found with seed 71, which is in no table."""
 
 
-def _baselines() -> Iterator[Cell]:
+def _baselines(*fields: tuple[str, str]) -> Iterator[Cell]:
     for defense, attack in product(DEFENSES, ATTACKS):
-        yield Cell((defense, attack), f"mnist5k/{defense}", (("rounds", "25"), *ATTACKS[attack]))
+        overrides = (("rounds", "25"), *ATTACKS[attack], *fields)
+        yield Cell((defense, attack), f"mnist5k/{defense}", overrides)
 
 
 SKEW = {
@@ -439,6 +440,12 @@ STUDIES: dict[str, Study] = {
         "All defenses against five attacks and none",
         ("defense", "attack"),
         tuple(_baselines()),
+        matrix=True,
+    ),
+    "baselines_rough": Study(
+        "Defenses against five attacks, at a rate of 0.1",
+        ("defense", "attack"),
+        tuple(_baselines(("client.lr", "0.1"))),
         matrix=True,
     ),
     "deepsight": Study(

@@ -24,7 +24,7 @@ from entity.poisons import POISONS
 from entity.seeding import Seeds
 from entity.updates import Updates
 
-RUNS = Path(__file__).parents[1] / "results" / "baselines.jsonl"
+RUNS = Path(__file__).parents[1] / "results" / "baselines_rough.jsonl"
 SCENARIOS = {
     "none": "no attack",
     "BadNets": "BadNets",
@@ -33,7 +33,7 @@ SCENARIOS = {
     "DBA": "DBA",
     "model replacement": "model replacement",
 }
-"""As the lines of baselines.jsonl name them, and the figures."""
+"""As the lines of baselines_rough.jsonl name them, and the figures."""
 ROW, LEFT, WIDTH = 24, 150, 640
 Run = dict[str, Any]
 

@@ -72,7 +72,8 @@ LETTERS = {
     *("sigma", "Sigma", "delta"),
 }
 CAVEAT = (
-    "Every dot is one run of [RESULTS](../../RESULTS.md#all-defenses-against-six-attacks): "
+    "Every dot is one run of "
+    "[RESULTS](../../RESULTS.md#defenses-against-five-attacks-at-a-rate-of-01): "
     "`mnist5k`, 10 clients of which 4 attack, a learning rate of 0.1, three seeds. "
     "<span class='key asr'>●</span> ASR, <span class='key before'>○</span> ASR of the same run "
     "undefended, <span class='key mta'>■</span> MTA. That page names the rows that were run "
@@ -297,7 +298,7 @@ def _slower(name: str) -> float | None:
 
 
 def labels(name: str) -> str | None:
-    """Return what baselines.jsonl calls an attack or a data poison; None if it has none."""
+    """Return what baselines_rough.jsonl calls an attack or a data poison; None if it has none."""
     known = {
         "badnets": "BadNets",
         "neurotoxin": "Neurotoxin",
