@@ -9,6 +9,7 @@ from random import Random
 
 from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError
+from entity.reading import parse_json
 from entity.setup import resolve
 from robustness.random_tables import Overrides, Tables, harm, overrides, plausible
 from robustness.tally import ENOUGH, Case, Tally
@@ -71,11 +72,11 @@ def settle(tables: Tables, given: Overrides) -> tuple[str, str]:
 def not_the_same(config: ExperimentConfig) -> str:
     """Return how an experiment differs from the one that its JSON describes."""
     text = json.dumps(resolve.to_json(config), allow_nan=False)
-    again = resolve.experiment(json.loads(text))
+    again = resolve.experiment(parse_json(text))
     if again != config:
         return "another experiment comes back from its JSON"
     known_as = resolve.identity(config)
-    if not known_as == resolve.identity(again) == resolve.fingerprint(json.loads(text)):
+    if not known_as == resolve.identity(again) == resolve.fingerprint(parse_json(text)):
         return "another identity comes back from its JSON"
     return ""
 

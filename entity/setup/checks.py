@@ -1,5 +1,6 @@
 """Does an experiment make sense: what no single field's type can say."""
 
+import json
 import os
 import re
 from typing import Any
@@ -23,6 +24,7 @@ from entity.returned import kind
 from entity.server import Needs, Setting, StreamingServer
 from entity.server.streaming import can_stream
 from entity.setup.field_list import ATTACK
+from entity.setup.identity import to_json
 
 ANY_MODEL = 16
 """Side of images from which on every model of the registry takes them; a test holds it."""
@@ -36,6 +38,7 @@ def check(config: ExperimentConfig) -> None:
     ConfigError
         One sentence that names the field, the value and what to do.
     """
+    _check_characters(config)
     source = source_of(config)
     _check_image_size(config.model, source)
     _check_name(config.name)
@@ -54,6 +57,18 @@ def check(config: ExperimentConfig) -> None:
         )
     _check_ray_address(config.settings.ray_address)
     _check_clean_data(config, source)
+
+
+def _check_characters(config: ExperimentConfig) -> None:
+    """Refuse half a character, as in a path that is no UTF-8: no record with one can be read."""
+    for path, value in schema.flatten(to_json(config)):
+        try:
+            f"{path} = {json.dumps(value, ensure_ascii=False)}".encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"{path} = {schema.show(value)}: holds half a character, which no record can; "
+                "allowed is text that is UTF-8."
+            ) from None
 
 
 def _check_image_size(model: str, source: Source) -> None:

@@ -53,14 +53,12 @@ def overrides(fields: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     ConfigError
         If a value is none that a field can have.
     """
-    return [
-        (name, json.dumps(value) if _is_word(name, value) else as_text(name, value))
-        for name, value in fields.items()
-    ]
+    return [(name, _text(name, value)) for name, value in fields.items()]
 
 
-def _is_word(name: str, value: object) -> bool:
-    return isinstance(value, str) and name != resolve.PLUGINS
+def _text(name: str, value: object) -> str:
+    is_word = isinstance(value, str) and name != resolve.PLUGINS
+    return json.dumps(value, ensure_ascii=False) if is_word else as_text(name, value)
 
 
 def _tables(config: object) -> Mapping[str, Any]:

@@ -95,7 +95,7 @@ def as_text(name: str, value: object) -> str:
     if isinstance(value, str):
         return value
     try:
-        return json.dumps(value, default=_plain)
+        return json.dumps(value, default=_plain, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             f"{name} = {schema.show(value)}: allowed are numbers, texts, True, False, None, and "

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,9 @@ def test_an_experiment_that_does_not_survive_json_is_noticed(figure, monkeypatch
     assert module.not_the_same(experiment()) == ""
     monkeypatch.setattr(module.resolve, "fingerprint", lambda tables: "another")
     assert "identity" in module.not_the_same(experiment())
+    half = replace(experiment(), name="\udcff")
+    with pytest.raises(ValueError, match="half a character"):
+        module.not_the_same(half)
     to_json = resolve.to_json
     other = {"settings.seed": 2}
     monkeypatch.setattr(module.resolve, "to_json", lambda config: to_json(experiment(other)))

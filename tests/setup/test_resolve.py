@@ -485,6 +485,41 @@ def test_a_number_of_thousands_of_digits_is_refused_as_it_is_read(tmp_path, text
     refusal_of(resolve.read(tmp_path / "a.yaml"))
 
 
+OWN = Path(__file__).parents[2] / "examples/own/norm_gate.py"
+HALF = "d\udcff"
+"""As Python reads a path that is no UTF-8."""
+
+
+@pytest.mark.parametrize("field", ["settings.datasets_path", "client.attack.trigger_pattern"])
+def test_half_a_character_is_refused_as_no_record_could_be_read_with_it(field, monkeypatch):
+    said = f'{field} = "d\\udcff": holds half a character, which no record can; allowed is text '
+    assert refusal_of(DROP, (field, HALF)).startswith(said)
+    assert refusal_of(changed(field, HALF)).startswith(said)
+    for value in (HALF, Path(HALF)):
+        with pytest.raises(ConfigError, match=r"^\S+ = \S+ holds half a character"):
+            load("mnist5k/drop", **{field: value})
+    monkeypatch.setenv("DROP_DATA", HALF)
+    assert refusal_of(DROP).startswith('settings.datasets_path = "d\\udcff": holds half a char')
+
+
+@pytest.mark.usefixtures("forget_plugins")
+def test_a_plugin_in_a_folder_that_is_no_utf_8_is_refused(tmp_path):
+    folder = tmp_path / HALF
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("the disk takes no such name")
+    (folder / "mine.py").write_text(OWN.read_text())
+    data = changed("server.defense", {"type": "norm_gate"})
+    said = refusal_of(data, ("plugins", str(folder / "mine.py")))
+    assert said.startswith("plugins = [")
+    assert "holds half a character" in said
+
+
+def test_letters_of_any_script_come_through():
+    assert load("mnist5k/drop", name="größe-日本").name == "größe-日本"
+
+
 # --- identity
 
 
