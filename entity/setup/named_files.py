@@ -39,7 +39,8 @@ def _digest(value: object) -> str:
             return _of_file(path)
         files = sorted(each for each in path.iterdir() if each.name[0] != ".")
         lines = [f"{file.name} {digest}" for file in files if (digest := _of_file(file))]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        # A name need not be UTF-8.
+        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
     except OSError:
         return ""
 

@@ -1,5 +1,8 @@
 """What the files of an attack hold, as a part of what a run is."""
 
+import hashlib
+import os
+
 import pytest
 
 from entity.setup.named_files import READ, contents
@@ -21,6 +24,17 @@ def test_a_folder_is_the_names_and_contents_of_its_files(tmp_path):
     assert both != first
     (tmp_path / "b.png").rename(tmp_path / "c.png")
     assert of(tmp_path) != both
+
+
+def test_a_file_s_name_may_be_no_utf_8(tmp_path):
+    for name in ("é.png".encode(), b"\xff.png"):
+        try:
+            (tmp_path / os.fsdecode(name)).write_bytes(b"1")
+        except OSError:
+            pytest.skip("the disk takes no such name")
+    one = hashlib.sha256(b"1").hexdigest().encode()
+    lines = b"\n".join([b"\xc3\xa9.png " + one, b"\xff.png " + one])
+    assert of(tmp_path) == {READ[1]: hashlib.sha256(lines).hexdigest()}
 
 
 @pytest.mark.parametrize("value", ["4pixel", "", "nowhere.png", "/dev/zero"])
