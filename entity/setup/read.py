@@ -213,16 +213,58 @@ class _YAML(BoundedLoader):
     PyYAML follows version 1.1, where 1e-3 is a text, and keeps the last of two equal keys.
     """
 
-    def construct_mapping(self, node: yaml.Node, deep: bool = False) -> dict[Any, Any]:
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in seen and key.tag != "tag:yaml.org,2002:merge":
+    def compose_document(self) -> yaml.Node | None:
+        """Compose a document, and refuse keys that come twice, before anything is merged."""
+        document = super().compose_document()
+        left, seen = [document], set[int]()
+        while left:
+            node = left.pop()
+            if isinstance(node, yaml.CollectionNode) and id(node) not in seen:
+                seen.add(id(node))
+                if isinstance(node, yaml.MappingNode):
+                    _refuse_twice([key for key, _ in node.value])
+                    left += [part for pair in node.value for part in pair]
+                else:
+                    left += node.value
+        return document
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Write what `<<` merges into a table; its own value of a key counts, then the first.
+
+        PyYAML 6.0.4 compares keys by where they lie in memory, and lets a later one win.
+        """
+        merges = [value for key, value in node.value if key.tag == _MERGE]
+        own = {_same_key(key): (key, value) for key, value in node.value if key.tag != _MERGE}
+        node.value = [*own.values()]  # a table that merges itself ends here
+        found: dict[object, tuple[yaml.Node, yaml.Node]] = {}
+        for value in reversed(merges):
+            for table in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(table, yaml.MappingNode):
                     raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {schema.show(key.value)} comes twice", key.start_mark
+                        None, None, "<< takes a table, or a list of tables", table.start_mark
                     )
-                seen.add((key.tag, key.value))
-        return super().construct_mapping(node, deep)  # pyright: ignore[reportArgumentType]
+                self.flatten_mapping(table)
+                for key, item in table.value:
+                    found.setdefault(_same_key(key), (key, item))
+        node.value = [*(found | own).values()]
+        super().flatten_mapping(node)
+
+
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+def _same_key(key: yaml.Node) -> object:
+    return (key.tag, key.value) if isinstance(key, yaml.ScalarNode) else id(key)
+
+
+def _refuse_twice(keys: Sequence[yaml.Node]) -> None:
+    seen = set[object]()
+    for key in keys:
+        if _same_key(key) in seen and key.tag != _MERGE:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {schema.show(key.value)} comes twice", key.start_mark
+            )
+        seen.add(_same_key(key))
 
 
 _YAML.add_implicit_resolver(

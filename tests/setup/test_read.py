@@ -142,6 +142,40 @@ def test_merged_keys_may_be_overridden(tmp_path):
     assert read(path)["b"] == {"x": 1, "y": 3}
 
 
+def test_what_is_merged_may_itself_merge_in_any_order(tmp_path):
+    path = tmp_path / "a.yaml"
+    text = "b: &b {k: 0, m: 2}\nx:\n  y: &a {<<: *b, k: 1}\nz: {<<: *a}"
+    path.write_text(text)
+    merged = {"k": 1, "m": 2}
+    assert read(path) == {"b": {"k": 0, "m": 2}, "x": {"y": merged}, "z": merged}
+    for twice in ("{<<: *b, k: 1, k: 1}", "{<<: {q: 1, q: 1}}", "{<<: *b, n: [{o: {p: 1, p: 2}}]}"):
+        path.write_text(text.replace("{<<: *b, k: 1}", twice))
+        assert " comes twice at line 3, column " in refusal_of(path)
+
+
+def test_the_first_of_several_merged_tables_counts_and_none_is_changed(tmp_path):
+    path = tmp_path / "a.yaml"
+    lines = (
+        "one: &one {rate: 1, k: 1}",
+        "two: &two {rate: 2, k: 2, more: 2}",
+        "both: {<<: [*one, *two]}",
+        "own: &own {<<: [*two, *one], k: 3}",
+        "last: {rate: 4, <<: *own}",
+    )
+    path.write_text("\n".join(lines))
+    assert read(path) == {
+        "one": {"rate": 1, "k": 1},
+        "two": {"rate": 2, "k": 2, "more": 2},
+        "both": {"rate": 1, "k": 1, "more": 2},
+        "own": {"rate": 2, "k": 3, "more": 2},
+        "last": {"rate": 4, "k": 3, "more": 2},
+    }
+    for text, place in (("a: {<<: 3}", 9), ("a: {<<: [{b: 1}, c]}", 18)):
+        path.write_text(text)
+        said = f"<< takes a table, or a list of tables at line 1, column {place}"
+        assert said in refusal_of(path)
+
+
 # --- files that extend others
 
 
