@@ -38,10 +38,10 @@ def check(config: ExperimentConfig) -> None:
     ConfigError
         One sentence that names the field, the value and what to do.
     """
-    _check_characters(config)
     source = source_of(config)
     _check_image_size(config.model, source)
     _check_name(config.name)
+    _check_characters(config)
     _check_federation(config.federation)
     _check_partition(config, source)
     _check_privacy(config.client, config.server.defense.type)

@@ -69,6 +69,38 @@ def fields(tables: Mapping[str, Any], *, shipped: bool = False) -> list[Field]:
     return listed
 
 
+def _path(name: str) -> str:
+    """Return the path of a field by another name of it; any other name as it is."""
+    if name in ("attack", ATTACK):  # the table, which may be null, stands for its type
+        return f"{ATTACK}.type"
+    return OTHER_NAMES.get(name, name)
+
+
+def same_field(one: str, other: str) -> bool:
+    """Say whether two names may mean one field: either may leave out its first tables.
+
+    Examples
+    --------
+    >>> same_field("defense", "defense.type"), same_field("client.lr", "server.lr")
+    (True, False)
+    >>> same_field("attack", "client.attack.type"), same_field("model", "defense_args.model")
+    (True, False)
+    """
+    first, second = _path(one), _path(other)
+    if first in _WHOLE or second in _WHOLE:
+        return first == second
+    return f".{first}".endswith(f".{second}") or f".{second}".endswith(f".{first}")
+
+
+def longest_name(one: str, other: str) -> str:
+    """Return what two names of one field mean, as far as they say it."""
+    return max(_path(one), _path(other), key=len)
+
+
+_WHOLE = frozenset(schema.hints(ExperimentConfig))
+"""Names that leave out nothing: they mean no field of a table."""
+
+
 def all_names() -> set[str]:
     """Return the names of all fields, of every attack, data poison and defense, without tables."""
     named = {field.path.rpartition(".")[2] for field in fields({})} | set(OTHER_NAMES)

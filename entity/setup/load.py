@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError, show
 from entity.config.shipped import find_config
 from entity.setup import resolve
+from entity.setup.field_list import longest_name, same_field
 from entity.setup.overrides import as_text
 from entity.setup.read import extended
 
@@ -51,8 +53,13 @@ def overrides(fields: Mapping[str, Any]) -> list[tuple[str, str | None]]:
     Raises
     ------
     ConfigError
-        If a value is none that a field can have.
+        If a value is none that a field can have, or two names mean one field.
     """
+    for one, other in combinations(fields, 2):
+        if same_field(one, other):
+            raise ConfigError(
+                f"{one} and {other}: both set {longest_name(one, other)}; give one of them."
+            )
     return [(name, _text(name, value)) for name, value in fields.items()]
 
 

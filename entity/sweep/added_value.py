@@ -15,11 +15,11 @@ from typing import Any
 from entity.config import schema, shipped
 from entity.config.schema import ConfigError, suggest
 from entity.defenses import ALIASES
-from entity.setup.field_list import ATTACK, DEFENSE, table_at
+from entity.setup.field_list import ATTACK, DEFENSE, same_field, table_at
 from entity.setup.overrides import override
 from entity.setup.plugins import TABLES
 from entity.sweep.bases import Bases
-from entity.sweep.grid import CONFIG, Axis, Grid, Value, same_field
+from entity.sweep.grid import CONFIG, Axis, Grid, Value
 
 NAME = "name"
 """The field that a value never has of others: it would be called as they are."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from entity.config.schema import ConfigError, show, unknown
-from entity.setup.field_list import ATTACK, OTHER_NAMES
+from entity.setup.field_list import longest_name, same_field
 from entity.setup.plugin_files import absolute
 
 MOST = 100_000
@@ -20,9 +20,6 @@ CONFIG = "config"
 
 SEED = "seed"
 """The axis that `seeds` makes."""
-
-_FIELDS = {**OTHER_NAMES, "attack": f"{ATTACK}.type", ATTACK: f"{ATTACK}.type"}
-"""Fields by their other names; the attack's table, which may be null, stands for its type."""
 
 
 @dataclass(frozen=True)
@@ -117,20 +114,6 @@ def label_of(value: object) -> str:
         return show(value)
 
 
-def same_field(one: str, other: str) -> bool:
-    """Say whether two names may mean one field: either may leave out its first tables.
-
-    Examples
-    --------
-    >>> same_field("defense", "defense.type"), same_field("client.lr", "server.lr")
-    (True, False)
-    >>> same_field("attack", "client.attack.type")
-    True
-    """
-    first, second = (f".{_FIELDS.get(name, name)}" for name in (one, other))
-    return first.endswith(second) or second.endswith(first)
-
-
 def pattern(
     data: Mapping[Any, Any], axes: Sequence[Axis], where: str
 ) -> Mapping[str, tuple[str, ...]]:
@@ -216,9 +199,8 @@ def refuse_common_fields(one: Axis, other: Axis) -> None:
         raise ConfigError(f"axes: {one.name} comes twice.")
     for mine, yours in product(sorted(one.fields), sorted(other.fields)):
         if same_field(mine, yours):
-            longest = max((_FIELDS.get(name, name) for name in (mine, yours)), key=len)
             raise ConfigError(
-                f"axes.{one.name} and axes.{other.name}: both set {longest}; "
+                f"axes.{one.name} and axes.{other.name}: both set {longest_name(mine, yours)}; "
                 "a cell has one value for each field."
             )
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from entity.config import schema
 from entity.config.schema import ConfigError, Whole, join, show, unknown
-from entity.setup.field_list import all_names
+from entity.setup.field_list import all_names, longest_name, same_field
 from entity.setup.plugin_files import absolute
 from entity.setup.read import read_file, refuse_depth
 from entity.sweep.grid import (
@@ -111,13 +111,15 @@ def with_axes(grid: Grid, axes: Mapping[str, object]) -> Grid:
     Raises
     ------
     ConfigError
-        If the grid sets a field of them already, or a value is none.
+        If the grid sets a field of them already, a value is none, or another config is chosen
+        for every cell of a base with fields of its own.
     """
     try:
         own = [_axis(name, _as_in_a_file(values)) for name, values in axes.items()]
-        every = (*grid.axes, *own)
+        every = tuple(sorted((*grid.axes, *own), key=lambda axis: axis.name != SEED))
         for one, other in combinations(every, 2):
             refuse_common_fields(one, other)
+        _refuse_lost_base(grid.base, every)
         made = replace(grid, axes=every)
         refuse_size(made)
     except ConfigError as error:
@@ -162,14 +164,7 @@ def parse(data: Mapping[str, Any], path: Path) -> Grid:
     for one, other in combinations(axes, 2):
         refuse_common_fields(one, other)
     excluded = tuple(pattern(one, axes, "exclude") for one in file.exclude)
-    if isinstance(file.base, dict):
-        for axis in axes:
-            if all(CONFIG in value.overrides for value in axis.values):
-                raise ConfigError(
-                    f"base: has fields of its own, and axis {axis.name} chooses another config for "
-                    "every cell; give each of its fields as an axis of one value, or the config "
-                    "as extends of the base."
-                )
+    _refuse_lost_base(file.base, axes)
     plugins = tuple(absolute(entry, path.parent) for entry in file.plugins)
     zipped = _zipped(file.zip, axes)
     grid = Grid(path, file.base, tuple(axes), zipped, excluded, file.study, plugins)
@@ -177,6 +172,17 @@ def parse(data: Mapping[str, Any], path: Path) -> Grid:
     if next(grid.assignments(), None) is None:
         raise ConfigError("exclude: leaves no cell of the grid.")
     return grid
+
+
+def _refuse_lost_base(base: object, axes: Sequence[Axis]) -> None:
+    """Refuse a base with fields of its own that no cell would begin with."""
+    for axis in axes if isinstance(base, Mapping) else ():
+        if all(CONFIG in value.overrides for value in axis.values):
+            raise ConfigError(
+                f"base: has fields of its own, and axis {axis.name} chooses another config for "
+                "every cell; give each of its fields as an axis of one value, or the config "
+                "as extends of the base."
+            )
 
 
 def _scalars_as_axes(data: Mapping[Any, Any]) -> Mapping[Any, Any]:
@@ -242,6 +248,12 @@ def _bundle(where: str, label: object, fields: object) -> Value:
         if not isinstance(name, str) or not name:
             raise ConfigError(f"{where}: the field {show(name)} is no text; put it in quotes.")
         overrides[name] = _text(join(where, name), value)
+    for one, other in combinations(overrides, 2):
+        if same_field(one, other):
+            raise ConfigError(
+                f"{where}: {one} and {other} both set {longest_name(one, other)}; leave one of "
+                "them out."
+            )
     return Value(label_of(label), overrides)
 
 

@@ -271,6 +271,15 @@ def test_the_last_of_two_overrides_wins_and_the_given_tables_stay_as_they_are():
     assert before == DROP
 
 
+def test_a_program_gives_a_field_by_one_name():
+    for one, other, value in (("DPR", "client.attack.DPR", 0.1), ("attack", "attack.type", "pgd")):
+        with pytest.raises(
+            ConfigError, match=rf"^{one} and {other}: both set client\.attack\.\w+; "
+        ):
+            load("mnist5k/drop", **{one: value, other: value})
+    assert load("mnist5k/drop", seed=3, **{"client.lr": 0.5}).client.lr == 0.5
+
+
 # --- configurations written for the original code
 
 

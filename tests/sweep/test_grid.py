@@ -152,6 +152,18 @@ def test_an_exclusion_may_name_a_list_that_is_itself_a_value():
             "axes.a and axes.attack.DPR: both set attack.DPR; a cell has one value for each field.",
         ),
         (
+            {"axes": {"a": {"x": {"attack": "badnets", "client.attack.type": "neurotoxin"}}}},
+            "axes.a.x: attack and client.attack.type both set client.attack.type; leave one of th",
+        ),
+        (
+            {"axes": {"a": {"x": {"DPR": 0.1, "client.attack.DPR": 0.3}}}},
+            "axes.a.x: DPR and client.attack.DPR both set client.attack.DPR",
+        ),
+        (
+            {"axes": {"a": {"x": {}, "y": {"rounds": 3, "federation.rounds": 4}}}},
+            "axes.a.y: rounds and federation.rounds both set federation.rounds",
+        ),
+        (
             {"axes": {name: list(range(100)) for name in ("a", "b", "c")}},
             f"axes: make {2 * 100**3} cells; allowed are {MOST}.",
         ),
@@ -205,6 +217,19 @@ def test_axes_beside_a_file_are_more_of_its_own():
         grid_file.with_axes(file, {"rounds": 3})
     with pytest.raises(ConfigError, match=r"^grid grid.yaml: axes.lr and axes.client.lr: both set"):
         grid_file.with_axes(file, {"client.lr": 3})
+
+
+def test_axes_beside_a_file_keep_the_rules_of_those_in_it():
+    base = {"extends": "mnist5k/drop", "federation": {"rounds": 3}}
+    file = parse({"base": base, "axes": {"DPR": [0.5, 1]}}, HERE)
+    flame = {"flame": {"config": "mnist5k/flame"}}
+    said = r"^grid grid.yaml: base: has fields of its own, and axis method chooses another config"
+    with pytest.raises(ConfigError, match=said):
+        grid_file.with_axes(file, {"method": flame})
+    grid_file.with_axes(file, {"method": {"its own": {}, **flame}})
+    cells = list(grid_file.with_axes(file, {"lr": [0.1], "seed": [1, 2]}).assignments())
+    assert list(cells[0]) == ["seed", "DPR", "lr"]
+    assert [cell["seed"] for cell in cells] == ["1", "1", "2", "2"]  # whole seeds come first
 
 
 @pytest.mark.parametrize(
