@@ -46,6 +46,11 @@ class Cell:
         return rebuilt, (Sent(self.config.plugins), type(self), dict(vars(self)))
 
     @property
+    def every_labels(self) -> tuple[Mapping[str, str], ...]:
+        """Values of the axes that come to this experiment."""
+        return (self.labels, *self.others)
+
+    @property
     def name(self) -> str:
         """Name of the run."""
         return self.config.name or ""
@@ -59,8 +64,11 @@ class Cell:
         return said if said in ("finished", "failed") else "interrupted"
 
     @property
-    def row(self) -> dict[str, Any]:
-        """Return the values that conditions can name; an axis goes before a field of its name."""
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the values that conditions can name, for each of its labels.
+
+        An axis goes before a field of its name.
+        """
         facts = {
             "name": self.name,
             "defense": self.config.server.defense.type,
@@ -68,7 +76,8 @@ class Cell:
             "state": self.state,
         }
         fields = blanked(dict(flatten(resolve.to_json(self.config))))
-        return {**labelled(fields, self.folder), **facts, **self.labels}
+        common = labelled(fields, self.folder) | facts
+        return [common | dict(labels) for labels in self.every_labels]
 
 
 def expand(
@@ -144,7 +153,7 @@ def as_it_is_now(cell: Cell) -> Cell:
 
 def as_they_are_now(grid: Grid, folder: Path, cells: Sequence[Cell]) -> list[Cell]:
     """Return some cells of a grid with the runs that a folder holds by now, and their floors."""
-    assignments = [dict(labels) for cell in cells for labels in (cell.labels, *cell.others)]
+    assignments = [dict(labels) for cell in cells for labels in cell.every_labels]
     return expand(grid, folder, assignments)
 
 

@@ -1,7 +1,7 @@
 """The plan of a sweep: the chosen cells, those that remain to be run, and where they run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -72,12 +72,17 @@ def choose_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
         assignments = [labels for labels, chosen in zip(assignments, holds, strict=True) if chosen]
     cells = expand(grid, options.folder, assignments)
     try:
-        holds = conditions.select([cell.row for cell in cells])
+        meant = iter(conditions.select([row for cell in cells for row in cell.rows]))
     except BadField as error:
         said = f" The axes are {', '.join(axes)}." if axes else ""
         raise BadField(f"{error}{said}") from error
-    _refuse_none(holds, options.where)
-    return [cell for cell, chosen in zip(cells, holds, strict=True) if chosen]
+    labels = [[each for each in cell.every_labels if next(meant)] for cell in cells]
+    _refuse_none([bool(each) for each in labels], options.where)
+    return [
+        replace(cell, labels=each[0], others=tuple(each[1:]))
+        for cell, each in zip(cells, labels, strict=True)
+        if each
+    ]
 
 
 def _refuse_no_value(one: Condition, labels: Sequence[str]) -> None:

@@ -73,7 +73,7 @@ def void_cells(
         rule.others(labels)
         for cell in (*cells, *undefended)
         if (worst := worst_asr(cell)) is not None and worst < rule.below
-        for labels in (cell.labels, *cell.others)
+        for labels in cell.every_labels
         if labels[rule.axis] == rule.label
     }
     return {

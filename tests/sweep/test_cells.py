@@ -15,6 +15,7 @@ from entity.setup import resolve
 from entity.sweep import cells
 from entity.sweep.cells import expand
 from entity.sweep.grid_file import parse
+from entity.sweep.plan import SweepOptions, choose_cells
 
 HERE = Path("grid.yaml")
 
@@ -247,11 +248,27 @@ def test_conditions_see_axes_facts_and_fields(tables, tmp_path):
     (cell,) = cells_of(
         tmp_path, base=tables(), axes={"attack": {"mine": {}}, "server.defense.type": ["median"]}
     )
-    row = cell.row
+    (row,) = cell.rows
     assert row["attack"] == "mine"  # the axis, not the type
     assert row["defense"] == "median"
     assert row["client.lr"] == 0.05
     assert row["state"] == "new"
+
+
+@pytest.mark.parametrize("more", [(), ("rounds=40",), ("state=new",), ("defense=drop",)])
+def test_one_more_condition_that_always_holds_chooses_the_same_cells(tmp_path, more):
+    """Without an attack the share of poisoned data does nothing: its two cells are one."""
+    grid = parse(
+        {"base": "mnist5k/drop", "axes": {"attack": [None, "badnets"], "DPR": [0.1, 0.5]}}, HERE
+    )
+    chosen = choose_cells(grid, SweepOptions(tmp_path, ("DPR=0.5", *more)))
+    assert [dict(cell.labels) for cell in chosen] == [
+        {"attack": "null", "DPR": "0.5"},
+        {"attack": "badnets", "DPR": "0.5"},
+    ]
+    assert [cell.others for cell in chosen] == [(), ()]
+    both = choose_cells(grid, SweepOptions(tmp_path, ("DPR<1", *more)))
+    assert [len(cell.every_labels) for cell in both] == [2, 1, 1]
 
 
 # --- anything at all
