@@ -10,6 +10,7 @@ from typing import Any
 import simple_parsing
 
 from entity.cli.declaration import HelpFormatter, declare, given_texts
+from entity.config.commas import between_commas
 from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
@@ -78,15 +79,7 @@ def values_of(name: str, text: str) -> list[str]:
     >>> values_of("defense", "drop,flame"), values_of("trigger_pattern", "[[0, 0]],4pixel")
     (['drop', 'flame'], ['[[0, 0]]', '4pixel'])
     """
-    parts, depth, quoted = [""], 0, False
-    for letter in text:
-        quoted ^= letter == '"'
-        depth += (letter in "[{") - (letter in "]}")
-        if letter == "," and depth <= 0 and not quoted:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    values = [part.strip() for part in parts]
+    values = between_commas(text)
     if "" in values:
         raise ConfigError(f"--{name} {text}: has an empty value; allowed is VALUE[,VALUE ...].")
     return values

@@ -1,9 +1,9 @@
 """Conditions on runs, such as `defense=drop,median and DPR<0.3`.
 
 A condition is NAME OP VALUE with one of = != < <= > >=; of values with commas between, any may
-match. `and` binds tighter than `or`; in quotes they and commas are part of a value. Names may
-leave out their first tables where that stays unambiguous, as on the command line of `drop run`. A
-class has its number or its name.
+match. `and` binds tighter than `or`; in quotes they and commas are part of a value, and commas
+within brackets are, too. Names may leave out their first tables where that stays unambiguous, as on
+the command line of `drop run`. A class has its number or its name.
 """
 
 import json
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from operator import ge, gt, le, lt
 from typing import Any
 
+from entity.config.commas import between_commas
 from entity.config.schema import ConfigError, suggest
+from entity.reading import parse_json
 from entity.results.classes import Label
 from entity.setup.class_names import place_of
 
@@ -30,7 +32,7 @@ class BadField(ConfigError):
 
 
 _CONDITION = re.compile(r"\s*([^\s=!<>]+)\s*(<=|>=|!=|==|=|<|>)(.*)", re.DOTALL)
-_VALUE = re.compile(r"""(?:^|(?<=,))(\s*'[^']*'\s*|\s*"[^"]*"\s*|[^,]*)(?:,|$)""", re.DOTALL)
+_QUOTED = re.compile(r"""'[^']*'|("[^"]*")""", re.DOTALL)
 _ORDERS: dict[str, Callable[[float, float], bool]] = {"<": lt, "<=": le, ">": gt, ">=": ge}
 
 
@@ -156,7 +158,9 @@ def _condition(text: str) -> Condition:
             "!= < <= > >= for the =."
         )
     name, operator, value = found.groups()
-    values = tuple(part.strip().strip("'\"") for part in _VALUE.findall(value))
+    values = tuple(
+        part[1:-1] if _QUOTED.fullmatch(part) else part for part in between_commas(value)
+    )
     if operator in _ORDERS and (len(values) != 1 or _number(values[0]) is None):
         raise BadCondition(f"{json.dumps(text)}: {operator} needs a number to compare with.")
     return Condition(name, "=" if operator == "==" else operator, values)
@@ -221,4 +225,15 @@ def _same(value: Any, text: str) -> bool:
         return True
     if isinstance(value, Label):
         return number is None and value.is_called(text)
-    return text == (value if isinstance(value, str) else json.dumps(value, default=str))
+    said = value if isinstance(value, str) else json.dumps(value, default=str)
+    return said in (text, _spaced(text))
+
+
+def _spaced(text: str) -> str:
+    """Return a list as JSON writes it, whatever spaces it has; other texts as they are."""
+    if not text.startswith("["):
+        return text
+    try:
+        return json.dumps(parse_json(text))
+    except ValueError:
+        return text

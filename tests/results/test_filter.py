@@ -88,6 +88,27 @@ def test_a_comma_in_quotes_is_part_of_the_value(word, places):
     assert [place for place, meant in enumerate(parse([word]).select(COMMAS)) if meant] == places
 
 
+PATTERNS = [{"p": [[0, 0], [1, 1]]}, {"p": "[[0, 0], [1, 1]]"}, {"p": "4pixel"}, {"p": "a]b,[c"}]
+
+
+@pytest.mark.parametrize(
+    ("word", "places"),
+    [
+        ("p=[[0, 0], [1, 1]]", [0, 1]),
+        ("p=[[0,0],[1,1]]", [0, 1]),
+        ("p=4pixel,[[0, 0],[1, 1]]", [0, 1, 2]),
+        ("p!=[[0, 0], [1, 1]] , 4pixel", [3]),
+        ("p='a]b,[c'", [3]),
+        ("p=[4pixel,4pixel", [2]),  # a bracket that is not closed holds nothing together
+        ("p='4pixel", []),  # nor is a quote that nothing closes taken away
+        ("p=4pixel'", []),
+        ("p=''4pixel''", []),
+    ],
+)
+def test_a_list_is_one_value(word, places):
+    assert [place for place, meant in enumerate(parse([word]).select(PATTERNS)) if meant] == places
+
+
 @pytest.mark.parametrize(
     ("word", "said"),
     [

@@ -271,6 +271,14 @@ def test_one_more_condition_that_always_holds_chooses_the_same_cells(tmp_path, m
     assert [len(cell.every_labels) for cell in both] == [2, 1, 1]
 
 
+def test_a_condition_names_a_list_as_the_grid_does(tmp_path):
+    pixels = [[0, 0], [1, 1]]
+    grid = parse({"base": "mnist5k/drop", "axes": {"trigger_pattern": [pixels, "4pixel"]}}, HERE)
+    for text in ("[[0, 0], [1, 1]]", "[[0,0],[1,1]]"):
+        (cell,) = choose_cells(grid, SweepOptions(tmp_path, (f"trigger_pattern={text}",)))
+        assert cell.config.client.attack.trigger_pattern == ((0, 0), (1, 1))
+
+
 # --- anything at all
 
 VALUES = (
