@@ -35,8 +35,12 @@ def show(table: Table, optional: Sequence[str] = _OPTIONAL) -> None:
         return
     kept = [*optional, *(each.name for each in reversed(table.columns))]
     order = [name for name in dict.fromkeys(kept) if name not in _KEPT]
-    texts = {c.name: _LEAST for c in table.columns if not c.right and c.name not in _KEPT}
     shown = _without(table, _FOR_PROGRAMS)
+    texts = {
+        column.name: _LEAST
+        for place, column in enumerate(shown.columns)
+        if not _is_of_figures(shown, place) and column.name not in _KEPT
+    }
     widths = fitted(shown, console.out.width, order, texts)
     console.out.print(_screen(shown, widths))
     missing = [c.title or c.name for i, c in enumerate(shown.columns) if i not in widths]
@@ -83,6 +87,12 @@ def fitted(
     return fewest
 
 
+def _is_of_figures(table: Table, place: int) -> bool:
+    """Say whether a column holds figures, as some of a query do without being known to."""
+    found = {type(row[place]) for row in table.rows} - {type(None)}
+    return table.columns[place].right or (bool(found) and found <= {int, float})
+
+
 def _without(table: Table, names: Sequence[str]) -> Table:
     kept = [i for i, column in enumerate(table.columns) if column.name not in names]
     rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
@@ -93,7 +103,7 @@ def _screen(table: Table, widths: Mapping[int, int]) -> Screen:
     made = Screen(box=SIMPLE_HEAD, show_edge=False, padding=0)
     for place, width in widths.items():
         column = table.columns[place]
-        justify = "right" if column.right else "left"
+        justify = "right" if _is_of_figures(table, place) else "left"
         made.add_column(column.heading, justify=justify, overflow="fold", width=width)
     for line in table.texts():
         made.add_row(*(line[place] for place in widths))

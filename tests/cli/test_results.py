@@ -163,6 +163,23 @@ def test_sql_and_parquet(cells, capsys, finish):
     assert "drop: --sql: " in capsys.readouterr().err
 
 
+def test_figures_of_a_query_are_not_folded(cells, capsys, monkeypatch, finish):
+    pytest.importorskip("duckdb")
+    finish(cells[0])
+    monkeypatch.setattr(console, "out", Console(force_terminal=True, width=60, color_system=None))
+    query = (
+        "SELECT * FROM (VALUES (123456789012345, 'a text', 1.25), (7, repeat('w', 99), NULL))"
+        " AS t(many, words, share)"
+    )
+    assert main(["results", "--sql", query]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    first = next(line for line in lines if "123456789012345" in line.split())
+    second = next(line for line in lines if "7" in line.split())
+    assert first.index("5 a text") == second.index("7 w")  # both end in one place
+    assert first.rstrip().endswith(" 1.25")
+    assert sum(line.count("w") for line in lines) == 99 + 1  # and texts are, with their heading
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
