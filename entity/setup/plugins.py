@@ -243,13 +243,8 @@ def _register(code: Code, may_be_bare: bool) -> None:
 
     A recorded one may have none: it is the module of `model: module:function`.
     """
-    found = {table: getattr(code.module, table) for table in TABLES if hasattr(code.module, table)}
     where = f"plugins = {show_name(code.name)}"
-    for table, entries in found.items():
-        if not isinstance(entries, dict) or any(entries is r for r in TABLES[table].registries):
-            raise ConfigError(
-                f'{where}: {table} must be a table of its own, such as {{"mine": Mine}}.'
-            )
+    found = _tables_of(code, where)
     added = [(table, name) for table, entries in found.items() for name in entries]
     if not added and not may_be_bare:
         raise ConfigError(
@@ -265,6 +260,24 @@ def _register(code: Code, may_be_bare: bool) -> None:
         for key in done:
             _remove(*key)
         raise
+
+
+def _tables_of(code: Code, where: str) -> dict[str, dict[Any, Any]]:
+    """Return the tables of a plugin, whose own code may run here: that of a `__getattr__`."""
+    try:
+        found: dict[str, Any] = {
+            table: getattr(code.module, table) for table in TABLES if hasattr(code.module, table)
+        }
+        wrong = [
+            table
+            for table, entries in found.items()
+            if not isinstance(entries, dict) or any(entries is r for r in TABLES[table].registries)
+        ]
+        if not wrong:
+            return {table: dict(entries) for table, entries in found.items()}
+    except (Exception, SystemExit) as error:
+        raise failed(code.name, error) from error
+    raise ConfigError(f'{where}: {wrong[0]} must be a table of its own, such as {{"mine": Mine}}.')
 
 
 def _add(table: str, name: Any, entry: Any, owner: str, where: str) -> None:
@@ -310,6 +323,11 @@ def _load_installed() -> None:
 def _use_package(entry: str) -> str:
     """Check that an installed package is the one that an experiment was recorded with."""
     name, _, version = entry.partition("==")
+    if not name.strip() or not version.strip():
+        raise ConfigError(
+            f"plugins = {show(entry)}: allowed is a package with its version, such as "
+            "my-package==1.2."
+        )
     try:
         found = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -417,6 +417,11 @@ def test_a_missing_file_or_module_is_one_sentence(tmp_path):
     assert "no such module on Python's path" in refusal("no_such_module_at_all")
     assert "allowed is a Python file" in refusal("no module")
     assert "the package no-such-package is not installed" in refusal("no-such-package==1.0")
+    for entry in ("==", "==1", " ==1", "numpy=="):
+        said = (
+            f'plugins = "{entry}": allowed is a package with its version, such as my-package==1.2.'
+        )
+        assert refusal(entry) == said
 
 
 @pytest.mark.parametrize(
@@ -426,6 +431,12 @@ def test_a_missing_file_or_module_is_one_sentence(tmp_path):
         ("import os\n\nfrom entity.server import Nothing\n", 3, "ImportError"),
         ("def f():\n    return 1 / 0\nf()\n", 2, "ZeroDivisionError: division by zero."),
         ("import sys\nsys.exit(3)\n", 2, "SystemExit: 3."),
+        ("def __getattr__(name):\n    raise RuntimeError(name)\n", 2, "RuntimeError: DEFENSES."),
+        (
+            "class D(dict):\n    def keys(self): raise RuntimeError('no')\n"
+            "    def __iter__(self): raise RuntimeError('no')\nMODELS = D(a=print)\n",
+            *(2, "RuntimeError: no."),
+        ),
     ],
 )
 def test_a_broken_one_is_one_sentence_with_file_and_line(write, text, line, said):
