@@ -150,10 +150,21 @@ def _chosen(axis: Axis, values: Any, where: str) -> tuple[str, ...]:
     whole = label_of(values)
     several = isinstance(values, list) and whole not in known
     labels = [label_of(value) for value in values] if several else [whole]
+    if not labels:
+        raise ConfigError(
+            f"{where}.{axis.name} = []: means no cell; name a value, or leave it out."
+        )
     for label in labels:
         if label not in known:
             raise ConfigError(f"{where}.{axis.name} = {unknown(label, label, known)}")
     return tuple(labels)
+
+
+def refuse_twice(names: Sequence[str], where: str) -> None:
+    """Refuse names of axes, under a key of the file, of which one comes twice."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"{where}: {name} comes twice.")
 
 
 def with_values(grid: Grid, axis: str, values: Sequence[Value]) -> Grid:

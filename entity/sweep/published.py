@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from entity.config import schema
 from entity.config.schema import ConfigError, NonNegative, Range, show, unknown
-from entity.sweep.grid import Axis, Grid, matches, pattern
+from entity.sweep.grid import Axis, Grid, label_of, matches, pattern, refuse_twice
 
 Percent = Annotated[float, Range(0, 100)]
 Metric = Literal["mta", "asr"]
@@ -208,6 +208,7 @@ def published(data: Mapping[Any, Any], grid: Grid) -> Published:
     for name in names:
         if name not in by_name:
             raise ConfigError(f"{_WHERE}: axis {unknown(name, name, by_name)}")
+    refuse_twice(names, f"{_WHERE}: rows and columns")
     axes = [by_name[name] for name in names]
     values: dict[Metric, Mapping[Key, float]] = {
         metric: _values(getattr(table, metric), axes, f"{_WHERE}.{metric}") for metric in METRICS
@@ -223,11 +224,13 @@ def _values(data: Any, axes: Sequence[Axis], where: str) -> dict[Key, float]:
         if not isinstance(data, dict):
             raise ConfigError(f"{where} = {show(data)}: allowed is a table by {axes[0].name}.")
         inner: dict[Key, float] = {}
-        for name, rest in data.items():
-            if name not in labels:
-                raise ConfigError(f"{where}: {unknown(str(name), str(name), labels)}")
-            below = _values(rest, axes[1:], f"{where}.{name}")
-            inner |= {(str(name), *key): value for key, value in below.items()}
+        named = [label_of(name) for name in data]  # YAML reads some as numbers
+        refuse_twice(named, where)
+        for label, rest in zip(named, data.values(), strict=True):
+            if label not in labels:
+                raise ConfigError(f"{where}: {unknown(label, label, labels)}")
+            below = _values(rest, axes[1:], f"{where}.{label}")
+            inner |= {(label, *key): value for key, value in below.items()}
         return inner
     if not isinstance(data, list) or len(data) != len(labels):
         raise ConfigError(

@@ -8,7 +8,7 @@ seeds, of the rounds of acceptable MTA. `void` says where an attack does not wor
 of a paper's table has the paper's figures instead (`published.py`).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from entity.config import schema
 from entity.config.schema import ConfigError, NonNegative, suggest, unknown
-from entity.sweep.grid import SEED, Grid, matches, pattern
+from entity.sweep.grid import SEED, Grid, matches, pattern, refuse_twice
 from entity.sweep.grid_file import read
 from entity.sweep.published import Percent, Published, published
 from entity.sweep.void import Void
@@ -193,7 +193,7 @@ def load(path: Path) -> Study:
         raise ConfigError(f"grid {path}: {error}") from error
 
 
-def _expectations(entries: Iterable[_ExpectationTable], grid: Grid) -> tuple[Expectation, ...]:
+def _expectations(entries: Sequence[_ExpectationTable], grid: Grid) -> tuple[Expectation, ...]:
     where = "study.expect"
     found = tuple(
         Expectation(
@@ -208,6 +208,11 @@ def _expectations(entries: Iterable[_ExpectationTable], grid: Grid) -> tuple[Exp
         if sum(matches(cell, each.cells) for each in found) > 1:
             said = ", ".join(f"{name}={label}" for name, label in cell.items())
             raise ConfigError(f"{where}: cell {said} is named more than once.")
+    for each in entries:
+        if each.mta is each.asr is each.worst_asr is None:
+            raise ConfigError(
+                f"{where}: needs mta, asr or worst_asr: what is expected of its cells."
+            )
     return found
 
 
@@ -216,6 +221,7 @@ def _rows(names: Sequence[str] | None, grid: Grid) -> tuple[str, ...]:
     for name in names or ():
         if name not in varied:
             raise ConfigError(f"study.rows: axis {unknown(name, name, varied)}")
+    refuse_twice(names or (), "study.rows")
     return tuple(names or varied)
 
 

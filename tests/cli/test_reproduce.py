@@ -327,6 +327,15 @@ def test_a_real_study_runs_its_cells_and_resumes(tiny, capsys):
         ({**SAYS, "hours": -1}, "study.hours = -1"),
         ({**SAYS, "rows": ["defence"]}, "study.rows: axis defence is unknown"),
         ({**SAYS, "expect": [{"cells": {}, "mta": [0, 1]}]}, "{} would mean every cell"),
+        ({**SAYS, "rows": ["defense"] * 2}, "study.rows: defense comes twice."),
+        (
+            {**SAYS, "expect": [{"cells": {"seed": 1}}]},
+            "study.expect: needs mta, asr or worst_asr: what is expected of its cells.",
+        ),
+        (
+            {**SAYS, "expect": [{"cells": {"seed": []}, "mta": [0, 1]}]},
+            "study.expect.cells.seed = []: means no cell",
+        ),
         ({**SAYS, "expect": [{"cells": {"x": 1}}]}, "study.expect.cells: axis x is unknown"),
         (
             {**SAYS, "expect": [{"cells": {"defense": "mediam"}}]},

@@ -141,6 +141,10 @@ def test_an_exclusion_may_name_a_list_that_is_itself_a_value():
         ({"exclude": [{"attack": "dbaa"}]}, "exclude.attack = dbaa is unknown. Did you mean dba?"),
         ({"exclude": [{"rounds": [10, 11]}]}, "exclude.rounds = 11 is unknown."),
         ({"exclude": [{}]}, "exclude: {} would mean every cell."),
+        (
+            {"exclude": [{"rounds": []}]},
+            "exclude.rounds = []: means no cell; name a value, or leave",
+        ),
         ({"exclude": [{"seed": [1, 2]}]}, "exclude: leaves no cell of the grid."),
         (
             {"axes": {"attack": ["ipm"], "client.attack.type": ["badnets"]}},

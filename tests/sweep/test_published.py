@@ -45,6 +45,15 @@ def test_figures_by_hand():
     assert found.reasons({"defense": "b", "rate": "1%"}) == []
 
 
+def test_a_label_may_be_what_yaml_reads_as_a_number():
+    axes = {"alpha": {1: {"IID": True}, 0.5: {"IID": False}}, "rate": AXES["rate"]}
+    figures = {1: [80, 81], 0.5: [70, None]}
+    changes = {"rows": ["alpha"], "mta": figures, "asr": figures, "uncertain": []}
+    found = published({**TABLE, **changes}, parse({"axes": axes}, Path("grid.yaml")))
+    assert found.figure("mta", {"alpha": "1", "rate": "2%"}) == Figure(0.81)
+    assert found.figure("asr", {"alpha": "0.5", "rate": "1%"}) == Figure(0.7)
+
+
 @pytest.mark.parametrize(
     ("metric", "cell", "measured", "near"),
     [
@@ -101,6 +110,8 @@ def test_of_cells_that_may_be_swapped_all_figures_are_those_of_one(mta, asr, nea
             {"uncertain": [{"cells": {"rate": "1%"}, "like": {"rate": ["1%", "2%"]}, "why": "x"}]},
             "allowed is one label.",
         ),
+        ({"rows": ["rate"]}, "study.published: rows and columns: rate comes twice."),
+        ({"mta": {"1": [1, 2], 1: [1, 2]}}, "study.published.mta: 1 comes twice."),
         ({"tolerance": {"mta": 1}}, "study.published.tolerance.asr is missing"),
     ],
 )
