@@ -37,11 +37,14 @@ def main() -> int:
         said = f"as drop reproduce rivals --{name} had it; needs --runs and --page"
         parser.add_argument(f"--{name}", nargs="+", action="extend", default=[], help=said)
     options = parser.parse_args()
-    if options.add and (options.page is None or options.runs is None):
-        parser.error("--add: needs --runs, and --page for a page of its own")
+    for name in ("plugins", "add"):
+        if getattr(options, name) and (options.page is None or options.runs is None):
+            parser.error(f"--{name}: needs --runs, and --page for a page of its own")
     if options.runs is not None and not options.runs.is_dir():
         parser.error(f"--runs {options.runs}: is no folder")
     if options.page is not None:
+        if not options.page.parent.is_dir():
+            parser.error(f"--page {options.page}: there is no folder {options.page.parent}")
         try:
             return _own_page(options)
         except ConfigError as error:

@@ -101,7 +101,7 @@ def test_the_page_of_some_lines(board):
 
 
 @pytest.mark.usefixtures("forget_plugins")
-def test_a_method_of_ones_own_stands_on_a_page_of_its_own(board, tmp_path, monkeypatch, capsys):
+def test_a_method_of_ones_own_stands_on_a_page_of_its_own(board, tmp_path, monkeypatch):
     """The study's grid is cut to two cells, so that this takes no half minute."""
     chosen = board.own.study.find("rivals")
     one = {"seed": ["1"], "data": ["IID"], "attack": ["badnets"]}
@@ -141,7 +141,27 @@ def test_a_method_of_ones_own_stands_on_a_page_of_its_own(board, tmp_path, monke
     assert "| IID | 1 | 1 of 38 |" in text
     assert (tmp_path / "mine.svg").exists()
     assert (board.leaderboard.PAGE.read_text(), board.lines.STORE.read_text()) == before
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit):
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--add", "defense=median"], "--add: needs --runs, and --page for a page of its own"),
+        (["--plugins", "mine.py"], "--plugins: needs --runs, and --page for a page of its own"),
+        (["--plugins", "mine.py", "--page", "mine.md"], "--plugins: needs --runs, and --page"),
+        (["--page", "nowhere/mine.md"], "--page nowhere/mine.md: there is no folder nowhere"),
+        (["--runs", "nowhere"], "--runs nowhere: is no folder"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_written(
+    board, tmp_path, monkeypatch, capsys, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    before = board.leaderboard.PAGE.read_text(), board.lines.STORE.read_text()
+    monkeypatch.setattr(sys, "argv", ["leaderboard", *words])
+    with pytest.raises(SystemExit) as ended:
         board.leaderboard.main()
-    assert "--add: needs --runs, and --page" in capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+    assert (board.leaderboard.PAGE.read_text(), board.lines.STORE.read_text()) == before
+    assert not [*tmp_path.iterdir()]
