@@ -85,19 +85,19 @@ def federation(
 def main() -> int:
     """Run it and print its figures as JSON, the last line."""
     path = Path(sys.argv[1])
-    federation = SharedFederation.load(path)
+    shared = SharedFederation.load(path)
     server, client, seconds, scores, replies = federation(path)
     run_simulation(
         server,
         client,
-        num_supernodes=len(federation.clients),
+        num_supernodes=len(shared.clients),
         backend_config={
-            "init_args": {"num_cpus": federation.workers},
+            "init_args": {"num_cpus": shared.workers},
             "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
         },
     )
     # Flower only logs clients that fail, and the round is all the faster.
-    if replies != [len(federation.clients)] * federation.rounds:
+    if replies != [len(shared.clients)] * shared.rounds:
         print(f"replies in the rounds: {replies}", file=sys.stderr)
         return 1
     print(json.dumps({"seconds": seconds, "mta": scores}))

@@ -6,9 +6,13 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+
+from entity.models import build
 
 ROOT = Path(__file__).parents[2]
 on_linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
@@ -99,3 +103,38 @@ def test_a_distillation_has_its_seed_images_of_all_classes(tmp_path, monkeypatch
     assert len(found.teachers) == 15 + federation.survivors
     seeds = found.clean.y[: distill.NUM_SEED]
     assert min(seeds.bincount(minlength=10)) > 10  # of 30 to be expected
+
+
+def test_flower_as_a_peer_trains_what_was_handed_out(tmp_path, monkeypatch, capsys):
+    """Flower's own strategy and apps; messages go by a loop in place of Ray."""
+    pytest.importorskip("flwr.simulation")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    loopback = pytest.importorskip("loopback")
+    peer, shared = map(importlib.import_module, ("peer_flower", "shared_federation"))
+    from flwr.app import Context, RecordDict
+
+    def simulation(server, client, num_supernodes, backend_config):
+        assert num_supernodes == 2
+        nodes = {
+            number: partial(client, context=Context(1, number, {"partition-id": number - 1},
+                                                    RecordDict(), {}))
+            for number in (1, 2)
+        }  # fmt: skip
+        server(loopback.Loopback(nodes), Context(1, 0, {}, RecordDict(), {}))
+
+    generator = torch.Generator().manual_seed(1)
+    labels = torch.arange(40) % 10
+    images = torch.randn(40, 1, 28, 28, generator=generator) + labels.view(-1, 1, 1, 1) / 5
+    model = build("cnn", 1, 28, 10, generator)
+    path = tmp_path / "federation.pt"
+    halves = [(images[part::2], labels[part::2]) for part in (0, 1)]
+    made = shared.SharedFederation(
+        *("cnn", 1, 28, 2, 1, 8, 0.05, 1), halves, (images, labels), model.state_dict()
+    )
+    made.save(path)
+    monkeypatch.setattr(peer, "run_simulation", simulation)
+    monkeypatch.setattr(sys, "argv", ["peer_flower", str(path)])
+    assert peer.main() == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(found["seconds"]) == len(found["mta"]) == 2
+    assert found["mta"][-1] != made.accuracy(made.fresh_model())  # it has been trained
