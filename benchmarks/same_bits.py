@@ -4,8 +4,9 @@
     python benchmarks/same_bits.py record OUT2
     python benchmarks/same_bits.py compare OUT OUT2
 
-`record` runs some sixty small experiments by the `main.py` of a checkout: every defense, attack,
-data poison and engine, both kinds of distillation, streaming, resumed runs. `compare` holds two
+`record` runs some eighty small experiments by the `main.py` of a checkout: every defense, attack
+and data poison but those of `NOT_HERE`, every engine, both kinds of distillation, streaming,
+resumed runs. What a checkout does not have yet ends with its refusal. `compare` holds two
 such folders against each other: every line of `rounds.jsonl` but its seconds, every weight and
 buffer of the final model, the artifacts, the identity of each run. It ends with 1 where anything
 differs. What is on disk already is not run again. Both records take the same machine, since
@@ -22,6 +23,10 @@ from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+
+from entity.attacks import ATTACKS
+from entity.defenses import DEFENSES
+from entity.poisons import POISONS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,55 +49,21 @@ DISTILLS = {
     "iter_exp": 2,
     "iter_clone": 2,
 }
-DEFENSES = [
-    "alignins",
-    "bulyan",
-    "centered_clipping",
-    "crfl",
-    "crowdguard",
-    "deepsight",
-    "dnc",
-    "droplet",
-    "finetuning",
-    "flame",
-    "flare",
-    "fldetector",
-    "flip",
-    "fltrust",
-    "foolsgold",
-    "freqfed",
-    "krum",
-    "median",
-    "multi_metrics",
-    "multikrum",
-    "norm_clipping",
-    "random_aggregation",
-    "rfa",
-    "rflbat",
-    "rlr",
-    "snowball",
-    "signguard",
-    "trimmed_mean",
-    "undefended",
-    "weak_dp",
-]
-ATTACKS = [
-    "badnets",
-    "neurotoxin",
-    "chameleon",
-    "model_replacement",
-    "constrain_and_scale",
-    "pgd",
-    "sign_flip",
-    "alie",
-    "min_max",
-    "ipm",
-    "fang",
-    "mimic",
-    "three_dfed",
-]
-POISONS = ["pixel", "dba", "blended", "label_flip", "a3fl", "iba"]
+MAZE_ALONE = ("num_seed", "iter_exp")
+"""Those of them that do nothing with DFME."""
 ENGINES = ["inline", "pool", "ray", "vectorized"]
+NOT_HERE = {
+    "drop": "its runs are those called drop-",
+    "edge_case": "its images are the user's own",
+}
+"""Methods that have no run by their name, and why."""
+OWN: dict[str, dict[str, object]] = {"bait": {"baits": 1}}
+"""What else a method is given: of two attackers one is no bait."""
+
+
+def methods(registry: Mapping[str, object]) -> list[str]:
+    """Return the methods of a registry that have a run by their name."""
+    return [name for name in registry if name not in NOT_HERE]
 
 
 def begin(defense: str, fields: Mapping[str, object] | None = None) -> list[str]:
@@ -107,11 +78,12 @@ def runs() -> dict[str, list[list[str]]]:
     """Return, by name, the commands of `main.py` that make each run, one after the other."""
     inline = {"engine": "inline"}
     single: dict[str, list[str]] = {}
-    for name in DEFENSES:
+    for name in methods(DEFENSES):
         single[f"defense-{name}"] = begin(name, inline)
-    for name in ATTACKS:
-        single[f"attack-{name}"] = begin("droplet", inline | {"attack.type": name})
-    for name in POISONS:
+    for name in methods(ATTACKS):
+        own = {"attack.type": name} | OWN.get(name, {})
+        single[f"attack-{name}"] = begin("droplet", inline | own)
+    for name in methods(POISONS):
         single[f"poison-{name}"] = begin("multikrum", inline | {"attack.poison": name})
     for name in ENGINES:
         single[f"engine-{name}"] = begin("undefended", {"engine": name})
@@ -125,7 +97,9 @@ def runs() -> dict[str, list[list[str]]]:
         "augment": {"augment": "true", "transform": "true"},
     }
     for name, fields in distillations.items():
-        single[f"drop-{name}"] = begin("drop", DISTILLS | fields)
+        idle = MAZE_ALONE if name == "dfme" else ()
+        kept = {key: value for key, value in DISTILLS.items() if key not in idle}
+        single[f"drop-{name}"] = begin("drop", kept | fields)
     skewed = {"IID": "false", "dirichlet_alpha": 0.5, "min_samples": 1}
     streaming = {"streaming": "true"}
     samples = {"weighting": "samples", "model": "resnet8", "server_lr": 0.7}

@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from entity.models import build
+from entity.setup import resolve
+from entity.setup.field_list import SHIPPED
 
 ROOT = Path(__file__).parents[2]
 on_linux = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
@@ -138,3 +140,17 @@ def test_flower_as_a_peer_trains_what_was_handed_out(tmp_path, monkeypatch, caps
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(found["seconds"]) == len(found["mta"]) == 2
     assert found["mta"][-1] != made.accuracy(made.fresh_model())  # it has been trained
+
+
+def test_every_method_has_a_run_whose_bits_are_compared(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    monkeypatch.chdir(ROOT)
+    same_bits = importlib.import_module("same_bits")
+    found = set[str]()
+    for (_, config, *words), *_ in same_bits.runs().values():
+        given = [(name[2:], text) for name, text in zip(words[::2], words[1::2], strict=True)]
+        made = resolve.experiment(resolve.read(Path(config)), given)
+        attack = made.client.attack
+        found |= {made.server.defense.type, attack.type, attack.poison}
+    assert SHIPPED - found == {"edge_case"}
+    assert "user" in same_bits.NOT_HERE["edge_case"]
