@@ -79,6 +79,8 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
         super().__init__(args, resources)
         self.start = None if args.rho_start == "auto" else args.rho_start
         """rho at round 0, once it is known."""
+        self.noise = 0.0
+        """Standard deviation of the noise that the last model was given."""
 
     @classmethod
     def looks_ahead(cls, args: CrflArgs) -> bool:
@@ -102,7 +104,7 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
         watch = Stopwatch()
         bound = self.bound(round)
         released = round == (self.args.final_round or self.resources.rounds)
-        sigma = 0.0 if released else self.args.sigma
+        sigma = self.noise = 0.0 if released else self.args.sigma
         with watch("smooth"):
             before = float(answer.weights.double().norm())
             weights = clip_to_norm(answer.weights, bound)
@@ -122,13 +124,19 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
         """As the settings say; none without noise."""
         return self.args.certified_images if self.args.sigma > 0 else 0
 
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """Say that the model is noised, as where the last round had no sound update."""
+        said = f"the final model has noise of {self.noise:g} (theorem: the last one has none)"
+        return (said,) if self.noise > 0 else ()
+
     def certify(self, model: nn.Module, x: Tensor, threat: Threat) -> Certified:
         """Let noised copies of the model vote; radii are per unit of the Lipschitz constant.
 
         Parameters
         ----------
         model
-            Holds the final global model, clipped but not noised.
+            Holds the final global model, clipped.
         x
             (N, C, H, W) images in [-1, 1], on the model's device.
         threat
@@ -144,12 +152,13 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
         return Certified(votes.argmax(1), torch.tensor(radii, dtype=torch.float64))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where rho started."""
-        return {"start": self.start}
+        """Return where rho started, and the noise of the last model."""
+        return {"start": self.start, "noise": self.noise}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         self.start = state["start"]
+        self.noise = state.get("noise", 0.0)  # which checkpoints of earlier versions have not
 
 
 def clip_to_norm(weights: Tensor, bound: float) -> Tensor:

@@ -54,6 +54,8 @@ class Drop(ActivityServer[DropArgs]):
         super().__init__(args, resources)
         self.due = False
         """A distillation was due and found nobody; made up for with `reschedule`."""
+        self.seen: int | None = 0
+        """The last round that had an update to judge; None if that is not known."""
         self.distiller = Distiller(args, resources)
 
     @classmethod
@@ -117,19 +119,24 @@ class Drop(ActivityServer[DropArgs]):
         return [ModelState(updates.weights[row], buffers[row]) for row in rows]
 
     def _is_time(self, round: int) -> bool:
-        args = self.args
+        args, seen = self.args, self.seen
+        self.seen = round
         if args.K == -1 or round < args.K_start:
             return False
-        return round % args.K == 0 or (args.reschedule and self.due)
+        before = (round - 1) // args.K * args.K  # in which one was due, whoever came
+        missed = seen is not None and before > seen and before >= args.K_start
+        return round % args.K == 0 or (args.reschedule and (self.due or missed))
 
     def state_dict(self) -> dict[str, Any]:
         """Return DROPlet's state, and the networks that the next distillation may mix in."""
-        return {**super().state_dict(), "due": self.due, "previous": self.distiller.state_dict()}
+        own = {"due": self.due, "seen": self.seen, "previous": self.distiller.state_dict()}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         super().load_state_dict(state)
         self.due = bool(state["due"])
+        self.seen = state.get("seen")  # which checkpoints of earlier versions have not
         self.distiller.load_state_dict(state["previous"])
 
 

@@ -131,7 +131,8 @@ class StudentArgs(MazeArgs):
     K_start: Whole = 0
     """First round that may distil."""
     reschedule: bool = False
-    """Make up for a distillation that found nobody admitted in the next round (ours)."""
+    """Make up for a distillation that found nobody admitted, or no update that could be judged, in
+    the next round (ours)."""
     ensemble: bool = True
     """Teach from the admitted clients' models; false teaches from their average."""
     clone_init_with_global: bool = False

@@ -55,6 +55,11 @@ class CertifyingServer(Server[Args]):
     def certified_images(self) -> int:
         """Number of test images to certify after the last round; 0 certifies nothing."""
 
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """What the rounds did to the final model that the theorem does not have."""
+        return ()
+
     @abstractmethod
     def certify(self, model: nn.Module, x: Tensor, threat: Threat) -> Certified:
         """Predict images as the defense would in use, each with its radius.

@@ -40,7 +40,7 @@ def certificate(world: World, model: nn.Module) -> dict[str, Any] | None:
         "accuracy": float(right.double().mean()) if len(y) else None,
         "radii": [float(f"{radius:.6g}") for radius in certified.tolist()],
         "attacker": threat._asdict(),
-        "departures": list(departures(world.config, world.roster)),
+        "departures": [*departures(world.config, world.roster), *server.departures],
     }
 
 

@@ -502,6 +502,21 @@ def test_a_distillation_that_found_nobody_is_made_up_for_where_asked(world, resc
     assert distilled == ([5, 6] if reschedule else [6])
 
 
+@pytest.mark.parametrize("reschedule", [False, True])
+def test_a_distillation_due_in_a_round_without_a_sound_update_is_made_up_for(world, reschedule):
+    """Regression: a server is not asked in such a round, and forgot what was due in it."""
+    args = replace(SMALL, K=3, K_start=3, reschedule=reschedule)
+    server = world.server(args)
+    distilled = []
+    for number in (1, 2, 5, 7, 8, 9):
+        answer = server.aggregate(world.round(number))
+        if answer.diagnostics.get("distilled"):
+            distilled.append(number)
+        server, state = world.server(args), server.state_dict()
+        server.load_state_dict(state)
+    assert distilled == ([5, 7, 9] if reschedule else [9])
+
+
 # Clean data
 
 

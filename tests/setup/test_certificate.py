@@ -6,6 +6,7 @@ import torch
 from entity.experiment import run
 from entity.setup.assembly import assemble
 from entity.setup.certificate import certificate, departures, strongest_client
+from entity.updates import Aggregation
 
 CRFL = {"type": "crfl", "defense_args": {"certified_images": 40, "certified_votes": 30}}
 
@@ -39,6 +40,20 @@ def test_a_certified_prediction_counts_only_if_it_is_right(experiment):
     found = certificate(crfl, model)
     assert found["accuracy"] == (predicted == y).double().mean().item()
     assert len(found["radii"]) == int(((predicted == y) & (radii > 0)).sum())
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_a_final_model_that_kept_its_noise_says_so(experiment, sound):
+    """Where the last round had no sound update, it is the noised model of the one before."""
+    crfl = world(experiment)
+    state = crfl.roster.spec.flatten(crfl.roster.new_model())
+    crfl.server.start, last = 5.0, crfl.config.federation.rounds
+    for number in range(1, last + sound):
+        crfl.server.complete(Aggregation(*state, ()), number)
+    crfl.server.load_state_dict(crfl.server.state_dict())
+    found = certificate(crfl, crfl.model(state))
+    noise = "the final model has noise of 0.01 (theorem: the last one has none)"
+    assert (noise in found["departures"]) is not sound
 
 
 def test_other_defenses_have_none(experiment):
