@@ -480,7 +480,8 @@ def test_what_only_the_last_round_had_is_forgotten_with_more_rounds(cheap, tmp_p
 @pytest.mark.parametrize("name", ["crfl", "backdoor_indicator", "snowball"])
 def test_more_rounds_are_refused_where_the_defense_depends_on_their_number(cheap, tmp_path, name):
     kept = {"crfl": "final_round", "snowball": "top_down_from"}
-    config = cheap({"server.defense": {"type": name}})
+    small = {"num_indicator": 20, "epochs": 1} if name == "backdoor_indicator" else {}
+    config = cheap({"server.defense": {"type": name, "defense_args": small}})
     with pytest.raises(KeyboardInterrupt):
         run(config, tmp_path, on_round=stop_after(1))
     with pytest.raises(ConfigError, match=f"rounds = 9: what {name} does depends on the number"):
