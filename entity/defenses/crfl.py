@@ -81,6 +81,7 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
         """rho at round 0, once it is known."""
         self.noise = 0.0
         """Standard deviation of the noise that the last model was given."""
+        self._noise_before = 0.0
 
     @classmethod
     def looks_ahead(cls, args: CrflArgs) -> bool:
@@ -90,6 +91,7 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
     def aggregate(self, updates: Updates) -> Aggregation:
         """Average everybody, then clip and noise the parameters, with an optimiser later."""
         watch = Stopwatch()
+        self._noise_before = self.noise
         if self.start is None:
             self.start = _ROOM * float(updates.global_weights.double().norm())
         shares = self.shares(updates, torch.ones(len(updates), dtype=torch.bool))
@@ -113,6 +115,10 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
             state = self.finish(ModelState(weights, answer.buffers))
         numbers = {"model_norm": before, "rho": bound, "noise_std": sigma}
         return answer.completed(state, numbers, watch.seconds)
+
+    def withdrawn(self) -> None:
+        """Remember the noise of the model that stays."""
+        self.noise = self._noise_before
 
     def bound(self, round: int) -> float:
         """Return rho_t = min(rho_max, rho_start + rho_growth t)."""

@@ -56,6 +56,7 @@ class Drop(ActivityServer[DropArgs]):
         """A distillation was due and found nobody; made up for with `reschedule`."""
         self.seen: int | None = 0
         """The last round that had an update to judge; None if that is not known."""
+        self._asked = False
         self.distiller = Distiller(args, resources)
 
     @classmethod
@@ -84,7 +85,8 @@ class Drop(ActivityServer[DropArgs]):
             state = self.average(updates, self.shares(updates, torch.tensor(accepted)))
         diagnostics: dict[str, float] = {}
         artifacts: dict[str, Tensor] = {}
-        if self._is_time(updates.round):
+        self._asked = self._is_time(updates.round)
+        if self._asked:
             rows = [row for row, kept in enumerate(accepted) if kept]
             self.due = not rows
             if rows:
@@ -108,6 +110,10 @@ class Drop(ActivityServer[DropArgs]):
                     artifacts["generated"] = ((report.samples + 1) * 127.5).round().byte()
         answer = self.answer(updates, accepted, split, watch, state, diagnostics, artifacts)
         return replace(answer, replaced=diagnostics.get("distilled") == 1)
+
+    def withdrawn(self) -> None:
+        """Note that a distillation that was due in the round is due again."""
+        self.due = self.due or self._asked
 
     def _teachers(self, updates: Updates, rows: list[int]) -> list[ModelState]:
         """Return the models of some clients, with statistics like the others' under the median."""

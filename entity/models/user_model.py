@@ -124,6 +124,8 @@ def examine(name: str, model: nn.Module, two: torch.Tensor, classes: int) -> Non
     parameter = next(model.parameters(), None)
     if parameter is None:
         raise ConfigError(f'model = "{name}": has no parameters to train.')
+    if untrainable := _untrainable(model):
+        raise ConfigError(f'model = "{name}": {untrainable}.')
     shape, was_training = tuple(two.shape), model.training
     samples = "images" if len(shape) == 4 else "samples"
     try:
@@ -145,3 +147,17 @@ def examine(name: str, model: nn.Module, two: torch.Tensor, classes: int) -> Non
         f'model = "{name}": must map {samples} of shape {shape} to logits of shape '
         f"{(2, classes)}, but returns {answer}."
     )
+
+
+def _untrainable(model: nn.Module) -> str:
+    """Say why local SGD cannot train a model; "" if nothing speaks against it."""
+    trained = {key: each for key, each in model.named_parameters() if each.requires_grad}
+    if not trained:
+        return "all of its parameters are frozen; at least one must be trained"
+    for key, each in trained.items():
+        if not each.is_floating_point():
+            return f"the parameter {key} is {each.dtype}; allowed are real floating-point numbers"
+    for key, layer in model.named_modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.sparse:
+            return f"the layer {key} has sparse gradients, which are not taken; leave out sparse"
+    return ""

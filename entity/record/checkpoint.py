@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 from torch import Tensor
 
 from entity.layout import ModelState
@@ -196,9 +196,17 @@ def _read(path: Path) -> Checkpoint:
         raise ValueError(f"its format is {content['format']}, and {FORMAT} is what can be read")
     if _checksum_of(path) != content["tensors"]:
         raise ValueError(f"the checksum of {path.name} is wrong")
-    tree: dict[str, Any] = unpack(content["snapshot"], load_file(path))
+    tree: dict[str, Any] = unpack(content["snapshot"], _tensors(path))
     tree["state"] = ModelState(**tree["state"])
     return Checkpoint(Snapshot(**tree), content["origin"])
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # safetensors opens no path that is not UTF-8
+        return load(read_bytes(path))
+    return load_file(path)
 
 
 def _checksum(content: Any) -> str:

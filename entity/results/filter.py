@@ -136,9 +136,13 @@ def _alternatives(word: str) -> Alternatives:
 
 
 def _split(text: str, operator: str) -> list[str]:
-    """Split a text at an operator, in capitals or not, that stands outside of quotes."""
+    """Split a text at an operator, in capitals or not, that stands outside of quotes.
+
+    Quotes are such where a value begins: an apostrophe within one is none.
+    """
     parts, start = list[str](), 0
-    for found in re.finditer(rf"'[^']*'|\"[^\"]*\"|(\s{operator}(?:\s|$))", text, re.IGNORECASE):
+    quoted = r"[=<>,[{:]\s*(?:'[^']*'|\"[^\"]*\")"
+    for found in re.finditer(rf"{quoted}|(\s{operator}(?:\s|$))", text, re.IGNORECASE):
         if found[1]:
             parts.append(text[start : found.start()])
             start = found.end()

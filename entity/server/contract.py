@@ -243,6 +243,13 @@ class Server(ABC, Generic[Args]):
         """
         return False
 
+    def withdrawn(self) -> None:
+        """Take back what the last answer said of the model, which was not released.
+
+        It was not finite, and the global model stays. For a defense that remembers what it did to
+        the model; what it learned of the clients stays.
+        """
+
     def complete(self, answer: Aggregation, round: int) -> Aggregation:
         """Return the answer as it is released, after an optimiser's step; by default as it is.
 

@@ -52,6 +52,7 @@ def decide(server: Server[Any], updates: Updates) -> Aggregation:
         answer = _stepped(server, updates, checked(server, updates, server.aggregate(updates)))
         if answer is not None:
             return answer
+        server.withdrawn()
         reason = "the aggregate is not finite"
     server.warn_once(reason, f"{reason}, so the global model stays")
     undecided = tuple(undecided_for(client, reason) for client in updates.client_ids)

@@ -7,6 +7,7 @@ from torch import nn
 
 from entity.defenses.crfl import Crfl, CrflArgs, clip_to_norm
 from entity.experiment import run as run_experiment
+from entity.server import OptimiserArgs, admit
 from entity.server.certificate import Threat, smoothed_votes, vote_bounds
 
 
@@ -26,6 +27,23 @@ def test_the_clipped_mean_by_hand(make_updates, make_resources):
     assert [verdict.weight for verdict in answer.verdicts] == [0.5, 0.5]
     large = run(updates, make_resources(updates), rho_start=5.0, sigma=0.0)
     assert large.weights.tolist() == [3, 4]
+
+
+@pytest.mark.parametrize("optimiser", [None, "fedavgm"])
+def test_a_last_model_that_was_not_finite_leaves_the_noise_of_the_one_before(
+    optimiser, make_updates, make_resources
+):
+    first = make_updates([[1.0, 0.0], [0.0, 1.0]], origin=[0.0, 0.0])
+    huge = make_updates([[3e38, 0.0], [3e38, 0.0]], origin=[0.0, 0.0], round=2)
+    changes = {} if optimiser is None else {"optimiser": OptimiserArgs(optimiser)}
+    server = Crfl(CrflArgs(), make_resources(first, rounds=2, server_lr=2.0, **changes))
+    admit(server, first)
+    assert admit(server, huge).diagnostics["kept_global"] == 1
+    assert server.noise == 0.01
+    (said,) = server.departures
+    assert "noise of 0.01" in said
+    admit(server, make_updates([[1.0, 0.0], [0.0, 1.0]], origin=[0.0, 0.0], round=2))
+    assert server.departures == ()
 
 
 @given(size=st.floats(1e-3, 1e6), bound=st.floats(1e-3, 1e3))

@@ -517,6 +517,16 @@ def test_a_distillation_due_in_a_round_without_a_sound_update_is_made_up_for(wor
     assert distilled == ([5, 7, 9] if reschedule else [9])
 
 
+def test_a_distillation_whose_round_kept_the_model_is_due_again(world):
+    server = world.server(replace(SMALL, K=3, reschedule=True))
+    for number in (1, 2, 3):
+        server.aggregate(world.round(number))
+    server.withdrawn()  # as the gate says where the answer was not finite
+    assert server.aggregate(world.round(4)).diagnostics.get("distilled")
+    server.withdrawn()
+    assert server.aggregate(world.round(5)).diagnostics.get("distilled")
+
+
 # Clean data
 
 

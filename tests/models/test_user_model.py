@@ -64,6 +64,26 @@ def test_a_function_of_something_else_is_refused(own):
     assert "has no parameters to train" in tried(own(lambda c, s, k: nn.Flatten()))
 
 
+class Words(nn.Module):
+    def __init__(self, sparse=False, dtype=torch.float32):
+        super().__init__()
+        self.words = nn.Embedding(4, 3, sparse=sparse)
+        self.scale = nn.Parameter(torch.ones((), dtype=dtype))
+
+    def forward(self, x):
+        return self.words(x[:, 0, 0, 0].long()) * self.scale.real.float()
+
+
+def test_a_model_that_cannot_be_trained_is_refused(own):
+    """Regression: the first step failed, with a traceback and a folder left behind."""
+    frozen = tried(own(lambda c, s, k: Words().requires_grad_(False)))
+    assert "all of its parameters are frozen; at least one must be trained" in frozen
+    sparse = tried(own(lambda c, s, k: Words(sparse=True)))
+    assert "the layer words has sparse gradients, which are not taken; leave out sparse" in sparse
+    complex_ = tried(own(lambda c, s, k: Words(dtype=torch.complex64)))
+    assert "the parameter scale is torch.complex64; allowed are real" in complex_
+
+
 @pytest.mark.parametrize(
     ("layers", "reason"),
     [

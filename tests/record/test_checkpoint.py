@@ -165,6 +165,17 @@ def test_a_snapshot_comes_back_with_every_bit_and_says_whose_it_is(tmp_path):
     assert all(isinstance(key, int) for key in found.snapshot.clients)
 
 
+def test_a_folder_whose_name_is_no_utf8_is_read(tmp_path):
+    """Regression: its checkpoints counted as damaged, and all rounds were run again."""
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    try:
+        folder.mkdir()
+    except OSError:
+        pytest.skip("no such name on this file system")
+    kept(folder, [1])
+    assert same_snapshot(reread(folder).snapshot, snapshot(1))
+
+
 def test_no_previous_weights_and_nothing_remembered(tmp_path):
     bare = Snapshot(1, ModelState(torch.zeros(2), torch.zeros(0)))
     Checkpoints(tmp_path, {}, 1).take(bare)

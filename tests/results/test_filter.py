@@ -82,6 +82,8 @@ def test_conditions_choose_rows(words, places):
         ("note!='a, b'", [1, 2, 3]),
         ("note=\"it's, that's\"", [3]),
         ("note=it's,b", [2]),  # an apostrophe within a value begins no quotation
+        ("note!=it's and note!=a and note!=b's", [0, 2, 3]),
+        ("note=it's or note='a, b'", [0]),
     ],
 )
 def test_a_comma_in_quotes_is_part_of_the_value(word, places):
