@@ -126,12 +126,14 @@ def test_flower_as_a_peer_trains_what_was_handed_out(tmp_path, monkeypatch, caps
 
     generator = torch.Generator().manual_seed(1)
     labels = torch.arange(40) % 10
-    images = torch.randn(40, 1, 28, 28, generator=generator) + labels.view(-1, 1, 1, 1) / 5
+    images = torch.randn(40, 1, 28, 28, generator=generator)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, 2 * label : 2 * label + 3] += 3  # a bright stripe, lower by class
     model = build("cnn", 1, 28, 10, generator)
     path = tmp_path / "federation.pt"
-    halves = [(images[part::2], labels[part::2]) for part in (0, 1)]
+    halves = [*zip(images.split(20), labels.split(20), strict=True)]
     made = shared.SharedFederation(
-        *("cnn", 1, 28, 2, 1, 8, 0.05, 1), halves, (images, labels), model.state_dict()
+        *("cnn", 1, 28, 2, 8, 8, 0.05, 1), halves, (images, labels), model.state_dict()
     )
     made.save(path)
     monkeypatch.setattr(peer, "run_simulation", simulation)
@@ -139,7 +141,7 @@ def test_flower_as_a_peer_trains_what_was_handed_out(tmp_path, monkeypatch, caps
     assert peer.main() == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert len(found["seconds"]) == len(found["mta"]) == 2
-    assert found["mta"][-1] != made.accuracy(made.fresh_model())  # it has been trained
+    assert found["mta"][-1] > 0.5 > made.accuracy(made.fresh_model())
 
 
 def test_every_method_has_a_run_whose_bits_are_compared(monkeypatch):

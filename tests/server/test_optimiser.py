@@ -362,7 +362,7 @@ def test_a_snapshot_is_not_changed_by_later_rounds(make_updates, make_resources)
 def test_without_an_optimiser_a_snapshot_is_the_defenses_state(make_updates, make_resources):
     updates = make_updates(np.ones((3, SIZE)))
     server = Crfl(CrflArgs(), make_resources(updates))
-    assert server.snapshot() == server.state_dict() == {"start": None}
+    assert server.snapshot() == server.state_dict() == {"start": None, "noise": 0.0}
 
 
 # In an experiment
