@@ -86,6 +86,7 @@ class Drop(ActivityServer[DropArgs]):
         diagnostics: dict[str, float] = {}
         artifacts: dict[str, Tensor] = {}
         self._asked = self._is_time(updates.round)
+        self.seen = updates.round
         if self._asked:
             rows = [row for row, kept in enumerate(accepted) if kept]
             self.due = not rows
@@ -126,7 +127,6 @@ class Drop(ActivityServer[DropArgs]):
 
     def _is_time(self, round: int) -> bool:
         args, seen = self.args, self.seen
-        self.seen = round
         if args.K == -1 or round < args.K_start:
             return False
         before = (round - 1) // args.K * args.K  # in which one was due, whoever came

@@ -182,11 +182,11 @@ def test_a_failure_is_printed_with_what_repeats_it_and_is_exit_code_1(figure, mo
 @pytest.mark.parametrize(
     ("name", "seed", "cases"),
     [
-        ("kills", 0, 2),
+        ("kills", 0, 4),
         ("kills", 7, 1),
         ("kills", 17, 1),
-        ("flower-kills", 0, 2),
-        ("full-disk", 0, 2),
+        ("flower-kills", 0, 4),
+        ("full-disk", 0, 4),
     ],
 )
 def test_what_is_killed_or_meets_a_full_disk_goes_on(name, seed, cases):
