@@ -243,6 +243,46 @@ def _parts() -> Iterator[Cell]:
         yield Cell((data, part), config, (*given, *change, ("rounds", "30")))
 
 
+LOOKS: dict[str, tuple[tuple[str, str], ...]] = {
+    "as shipped": (),
+    "without coalitions": (("coalition", "null"),),
+    "coalitions of the invisible part alone": (("effect", "null"),),
+    "no history": (("memory", "0"),),
+    "memory 0.8": (("memory", "0.8"),),
+    "nothing is forgotten": (("memory", "1"),),
+    "the smaller group without a question": (("clearly", "0"),),
+    "the mean not taken off": (("centred", "false"),),
+    "Ward's linkage": (("linkage", "ward"),),
+    "compared by whole updates": (("describes", "weights"),),
+    "compared by the output layer's": (("describes", "head"),),
+    "compared by features": (("describes", "features"),),
+    "compared by log-probabilities": (("describes", "answers"),),
+}
+ONE_LOOK = {"as shipped": (), "one look": (("looks_again", "false"),)}
+OTHER_IMAGES: dict[str, tuple[tuple[str, str], ...]] = {
+    "as shipped": (),
+    "images upside down": (("images", "upside down"),),
+    "noise for images": (("images", "noise"),),
+}
+VARIANT = (
+    ("plugins", str(ROOT / "benchmarks" / "drop_plus_variants.py")),
+    ("defense.type", "drop_plus_variant"),
+)
+
+
+def _looks() -> Iterator[Cell]:
+    stroke, bait = "in sight, trigger a stroke", "bait, trigger a stroke"
+    for data, given, variants in (
+        (stroke, ADAPTIVE[stroke], LOOKS),
+        (bait, ADAPTIVE[bait], ONE_LOOK),
+        ("Dirichlet 0.5, 50 %", SKEW["Dirichlet 0.5"], OTHER_IMAGES),
+    ):
+        thirty = (*given, ("rounds", "30"))
+        yield Cell((data, "undefended"), "mnist5k/undefended", thirty)
+        for variant, change in variants.items():
+            yield Cell((data, variant), "mnist5k/drop_plus", (*VARIANT, *thirty, *change))
+
+
 def _classes() -> Iterator[Cell]:
     sight = "in sight, trigger a stroke, Dirichlet 0.5"
     for data, folder, given in (
@@ -428,6 +468,12 @@ STUDIES: dict[str, Study] = {
         ("data", "DROP+"),
         tuple(_parts()),
         seeds=(321, 322, 323, 324),
+    ),
+    "looks": Study(
+        "What DROP+ looks for, and at which images",
+        ("data", "DROP+"),
+        tuple(_looks()),
+        seeds=(341, 342, 343, 344),
     ),
     "classes": Study(
         "DROP+ with mixes of classes taken out, where clients' data differ",

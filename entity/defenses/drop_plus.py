@@ -12,34 +12,29 @@ A trigger's weights lie along inputs that no clean image has. So
    dropped, where honest clients have little in common, and in the visible one, if they are
    more alike than honest clients ever are (`server/coalition_search.py`, `server/mixes.py`).
 
-The second judges nobody and needs no majority. `docs/DROP_PLUS.md` says why this should work,
-where it holds and where it does not.
+The second judges nobody and needs no majority. docs/DROP_PLUS.md says why this should work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Annotated, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from entity.config.schema import ConfigError, NonNegative, Positive, Range
 from entity.defenses.norm_clipping import clip_factors
-from entity.server.coalition import Coalition
-from entity.server.coalition_search import CoalitionSearch
-from entity.server.contract import Needs, Resources, Server, Setting
-from entity.server.judge import Judge
+from entity.layout import ModelState
+from entity.server import visible
+from entity.server.coalition_search import searching
+from entity.server.contract import Needs, Resources, Setting
 from entity.server.mixes import class_gradients
-from entity.server.sketches import descriptions
-from entity.server.visible import add_agreed_words, viewed, views, visible_update
+from entity.server.sketches import Described, descriptions
+from entity.server.streaming import StreamingServer
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
 
 IMAGES = 300
 """Clean images that are looked at by default."""
-
-VIEWED = 0.9
-"""Share of a model's parameters of which less should not be looked at."""
 
 REASONS = {
     "hidden": "pushes with others where no clean image looks",
@@ -79,14 +74,15 @@ class DropPlusArgs:
     """What a client's round still counts one round of its own later."""
 
 
-class DropPlus(Server[DropPlusArgs]):
+class DropPlus(StreamingServer[DropPlusArgs]):
     """The visible part of the mean of updates of bounded length, without a coalition."""
 
     remembers = "where it pushes, and that it was found in a coalition"
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs
-    revision = 6
+    revision = 7
+    streams_with = "with coalition null and clip false"
 
     def __init__(self, args: DropPlusArgs, resources: Resources) -> None:
         super().__init__(args, resources)
@@ -94,7 +90,10 @@ class DropPlus(Server[DropPlusArgs]):
         assert clean is not None, "needs() asks for clean data"
         drawn = torch.randperm(len(clean.x), generator=resources.seeds.generator("visible images"))
         self.images = clean.x[drawn[: args.num_seed or IMAGES]]
-        self.search = _search(args)
+        self.search = searching(
+            args.coalition, args.effect, args.patience, args.memory, args.clearly
+        )
+        self._begun: tuple[Tensor, list[visible.View]] = torch.empty(0), []
 
     @classmethod
     def needs(cls, args: DropPlusArgs) -> Needs:
@@ -106,6 +105,11 @@ class DropPlus(Server[DropPlusArgs]):
             individual_updates=looks or args.clip,
             honest_majority=looks or args.clip,
         )
+
+    @classmethod
+    def streams(cls, args: DropPlusArgs) -> bool:
+        """Where no single update is looked at."""
+        return args.coalition is None and not args.clip
 
     @classmethod
     def check(cls, args: DropPlusArgs, setting: Setting) -> None:
@@ -122,11 +126,12 @@ class DropPlus(Server[DropPlusArgs]):
         """Average those outside of a coalition, and take the visible part of the step."""
         args, watch = self.args, Stopwatch()
         with watch("look"):
-            seeds = self.resources.seeds
             model = self.resources.module(updates.global_state)
-            patches = seeds.generator("visible patches", round=updates.round)
-            of = list(views(model, updates.spec, self.images, args.strength, patches))
-            self._warn_of_what_is_not_viewed(viewed(of) / updates.spec.num_parameters)
+            patches = self.resources.seeds.generator("visible patches", round=updates.round)
+            of = list(visible.views(model, updates.spec, self.images, args.strength, patches))
+            for kind, said in visible.shortcomings(of, updates.spec, len(self.images)).items():
+                self.warn_once(kind, said)
+            self._begun = updates.global_weights, of
         reasons, numbers = dict[ClientId, str](), dict[str, float]()
         clips = torch.ones(len(updates), dtype=torch.float64)
         if args.clip or args.coalition is not None:  # lengths need all updates at once
@@ -137,9 +142,8 @@ class DropPlus(Server[DropPlusArgs]):
                 numbers |= {"clip": bound, "clipped": float((clips < 1).sum())}
         if args.coalition is not None:
             with watch("coalition"):
-                bounded = updates.deltas * clips[:, None].float()
-                taken = class_gradients(model, updates.spec, self.images) if args.classes else None
-                described = descriptions(bounded, of, seeds, taken)
+                bounded = (updates.deltas * clips[:, None].float()).nan_to_num_(0.0, 0.0, 0.0)
+                described = self.describe(bounded, model, of)
                 found, measured = self.search.look(updates.client_ids, described)
                 reasons = {client: REASONS[part] for client, part in found.items()}
                 numbers |= measured
@@ -150,26 +154,38 @@ class DropPlus(Server[DropPlusArgs]):
             mean = self.average_scaled(updates, shares, factors)
         with watch("visible"):
             step = mean.weights - updates.global_weights
-            seen = visible_update(step, of)
+            seen = visible.visible_update(step, of)
             if args.clip or args.coalition is not None:  # each update may be looked at
                 rates = self.resources.averaging.server_lr * factors
                 whose = [row for row, each in enumerate(accepted) if each]
-                add_agreed_words(seen, updates, whose, rates, of)
-            numbers["visible"] = _ratio(seen, step)
+                visible.add_agreed_words(seen, updates, whose, rates, of)
+            numbers["visible"] = visible.share_kept(seen, step)
             seen = seen if args.visible else step
             state = self.finish(mean._replace(weights=updates.global_weights + seen))
         by_row = {row: reasons[c] for row, c in enumerate(updates.client_ids) if c in reasons}
         judged = verdicts(updates, accepted, shares * factors, reasons=by_row)
         return Aggregation(*state, judged, numbers, watch.seconds)
 
-    def _warn_of_what_is_not_viewed(self, share: float) -> None:
-        if share < VIEWED:
-            self.warn_once(
-                "views",
-                f"only {100 * share:.0f} % of the model's parameters are of linear layers, "
-                "convolutions and embeddings as PyTorch has them; what the others learn is not "
-                "looked at, and passes as it is.",
-            )
+    def describe(self, updates: Tensor, model: nn.Module, of: Sequence[visible.View]) -> Described:
+        """Return what updates (n, P) of a model are like, by which clients are compared."""
+        given = self.resources
+        taken = class_gradients(model, given.spec, self.images) if self.args.classes else None
+        return descriptions(updates, of, given.seeds, taken)
+
+    def complete(self, answer: Aggregation, round: int) -> Aggregation:
+        """Take the visible part of an adaptive optimiser's step, which it has turned away from it.
+
+        What FedAvgM makes of visible steps is a sum of them.
+        """
+        assert self.optimiser is not None, "it is called with one alone"
+        if not self.args.visible or self.optimiser.args.name == "fedavgm":
+            return answer
+        watch, (start, of) = Stopwatch(), self._begun
+        with watch("visible"):
+            seen = visible.turned_back(step := answer.weights - start, of)
+            state = self.finish(ModelState(start + seen, answer.buffers))
+        numbers = {"visible_step": visible.share_kept(seen, step)}
+        return answer.completed(state, numbers, watch.seconds)
 
     def pardon(self, client: ClientId) -> str:
         """Forget where a client has pushed, until it has come `patience` times again."""
@@ -182,19 +198,3 @@ class DropPlus(Server[DropPlusArgs]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         self.search.load_state_dict(state)
-
-
-def _search(args: DropPlusArgs) -> CoalitionSearch:
-    if args.coalition is None:
-        return CoalitionSearch({}, Judge(args.patience, args.clearly))
-    least, effect = (args.coalition / 2, args.effect) if args.effect else (inf, inf)
-    parts = {"hidden": Coalition(args.coalition, args.patience, args.memory, least, effect)}
-    if args.effect is not None:
-        parts["shown"] = Coalition(inf, args.patience, args.memory, least, effect)
-    return CoalitionSearch(parts, Judge(args.patience, args.clearly))
-
-
-def _ratio(part: Tensor, whole: Tensor) -> float:
-    """Return the norm of a part over that of the whole; 1 for a step of zero."""
-    length = float(whole.double().norm())
-    return float(part.double().norm()) / length if length > 0 else 1.0

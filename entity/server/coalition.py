@@ -60,11 +60,12 @@ def pairs(square: Tensor) -> Tensor:
     return square[torch.ones_like(square).triu(1) > 0]
 
 
-def two_groups(sums: Mapping[ClientId, Tensor]) -> Groups:
+def two_groups(sums: Mapping[ClientId, Tensor], method: str = "average") -> Groups:
     """Split clients into two groups by the cosines of their sums (D,).
 
     Of two groups of one size the one whose members agree more counts as the smaller. A client who
-    agrees with nobody, so that it would be a group alone, is set aside.
+    agrees with nobody, so that it would be a group alone, is set aside. `method` is that of SciPy's
+    `linkage`.
 
     Examples
     --------
@@ -80,7 +81,7 @@ def two_groups(sums: Mapping[ClientId, Tensor]) -> Groups:
     rows = unit(torch.stack([sums[client] for client in ids]).double())
     cosines = rows @ rows.T
     apart = (1 - cosines).clamp_min(0).fill_diagonal_(0)
-    found = _halves(linkage(squareform(apart.numpy(), checks=False), method="average"))
+    found = _halves(linkage(squareform(apart.numpy(), checks=False), method=method))
     if found is None:
         return NONE
 
@@ -135,6 +136,8 @@ class Coalition:
     ) -> None:
         self.enough, self.least, self.effect = enough, least, effect
         self.patience, self.memory = patience, memory
+        self.method = "average"
+        """Of SciPy's `linkage`."""
         self.sums: dict[ClientId, Tensor] = {}
         self.seen: dict[ClientId, int] = {}
 
@@ -169,7 +172,7 @@ class Coalition:
     def groups(self, without: Collection[ClientId] = ()) -> Groups:
         """Return the two groups of all who can be compared, without some."""
         known = [c for c, rounds in self.seen.items() if rounds >= self.patience]
-        return two_groups({c: self.sums[c] for c in known if c not in without})
+        return two_groups({c: self.sums[c] for c in known if c not in without}, self.method)
 
     def clear(self, groups: Groups, times: float = 1) -> bool:
         """Whether two groups are far enough apart for one of them to be a coalition.

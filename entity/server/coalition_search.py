@@ -8,13 +8,41 @@ after each one that is found, two groups must be further apart.
 """
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
+from math import inf, isfinite
 from typing import Any
 
 from entity.server.coalition import Coalition
 from entity.server.judge import Judge
 from entity.server.sketches import Described
 from entity.updates import ClientId
+
+
+def searching(
+    contrast: float | None, effect: float | None, patience: int, memory: float, clearly: float
+) -> "CoalitionSearch":
+    """Return a search in both parts of the updates.
+
+    Parameters
+    ----------
+    contrast
+        In the part that clean images do not show, from which on a group is a coalition; None looks
+        nowhere.
+    effect
+        Effect size from which on half of that contrast is enough, in either part; None looks at the
+        part that clean images do not show alone, and at its contrast.
+    patience, memory
+        As of `Coalition`; `patience` rounds are judged together.
+    clearly
+        As of `Judge`.
+    """
+    judge = Judge(patience, clearly)
+    if contrast is None:
+        return CoalitionSearch({}, judge)
+    least, size = (contrast / 2, effect) if effect else (inf, inf)
+    parts = {"hidden": Coalition(contrast, patience, memory, least, size)}
+    if effect is not None:
+        parts["shown"] = Coalition(inf, patience, memory, least, size)
+    return CoalitionSearch(parts, judge)
 
 
 class CoalitionSearch:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Embedding
 
 ROWS = 2048
-"""Inputs of a layer that are kept: drawn at random where there are more, alike many of every
-hundred images and of a last part of fewer."""
+"""Inputs of a layer that are kept: drawn at random where there are more, alike many of each image
+but for rounding."""
 
 _BATCH = 100
 _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Embedding)
@@ -37,11 +37,10 @@ def layer_inputs(
     """
     layers = {name: each for name, each in model.named_modules() if isinstance(each, _LAYERS)}
     kept: dict[str, list[Tensor]] = {}
-    batches = images.split(_BATCH)
     device = next(model.parameters()).device
+    share = ROWS
 
     def draw(number: int) -> Tensor:
-        share = -(-ROWS // len(batches))
         if number <= share:
             return torch.arange(number)
         return torch.randperm(number, generator=generator)[:share]
@@ -58,7 +57,8 @@ def layer_inputs(
     try:
         model.eval()
         with torch.no_grad():
-            for batch in batches:
+            for batch in images.split(_BATCH):
+                share = -(-ROWS * len(batch) // len(images))
                 model(batch.to(device))
     finally:
         for handle in handles:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from entity.seeding import Seeds
 from entity.server.mixes import without
@@ -31,9 +31,9 @@ class Described(NamedTuple):
     shown: Tensor
     """(n, SHOWN) the parts that they do and none of the given mixes accounts for, likewise."""
     products: Tensor
-    """(n, n) inner products of the hidden parts, the mean not taken off."""
+    """(n, n) inner products of the hidden parts, the mean not taken off, in a unit of the round."""
     squares: Tensor
-    """(n,) squared lengths of both parts together."""
+    """(n,) squared lengths of both parts together, in the same unit."""
 
 
 def descriptions(
@@ -54,13 +54,14 @@ def descriptions(
         (k, P) gradients of classes, whose span is left out of what clean images show.
     """
     n = len(updates)
+    scale = _power_of_two(updates)
     hidden, shown = _Sketch(n, HIDDEN), _Sketch(n, SHOWN)
     products, squares = torch.zeros(n, n).double(), torch.zeros(n).double()
     for view in of:
         generator = seeds.generator(f"sketch of {view.name}")
         part = view.of(updates)
         drawn = torch.randperm(part.shape[-2], generator=generator)[:ROWS]
-        part = part[..., drawn, :]
+        part = part[..., drawn, :].mul_(scale)
         seen = view.visible(part).flatten(1)
         part = part.flatten(1)
         unseen = part - seen
@@ -86,14 +87,24 @@ class _Sketch:
         length, entries = rows.shape[1], self.sums.shape[1]
         signs = torch.randint(2, (length,), generator=generator) * 2.0 - 1
         until = self._end + length
-        laid = nn.functional.pad(rows * signs, (self._end, -until % entries))
+        laid = rows.new_zeros(len(rows), until + -until % entries)
+        torch.mul(rows, signs, out=laid[:, self._end : until])
         self.sums += laid.unflatten(1, (-1, entries)).sum(1)
         self._end = until % entries
 
 
 def unit(rows: Tensor) -> Tensor:
     """Return rows (n, D) at length one, of whatever finite length; those of zeros as they are."""
-    # Squares of single precision have no room for tiny and huge rows; a power of two has no digits.
-    exponent = torch.frexp(rows.abs().amax(1, keepdim=True)).exponent.clamp(-126, 126)
-    near = torch.ldexp(rows, -exponent)
-    return near / near.norm(dim=1, keepdim=True).clamp_min(1e-30)
+    near = rows * _power_of_two(rows, 1)
+    return near.div_(near.norm(dim=1, keepdim=True).clamp_min(1e-30))
+
+
+def _power_of_two(rows: Tensor, dim: int | None = None) -> Tensor:
+    """Return what brings the largest entries of all rows, or of each, near to one.
+
+    Squares and sums of single precision have no room for tiny and huge entries. What follows does
+    not depend on the scale, and a power of two changes no digit.
+    """
+    low, high = rows.aminmax() if dim is None else rows.aminmax(dim=dim, keepdim=True)
+    exponent = torch.frexp(torch.maximum(-low, high)).exponent.clamp(-126, 126)
+    return torch.ldexp(torch.ones_like(high), -exponent)

@@ -25,6 +25,12 @@ from entity.layout import BLOCK, ParamSpec, Slot, plain_names
 from entity.server.layer_inputs import layer_inputs
 from entity.updates import Updates
 
+VIEWED = 0.9
+"""Share of a model's parameters of which less should not be looked at."""
+
+FEW = 50
+"""Clean images of which fewer show too little: the least that was tried."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -112,8 +118,10 @@ class Ridge:
         # In single precision there is no room for the inverse of tiny moments. What follows does
         # not depend on the scale of the inputs, and that by a power of two changes no digit.
         exponent = torch.where(self.nothing, 0, torch.frexp(mean).exponent // 2)
-        a = torch.where(self.nothing, 0.0, torch.ldexp(a, -exponent))
+        a *= torch.ldexp(torch.ones_like(mean), -exponent)
         mean = torch.ldexp(mean, -2 * exponent)
+        if self.nothing.any():
+            a = torch.where(self.nothing, 0.0, a)
         dual = m < d  # the smaller system has a row an input, or one an entry
         moments = a @ a.mT if dual else a.mT @ a
         mu = torch.where(self.nothing, 1.0, strength * mean)
@@ -130,7 +138,9 @@ class Ridge:
         part = update.float()
         for factor in self.factors:
             part = part @ factor
-        return torch.where(self.nothing, 0.0, part).to(update.dtype)
+        if self.nothing.any():
+            part = torch.where(self.nothing, 0.0, part)
+        return part.to(update.dtype)
 
 
 def visible_part(update: Tensor, inputs: Tensor, strength: float) -> Tensor:
@@ -206,10 +216,60 @@ def visible_update(update: Tensor, of: Sequence[View]) -> Tensor:
     return answer
 
 
+def turned_back(step: Tensor, of: Sequence[View]) -> Tensor:
+    """Return the visible part (P,) of a step that an optimiser made of visible ones.
+
+    It divided them entry by entry. Embeddings keep theirs, and layers that share weights with one:
+    a row that nobody moved is still where it was.
+
+    Parameters
+    ----------
+    step
+        (P,) what the optimiser moves the parameters by.
+    of
+        The views of the model that it started from.
+    """
+    words = {view.slots[0] for view in of if view.tokens}
+    return visible_update(step, [view for view in of if view.slots[0] not in words])
+
+
+def share_kept(part: Tensor, whole: Tensor) -> float:
+    """Return the norm of a part over that of the whole; 1 for a step of zero."""
+    length = float(whole.double().norm())
+    return float(part.double().norm()) / length if length > 0 else 1.0
+
+
 def viewed(of: Sequence[View]) -> int:
     """Return how many of a model's parameters some views are of."""
     ends = {slot.start: slot.stop for view in of for slot in view.slots}
     return sum(stop - start for start, stop in ends.items())
+
+
+def shortcomings(of: Sequence[View], spec: ParamSpec, images: int) -> dict[str, str]:
+    """Say what views of a whole model lack, by kind; nothing where they are good.
+
+    Parameters
+    ----------
+    of
+        The views.
+    spec
+        The model's layout.
+    images
+        How many clean inputs they are from.
+    """
+    said, share = dict[str, str](), viewed(of) / spec.num_parameters
+    if share < VIEWED:
+        said["views"] = (
+            f"only {100 * share:.0f} % of the model's parameters are of modules through which the "
+            "clean images went and whose inputs are looked at (linear layers, convolutions, "
+            "embeddings); what the others learn passes as it is."
+        )
+    if images < FEW:
+        said["images"] = (
+            f"{images} clean images show little of what clients learn, and the rest is dropped; "
+            f"give the server {FEW} or more (server.held_out)."
+        )
+    return said
 
 
 def add_agreed_words(

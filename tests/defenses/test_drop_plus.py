@@ -14,7 +14,9 @@ from entity.models import Classifier
 from entity.server import CleanData, admit
 from entity.server.contract import Setting
 from entity.server.mixes import class_gradients
+from entity.server.optimiser import OptimiserArgs
 from entity.server.sketches import descriptions
+from entity.server.streaming import Stream, can_stream
 from entity.server.visible import views, visible_update
 
 CLIENTS = 10
@@ -229,6 +231,117 @@ def test_a_model_that_has_diverged_ends_no_run(args, clean, make_resources, make
     answer = admit(server, make_updates(rows, model=deep, origin=start))
     assert answer.weights.isfinite().all()
     json.dumps(answer.diagnostics, allow_nan=False)
+
+
+@pytest.mark.parametrize("size", [1e18, 1e20, 1e30, 1e37])
+@pytest.mark.parametrize("attackers", [4, 6])
+def test_finite_huge_updates_end_no_run_and_leave_no_trace_that_is_not_finite(
+    open_server, model, clean, make_updates, size, attackers
+):
+    """Regression: a majority of them overflowed what is remembered of clients, for good."""
+    server = open_server()
+    for number in range(1, 9):
+        rows = a_round(model, clean, number, make_updates, bad=()).deltas
+        if number in (2, 3):
+            rows[:attackers] = size * rows[:attackers].sign()
+        answer = admit(server, make_updates(rows, model=model, round=number))
+        assert answer.weights.isfinite().all()
+        json.dumps(answer.diagnostics, allow_nan=False)
+    for history in server.state_dict()["histories"].values():
+        assert all(total.isfinite().all() for total in history["sums"])
+
+
+def test_what_it_finds_does_not_depend_on_how_long_updates_are(
+    open_server, model, clean, make_updates
+):
+    rounds = [a_round(model, clean, number, make_updates).deltas for number in range(1, 7)]
+    for size in (1e-18, 1e20):  # squares of these are no single-precision numbers
+        server = open_server(visible=False)
+        for number, rows in enumerate(rounds, 1):
+            flat = torch.zeros(rows.shape[1])  # where nothing of a tiny step is rounded away
+            updates = make_updates(rows * size, model=model, round=number, origin=flat)
+            found = {v.client for v in server.aggregate(updates).verdicts if not v.accepted}
+        assert found == set(BAD), size
+
+
+@pytest.mark.parametrize("name", ["fedavgm", "fedadam", "fedyogi"])
+def test_of_an_adaptive_optimisers_step_the_visible_part_is_taken(
+    name, model, clean, make_updates, make_resources
+):
+    """Regression: its division by entries turned the step to where no clean image looks."""
+    low = torch.randn(20, 64, generator=torch.Generator().manual_seed(3))
+    x = torch.rand(300, 20, generator=torch.Generator().manual_seed(4)) @ low
+    few = CleanData((x / x.abs().max()).view(300, 1, 8, 8), clean.y)  # of 64 directions, 20
+    resources = make_resources(
+        model,
+        clean=few,
+        classes=10,
+        image=(1, 8),
+        optimiser=OptimiserArgs(name=name),
+        server_lr=1.0 if name == "fedavgm" else 0.01,
+    )
+    server, spec = DropPlus(DropPlusArgs(coalition=None), resources), ParamSpec.of(model)
+    for number in range(1, 4):
+        updates = a_round(model, few, number, make_updates)
+        answer = admit(server, updates)
+        begun = server.resources.module(updates.global_state)
+        of = list(views(begun, spec, server.images, 0.01, torch.Generator()))
+        step = answer.weights - updates.global_weights
+        hidden = (step - visible_update(step, of)).norm() / step.norm()
+        assert hidden < 0.03, number
+        assert ("visible_step" in answer.diagnostics) == (name != "fedavgm")
+
+
+def test_where_no_single_update_is_looked_at_it_streams(
+    open_server, model, clean, make_updates, make_resources
+):
+    args = {"coalition": None, "clip": False}
+    assert can_stream(DropPlus, DropPlusArgs(**args))
+    assert not can_stream(DropPlus, DropPlusArgs(coalition=None))
+    assert not can_stream(DropPlus, DropPlusArgs(clip=False))
+    updates = a_round(model, clean, 1, make_updates)
+    stream = Stream(open_server(**args), 1, updates.global_state)
+    for row, client in enumerate(updates.client_ids):
+        stream.accept(client, updates.state(row), 1.0)
+    answer, whole = stream.finish(), open_server(**args).aggregate(updates)
+    assert torch.allclose(answer.weights, whole.weights, atol=1e-6)
+    assert [v.accepted for v in answer.verdicts] == [True] * CLIENTS
+
+
+def test_a_model_whose_layers_are_not_called_and_few_images_are_warned_of_once(
+    clean, make_updates, make_resources, caplog
+):
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 10)
+
+        def forward(self, x):
+            return nn.functional.linear(x.flatten(1), self.layer.weight, self.layer.bias)
+
+    model = Functional()
+    few = CleanData(clean.x[:20], clean.y[:20])
+    server = DropPlus(DropPlusArgs(), make_resources(model, clean=few, classes=10, image=(1, 8)))
+    for number in (1, 2):
+        server.aggregate(a_round(model, clean, number, make_updates))
+    first, second = (record.message for record in caplog.records)
+    assert "only 0 % of the model's parameters are of modules through which the clean" in first
+    assert "20 clean images show little" in second
+
+
+def test_who_pushed_with_others_and_stops_comes_back_in_the_end(
+    open_server, model, clean, make_updates
+):
+    """What is remembered fades; `docs/DROP_PLUS.md` says about when."""
+    server, back = open_server(), 0
+    for number in range(1, 60):
+        bad = BAD if number <= 6 else ()
+        answer = server.aggregate(a_round(model, clean, number, make_updates, bad=bad))
+        refused = {v.client for v in answer.verdicts if not v.accepted}
+        assert refused in (set(), set(BAD))
+        if number > 6 and not refused:
+            back = back or number
+    assert 30 < back < 50
 
 
 def test_clients_that_come_seldom_or_late_are_compared_once_seen_often_enough(

@@ -71,6 +71,16 @@ def test_of_many_patches_some_are_drawn_the_same_with_the_same_generator():
     assert not torch.equal(drawn(0), drawn(1))
 
 
+@pytest.mark.parametrize("number", [150, 300, 501])
+def test_patches_are_drawn_alike_many_of_each_image(number):
+    """Regression: those of a last part of fewer than a hundred images were drawn more often."""
+    images = torch.arange(number).float()[:, None, None, None].expand(-1, 1, 12, 12)
+    ((_, _, found),) = layer_inputs(nn.Sequential(nn.Conv2d(1, 1, 1)), images, SPARE)
+    parts = torch.bincount(found.flatten().long() // 100)
+    sizes = torch.tensor([len(part) for part in torch.arange(number).split(100)])
+    assert ((parts - ROWS * sizes / number).abs() <= 1).all()
+
+
 def test_the_model_is_looked_at_in_evaluation_and_left_as_it_was():
     model = nn.Sequential(nn.BatchNorm2d(4), nn.Dropout(0.9), nn.Conv2d(4, 1, 1)).train()
     ((_, _, inputs),) = layer_inputs(model, IMAGES, SPARE)

@@ -19,9 +19,12 @@ def test_products_are_those_of_the_hidden_parts_and_squares_of_the_whole(looked_
     (view,) = of
     whole = np.asarray(view.of(updates).flatten(1), "f8")
     hidden = whole - np.asarray(view.visible(view.of(updates)).flatten(1))
-    found = descriptions(updates, of, SEEDS)
-    np.testing.assert_allclose(found.products, hidden @ hidden.T, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(found.squares, (whole**2).sum(1), rtol=1e-6)
+    for size in (1, 1e-25, 1e30):  # squares of these are no single-precision numbers
+        found = descriptions(updates * size, of, SEEDS)
+        scale = size * 2.0 ** -np.frexp(size * float(updates.abs().max()))[1]
+        products = hidden @ hidden.T * scale**2
+        np.testing.assert_allclose(found.products, products, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(found.squares, (whole**2).sum(1) * scale**2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("mixes", [0, 4])

@@ -200,6 +200,7 @@ def test_the_list_says_who_can_stream():
     able = {name: how for name, how in listed.items() if how != "no"}
     assert able == {
         **dict.fromkeys(["undefended", "crfl", "flip", "finetuning"], "yes"),
+        "drop_plus": "with coalition null and clip false",
         "norm_clipping": "with a number as c",
         "weak_dp": "with a number as norm_bound",
     }
@@ -209,7 +210,7 @@ def test_the_list_says_who_can_stream():
 
 def test_who_cannot_stream_is_refused_with_those_who_can(experiment):
     changes = {"settings.streaming": True, "server.defense": {"type": "median"}}
-    with pytest.raises(ConfigError, match=r"streaming = true: median .* undefended, norm_clipp"):
+    with pytest.raises(ConfigError, match=r"streaming = true: median .* undefended, drop_plus with coa"):
         experiment(changes)
     adaptive = {**changes, "server.defense": {"type": "norm_clipping"}}
     with pytest.raises(ConfigError, match="norm_clipping with these settings needs all updates"):
