@@ -116,9 +116,19 @@ def classes() -> Iterator[list[str]]:
         yield row
 
 
-def parts() -> Iterator[list[str]]:
-    """Yield a row for each variant of the method that has runs."""
-    lines = known("parts")
+def settings() -> Iterator[list[str]]:
+    """Yield a row for each attack: its name in the tables, and the fields that make it."""
+    for name in ("triggers", "learned", "adaptive"):
+        for cell in STUDIES[name].cells:
+            if cell.label[-1] == PLUS:
+                given = [f"`{field}={value}`" for field, value in cell.overrides]
+                fields = [each for each in given if not each.startswith("`rounds=")]
+                yield [", ".join(filter(None, cell.label[:-1])), ", ".join(fields)]
+
+
+def parts(name: str) -> Iterator[list[str]]:
+    """Yield a row for each variant of the method that has runs, of one of its two ablations."""
+    lines = known(name)
     for label in dict.fromkeys(label for label, _ in lines):
         runs = [line for (each, _), line in lines.items() if each == label]
         shares = [percent(runs, metric, fmean) for metric in ("tpr", "fpr")]
@@ -142,9 +152,11 @@ def main() -> int:
         heads += [f"{title}: MTA %", "worst ASR %", "of each seed", refused[1]]
     rows = [*classes()]
     put_section(PAGE, "classes", markdown(heads, rows) if rows else "Nothing was run yet.")
+    put_section(PAGE, "settings", markdown(["attack", "fields"], [*settings()]))
     heads = ["data", "DROP+", "seeds", "MTA %", "worst ASR %", *refused]
-    rows = [*parts()]
-    put_section(PAGE, "parts", markdown(heads, rows) if rows else "Nothing was run yet.")
+    for name in ("parts", "looks"):
+        rows = [*parts(name)]
+        put_section(PAGE, name, markdown(heads, rows) if rows else "Nothing was run yet.")
     return 0
 
 
