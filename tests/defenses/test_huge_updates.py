@@ -4,6 +4,9 @@ MULTIPLE is of the longest honest update, of the distance between the aggregate 
 clients with a hostile one and that of the same eleven with a twelfth honest one.
 """
 
+import json
+from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Any
 
 import pytest
@@ -69,6 +72,11 @@ def network() -> Classifier:
         return Classifier(body, nn.Linear(8, 3))
 
 
+def clean_images() -> CleanData:
+    rng = torch.Generator().manual_seed(5)
+    return CleanData(torch.rand(30, 1, 4, 4, generator=rng) * 2 - 1, torch.arange(30) % 3)
+
+
 def honest_updates() -> Tensor:
     size = ParamSpec.of(network()).num_parameters
     rng = torch.Generator().manual_seed(3)
@@ -93,9 +101,7 @@ def lie(shape: str, magnitude: float, honest: Tensor) -> Tensor:
 
 def judged(name: str, rows: list[Tensor], make_updates: Any, make_resources: Any) -> Aggregation:
     """Return the second answer to two equal rounds of the given updates."""
-    rng = torch.Generator().manual_seed(5)
-    model = network()
-    clean = CleanData(torch.rand(30, 1, 4, 4, generator=rng) * 2 - 1, torch.arange(30) % 3)
+    model, clean = network(), clean_images()
     resources = make_resources(model, clean=clean, classes=3)
     entry = DEFENSES[name]
     server = entry(load(entry.hyperparameters, SETTINGS.get(name, {})), resources)
@@ -149,3 +155,45 @@ def test_what_a_defense_thinks_of_the_others_does_not_depend_on_how_far_a_decoy_
 def test_those_that_by_their_papers_cannot_are_moved(name, shape, make_updates, make_resources):
     found = [shift(name, shape, m, make_updates, make_resources) for m in MAGNITUDES]
     assert max(found) > MULTIPLE
+
+
+@pytest.mark.parametrize("magnitude", [1e20, 3.3e38])
+@pytest.mark.parametrize("name", DEFENSES)
+def test_a_huge_majority_in_two_rounds_costs_those_rounds_alone(
+    name, magnitude, make_updates, make_resources
+):
+    """No round is ended by it, then or later, and what is remembered can be gone on with."""
+    model, clean = network(), clean_images()
+    entry = DEFENSES[name]
+    args = load(entry.hyperparameters, SETTINGS.get(name, {}))
+    server = entry(args, make_resources(model, clean=clean, classes=3))
+    start = ParamSpec.of(model).flatten(model).weights
+    for number in range(1, 8):
+        rows = honest_updates() + 0.01 * number
+        if number in (2, 3):
+            rows[:7] = magnitude * rows[:7].sign()
+        updates = make_updates(rows, model=model, origin=start, round=number)
+        answer = admit(server, updates)
+        assert answer.state.weights.isfinite().all(), number
+        json.dumps(answer.diagnostics, allow_nan=False)
+        assert not list(not_finite(server.snapshot())), number
+    again = entry(args, make_resources(model, clean=clean, classes=3))
+    again.restore(server.snapshot())
+    updates = make_updates(honest_updates(), model=model, origin=start, round=8)
+    assert torch.equal(admit(again, updates).weights, admit(server, updates).weights)
+
+
+def not_finite(state: Any, where: str = "") -> Iterator[str]:
+    """Yield where a state has numbers that are not finite."""
+    if isinstance(state, Tensor):
+        if state.is_floating_point() and not state.isfinite().all():
+            yield where
+    elif isinstance(state, float):
+        if not isfinite(state):
+            yield where
+    elif isinstance(state, Mapping):
+        for key, each in state.items():
+            yield from not_finite(each, f"{where}.{key}")
+    elif isinstance(state, (list, tuple)):
+        for place, each in enumerate(state):
+            yield from not_finite(each, f"{where}[{place}]")
