@@ -186,8 +186,10 @@ ADAPTIVE: dict[str, tuple[tuple[str, str], ...]] = {
     "trigger a stroke": (("trigger_pattern", STROKE),),
     "in sight, blended": (("client.attack.type", "in_sight"), ("poison", "blended")),
     "out of two rounds in three": (("poisoning_every", "3"),),
+    "out of every other round, all images": (("poisoning_every", "2"), ("DPR", "1.0")),
     "noisy": (("client.attack.type", "noisy"),),
     "own triggers": (("poison", "own_trigger"),),
+    "own triggers, all images": (("poison", "own_trigger"), ("DPR", "1.0")),
     "an honest head": (("client.attack.type", "impersonation"), ("impersonated", "head")),
     "an honest update": (("client.attack.type", "impersonation"),),
     "framing one client": (
