@@ -6,7 +6,7 @@
 Finished runs below the folder become lines of docs/results/configurations.jsonl; lines that are
 there already stay, so that runs of several machines and days come together. Those of experiments
 that the study files have no more are dropped. The page and its heat maps (docs/study) are made of
-the lines alone, and show what was not run yet as that.
+the lines alone, and show what was not run yet as that; a study without any run has no map.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from claim.lines import STORE, exported, read_lines, write_lines
+from claim.page import MAPS as TITLES
 from claim.page import maps, page
 from claim.results import Results, missing
 from pages import ROOT
@@ -44,8 +45,12 @@ def main() -> int:
         write_lines(lines, STORE)
     results = Results(read_lines())
     MAPS.mkdir(exist_ok=True)
-    for path, text in files(results).items():
+    made = files(results)
+    for path, text in made.items():
         path.write_text(text)
+    for name in TITLES:
+        if (path := MAPS / f"{name}.svg") not in made:
+            path.unlink(missing_ok=True)
     for (name, seed), (done, of) in missing(results).items():
         print(f"{name}, seed {seed}: {done} of {of} runs")
     return 0

@@ -7,7 +7,7 @@ from pages import markdown
 from claim import prose
 from claim.design import BUDGET, Labels, design
 from claim.results import Results
-from claim.texts import by_seed, percent
+from claim.texts import by_seed, counted, percent
 
 BEFORE = ("none", "narrow")
 TITLES = {
@@ -16,6 +16,7 @@ TITLES = {
     "65x512": "65 of 512, a tenth of the paper's",
     "651x512": "651 of 512, the paper's",
 }
+ANSWER = "**Is it the budget?**"
 TAKEN_OUT, KEPT = 0.1, 0.5
 """ASR up to which a backdoor counts as taken out, and from which on as kept."""
 
@@ -33,7 +34,9 @@ def section(results: Results) -> str:
     ]
     table = markdown(["budget of the distillation", "networks", "ASR %", "MTA %"], rows)
     said = "\n".join(f"- {each}" for each in [*_sentences(results), _verdict(results)] if each)
-    return f"{prose.BUDGET}\n\n{table}\n\n{said}"
+    no = f"{ANSWER} No:" in said or f"{ANSWER} No," in said
+    left = f"\n\n{prose.LEFT}" if no else ""
+    return f"{prose.BUDGET}\n\n{table}\n\n{said}{left}"
 
 
 def _pairs(results: Results, labels: Labels) -> list[tuple[float, float]]:
@@ -60,7 +63,7 @@ def _sentences(results: Results) -> list[str]:
             before, after = (fmean(each) for each in zip(*pairs, strict=True))
             said.append(
                 f"{TITLES[labels[0]]}, {labels[1]}: from {percent(before)} % to "
-                f"{percent(after)} % ({len(pairs)} {'seed' if len(pairs) == 1 else 'seeds'})."
+                f"{percent(after)} % ({counted(len(pairs), 'seed')})."
             )
     return said
 
@@ -76,7 +79,7 @@ def _verdict(results: Results) -> str:
         before = fmean(pair[0] for pair in large)
         little, much = (fmean(after for _, after in pairs) for pairs in (small, large))
         if before < KEPT:
-            return "**Is it the budget?** Not to be said: there was hardly a backdoor to take out."
+            return f"{ANSWER} Not to be said: there was hardly a backdoor to take out."
         if little <= TAKEN_OUT and much >= KEPT:
             answer = "No, rather the other way round: a student that is taught longer keeps more"
         elif little <= TAKEN_OUT:
@@ -91,7 +94,7 @@ def _verdict(results: Results) -> str:
             answer = "In part"
         rest = "" if name == "651x512" else " The paper's whole budget was not run yet."
         return (
-            f"**Is it the budget?** {answer}: {percent(much)} % after {TITLES[name]}, "
-            f"{percent(little)} % after {TITLES['60x64']}.{rest}"
+            f"{ANSWER} {answer}: {percent(much)} % after {TITLES[name]}, "
+            f"{percent(little)} % after {TITLES['60x64']} ({counted(len(large), 'run')}).{rest}"
         )
-    return "**Is it the budget?** Not known yet."
+    return f"{ANSWER} Not known yet."

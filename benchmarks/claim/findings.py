@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from claim import prose
 from claim.design import CONFIGURATIONS, Labels, design
 from claim.lines import Line
 from claim.results import BROKEN, HOLDS, Results, cells, conditions
@@ -53,6 +54,11 @@ class Tally:
         """Cells whose worst ASR is at least `BROKEN`."""
         return [each for each in self.known if each[1] >= BROKEN]
 
+    @property
+    def missed(self) -> list[tuple[Labels, float]]:
+        """Cells whose worst ASR is above `HOLDS`, the broken ones among them."""
+        return [each for each in self.known if each[1] > HOLDS]
+
     def unknown(self) -> str:
         """Say which cells say nothing."""
         parts = [
@@ -76,6 +82,23 @@ def works(results: Results) -> str:
     return text
 
 
+def scope(results: Results) -> str:
+    """Say at which rates and shares of malicious clients the attack works at all."""
+    tally = Tally.of(results, CONFIGURATIONS, conditions("undefended"))
+    if not tally.known:
+        return "Nothing counts yet."
+    counts = dict.fromkeys(_condition(labels) for labels, _ in tally.known)
+    void = [where(CONFIGURATIONS, labels) for labels in tally.void]
+    said = f"All that counts so far is at {listed(counts)}"
+    if void:
+        said += f"; {listed(void)} {'is' if len(void) == 1 else 'are'} void"
+    return f"{said}. {prose.SCOPE}" if [*counts] == ["5 %/40 %"] else f"{said}."
+
+
+def _condition(labels: Labels) -> str:
+    return where(CONFIGURATIONS, labels).split(" at ")[1]
+
+
 def in_all_ten(results: Results, defense: str) -> str:
     """Answer whether a defense holds in all ten configurations."""
     tally = Tally.of(results, CONFIGURATIONS, ten(defense))
@@ -93,9 +116,9 @@ def in_all_ten(results: Results, defense: str) -> str:
             f"It holds in all {kept} that count" if kept > 1 else "It holds in the one that counts"
         )
     else:
-        others = [each for each in tally.known if each[1] > HOLDS]
         said = f"No: it holds in {kept} of {len(tally.known)}, and not in " + listed(
-            f"{where(CONFIGURATIONS, labels)} ({percent(value)} %)" for labels, value in others
+            f"{where(CONFIGURATIONS, labels)} ({percent(value)} %)"
+            for labels, value in tally.missed
         )
     return (
         f"**Does {name} hold in all ten?** {said}{tally.unknown()}. Its highest worst ASR is "
@@ -134,10 +157,10 @@ def median_fails(results: Results, paper: Sequence[float]) -> str:
 
 
 def price(results: Results, defense: str) -> str:
-    """Say what a defense costs in accuracy, beside the undefended run of the same seed."""
+    """Say what a defense costs in accuracy where the attack works, beside the undefended run."""
     pairs: list[tuple[float, float]] = []
     for labels in conditions(defense):
-        for line in results.of(CONFIGURATIONS, labels):
+        for line in results.counted(CONFIGURATIONS, labels):
             twin = results.at(CONFIGURATIONS, (*labels[:3], "undefended"), line.seed)
             if twin is not None and twin.mta is not None and line.mta is not None:
                 pairs.append((line.mta, twin.mta))
@@ -162,34 +185,13 @@ def who_is_refused(results: Results, defense: str) -> str:
     if not attackers or not honest:
         return ""
     return (
-        f"{NAMES[defense]} refused {_range(attackers)} of the attackers' updates and "
-        f"{_range(honest)} of the honest ones, by run."
+        f"{NAMES[defense]} refused {span(attackers)} of the attackers' updates and "
+        f"{span(honest)} of the honest ones, by run."
     )
 
 
-def what_clustering_sees(results: Results, defense: str) -> str:
-    """Say how far apart Ward's two groups are, where a defense is broken and where it holds."""
-    tally = Tally.of(results, CONFIGURATIONS, ten(defense))
-    said: list[str] = []
-    for cells_of, what in ((tally.broken, "is broken"), (tally.holding, "holds")):
-        lines = [line for each, _ in cells_of for line in results.counted(CONFIGURATIONS, each)]
-        seen = [line.separation for line in lines if line.separation is not None]
-        refused = [line.tpr for line in lines if line.tpr is not None]
-        if not seen or not refused:
-            return ""
-        low, high = f"{min(seen):.1f}", f"{max(seen):.1f}"
-        times = low if low == high else f"{low} to {high}"
-        said.append(
-            f"where it {what} ({listed(each[0] for each, _ in cells_of)}) that is {times} times, "
-            f"and {_range(refused)} of the attackers' updates are refused"
-        )
-    return (
-        f"What the clustering of {NAMES[defense]} sees: of the last merge of Ward's tree, by how "
-        f"many times it is as high as the one before, in the median round; {'; '.join(said)}."
-    )
-
-
-def _range(shares: Sequence[float]) -> str:
+def span(shares: Sequence[float]) -> str:
+    """Write the lowest and the highest of some shares in percent."""
     low, high = percent(min(shares)), percent(max(shares))
     return f"{low} %" if low == high else f"{low} to {high} %"
 

@@ -1,15 +1,15 @@
 """The page docs/STUDY.md and its heat maps, made of what was planned and what came out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pages import markdown
 
-from claim import budget, findings, prose, ranking
+from claim import budget, failures, findings, prose, ranking
 from claim.design import CIFAR10, CONFIGURATIONS, CORE_SECONDS, NAMES, Labels, design
 from claim.heat_map import Square, heat_map
 from claim.results import Results, cells, missing
 from claim.texts import NAMES as TITLES
-from claim.texts import NONE, by_seed, defenses, listed, percent, where
+from claim.texts import NONE, by_seed, counted, defenses, listed, percent, where
 from entity.sweep.grid import matches
 from entity.sweep.study import Band
 
@@ -20,11 +20,22 @@ MAPS = {
 }
 
 
+FIGURES = {"worst_asr": "worst ASR %", "mta": "MTA %"}
+OF_TEN = {
+    "worst_asr": "worst ASR %",
+    "worst_round": "its round",
+    "asr": "ASR after the last round %",
+    "mta": "MTA %",
+}
+"""What tables have of a run, and its title."""
+
+
 def page(results: Results) -> str:
     """Return the page."""
     parts = [
-        "# The claim, here",
+        "# The claim, here: at 5 % poisoned and 40 % malicious",
         prose.INTRODUCTION,
+        findings.scope(results),
         "## What was planned",
         _planned(),
         _expected(results),
@@ -44,8 +55,8 @@ def page(results: Results) -> str:
             findings.price(results, "drop_plus"),
             findings.who_is_refused(results, "droplet"),
             findings.who_is_refused(results, "drop_plus"),
-            findings.what_clustering_sees(results, "drop"),
         ),
+        failures.section(results),
         "## Rates and shares of malicious clients",
         f"![{MAPS['rates']}](study/rates.svg)",
         _rates(results),
@@ -56,7 +67,6 @@ def page(results: Results) -> str:
         "\n".join(ranking.agreement(results)),
         _differences(results),
         "## CIFAR-10",
-        f"![{MAPS['cifar10']}](study/cifar10.svg)",
         _cifar10(results),
         "## Is it the budget?",
         budget.section(results),
@@ -118,6 +128,7 @@ def _expected(results: Results) -> str:
                 for labels in chosen
                 if (met := _met(results, name, labels, each.mta, each.worst_asr)) is not None
             ]
+            void = sum(results.void(name, labels) for labels in chosen)
             said = "; ".join(
                 listed(
                     {**TITLES, "none": "no attack"}.get(label, label.replace("%", " %"))
@@ -132,31 +143,22 @@ def _expected(results: Results) -> str:
                     NONE if each.mta is None else str(each.mta),
                     NONE if each.worst_asr is None else str(each.worst_asr),
                     f"{sum(judged)} of {len(judged)}" if judged else NONE,
-                    str(len(chosen) - len(judged)),
+                    str(void),
+                    str(len(chosen) - len(judged) - void),
                 ]
             )
-    heads = ["expected of", "MTA %", "worst ASR %", "met in cells", "void or not run"]
+    heads = ["expected of", "MTA %", "worst ASR %", "met in cells", "void", "not run"]
     return f"{prose.EXPECTED}\n\n{markdown(heads, rows)}"
 
 
 def _met(
     results: Results, name: str, labels: Labels, mta: Band | None, worst: Band | None
 ) -> bool | None:
-    """Say whether a cell is as expected; None where it says nothing."""
-    ends, asr = results.mta(name, labels), _worst(results, name, labels)
-    if ends is None or (worst is not None and asr is None):
+    """Say whether a cell is as expected; None where it says nothing, as a void one does."""
+    ends, asr = results.mta(name, labels), results.worst(name, labels)
+    if ends is None or results.void(name, labels) or (worst is not None and asr is None):
         return None
     return (mta is None or ends in mta) and (worst is None or (asr is not None and asr in worst))
-
-
-def _worst(results: Results, name: str, labels: Labels) -> float | None:
-    """Return the highest worst ASR of a cell; where nobody defends, whether it counts or not."""
-    found = design(name)
-    rule, cell = found.study.void, dict(zip(found.axes, labels, strict=True))
-    if rule is None or cell[rule.axis] != rule.label or cell.get("rate") == "none":
-        return results.worst(name, labels)
-    known = [line.worst_asr for line in results.of(name, labels)]
-    return max((asr for asr in known if asr is not None), default=None)
 
 
 def _run(results: Results) -> str:
@@ -182,11 +184,15 @@ def _said(*sentences: str) -> str:
 
 
 def _table(
-    results: Results, study: str, columns: Sequence[tuple[str, list[Labels]]], least: int = 1
+    results: Results,
+    study: str,
+    columns: Sequence[tuple[str, list[Labels]]],
+    least: int = 1,
+    metrics: Mapping[str, str] = FIGURES,
 ) -> str:
-    """Return worst ASR and final MTA of the defenses that are planned in so many columns."""
+    """Return some figures of the defenses that are planned in so many columns, a table each."""
     parts: list[str] = []
-    for metric, title in (("worst_asr", "worst ASR %"), ("mta", "MTA %")):
+    for metric, title in metrics.items():
         rows = [
             [
                 TITLES[defense],
@@ -227,7 +233,7 @@ def _columns_of_cifar10() -> list[tuple[str, list[Labels]]]:
 
 
 def _configurations(results: Results) -> str:
-    wide = _table(results, CONFIGURATIONS, _columns_of_configurations(), 2)
+    wide = _table(results, CONFIGURATIONS, _columns_of_configurations(), 2, OF_TEN)
     return f"Each seed for itself; all at 5 %/40 %. In brackets: void.\n\n{wide}"
 
 
@@ -243,6 +249,8 @@ def _rates(results: Results) -> str:
 
 
 def _cifar10(results: Results) -> str:
+    if not _of_cifar10(results):
+        return f"Nothing was run yet: {counted(len(design(CIFAR10).seeds), 'run')} are planned."
     said: list[str] = []
     for defense in defenses(CIFAR10)[1:]:
         tally = findings.Tally.of(results, CIFAR10, list(cells(design(CIFAR10), defense=defense)))
@@ -253,7 +261,12 @@ def _cifar10(results: Results) -> str:
             if tally.known
             else f"{TITLES[defense]}: nothing is known yet{tally.unknown()}."
         )
-    return f"{_table(results, CIFAR10, _columns_of_cifar10())}\n\n{_said(*said)}"
+    drawn = f"![{MAPS['cifar10']}](study/cifar10.svg)"
+    return f"{drawn}\n\n{_table(results, CIFAR10, _columns_of_cifar10())}\n\n{_said(*said)}"
+
+
+def _of_cifar10(results: Results) -> bool:
+    return any(line.study == CIFAR10 for line in results.lines)
 
 
 def _differences(results: Results) -> str:
@@ -267,13 +280,18 @@ def _differences(results: Results) -> str:
 
 
 def maps(results: Results) -> dict[str, str]:
-    """Return the heat maps as SVG, by name."""
+    """Return the heat maps as SVG, by name; none of a study that has no runs yet."""
+    small = (
+        {"cifar10": _map(results, "cifar10", CIFAR10, _columns_of_cifar10())}
+        if _of_cifar10(results)
+        else {}
+    )
     return {
         "configurations": _map(
             results, "configurations", CONFIGURATIONS, _columns_of_configurations(), 2
         ),
         "rates": _map(results, "rates", CONFIGURATIONS, _columns_of_rates()),
-        "cifar10": _map(results, "cifar10", CIFAR10, _columns_of_cifar10()),
+        **small,
     }
 
 

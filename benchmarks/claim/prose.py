@@ -8,13 +8,19 @@ INTRODUCTION = (
     "size and epochs of the clients, at stealthy poisoning rates and several shares of malicious "
     "clients. This page tests that at a size for two cores. It is made by "
     "`python benchmarks/study_page.py` from `docs/results/configurations.jsonl`, a line a run; "
-    "every sentence about its runs is computed, but for the limits at its end.\n\n"
+    "every sentence about its runs is computed, but for what is said to be of the runs' records "
+    "or was not tested, and the limits at its end.\n\n"
     "*Worst ASR* is the highest ASR of all rounds whose MTA is at least 90 % of the run's last: "
     f"training may end in any of them. A defense *holds* in a cell if that is at most "
     f"{100 * HOLDS:.0f} % in every seed, and is *broken* if it is at least {100 * BROKEN:.0f} % in "
     "one. A run whose undefended twin, with the same seed, has a worst ASR below "
     f"{100 * BROKEN:.0f} % is *void*: the attack does not work there, and the run counts for "
     f"nobody. {NONE} is a run that was not made yet, or one that says nothing."
+)
+
+SCOPE = (
+    "So nothing here speaks of fewer malicious clients or of the rates that the paper calls "
+    'stealthy, and "holds in N of ten" is of one rate and one share.'
 )
 
 PLAN = (
@@ -28,7 +34,8 @@ PLAN = (
 
 EXPECTED = (
     "What was expected, written into the study files before: the side of 50 % on which the "
-    "paper's EMNIST tables have a defense, and for DROP, DROPlet and DROP+ that they hold."
+    "paper's EMNIST tables have a defense, and for DROP, DROPlet and DROP+ that they hold. A void "
+    "cell counts for nobody; undefended, that it is void is itself what was not expected."
 )
 
 RANKING = (
@@ -44,6 +51,44 @@ EXPLANATIONS = (
     " odd one out, and the median; 36 rounds are less than half of the 80 of the authors' code; "
     "C4 is neither C5 nor C9; a class is a tenth of the images here, not a forty-seventh; and the "
     "worst round of several seeds is harder than the last one of a run."
+)
+
+ONE_DRAW = (
+    "**One draw, seen ten times.** The seed alone says which clients are in a round: with seed 1 "
+    "they are the same in every record that was kept (all configurations but C4). Round 7 is its "
+    "first in which the malicious are the majority, 13 of 25; by chance that are 7.4 % of rounds. "
+    "The clustering takes the smaller group for the attackers. By the records of DROPlet's runs in "
+    "C1, C3, C5, C8, C9 and C10 it refuses all 12 honest clients there, and points of earlier "
+    "rounds keep out 12 of the 13 malicious ones. One update is left, of malicious client 21, who "
+    "is in a round for the first time, and becomes the global model. In C2 and C7 two are left, of "
+    "21 and 25. In C6 alone all 12 honest clients are admitted, with 7 malicious ones. In the "
+    "later rounds with such a majority (17, 19, 24, 29 and 53) DROPlet admits nobody, but in C6, "
+    "as all attackers have points by then. So whether DROPlet holds in these configurations is, "
+    "but for C6, how much of a backdoor a step of one or two clients brings in one round: largely "
+    "one draw, and no ten trials. DROP's worst rounds are those of DROPlet, but in C6 and C10. In "
+    "C2 its record has the same two clients in round 7, with an ASR of 100.0 %, and it stays "
+    "broken, where DROPlet is at 3.6 % in round 10. The rounds in which Median is broken (17, 19 "
+    "and 29) have malicious majorities, too. Of another seed's draw this says nothing."
+)
+
+BAR = (
+    "**That DROPlet holds in C10 hangs on the bar of acceptable MTA.** By its record round 7 has "
+    "an ASR of 93.8 % at an MTA of 86.8 %; the bar, nine tenths of the last round's, is 88.5 %. "
+    "With 1.7 points of MTA more in that round C10 would be broken."
+)
+
+CLUSTERING = (
+    "Nor does a median over the run say what came first. By DROP's record in C2 it is 1.8 times in "
+    "rounds 5 and 6, in which all attackers are refused, and 2.0 in round 7, whose majority brings "
+    "the backdoor; then it is 1.0 to 1.3, for 15 rounds. In C6 it was low before any backdoor: 1.0 "
+    "to 1.2 in the first six rounds of DROPlet's record, in five of which attackers are admitted. "
+    "So that Ward's tree has no two groups may explain C6; it explains neither C2, C3, C5 nor C9."
+)
+
+LEFT = (
+    "What is left as an explanation, and was not tested: the paper's run (200 rounds, K = 5) "
+    "distils 40 times, from round 5 on, and so may never let a backdoor grow; ours distils once, "
+    "in round 50, a model whose backdoor is whole. The paper's data and model are others, too."
 )
 
 BUDGET = (

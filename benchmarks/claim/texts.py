@@ -37,7 +37,8 @@ def by_seed(results: Results, study: str, labels: Labels, metric: str) -> str:
 def _one(results: Results, line: Line | None, metric: str) -> str:
     if line is None:
         return NONE
-    text = percent(getattr(line, metric))
+    value = getattr(line, metric)
+    text = str(value) if isinstance(value, int) else percent(value)
     return f"({text})" if results.attacked(line) is False and metric == "worst_asr" else text
 
 

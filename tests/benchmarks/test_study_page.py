@@ -15,7 +15,10 @@ from entity.setup import resolve
 from entity.sweep.cells import expand
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("design", "lines", "results", "findings", "ranking", "page", "heat_map", "budget", "texts")
+NAMES = (
+    *("design", "lines", "results", "findings", "failures", "ranking", "page", "heat_map"),
+    *("budget", "texts"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -138,8 +141,8 @@ def test_a_void_run_counts_for_nobody_and_one_without_a_twin_neither(claim, resu
     assert "Its highest worst ASR is 4.0 %, in C4 at 5 %/40 %" in said
     assert "1 of the ten configurations (1 cell void, 8 not run yet)" in claim.findings.works(found)
     assert claim.findings.price(found, "drop") == (
-        "DROP ends 1.3 points of MTA below the undefended run of the same seed on average; it "
-        "loses at most 3.0 (3 pairs)."
+        "DROP ends 1.0 points of MTA below the undefended run of the same seed on average; it "
+        "loses at most 1.0 (1 pair)."
     )
     page = claim.page.page(found)
     assert "| configurations | 1 | 5 of 104 | 99 |" in page
@@ -171,16 +174,54 @@ def test_whether_drop_holds_in_all_ten(claim, results, worst, words):
     assert words in said
 
 
-def test_what_clustering_sees_where_drop_is_broken_and_where_it_holds(claim, results):
+def test_a_void_cell_is_no_expectation_that_was_missed(claim, results):
+    cells = {"C4 5% 40%": 0.9, "C4 1.25% 20%": 0.1, "C4 5% 20%": 0.0}
+    found = results(
+        "configurations", {(f"{cell} undefended", 1): (v, 0.98, 0) for cell, v in cells.items()}
+    )
+    page = claim.page.page(found)
+    assert "| MNIST: undefended | ≥ 95 | ≥ 50 | 1 of 1 | 2 | 11 |" in page
+    assert "All that counts so far is at 5 %/40 %; C4 at 1.25 %/20 % and C4 at 5 %/20 % are" in page
+    assert '"holds in N of ten" is of one rate and one share' in page
+    at_20 = results("configurations", {("C4 2.5% 20% undefended", 1): (0.9, 0.98, 0)})
+    assert claim.findings.scope(at_20) == "All that counts so far is at 2.5 %/20 %."
+
+
+def test_when_a_defense_fails_and_what_is_left_of_it_at_the_end(claim, results):
+    found = results("configurations", ten("median", [0.6, 0.01, 0.2] + [0.01] * 7))
+    lines = [replace(line, asr=0.0114, worst_round=7, rounds=18) for line in found.lines]
+    lines = claim.results.Results(lines)
+    assert claim.failures.when(lines, "median") == (
+        "Median's ASR where it does not hold: in C1 60.0 % in round 7 of 18 and 1.1 % after the "
+        "last and in C3 20.0 % in round 7 of 18 and 1.1 % after the last."
+    )
+    assert claim.failures.when(lines, "drop") == ""
+    page = claim.page.page(lines)
+    assert "One draw" not in page  # it is of DROPlet's runs
+    rows = page.split("| its round |")[1].splitlines()
+    assert next(row for row in rows if row.startswith("| Median")).startswith("| Median | 7 / ")
+    rows = page.split("| ASR after the last round % |")[1].splitlines()
+    assert next(row for row in rows if row.startswith("| Median")).startswith("| Median | 1.1 / ")
+
+
+def test_what_clustering_sees_in_all_ten_whether_it_explains_them_or_not(claim, results):
     found = results("configurations", ten("drop", [0.6, 0.2, 0.04] + [0.01] * 7))
-    assert claim.findings.what_clustering_sees(found, "drop") == ""  # nothing is known of it
-    far = {"C1": 1.1, "C2": 1.4, "C3": 2.5}
-    lines = [
-        replace(line, separation=far.get(line.cell["configuration"], 1.9)) for line in found.lines
-    ]
-    said = claim.findings.what_clustering_sees(claim.results.Results(lines), "drop")
-    assert "where it is broken (C1) that is 1.1 times, and 50.0 % of the attackers'" in said
-    assert "where it holds (C3, C4, C5, C6, C7, C8, C9 and C10) that is 1.9 to 2.5 times" in said
+    assert claim.failures.what_clustering_sees(found, "drop") == ""  # nothing is known of it
+
+    def said(far):
+        lines = [
+            replace(line, fpr=0.25, separation=far.get(line.cell["configuration"], 1.9))
+            for line in found.lines
+        ]
+        return claim.failures.what_clustering_sees(claim.results.Results(lines), "drop")
+
+    text = said({"C1": 1.1, "C2": 2.4, "C3": 2.5})
+    assert "| times as high | 1.1 | 2.4 | 2.5 | 1.9 |" in text
+    assert "Where it is broken (C1) that is 1.1 times, and 50.0 % of the attackers'" in text
+    assert "; where it does not hold, and is not broken (C2) that is 2.4 times" in text
+    assert "; where it holds (C3, C4, C5, C6, C7, C8, C9 and C10) that is 1.9 to 2.5 times" in text
+    assert "So it does not tell C2 from the cells that are held." in text
+    assert said({"C1": 1.1, "C2": 1.2}).endswith("refused.")  # there it might
 
 
 @pytest.mark.parametrize(
@@ -245,6 +286,34 @@ def test_whether_it_is_the_budget(claim, results, small, large, words):
     found["65x512 narrow", 1] = (large, 0.97, 0)
     text = claim.budget.section(results("budget", found))
     assert "The paper's whole budget was not run yet." in text
+
+
+def test_a_budget_that_is_not_the_reason_leaves_what_was_not_tested(claim, results):
+    found = {("none narrow", 1): (0.95, 0.97, 0), ("60x64 narrow", 1): (0.02, 0.97, 0)}
+    no = claim.budget.section(results("budget", {**found, ("651x512 narrow", 1): (0.7, 0.9, 0)}))
+    assert "images (1 run)." in no
+    assert "distils 40 times" in no
+    assert "was not tested" not in claim.budget.section(results("budget", found))
+
+
+def test_a_study_without_runs_has_a_sentence_and_no_map(claim, results, tmp_path, monkeypatch):
+    assert "## CIFAR-10\n\nNothing was run yet: 9 runs are planned.\n" in claim.page.page(
+        results("configurations", {})
+    )
+    known = results("configurations-cifar10", {("C1 undefended", 1): (0.9, 0.5, 0)})
+    assert "![Worst ASR in percent, CIFAR-10" in claim.page.page(known)
+    assert "cifar10" in claim.page.maps(known)
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    (maps / "cifar10.svg").write_text("of an earlier time")
+    monkeypatch.setattr(claim.study_page, "MAPS", maps)
+    monkeypatch.setattr(claim.study_page, "PAGE", tmp_path / "page.md")
+    monkeypatch.setattr("sys.argv", ["study_page.py"])
+    assert claim.study_page.main() == 0
+    drawn = {path.name for path in maps.iterdir()}
+    assert drawn == {f"{name}.svg" for name in claim.page.maps(claim.results.Results(
+        claim.lines.read_lines()
+    ))}  # fmt: skip
 
 
 def test_a_map_shows_what_is_missing_as_missing_and_reads_in_grey(claim):
