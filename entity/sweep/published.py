@@ -3,7 +3,8 @@
 Key `published` of a study: `columns` names the axis whose labels the lists are in the order of,
 `rows` those by which the tables `mta` and `asr` are nested; a figure is in percent, null where the
 paper has none. `uncertain` names cells that the paper contradicts itself in, and what else it says:
-another figure, or that of a cell which differs in some labels (`like`). Near either will do.
+another figure, or that of a cell which differs in some labels (`like`). Near either will do. With
+`why` alone the figures are doubtful, and nothing says what they are instead.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,8 @@ class Figure:
     value: float
     others: tuple[float, ...] = ()
     """What the paper says elsewhere, or may have meant."""
+    doubtful: bool = False
+    """Whether it may be of another experiment, and nothing says what it is instead."""
 
     def nearest(self, measured: float) -> float:
         """Return the one of its values that is nearest."""
@@ -65,7 +68,7 @@ class Figure:
         >>> str(Figure(0.8755)), str(Figure(0.925, (0.94,)))
         ('87.55', '92.50?')
         """
-        return f"{100 * self.value:.2f}{'?' if self.others else ''}"
+        return f"{100 * self.value:.2f}{'?' if self.others or self.doubtful else ''}"
 
 
 @dataclass(frozen=True)
@@ -114,10 +117,13 @@ class Published:
         if value is None:
             return None
         others: list[float] = []
-        for doubt in self._doubts(cell):
+        doubts = self._doubts(cell)
+        for doubt in doubts:
             other = self._value(metric, {**cell, **doubt.like}) if doubt.like else None
             others += [each for each in (doubt.said.get(metric), other) if each is not None]
-        return Figure(value, tuple(dict.fromkeys(other for other in others if other != value)))
+        doubtful = any(not doubt.said and not doubt.like for doubt in doubts)
+        different = tuple(dict.fromkeys(other for other in others if other != value))
+        return Figure(value, different, doubtful)
 
     def reasons(self, cell: Mapping[str, str]) -> list[str]:
         """Say why the figures of a cell are uncertain."""
@@ -260,7 +266,5 @@ def _doubt(table: _UncertainTable, axes: Sequence[Axis]) -> _Doubt:
     for name, labels in like.items():
         if len(labels) > 1:
             raise ConfigError(f"{where}.like.{name} = {show(list(labels))}: allowed is one label.")
-    if not said and not like:
-        raise ConfigError(f"{where}: needs mta, asr or like: what the figure may be instead.")
     cells = pattern(table.cells, axes, f"{where}.cells")
     return _Doubt(cells, table.why, said, {name: labels[0] for name, labels in like.items()})

@@ -45,6 +45,42 @@ def test_figures_by_hand():
     assert found.reasons({"defense": "b", "rate": "1%"}) == []
 
 
+def test_a_figure_may_be_doubtful_without_another_that_it_may_be():
+    found = read({"uncertain": [{"cells": {"defense": "b"}, "why": "as another table's"}]})
+    cell = {"defense": "b", "rate": "1%"}
+    assert found.figure("asr", cell) == Figure(0.015, (), doubtful=True)
+    assert str(found.figure("asr", cell)) == "1.50?"
+    assert str(found.figure("asr", {"defense": "a", "rate": "1%"})) == "90.00"
+    assert found.reasons(cell) == ["as another table's"]
+    assert found.agrees(cell, {"asr": 0.02})
+    assert not found.agrees(cell, {"asr": 0.2})
+
+
+def test_cells_of_table_vii_that_are_other_tables_to_the_digit_are_marked(studies):
+    """A figure that one cell has of another rate or configuration is no second measurement."""
+    study, cells = studies["paper/table-7-emnist"]
+    marked = {
+        cell.labels["defense"]
+        for cell in cells
+        if cell.labels["alpha"] == "infinity"
+        and str(study.published.figure("asr", cell.labels)).endswith("?")
+    }
+    assert marked == {"undefended", "droplet", "flip"}
+    vi, at_2_5 = studies["paper/table-6-emnist"]
+    at_20 = {cell.labels["defense"]: cell.labels for cell in at_2_5 if cell.labels["mcr"] == "20%"}
+    alike = {
+        cell.labels["defense"]
+        for cell in cells
+        if cell.labels["alpha"] == "infinity"
+        and all(
+            study.published.figure(metric, cell.labels).value
+            == vi.published.figure(metric, at_20[cell.labels["defense"]]).value
+            for metric in ("mta", "asr")
+        )
+    }
+    assert alike == {"undefended", "droplet"}
+
+
 def test_a_label_may_be_what_yaml_reads_as_a_number():
     axes = {"alpha": {1: {"IID": True}, 0.5: {"IID": False}}, "rate": AXES["rate"]}
     figures = {1: [80, 81], 0.5: [70, None]}
@@ -101,7 +137,7 @@ def test_of_cells_that_may_be_swapped_all_figures_are_those_of_one(mta, asr, nea
         ({"mta": {"a": [1]}}, "allowed is a list of 2 figures, for rate 1%, 2%."),
         ({"asr": {"a": [1, 101]}}, "study.published.asr.a = 101: allowed is a figure from 0"),
         ({"asr": {"a": [1, True]}}, "allowed is a figure from 0 to 100, or null."),
-        ({"uncertain": [{"cells": {"rate": "1%"}, "why": "x"}]}, "needs mta, asr or like"),
+        ({"uncertain": [{"cells": {"rate": "1%"}}]}, "why is missing"),
         (
             {"uncertain": [{"cells": {"x": 1}, "asr": 1, "why": "x"}]},
             "study.published.uncertain.cells: axis x is unknown",
