@@ -21,6 +21,8 @@ from entity.report.significance import LEVEL
 
 FEWEST_METHODS, FEWEST_BLOCKS = 3, 2
 """Below which there is nothing to test."""
+MOST_NAMED = 10
+"""Methods as good as the first, of which more are not named."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ class Ranking:
     """Nemenyi's critical difference of two mean ranks, at 5 %."""
     left_out: tuple[str, ...] = ()
     """Methods that too few blocks have."""
+    chi_p: float = math.nan
+    """The same by Friedman's own chi-square, which says less with few blocks of many methods."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether any two mean ranks are further apart than the critical difference."""
+        return self.differ and self.ranks[-1] - self.ranks[0] > self.critical
 
     @property
     def differ(self) -> bool:
@@ -71,10 +80,19 @@ class Ranking:
         tied = sum(math.isclose(rank, self.ranks[0]) for rank in self.ranks)
         names = [(titles or {}).get(name, name) for name in self.as_good]
         best, others = names[:tied], names[tied:]
+        if others and not self.tells:
+            return (
+                f"the ranks are not all equal ({p}), but too few blocks to tell any two apart: "
+                f"Nemenyi's critical difference is {self.critical:.2f}, and the first and the last "
+                f"are {self.ranks[-1] - self.ranks[0]:.2f} apart"
+            )
+        worse = [(titles or {}).get(name, name) for name in self.methods[len(names) :]]
         joined = " and ".join([*filter(None, [", ".join(best[:-1])]), best[-1]])
         first = f"{joined} {'is' if tied == 1 else 'are'} first ({p})"
         if not others:
             return f"{first}, and significantly better than all others"
+        if worse and len(others) > MOST_NAMED:
+            return f"{first}; significantly worse is only: {', '.join(worse)}"
         return f"{first}; not significantly worse: {', '.join(others)}"
 
 
@@ -91,23 +109,38 @@ def mean_ranks(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return (below + (equal + 1) / 2).mean(0)
 
 
+def friedman_chi(scores: NDArray[np.float64]) -> float:
+    """Return Friedman's statistic of m blocks by k methods (m, k), with its correction for ties."""
+    from scipy.stats import rankdata  # most of a second
+
+    m, k = scores.shape
+    ranks = rankdata(scores, axis=1)
+    spread = ((ranks - (k + 1) / 2) ** 2).sum() / (k - 1) / m
+    if spread <= 0:
+        return 0.0
+    return float(m * ((ranks.mean(0) - (k + 1) / 2) ** 2).sum() / spread)
+
+
 def friedman_p(scores: NDArray[np.float64]) -> float:
     """Return the p that m blocks (m, k) rank k methods alike by chance, by Iman and Davenport.
 
     Ties are corrected for. With all scores tied it is 1. With all blocks of one mind F is infinite,
     and p is that of chance alone: the first block's order comes again m - 1 times of k! each.
     """
-    from scipy.stats import f, rankdata  # most of a second
+    from scipy.stats import f
 
     m, k = scores.shape
-    ranks = rankdata(scores, axis=1)
-    spread = ((ranks - (k + 1) / 2) ** 2).sum() / (k - 1) / m
-    if spread <= 0:
-        return 1.0
-    chi = m * ((ranks.mean(0) - (k + 1) / 2) ** 2).sum() / spread
+    chi = friedman_chi(scores)
     if m * (k - 1) - chi <= 1e-9:
         return float(math.factorial(k)) ** (1 - m)
     return float(f.sf((m - 1) * chi / (m * (k - 1) - chi), k - 1, (k - 1) * (m - 1)))
+
+
+def friedman_chi_p(scores: NDArray[np.float64]) -> float:
+    """Return the same p by Friedman's chi-square distribution, as `scipy` has it."""
+    from scipy.stats import chi2
+
+    return float(chi2.sf(friedman_chi(scores), scores.shape[1] - 1))
 
 
 def critical_difference(methods: int, blocks: int) -> float:
@@ -168,6 +201,7 @@ def rank(scores: Mapping[Hashable, Mapping[str, float]]) -> Ranking | None:
         friedman_p(values),
         critical_difference(len(methods), len(rows)),
         tuple(sorted(seen.keys() - {*methods})),
+        friedman_chi_p(values),
     )
 
 

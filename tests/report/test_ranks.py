@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import f, friedmanchisquare, rankdata
 
-from entity.report.ranks import Ranking, critical_difference, friedman_p, mean_ranks, rank
+from entity.report.ranks import (
+    Ranking,
+    critical_difference,
+    friedman_chi_p,
+    friedman_p,
+    mean_ranks,
+    rank,
+)
 
 RNG = np.random.default_rng(3)
 
@@ -20,6 +27,11 @@ def test_mean_ranks_and_p_are_scipys(tied):
     chi = friedmanchisquare(*scores.T).statistic
     statistic = 8 * chi / (9 * 4 - chi)
     assert friedman_p(scores) == pytest.approx(f.sf(statistic, 4, 32), rel=1e-9)
+    plain = friedmanchisquare(*scores.T).pvalue
+    assert friedman_chi_p(scores) == pytest.approx(plain, rel=1e-9)
+    found = rank({row: dict(zip("abcde", each, strict=True)) for row, each in enumerate(scores)})
+    assert found is not None
+    assert found.chi_p == pytest.approx(plain, rel=1e-9)
 
 
 def test_demsars_example():
@@ -104,6 +116,21 @@ def test_without_a_significant_difference_all_are_as_good():
 )  # fmt: skip
 def test_what_is_said_of_ranks_names_ties(ranks, p, said):
     assert Ranking(("a", "b", "c"), ranks, 10, p, 1.0).said({"a": "A"}) == said
+
+
+def test_too_few_blocks_tell_no_two_apart_and_nobody_is_called_as_good():
+    """36 methods in three blocks differ by 33.01 ranks, and the first is 30.33 from the last."""
+    methods = tuple(f"m{place}" for place in range(36))
+    ranks = (3.67, *[18.0] * 34, 34.0)
+    found = Ranking(methods, ranks, 3, 3e-6, critical_difference(36, 3))
+    assert not found.tells
+    assert found.said() == (
+        "the ranks are not all equal (p < 0.0001), but too few blocks to tell any two apart: "
+        "Nemenyi's critical difference is 33.01, and the first and the last are 30.33 apart"
+    )
+    wide = Ranking(methods, (1.0, *[18.0] * 34, 36.0), 3, 3e-6, critical_difference(36, 3))
+    assert wide.tells
+    assert wide.said() == "m0 is first (p < 0.0001); significantly worse is only: m35"
 
 
 @pytest.mark.parametrize(
