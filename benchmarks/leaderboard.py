@@ -7,8 +7,8 @@
 
 Finished runs below the folder become lines of docs/results/rivals.jsonl; lines that are there
 already stay, so that runs of several machines and days come together, and those of experiments that
-the study file has no more are dropped. The page and its figure are made of the lines alone. With
---page nothing else is written: the figure lies beside that page.
+the study file has no more are dropped. The page and its figures are made of the lines alone. With
+--page nothing else is written: the figures lie beside that page.
 """
 
 import argparse
@@ -19,11 +19,12 @@ from pathlib import Path
 from pages import ROOT
 from rivals.lines import STORE, exported, read_lines, write_lines
 from rivals.own import grid_with, own_lines
-from rivals.page import Added, figure, page
+from rivals.page import Added, costs, figure, page
 
 from entity.config.schema import ConfigError
 
-PAGE, FIGURE = ROOT / "docs" / "LEADERBOARD.md", ROOT / "docs" / "study" / "ranks.svg"
+PAGE, FIGURES = ROOT / "docs" / "LEADERBOARD.md", ROOT / "docs" / "study"
+FIGURE, COSTS = FIGURES / "ranks.svg", FIGURES / "costs.svg"
 
 
 def main() -> int:
@@ -53,8 +54,9 @@ def main() -> int:
         write_lines(exported(options.runs, read_lines()), STORE)
     lines = read_lines()
     PAGE.write_text(page(lines))
-    FIGURE.parent.mkdir(exist_ok=True)
+    FIGURES.mkdir(exist_ok=True)
     FIGURE.write_text(figure(lines))
+    COSTS.write_text(costs(lines))
     print(f"{len(lines)} runs in {PAGE.relative_to(ROOT)}")
     return 0
 
@@ -69,8 +71,10 @@ def _own_page(options: argparse.Namespace) -> int:
     given = {"--plugins": options.plugins, "--add": options.add}
     words = [word for name, values in given.items() if values for word in (name, *values)]
     ranks = page_file.with_suffix(".svg")
-    page_file.write_text(page(lines, Added(shlex.join(words), ranks.name)))
+    beside = page_file.with_name(f"{page_file.stem}-costs.svg")
+    page_file.write_text(page(lines, Added(shlex.join(words), ranks.name, beside.name)))
     ranks.write_text(figure(lines))
+    beside.write_text(costs(lines))
     print(f"{len(lines)} runs in {page_file}")
     return 0
 

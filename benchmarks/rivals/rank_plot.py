@@ -58,6 +58,8 @@ def rank_plot(title: str, ranking: Ranking | None, names: dict[str, str]) -> str
     said = (
         f"mean rank over {ranking.blocks} blocks; bars: critical difference {ranking.critical:.2f}"
     )
+    if ranking.differ and not ranking.tells:
+        said += "; too few blocks to tell any two apart"
     parts.append(_text(LEFT + WIDTH / 2, bottom + 34, said, "middle"))
     return "\n".join([*parts, "</svg>", ""])
 

@@ -1,6 +1,6 @@
 """Where every defense stands: over which attacks it holds, what it costs, how it ranks."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -13,9 +13,21 @@ WORKS, HOLDS = 0.5, 0.05
 """An attack works from this worst ASR undefended on; a defense holds up to that."""
 
 
+Block = tuple[str, str, int]
+"""Data set, attack and seed."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The defenses that are compared on one data set, and the blocks that all of them have."""
+
+    defenses: tuple[str, ...] = ()
+    blocks: tuple[Block, ...] = ()
+
+
 @dataclass(frozen=True)
 class Standing:
-    """One defense over the blocks of one data set that it was run in."""
+    """One defense over some blocks."""
 
     blocks: int
     """Blocks whose attack works."""
@@ -23,8 +35,10 @@ class Standing:
     """Those in which it held."""
     worst: float | None
     """Highest worst ASR of them."""
+    mean_worst: float | None
+    """Mean worst ASR of them."""
     lost: float | None
-    """Mean MTA lost beside the undefended run of the block, over all blocks with one."""
+    """Mean MTA lost beside the undefended run of the block, over the blocks with one."""
     attackers: float | None
     """Mean share of the attackers' updates that it refused."""
     honest: float | None
@@ -41,19 +55,51 @@ class Board:
 
     def __init__(self, lines: Iterable[Line]) -> None:
         self.lines = list(lines)
-        self.blocks: dict[tuple[str, str, int], dict[str, Line]] = defaultdict(dict)
+        self.blocks: dict[Block, dict[str, Line]] = defaultdict(dict)
         for line in self.lines:
             self.blocks[line.data, line.attack, line.seed][line.defense] = line
 
-    def works(self, block: tuple[str, str, int]) -> bool:
+    def works(self, block: Block) -> bool:
         """Whether the attack of a block is known to work where nobody defends."""
         bare = self.blocks[block].get(UNDEFENDED)
         return bare is not None and bare.worst_asr is not None and bare.worst_asr >= WORKS
 
-    def standing(self, defense: str, data: str) -> Standing:
-        """Return where a defense stands on one data set."""
+    def compared(self, data: str) -> Compared:
+        """Return which defenses are compared on a data set, and over which blocks.
+
+        Of the defenses that most blocks have as many are compared as make the largest whole table.
+        Blocks whose attack works count; only where there are none the others do. Undefended is in
+        all, and is no defense.
+        """
+        known = [b for b, runs in self.blocks.items() if b[0] == data and UNDEFENDED in runs]
+        counting = [block for block in known if self.works(block)]
+        tables = self._tables(counting) or self._tables(known)
+        return max(
+            tables,
+            key=lambda each: (len(each.defenses) * len(each.blocks), len(each.blocks)),
+            default=Compared(),
+        )
+
+    def _tables(self, blocks: Sequence[Block]) -> list[Compared]:
+        """Return the whole tables of defenses by blocks, by how many blocks a defense has."""
+        seen = Counter(name for block in blocks for name in self.blocks[block])
+        del seen[UNDEFENDED]
+        tables: list[Compared] = []
+        for least in sorted({*seen.values()}):
+            names = tuple(name for name in seen if seen[name] >= least)
+            whole = tuple(block for block in blocks if {*names} <= self.blocks[block].keys())
+            if whole:
+                tables.append(Compared(names, whole))
+        return tables
+
+    def standing(self, defense: str, data: str, blocks: Sequence[Block] | None = None) -> Standing:
+        """Return where a defense stands on one data set: in some blocks, or in all that it has."""
         mine = {b: found[defense] for b, found in self.blocks.items() if defense in found}
-        mine = {block: line for block, line in mine.items() if block[0] == data}
+        mine = {
+            block: line
+            for block, line in mine.items()
+            if block[0] == data and (blocks is None or block in blocks)
+        }
         worst = [
             line.worst_asr
             for block, line in mine.items()
@@ -70,6 +116,7 @@ class Board:
             len(worst),
             sum(each <= HOLDS for each in worst),
             max(worst, default=None),
+            _mean(worst),
             _mean(lost),
             _mean(line.tpr for line in mine.values()),
             _mean(line.fpr for line in mine.values()),

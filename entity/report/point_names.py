@@ -26,6 +26,7 @@ def places(
     names: Sequence[str],
     across: tuple[float, float],
     up: tuple[float, float],
+    size: tuple[float, float] = (WIDTH, HEIGHT),
 ) -> list[str]:
     """Return where each name goes, "" for one that finds no room.
 
@@ -37,6 +38,8 @@ def places(
         What they are called, as long as they are written.
     across, up
         The ends of the axes.
+    size
+        Of the plot, in pixels.
 
     Examples
     --------
@@ -45,8 +48,8 @@ def places(
     """
     points = [
         (
-            (x - across[0]) / (across[1] - across[0]) * WIDTH,
-            (y - up[0]) / (up[1] - up[0]) * HEIGHT,
+            (x - across[0]) / (across[1] - across[0]) * size[0],
+            (y - up[0]) / (up[1] - up[0]) * size[1],
         )
         for x, y in at
     ]
@@ -56,7 +59,7 @@ def places(
     for mine, (point, name) in enumerate(zip(points, names, strict=True)):
         others = [*taken, *marks[:mine], *marks[mine + 1 :]]
         for place, box in _boxes(point, LETTER * len(name)):
-            inside = box[0] >= 0 and box[1] >= 0 and box[2] <= WIDTH and box[3] <= HEIGHT
+            inside = box[0] >= 0 and box[1] >= 0 and box[2] <= size[0] and box[3] <= size[1]
             if inside and not any(_meet(box, other) for other in others):
                 taken.append(box)
                 found.append(place)

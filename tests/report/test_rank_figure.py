@@ -128,6 +128,7 @@ def test_names_of_points_cover_neither_points_nor_each_other_and_stay_inside():
     ends = (0.0, 1.0)
     assert places([(0.5, 0.5)], ["one"], ends, ends) == ["top center"]
     assert places([(0.01, 0.5)], ["one"], ends, ends) == ["middle right"]
+    assert places([(0.01, 0.5)], ["one"], ends, ends, (2000, 400)) == ["top center"]
     assert places([(0.99, 0.99)], ["one"], ends, ends) == ["bottom left"]
     sides = ["top center", "middle right", "middle left", "bottom center"]
     assert places([(0.5, 0.5)] * 5, ["name"] * 5, ends, ends) == [*sides, ""]
