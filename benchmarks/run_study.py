@@ -38,6 +38,14 @@ from entity.setup import resolve
 ROUGH = 10
 """Rounds at the beginning that the worst ASR leaves out."""
 
+OPTIONAL = {
+    "asr_worst": "worst ASR %",
+    "floor": "floor %",
+    "victim_accuracy": "on victims %",
+    "dpr_of_all": "poisoned of all %",
+}
+"""What older lines lack; a matrix of it is made where any line has it."""
+
 SLOWEST = ("drop", "flip")
 """Defenses whose runs come last."""
 
@@ -77,6 +85,8 @@ def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
         "asr_worst": summary["consistency"]["worst_asr"],
         "tpr": finite(summary["detection"]["tpr"]),
         "fpr": finite(summary["detection"]["fpr"]),
+        "victim_accuracy": summary["victim_accuracy"]["last10"],
+        "dpr_of_all": summary["dpr"]["of_all"],
         "seconds": summary["seconds"]["total"],
         "seconds_aggregate": summary["seconds"]["aggregate"],
     }
@@ -105,6 +115,13 @@ def highest(found: list[dict[str, Any]], name: str) -> str:
     """Return the highest of a metric over the seeds, where a line has it."""
     known = [line[name] for line in found if line.get(name) is not None]
     return f"{100 * max(known):.0f}" if known else "-"
+
+
+def optional(found: list[dict[str, Any]], name: str) -> str:
+    """Return a metric that older lines lack, over the seeds of a matrix's cell."""
+    if name in ("asr_worst", "floor"):
+        return highest(found, name)
+    return spread([line.get(name) for line in found])
 
 
 def with_floors(study: Study, lines: dict[Key, dict[str, Any]]) -> dict[Key, dict[str, Any]]:
@@ -136,6 +153,8 @@ def columns(found: list[dict[str, Any]]) -> list[str]:
         highest(found, "asr_max"),
         highest(found, "asr_worst"),
         spread([line.get("floor") for line in found]),
+        spread([line.get("victim_accuracy") for line in found]),
+        spread([line.get("dpr_of_all") for line in found]),
         held([line.get("asr_late_max") for line in found]),
         spread([line["tpr"] for line in found]),
         spread([line["fpr"] for line in found]),
@@ -146,6 +165,7 @@ def columns(found: list[dict[str, Any]]) -> list[str]:
 def row_table(study: Study, lines: dict[Key, dict[str, Any]]) -> str:
     """Return a study as a table of one row a cell."""
     heads = [*study.columns, "MTA %", "ASR %", "ASR max %", "worst ASR %", "floor %"]
+    heads += ["on victims %", "poisoned of all %"]
     heads += ["runs at most 5 %"]
     heads += ["attackers refused %", "honest refused %", "seconds"]
     rows = [
@@ -169,11 +189,11 @@ def matrix_table(study: Study, lines: dict[Key, dict[str, Any]]) -> str:
             for row in down
         ]
         parts.append(markdown([f"{metric.upper()} %", *across], rows))
-    for name, title in (("asr_worst", "worst ASR %"), ("floor", "floor %")):
+    for name, title in OPTIONAL.items():
         if not any(line.get(name) is not None for line in lines.values()):
             continue
         rows = [
-            [row, *(highest([lines[(row, c), s] for s in study.seeds], name) for c in across)]
+            [row, *(optional([lines[(row, c), s] for s in study.seeds], name) for c in across)]
             for row in down
         ]
         parts.append(markdown([title, *across], rows))
@@ -215,8 +235,10 @@ def publish(
         f"Mean ± standard deviation over seeds {', '.join(map(str, study.seeds))}{left}; MTA "
         f"and ASR are means of the {span(windows)}, ASR max the highest of those rounds in any "
         f"seed, worst ASR the highest of all rounds whose MTA is at least {100 * SHARE:g} % of the "
-        "run's last; the floor is the ASR of the same run without attack. Runs at most 5 %: those "
-        "in which no round after the tenth was above that. "
+        "run's last; the floor is the ASR of the same run without attack, on victims the accuracy "
+        "on clean images of the victim class, and poisoned of all what share of a malicious "
+        "client's samples is poisoned. Runs at most 5 %: those in which no round after the tenth "
+        "was above that. "
         f"{rising}{' ' if rising else ''}"
         f"`python benchmarks/run_study.py {name}` at commit {', '.join(commits)}; every run as a "
         f"line in `docs/results/{name}.jsonl`." + f"\n\n{study.found}" * bool(study.found),

@@ -43,7 +43,7 @@ def test_older_lines_have_a_dash_and_a_twin_gives_the_floor(bench):
     lines = {
         (("clean",), 1): line(0.02, asr_worst=0.03),
         (("clean",), 2): line(0.04, asr_worst=0.05),
-        (("attacked",), 1): line(0.8, asr_worst=0.97),
+        (("attacked",), 1): line(0.8, asr_worst=0.97, victim_accuracy=0.96, dpr_of_all=0.0125),
         (("attacked",), 2): line(0.6),  # from before it was recorded
         (("other",), 1): line(0.5),
         (("other",), 2): line(0.5),
@@ -56,6 +56,9 @@ def test_older_lines_have_a_dash_and_a_twin_gives_the_floor(bench):
     assert head[place + 1] == "floor %"
     assert clean[place : place + 2] == ["5", "-"]
     assert attacked[place : place + 2] == ["97", "3.0 ± 1.4"]
+    assert head[place + 2 : place + 4] == ["on victims %", "poisoned of all %"]
+    assert attacked[place + 2 : place + 4] == ["96.0", "1.2"]
+    assert clean[place + 2 : place + 4] == ["-", "-"]
     assert other[place : place + 2] == ["-", "-"]  # its twin without attack is another one
 
 
@@ -67,6 +70,17 @@ def test_a_matrix_has_the_worst_asr_only_where_lines_have_it(bench):
     assert "worst ASR" not in run_study.matrix_table(study, {key: line(0.1)})
     text = run_study.matrix_table(study, {key: line(0.1, asr_worst=0.234)})
     assert text.endswith("| worst ASR % | BadNets |\n| --- | --- |\n| median | 23 |")
+    text = run_study.matrix_table(study, {key: line(0.1, dpr_of_all=0.05)})
+    assert text.endswith("| poisoned of all % | BadNets |\n| --- | --- |\n| median | 5.0 |")
+    assert "on victims" not in text
+
+
+def test_a_new_line_has_the_accuracy_on_victims_and_what_is_poisoned_of_all(bench, tmp_path):
+    run_study, studies = bench
+    short = (("rounds", "1"), ("num_epochs", "1"))
+    found = run_study.run_one(studies.Cell(("a",), "mnist5k/undefended", short), 1, tmp_path / "a")
+    assert 0 <= found["victim_accuracy"] <= 1
+    assert found["dpr_of_all"] == pytest.approx(0.05, abs=0.01)  # half of a class of ten
 
 
 def test_a_table_is_of_the_whole_seeds_and_says_which_are_missing(bench, tmp_path, monkeypatch):
