@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -103,8 +103,8 @@ def load(entry: str, source: Source | None = None) -> Code:
     return _at_path(name, source, expected) if is_path(name) else _of_module(name, expected)
 
 
-def _refuse_changed(name: str, sha256: str, expected: str | None) -> None:
-    """Refuse code that is not what was recorded, before any of it is run."""
+def refuse_changed(name: str, sha256: str, expected: str | None) -> None:
+    """Refuse code that is not what was recorded."""
     if expected not in (None, sha256):
         raise ConfigError(
             f"plugins = {show_name(name)}: has changed since it was recorded (SHA-256 "
@@ -135,7 +135,7 @@ def _at_path(name: str, source: Source | None, expected: str | None) -> Code:
             f"plugins = {show_name(name)}: cannot be read ({why}); {_ALLOWED[expected is None]}."
         ) from error
     digest = plugin_source.digest(source)
-    _refuse_changed(name, digest, expected)
+    refuse_changed(name, digest, expected)
     module_name = f"{_PREFIX}{digest[:12]}"  # the same wherever it lies
     module = sys.modules.get(module_name)
     if module is None:
@@ -162,7 +162,7 @@ def _of_module(name: str, expected: str | None) -> Code:
             "(PYTHONPATH); a file has .py at its end, and a folder a /."
         )
     sha256 = _digest(spec)
-    _refuse_changed(name, sha256, expected)
+    refuse_changed(name, sha256, expected)
     if _loaded.get(name, sha256) != sha256:
         raise ConfigError(
             f"plugins = {name}: has changed since this process loaded it; start a new one, or name "
@@ -211,6 +211,36 @@ def _digest(spec: ModuleSpec | None) -> str:
         path = Path(spec.origin)
         digest.update(path.name.encode() + b"\0" + _content(path))
     return digest.hexdigest()
+
+
+def digest_of_package(package: str, modules: Iterable[str]) -> str:
+    """Return the SHA-256 of an installed package: its version and its Python files.
+
+    One that is installed to be edited (`pip install -e`) changes without its version.
+
+    Parameters
+    ----------
+    package
+        Its name and version, such as my-package==1.2.
+    modules
+        Those that its entry points name; all that lies in their outermost package counts.
+
+    Raises
+    ------
+    ConfigError
+        If a file cannot be read.
+    """
+    whole = hashlib.sha256(package.encode())
+    for root in sorted({_outermost(module) for module in modules}):
+        whole.update(f"\0{root}\0{_digest(_spec(root))}".encode())
+    return whole.hexdigest()
+
+
+def _outermost(module: str) -> str:
+    """Return the outermost package of a module that is no mere namespace, which others share."""
+    parts = module.split(".")
+    names = (".".join(parts[:length]) for length in range(1, len(parts)))
+    return next((name for name in names if (spec := _spec(name)) and spec.has_location), module)
 
 
 def _content(path: Path) -> bytes:

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,12 @@ from entity.setup.plugin_files import (
     Code,
     absolute,
     digest_of,
+    digest_of_package,
     failed,
     is_path,
     load,
     note_place,
+    refuse_changed,
     show_name,
     split,
 )
@@ -306,12 +309,21 @@ def _add(table: str, name: Any, entry: Any, owner: str, where: str) -> None:
 @cache
 def _load_installed() -> None:
     """Add what installed packages bring; of one that is broken, warn."""
-    for table, kind in TABLES.items():
-        for point in importlib.metadata.entry_points(group=f"entity.{kind.group}"):
-            package = point.dist
-            owner = f"{package.name}=={package.version}" if package else point.value
-            where = f"entry point {point.name} of {owner}"
+    points = {
+        table: importlib.metadata.entry_points(group=f"entity.{kind.group}")
+        for table, kind in TABLES.items()
+    }
+    modules: dict[str, set[str]] = {}
+    for point in chain.from_iterable(points.values()):
+        modules.setdefault(_package_of(point), set()).add(point.module)
+    for table, found in points.items():
+        for point in found:
+            package = _package_of(point)
+            where = f"entry point {point.name} of {package or point.value}"
             try:
+                if package and package not in _packages:  # before any of it is run
+                    _packages[package] = digest_of_package(package, modules[package])
+                owner = f"{package}{MARK}{_packages[package]}" if package else point.value
                 _add(table, point.name, point.load(), owner, where)
                 note_place(sys.modules[point.module])
             except ConfigError as error:
@@ -320,9 +332,22 @@ def _load_installed() -> None:
                 log.warning("%s: %s", where, str(failed(point.module, error))[len("plugins = ") :])
 
 
+def _package_of(point: importlib.metadata.EntryPoint) -> str:
+    """Return name and version of the package that has an entry point; "" if it is of none."""
+    return f"{point.dist.name}=={point.dist.version}" if point.dist else ""
+
+
+_packages: dict[str, str] = {}
+"""SHA-256 of the packages that this process has loaded, by name and version."""
+
+
 def _use_package(entry: str) -> str:
-    """Check that an installed package is the one that an experiment was recorded with."""
-    name, _, version = entry.partition("==")
+    """Check that an installed package is the one that an experiment was recorded with.
+
+    Return it with the hash of its code, which earlier versions did not record.
+    """
+    package, expected = split(entry)
+    name, _, version = package.partition("==")
     if not name.strip() or not version.strip():
         raise ConfigError(
             f"plugins = {show(entry)}: allowed is a package with its version, such as "
@@ -331,10 +356,13 @@ def _use_package(entry: str) -> str:
     try:
         found = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        raise ConfigError(f"plugins = {entry}: the package {name} is not installed.") from None
+        raise ConfigError(f"plugins = {package}: the package {name} is not installed.") from None
     if found != version:
-        raise ConfigError(f"plugins = {entry}: version {found} is installed; install {version}.")
-    return entry
+        raise ConfigError(f"plugins = {package}: version {found} is installed; install {version}.")
+    if package not in _packages:  # it brings nothing
+        return entry
+    refuse_changed(package, _packages[package], expected)
+    return f"{package}{MARK}{_packages[package]}"
 
 
 def used(config: ExperimentConfig, entries: Sequence[str]) -> tuple[str, ...]:

@@ -154,6 +154,16 @@ def _may_change(path: str, old: object, new: object) -> bool:
     return path in _MAY_CHANGE and APPROXIMATE.get(name, _ABSENT) not in (old, new)
 
 
+def _gained_hashes(old: object, new: object) -> bool:
+    """Whether plugins differ in nothing but that packages, with their versions, now have hashes."""
+    if not isinstance(old, list | tuple) or not isinstance(new, list | tuple):
+        return False
+    before, now = map(str, old), map(str, new)
+    return _held([*before]) == _held(
+        [split(each)[0] if "==" in each and split(each)[0] in old else each for each in now]
+    )
+
+
 def _differences(
     old: Mapping[str, Any], new: Mapping[str, Any], where: str = ""
 ) -> Iterator[tuple[str, Any, Any]]:
@@ -202,6 +212,13 @@ def resumed(checkpoints: Checkpoints, folder: Path) -> Snapshot | None:
     for path, old, new in _differences(before["config"], now["config"]):
         # A field that one side lacks came or went with another version of the code.
         allowed = path == "name" or _may_change(path, old, new)
+        if path == "plugins" and _gained_hashes(old, new):
+            allowed = True
+            log.warning(
+                "%s was begun by a version that did not record the code of packages: whether that "
+                "of %s is the same is not known",
+                *(folder, ", ".join(map(str, old))),
+            )
         if not allowed and _ABSENT not in (old, new):
             raise ConfigError(
                 f"{folder / 'config.json'}: {path} = {show(new)}, but the run was begun with "

@@ -1,10 +1,12 @@
 """Plugins: what they add, what is refused in one sentence, and what becomes of a run's identity."""
 
 import hashlib
+import importlib
 import json
 import pickle
 import sys
 import textwrap
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import entity
 from entity.attacks import ATTACKS
 from entity.cli import main
 from entity.config.schema import ConfigError
+from entity.dataset import OWN_DATASETS
 from entity.defenses import DEFENSES
 from entity.engine.schedule import Schedule, fault_of
 from entity.models import MODELS
@@ -23,6 +26,7 @@ from entity.results import store
 from entity.seeding import Seeds
 from entity.setup import plugin_files, plugins, resolve
 from entity.setup.assembly import recruit
+from entity.setup.resume import recorded
 from entity.sweep import cells
 from entity.sweep.grid_file import read
 
@@ -183,26 +187,80 @@ def test_a_module_is_named_as_python_finds_it(write, config, tmp_path, monkeypat
     assert len(sha256) == 64
 
 
-def test_a_package_adds_by_entry_points_and_is_recorded_with_its_version(
-    write, tmp_path, tables, monkeypatch, caplog
-):
-    write("found_in_package.py")
+@pytest.fixture
+def installed(write, tmp_path, monkeypatch):
+    """Install a package with a defense and a data set, as `pip install -e` would."""
     monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "found_in_package").mkdir()
     info = tmp_path / "drop_mine-1.2.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: drop-mine\nVersion: 1.2\n")
     (info / "entry_points.txt").write_text(
-        "[entity.defenses]\nmine = found_in_package:Mine\nbroken = found_in_package:Missing\n"
+        "[entity.defenses]\nmine = found_in_package.rule:Mine\nbroken = found_in_package:Missing\n"
+        "[entity.datasets]\nsome = found_in_package.rule:some\n"
     )
-    plugins._load_installed.cache_clear()
+
+    def installed(default=3, other=""):
+        """Write the code, and load it as another process does."""
+        text = DEFENSE.format(name="mine", default=default) + "\n    def some(): ...\n"
+        write("found_in_package/rule.py", text=text)
+        write("found_in_package/__init__.py", text=f"# {other}\n")
+        for name in [name for name in sys.modules if name.startswith("found_in_package")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        forget()
+        plugins._packages.clear()
+        plugins._load_installed.cache_clear()
+        plugins._load_installed()
+
+    installed()
+    return installed
+
+
+def test_a_package_adds_by_entry_points_and_is_recorded_with_its_version(
+    installed, tables, monkeypatch, caplog
+):
+    installed()  # its warning is this test's
     data = tables({"server.defense": {"type": "mine"}})
     loaded = resolve.experiment(data)
-    assert loaded.plugins == ("drop-mine==1.2",)
+    name, sha256 = plugins.split(loaded.plugins[0])
+    assert (name, len(sha256)) == ("drop-mine==1.2", 64)
     assert "broken of drop-mine==1.2" in caplog.text
     assert resolve.experiment(resolve.to_json(loaded)) == loaded
+    recorded_before = {**data, "plugins": ["drop-mine==1.2"]}  # without a hash
+    assert resolve.experiment(recorded_before) == loaded
     monkeypatch.setattr(metadata, "version", lambda name: "1.3")
     with pytest.raises(ConfigError, match=r"version 1\.3 is installed; install 1\.2\.$"):
         resolve.experiment(resolve.to_json(loaded))
+
+
+@pytest.mark.parametrize("edit", [{"default": 4}, {"other": "edited"}])
+def test_the_code_of_a_package_is_a_part_of_the_identity_and_of_its_data(installed, tables, edit):
+    data = tables({"server.defense": {"type": "mine", "defense_args": {"patience": 5}}})
+    first, cached_as = resolve.experiment(data), OWN_DATASETS["some"].mark
+    installed()
+    assert resolve.identity(resolve.experiment(data)) == resolve.identity(first)
+    assert OWN_DATASETS["some"].mark == cached_as
+    installed(**edit)
+    assert resolve.identity(resolve.experiment(data)) != resolve.identity(first)
+    assert OWN_DATASETS["some"].mark != cached_as
+    with pytest.raises(ConfigError, match=r"drop-mine==1\.2: has changed since it was recorded"):
+        resolve.experiment(resolve.to_json(first))
+
+
+def test_a_run_from_before_packages_had_hashes_goes_on_and_says_so(
+    installed, tables, tmp_path, monkeypatch, caplog
+):
+    changes = {"server.defense": {"type": "mine"}, "federation.rounds": 1}
+    config, folder = resolve.experiment(tables(changes)), tmp_path / "run"
+    with monkeypatch.context() as earlier:
+        earlier.setattr(plugins, "_packages", {})
+        entity.run(replace(config, plugins=("drop-mine==1.2",)), folder)
+    again = recorded(folder, [("rounds", 2)])
+    assert again.plugins == config.plugins
+    result = entity.run(again, folder, resume=True)
+    assert len(result.rounds) == 2
+    assert "whether that of drop-mine==1.2 is the same is not known" in caplog.text
 
 
 # --- where plugins are honoured
