@@ -187,6 +187,6 @@ class Attacker(Client):
         Separate nodes cannot, and neither can clients whose updates are aggregated one by one.
         """
         return (
-            cls.collude.__func__ is not Attacker.collude.__func__
-            or cls.conspire.__func__ is not Attacker.conspire.__func__
+            getattr(cls.collude, "__func__", None) is not Attacker.collude.__func__
+            or getattr(cls.conspire, "__func__", None) is not Attacker.conspire.__func__
         )

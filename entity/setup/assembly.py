@@ -27,6 +27,7 @@ from entity.server import Averaging, CleanData, OptimiserArgs, Resources, Server
 from entity.setup.electorate import Voters
 from entity.setup.initial import initial_model
 from entity.setup.roster import Roster
+from entity.setup.signatures import refuse_unfinished
 from entity.setup.single_samples import check_batches
 from entity.training import fit, shuffled
 
@@ -184,7 +185,7 @@ def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Serve
         electorate=Voters(roster) if needs.client_votes else None,
         device=roster.device,
     )
-    opened = entry(defense.defense_args, resources)
+    opened = refuse_unfinished(entry(defense.defense_args, resources), "resources", "optimiser")
     if config.settings.streaming:
         _check_statistics(opened, server.bn_policy)
     return opened

@@ -25,6 +25,7 @@ from entity.server import Needs, Setting, StreamingServer
 from entity.server.streaming import can_stream
 from entity.setup.field_list import ATTACK
 from entity.setup.identity import to_json
+from entity.setup.signatures import refuse_unfinished
 
 ANY_MODEL = 16
 """Side of images from which on every model of the registry takes them; a test holds it."""
@@ -215,7 +216,8 @@ def _check_attack(attack: AttackConfig, dataset: str, source: Source) -> None:
             f"{ATTACK}.poison = {attack.poison}: changes square images of bytes, and a sample of "
             f"{source.name} is none ({source.form}); use {able}, or one of your own."
         )
-    poison(attack, attack.poison_args, source.channels, source.size)
+    made = poison(attack, attack.poison_args, source.channels, source.size)
+    refuse_unfinished(made, "attack", "args")
     _check_window(attack)
 
 

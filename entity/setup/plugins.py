@@ -52,6 +52,7 @@ from entity.setup.plugin_files import (
     split,
 )
 from entity.setup.plugin_source import Source
+from entity.setup.signatures import refuse_other_signatures
 
 log = logging.getLogger("entity")
 
@@ -106,6 +107,7 @@ def _method(base: type[Any]) -> Callable[[Any, str, str], Any]:
         bare = [each.name for each in fields(settings) if each.default is each.default_factory]
         if bare and base is Server:  # what a defense needs is asked of its defaults
             raise ConfigError(f"lacks a default of its settings {', '.join(bare)}")
+        refuse_other_signatures(entry)
         return entry
 
     return ready

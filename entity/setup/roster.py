@@ -23,6 +23,7 @@ from entity.layout import ParamSpec
 from entity.models import build_for, examine, find
 from entity.seeding import Seeds, global_stream
 from entity.setup.plugins import Sent, rebuilt
+from entity.setup.signatures import refuse_unfinished
 from entity.training import CPU, Recipe
 from entity.updates import Updates
 
@@ -113,7 +114,8 @@ class Roster:
         plan = Plan(
             attack, self.poison, self._ranks[id], self.targets(id), self.benign, self.classes
         )
-        return self.attacker(id, data, self._context(malicious=True), plan)
+        made = self.attacker(id, data, self._context(malicious=True), plan)
+        return refuse_unfinished(made, "plan", "context")
 
     @cached_property
     def _ranks(self) -> dict[int, int]:
