@@ -4,21 +4,23 @@ Anybody can write a defense. One that returns something else would fail far from
 change what is recorded without a word.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
 from entity.config.schema import ConfigError
 from entity.returned import kind, like
 from entity.server.contract import Server
-from entity.updates import Aggregation, Updates, Verdict
+from entity.updates import Aggregation, ClientId, Updates, Verdict
 
 
 def checked(server: Server[Any], updates: Updates, answer: object) -> Aggregation:
     """Return the answer of a defense, once it has what an answer must have.
 
-    A model that is a row of the round is copied: the next round writes into that row.
+    A model that is a row of the round is copied: the next round writes into that row. Tensors of
+    one element and NumPy's numbers become numbers, as a record has them.
 
     Parameters
     ----------
@@ -32,8 +34,8 @@ def checked(server: Server[Any], updates: Updates, answer: object) -> Aggregatio
     Raises
     ------
     ConfigError
-        If it is no `Aggregation`, its model is not of float32 in the shape of the round's, or it
-        has not one verdict for each client in their order.
+        If it is no `Aggregation`, its model is not of float32 in the shape of the round's, it has
+        not one verdict for each client in their order, or something is no number that must be one.
     """
     method = f"{type(server).__name__}.aggregate"
     if not isinstance(answer, Aggregation):
@@ -46,18 +48,6 @@ def checked(server: Server[Any], updates: Updates, answer: object) -> Aggregatio
             raise ConfigError(
                 f"{method} returned {name} that are {kind(found)}; they must be {kind(start)}."
             )
-    judged: Any = answer.verdicts
-    if not isinstance(judged, tuple) or not all(isinstance(each, Verdict) for each in judged):
-        raise ConfigError(
-            f"{method} returned verdicts that are {kind(judged)}; they must be a tuple of "
-            "entity.updates.Verdict, as entity.updates.verdicts makes."
-        )
-    clients = tuple(verdict.client for verdict in answer.verdicts)
-    if clients != updates.client_ids:
-        raise ConfigError(
-            f"{method} returned verdicts on the clients {_listed(clients)}; there must be one for "
-            f"each client of the round, in their order: {_listed(updates.client_ids)}."
-        )
     kept = {name: getattr(answer, name) for name in ("weights", "buffers")}
     rows = [updates.weights, updates.buffers]
     copied = {
@@ -65,7 +55,67 @@ def checked(server: Server[Any], updates: Updates, answer: object) -> Aggregatio
         for name, vector in kept.items()
         if any(_shares_memory(vector, matrix) for matrix in rows)
     }
-    return replace(answer, **copied) if copied else answer
+    return replace(
+        answer,
+        **copied,
+        verdicts=_verdicts(method, answer.verdicts, updates),
+        diagnostics=_numbers(f"{method} returned diagnostics", answer.diagnostics),
+        seconds=_numbers(f"{method} returned seconds", answer.seconds),
+    )
+
+
+def _verdicts(method: str, judged: Any, updates: Updates) -> tuple[Verdict, ...]:
+    if not isinstance(judged, tuple) or not all(isinstance(each, Verdict) for each in judged):
+        raise ConfigError(
+            f"{method} returned verdicts that are {kind(judged)}; they must be a tuple of "
+            "entity.updates.Verdict, as entity.updates.verdicts makes."
+        )
+    verdicts: tuple[Verdict, ...] = judged
+    clients = tuple(verdict.client for verdict in verdicts)
+    if clients != updates.client_ids:
+        raise ConfigError(
+            f"{method} returned verdicts on the clients {_listed(clients)}; there must be one for "
+            f"each client of the round, in their order: {_listed(updates.client_ids)}."
+        )
+    pairs = zip(updates.client_ids, verdicts, strict=True)
+    return tuple(_verdict(f"{method} returned a verdict", *pair) for pair in pairs)
+
+
+def _verdict(said: str, client: ClientId, verdict: Verdict) -> Verdict:
+    reason: object = verdict.reason
+    if not isinstance(reason, str):
+        raise ConfigError(f"{said} with reason that is {kind(reason)}; it must be a text.")
+    score = verdict.score
+    return Verdict(
+        client,
+        accepted=bool(_number(f"{said} with accepted", verdict.accepted)),
+        weight=_number(f"{said} with weight", verdict.weight),
+        score=None if score is None else _number(f"{said} with score", score),
+        reason=reason,
+        undecided=bool(_number(f"{said} with undecided", verdict.undecided)),
+    )
+
+
+def _numbers(said: str, found: object) -> dict[str, float]:
+    if not isinstance(found, Mapping):
+        raise ConfigError(f"{said} that are {kind(found)}; they must be numbers by name.")
+    table = cast("Mapping[object, object]", found)
+    for key in table:
+        if not isinstance(key, str):
+            raise ConfigError(f"{said} with the name {key!r}; a name must be a text.")
+    return {str(key): _number(f'{said}["{key}"]', value) for key, value in table.items()}
+
+
+def _number(said: str, value: Any) -> float:
+    """Return a number as it is, and what holds one as a number."""
+    if isinstance(value, int | float):
+        return value
+    try:
+        if not isinstance(value, str | bytes | bytearray):  # which `float` would read
+            return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise ConfigError(f"{said} that is {kind(value)}; it must be a number.")
 
 
 def _shares_memory(one: Tensor, other: Tensor) -> bool:

@@ -1,12 +1,15 @@
 """What a defense may return: anything else is one sentence that names its method."""
 
+import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from entity.config.schema import ConfigError
 from entity.defenses import Undefended, UndefendedArgs
+from entity.record.rounds import Round
 from entity.server import admit
 
 
@@ -17,6 +20,17 @@ class Own(Undefended):
 
     def aggregate(self, updates):
         return type(self).change(super().aggregate(updates))
+
+
+def judged(answer, **changes):
+    """Return an answer with other verdicts."""
+    return replace(answer, verdicts=tuple(replace(each, **changes) for each in answer.verdicts))
+
+
+def numbered(answer):
+    """Return an answer whose clients are NumPy's numbers."""
+    own = tuple(replace(each, client=np.int64(each.client)) for each in answer.verdicts)
+    return replace(answer, verdicts=own)
 
 
 @pytest.fixture
@@ -79,6 +93,27 @@ def test_a_row_of_the_round_is_copied(make_updates, make_resources):
             lambda answer: replace(answer, verdicts=answer.verdicts[::-1]),
             "verdicts on the clients 2, 5; there must be",
         ),
+        (
+            lambda answer: replace(answer, diagnostics={"kept": torch.ones(2)}),
+            'diagnostics["kept"] that is a tensor of float32 and shape (2,); it must be a number.',
+        ),
+        (
+            lambda answer: replace(answer, diagnostics={"kept": "3"}),
+            'diagnostics["kept"] that is a str; it must be a number.',
+        ),
+        (lambda answer: replace(answer, diagnostics=[1.0]), "diagnostics that are a list; they"),
+        (lambda answer: replace(answer, diagnostics={1: 1.0}), "diagnostics with the name 1; a"),
+        (
+            lambda answer: replace(answer, seconds={"cluster": None}),
+            'seconds["cluster"] that is None; it must be a number.',
+        ),
+        (
+            lambda answer: judged(answer, score=[1.0]),
+            "a verdict with score that is a list; it must",
+        ),
+        (lambda answer: judged(answer, weight=None), "a verdict with weight that is None; it must"),
+        (lambda answer: judged(answer, accepted="no"), "verdict with accepted that is a str; it"),
+        (lambda answer: judged(answer, reason=3), "verdict with reason that is an int; it must be"),
     ],
 )
 def test_what_is_no_answer_to_the_round_is_named(returning, change, said):
@@ -91,3 +126,21 @@ def test_an_answer_passes_as_it_is(returning):
     answer = returning(lambda answer: replace(answer, diagnostics={"own": 1.0}))
     assert answer.diagnostics == {"own": 1.0}
     assert torch.equal(answer.weights, returning(lambda answer: answer).weights)
+
+
+@pytest.mark.parametrize("half", [torch.tensor(0.5), np.float32(0.5), torch.tensor([0.5]), 0.5])
+def test_what_holds_one_number_is_recorded_as_that(returning, half):
+    yes = torch.tensor([True])[0]
+    answer = returning(
+        lambda answer: replace(
+            numbered(judged(answer, score=half, weight=half, accepted=yes)),
+            diagnostics={"own": half, "count": 3},
+            seconds={"own": half},
+        )
+    )
+    line = Round(1, (2, 5), frozenset(), answer, {}, {"train": 1.0}).line()
+    written = json.loads(json.dumps(line))
+    assert written["diagnostics"] == {"own": 0.5, "count": 3}
+    assert written["seconds"] == {"train": 1.0, "aggregate_own": 0.5}
+    assert written["scores"] == written["weights"] == {"5": 0.5, "2": 0.5}
+    assert sorted(written["accepted"]) == [2, 5]
