@@ -1,6 +1,7 @@
 """Classes of runs by name: `--where target_class=dog` for `--where target_class=5`.
 
-Names of shipped data sets are known; those of others are in the example that a finished run keeps.
+Names of shipped data sets are known; those of others are in the summary of a run, or, of one that
+an earlier version has made, in its example.
 Nothing of a run directory is run for them: no plugin is loaded, and no data is read.
 """
 
@@ -11,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from entity.dataset import DATASETS
 from entity.reading import open_regular, parse_json
-from entity.record.directory import EXAMPLE
+from entity.record.directory import EXAMPLE, read_summary
 from entity.record.json_fields import mapping
 from entity.setup.class_names import place_of
 from entity.setup.field_list import CLASSES
@@ -79,6 +80,10 @@ def labelled(row: Mapping[str, object], folder: Path) -> dict[str, object]:
 
 def _noted(folder: Path) -> tuple[str, ...]:
     """Return the names that a run directory says; none where it does not."""
+    return _texts(read_summary(folder).get("classes")) or _texts(_of_example(folder))
+
+
+def _of_example(folder: Path) -> object:
     file = folder / EXAMPLE
     try:
         open_regular(file).close()
@@ -86,7 +91,10 @@ def _noted(folder: Path) -> tuple[str, ...]:
             said = mapping(parse_json((content.metadata() or {}).get("example", "")))
     except (SafetensorError, OSError, ValueError):
         return ()
-    names = said.get("classes")
+    return said.get("classes")
+
+
+def _texts(names: object) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         return ()
     return tuple(names)

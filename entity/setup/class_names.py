@@ -1,6 +1,6 @@
 """Classes by name: `--target_class dog` for `--target_class 5`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from entity.config.fields import SettingsConfig
@@ -24,14 +24,22 @@ def number_classes(tables: Mapping[str, Any]) -> None:
     Raises
     ------
     ConfigError
-        If the data set has no class of that name.
+        If the data set has no class of that name, or what is given is no name.
     """
     attack = table_at(tables, "client", "attack")
     for path in CLASSES:
         name = path.rpartition(".")[2]
         value, dataset = attack.get(name), tables.get("dataset")
-        if isinstance(value, str) and isinstance(dataset, str) and isinstance(attack, dict):
+        if not isinstance(dataset, str) or not isinstance(attack, dict):
+            continue
+        if isinstance(value, str):
             attack[name] = _number(path, value, _class_names(tables, dataset), dataset)
+        elif isinstance(value, Collection):
+            null = ", or null for all but the target" if name == "victim_class" else ""
+            raise ConfigError(
+                f"{path} = {show(value)}: allowed is one class of {dataset}, its number or its "
+                f"name{null}. {_listed(_class_names(tables, dataset))}"
+            )
 
 
 def place_of(value: str, names: Sequence[str]) -> int | None:
@@ -59,6 +67,9 @@ def _number(path: str, value: str, names: tuple[str, ...], dataset: str) -> int:
     place = place_of(value, names)
     if place is not None:
         return place
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    hint = suggest(value, names) or f" Its classes: {shown}."
+    hint = suggest(value, names) or f" {_listed(names)}"
     raise ConfigError(f"{path} = {show(value)}: is no class of {dataset}.{hint}")
+
+
+def _listed(names: Sequence[str], most: int = 10) -> str:
+    return f"Its classes: {', '.join(names[:most])}{', ...' if len(names) > most else ''}."

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from entity.config.full_disk import DiskFull, reason
 from entity.config.schema import ConfigError
+from entity.dataset import DATASETS, source_of
 from entity.metrics import Detection
 from entity.record.atomic import writing
 from entity.record.checkpoint import Checkpoints, Snapshot
@@ -57,6 +58,7 @@ class Journal(AbstractContextManager["Journal"]):
         self._detection = Detection()
         self._open = ExitStack()
         self._certificate: dict[str, Any] | None = None
+        self._class_names: list[str] = []
         self._begun = self._finished = self._packed = False
 
     def begin(self, world: World) -> Snapshot:
@@ -72,6 +74,8 @@ class Journal(AbstractContextManager["Journal"]):
         """
         self._world, folder = world, self.folder
         self._identity = identity(world.config)
+        if world.config.dataset not in DATASETS:  # whose names everybody knows
+            self._class_names = [*source_of(world.config).class_names]
         self._open.enter_context(locked(folder))
         settings = world.config.settings
         self._trackers = self._open.enter_context(Trackers(settings.trackers, folder))
@@ -207,6 +211,8 @@ class Journal(AbstractContextManager["Journal"]):
             before=self._record.before,
             poisoned_share=self._world.roster.poisoned_share,
         )
+        if self._class_names:
+            self.summary["classes"] = self._class_names
         if self._certificate is not None:
             self.summary["certificate"] = self._certificate
         self._record.summarise(self.summary)

@@ -10,7 +10,16 @@ from entity.config import schema
 from entity.config.schema import ConfigError, suggest
 from entity.defenses import ALIASES, DEFENSES
 from entity.poisons import POISONS
-from entity.setup.field_list import ARGS, ATTACK, DEFENSE, LIKELY, OTHER_NAMES, Field, fields
+from entity.setup.field_list import (
+    ARGS,
+    ATTACK,
+    CLASSES,
+    DEFENSE,
+    LIKELY,
+    OTHER_NAMES,
+    Field,
+    fields,
+)
 from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
 
 
@@ -194,7 +203,9 @@ def _override_one(tables: dict[str, Any], name: str, text: str | None) -> str:
             lacks = f"{name} needs a value: {schema.describe(field.kind)}."
             raise BadFieldName(lacks, f"--{lacks}")
         text = "true"
-    value = schema.parse_text(field.kind, text, field.path)
+    read = schema.read_text(text)
+    several = field.path in CLASSES and isinstance(read, list | dict)  # refused with their names
+    value = read if several else schema.parse_text(field.kind, text, field.path)
     *parents, last = field.path.split(".")
     table = tables
     for parent in parents:

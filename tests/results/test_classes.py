@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from plugin_registry import forget
 from safetensors.torch import save_file
 
 import entity
@@ -12,6 +13,7 @@ from entity.cli import main
 from entity.config.schema import ConfigError
 from entity.results.filter import parse
 from entity.results.store import collect, grouped, select
+from entity.setup import resolve
 
 
 @pytest.fixture
@@ -152,3 +154,44 @@ def test_a_name_that_one_run_knows_is_that_of_all_runs_of_its_data_set(keep, tmp
     keep("c", "cars", 1)
     table = grouped(collect([tmp_path / "runs"]), ["dataset", "target_class"])
     assert [row[:3] for row in table.rows] == [("pets", "1 (dog)", 2), ("cars", 1, 1)]
+
+
+@pytest.mark.usefixtures("forget_plugins")
+def test_the_classes_of_an_own_data_set_are_in_the_record(tmp_path, tables, capsys):
+    plugin = tmp_path / "insects.py"
+    plugin.write_text(
+        "import numpy as np\n"
+        "from torch import nn\n"
+        "from entity.dataset import Arrays\n"
+        "x, y = np.random.default_rng(1).normal(size=(60, 3)), np.arange(60) % 2\n"
+        "DATASETS = {'insects': lambda: Arrays((x, y), (x, y), ('ant', 'bee'))}\n"
+        "MODELS = {'line': nn.Linear}\n"
+    )
+    attack = {
+        "type": "badnets",
+        "poison": "label_flip",
+        "target_class": "bee",
+        "victim_class": "ant",
+    }
+    changes = {"dataset": "insects", "model": "line", "client.attack": attack, "server.held_out": 4}
+    data = {**tables({**changes, "federation.rounds": 1}), "plugins": [str(plugin)]}
+    data["settings"]["datasets_path"] = str(tmp_path)
+    config = resolve.experiment(data)
+    entity.run(config, tmp_path / "runs" / "one")
+    summary = json.loads((tmp_path / "runs" / "one" / "summary.json").read_text())
+    assert summary["classes"] == ["ant", "bee"]
+    assert summary["config_hash"] == resolve.identity(config)
+    plugin.unlink()
+    forget()
+    shown = [
+        "results",
+        str(tmp_path / "runs"),
+        "--where",
+        "target_class=bee",
+        "--by",
+        "victim_class",
+    ]
+    assert main(shown) == 0
+    assert "0 (ant)" in capsys.readouterr().out
+    assert main(["results", str(tmp_path / "runs"), "--where", "target_class=wasp"]) == 2
+    assert "is no class of insects. Allowed are numbers and ant, bee." in capsys.readouterr().err

@@ -42,3 +42,17 @@ def test_other_names_are_refused_with_what_there_is(name, hint, capsys):
     assert hint in str(refusal.value)
     assert main(["run", "--config", "cifar10/undefended", "--target_class", name]) == 2
     assert "is no class of cifar10" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("field", "also"),
+    [("target_class", "."), ("victim_class", ", or null for all but the target.")],
+)
+@pytest.mark.parametrize("given", [["cat", "dog"], {"cat": 1}])
+def test_several_are_refused_with_what_they_are_called(field, also, given):
+    with pytest.raises(ConfigError) as refusal:
+        entity.load("cifar10/undefended", **{field: given})
+    assert f"allowed is one class of cifar10, its number or its name{also} Its classes: " in str(
+        refusal.value
+    )
+    assert "dog, " in str(refusal.value)
