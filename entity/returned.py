@@ -1,5 +1,10 @@
 """What somebody's own code has returned or raised, in words for a message."""
 
+import inspect
+from traceback import extract_tb
+from types import CodeType
+from typing import Any
+
 from torch import Tensor
 
 
@@ -41,3 +46,36 @@ def said(error: BaseException, most: int = 200) -> str:
     text = " ".join((error.msg if isinstance(error, SyntaxError) else str(error)).split())
     text = text if len(text) <= most else text[: most - 3] + "..."
     return ": ".join(part for part in (type(error).__name__, text.rstrip(".")) if part)
+
+
+def place(error: BaseException, *own: object) -> str:
+    """Say which line of somebody's own code an error came from: ` at FILE, line N`.
+
+    Where a call itself failed, so that nothing of it ran, that is where the first of them begins.
+
+    Parameters
+    ----------
+    error
+        What was raised.
+    own
+        Functions and classes; those of PyTorch are nobody's own.
+
+    Returns
+    -------
+    str
+        The last line of their files that ran; "" without any.
+    """
+    codes = [_code(each) for each in own]
+    files = {code.co_filename for code in codes if code}
+    frames = [each for each in extract_tb(error.__traceback__) if each.filename in files]
+    if frames:
+        return f" at {frames[-1].filename}, line {frames[-1].lineno}"
+    if isinstance(error, TypeError) and codes and (first := codes[0]):
+        return f" at {first.co_filename}, line {first.co_firstlineno}"
+    return ""
+
+
+def _code(own: Any) -> CodeType | None:
+    function = inspect.unwrap(own.__init__ if isinstance(own, type) else own)
+    module = str(getattr(function, "__module__", ""))
+    return None if module.partition(".")[0] == "torch" else getattr(function, "__code__", None)

@@ -9,9 +9,7 @@ verify`). Bytes (N, C, H, W) are images. Floats, and whole numbers such as token
 model as they are.
 """
 
-import inspect
 import math
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +28,7 @@ from entity.dataset.decoded import Decoded
 from entity.dataset.files import Files
 from entity.dataset.reads import stamps_of
 from entity.dataset.source import Source
-from entity.returned import said
+from entity.returned import place, said
 
 HELD_OUT_PER_CLASS = 10
 """The server's clean samples of each class unless the function or `server.held_out` says."""
@@ -152,19 +150,13 @@ class PythonData:
             found: Any = self.function()
         except (Exception, SystemExit) as error:
             raise ConfigError(
-                f"dataset = {self.name}: its function failed{self._place(error)}: {said(error)}."
+                f"dataset = {self.name}: its function failed{place(error, self.function)}: "
+                f"{said(error)}."
             ) from error
         try:
             return checked(found)
         except ConfigError as error:
             raise ConfigError(f"dataset = {self.name}: {error}") from error
-
-    def _place(self, error: BaseException) -> str:
-        """Return the last line of the function's own file that ran, for a message."""
-        frames = traceback.extract_tb(error.__traceback__)
-        code = getattr(inspect.unwrap(self.function), "__code__", None)
-        own = [frame for frame in frames if code and frame.filename == code.co_filename]
-        return f" at {own[-1].filename}, line {own[-1].lineno}" if own else ""
 
 
 _DESCRIBED: dict[tuple[str, str, str], Source] = {}

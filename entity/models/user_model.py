@@ -8,13 +8,15 @@ is trained.
 
 import importlib
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from entity.config.schema import ConfigError
-from entity.returned import said
+from entity.returned import place, said
 from entity.seeding import global_stream
 
 Make = Callable[..., nn.Module]
@@ -88,12 +90,20 @@ def checked(name: str, own: Callable[..., Any]) -> Make:
         except Exception as error:
             names = "(channels, size, classes)" if len(numbers) == 3 else "(*shape, classes)"
             raise ConfigError(
-                f'model = "{name}": the call with {names} = {numbers} failed ({said(error, 120)}).'
+                f'model = "{name}": the call with {names} = {numbers} failed{place(error, own)} '
+                f"({said(error, 120)})."
             ) from error
         if not isinstance(model, nn.Module):
             raise ConfigError(
                 f'model = "{name}": must return a torch.nn.Module, not a {type(model).__name__}.'
             )
+        for key, tensor in chain(model.named_parameters(), model.named_buffers()):
+            if is_lazy(tensor):
+                raise ConfigError(
+                    f'model = "{name}": the size of {key} is not known before it is used, as of a '
+                    "lazy layer; give its layer all sizes, such as nn.Linear(8, 2) for "
+                    "nn.LazyLinear(2)."
+                )
         return model
 
     return make
@@ -132,8 +142,9 @@ def examine(name: str, model: nn.Module, two: torch.Tensor, classes: int) -> Non
         with global_stream(torch.Generator()):
             output: Any = model.eval()(two.to(parameter.device))
     except Exception as error:
+        where = place(error, *(type(each).forward for each in model.modules()))
         raise ConfigError(
-            f'model = "{name}": fails on {samples} of shape {shape} ({said(error, 120)}).'
+            f'model = "{name}": fails on {samples} of shape {shape}{where} ({said(error, 120)}).'
         ) from error
     finally:
         model.train(was_training)

@@ -166,10 +166,11 @@ def test_the_line_that_is_named_is_the_functions_own(tmp_path):
     ("function", "said"),
     [
         (lambda: sys.exit(3), "SystemExit: 3."),
-        (lambda path: path, "its function failed: TypeError: "),
+        (lambda path: path, "missing 1 required positional argument: 'path'."),
     ],
 )
 def test_a_function_that_leaves_or_takes_arguments_is_a_sentence(tmp_path, function, said):
     with pytest.raises(ConfigError, match=r"^dataset = own: its function failed") as refusal:
         own(function).source(tmp_path)
     assert said in str(refusal.value)
+    assert f"failed at {__file__}, line {function.__code__.co_firstlineno}: " in str(refusal.value)

@@ -113,7 +113,31 @@ def test_answers_of_another_type_are_refused(own):
     both = own(lambda c, s, k: Answer(lambda x: (x, x)))
     assert "but returns a tuple" in tried(both)
     long = own(lambda c, s, k: Answer(lambda x: 1 / 0 if x is None else {}["x" * 999 + "\n"]))
-    assert len(tried(long)) < 250
+    assert len(tried(long)) < 250 + len(__file__)
+
+
+def broken(*numbers):
+    return nope  # noqa: F821
+
+
+def of_nothing():
+    return nn.Flatten()
+
+
+def test_an_error_is_named_with_its_line(own):
+    place = f" at {__file__}, line "
+    assert f"failed{place}{broken.__code__.co_firstlineno + 1} (NameError" in tried(own(broken))
+    assert f"failed{place}{of_nothing.__code__.co_firstlineno} (TypeError" in tried(own(of_nothing))
+    inside = own(lambda c, s, k: nn.Sequential(nn.Flatten(), Answer(lambda x: x.nope)))
+    assert f"shape (2, 1, 8, 8){place}" in tried(inside)
+    assert " at " not in tried(own(nn.Linear))  # nothing of it is the user's
+
+
+def test_a_lazy_layer_is_refused_with_what_to_write(own):
+    said = tried(own(lambda c, s, k: nn.Sequential(nn.Flatten(), nn.LazyLinear(k))))
+    assert "the size of 1.weight is not known before it is used" in said
+    assert "such as nn.Linear(8, 2) for nn.LazyLinear(2)" in said
+    assert "running_mean" in tried(own(lambda c, s, k: nn.LazyBatchNorm2d(affine=False)))
 
 
 def test_a_good_model_is_left_as_it_was(own):
