@@ -7,7 +7,9 @@ the run's identity, wherever the file lies.
 """
 
 import hashlib
+import logging
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -23,6 +25,8 @@ from entity.layout import ModelState
 from entity.reading import read_bytes
 from entity.setup.plugin_files import MARK, show_name, split
 from entity.setup.roster import Roster
+
+log = logging.getLogger("entity")
 
 MODEL = "model.safetensors"
 """The final global model in the folder of a run."""
@@ -105,6 +109,7 @@ def initial_model(config: ExperimentConfig, roster: Roster) -> ModelState | None
     if config.initial is None:
         return None
     name, expected = split(config.initial)
+    content = b""
     try:
         content = read_bytes(Path(name), MOST_BYTES)
         if expected not in (None, hashlib.sha256(content).hexdigest()):
@@ -116,22 +121,53 @@ def initial_model(config: ExperimentConfig, roster: Roster) -> ModelState | None
         why = getattr(error, "strerror", None) or " ".join(str(error).split())[:100]
         moved = isinstance(error, FileNotFoundError)
         remedy = "; if it has moved, say where to by --initial" if moved else ""
+        if content.startswith((b"PK", b"\x80")):  # a zip, or a pickle: of torch.save
+            remedy = (
+                "; if torch.save wrote it, make one by safetensors.torch.save_file(torch.load("
+                f'"{Path(name).name}", weights_only=True), "{Path(name).stem}.safetensors")'
+            )
         raise _refusal(name, f"cannot be read as safetensors ({why}){remedy}") from error
     model = roster.new_model()
-    wanted = model.state_dict()
-    other = f"is of another model than {config.model}: it"
-    for key in dict.fromkeys([*wanted, *tensors]):
-        if key not in tensors:
-            raise _refusal(name, f"{other} has no {key}")
-        if key not in wanted:
-            raise _refusal(name, f"{other} has {key}, which that has not")
-        if wanted[key].shape != tensors[key].shape:
-            shapes = f"{tuple(tensors[key].shape)}, not {tuple(wanted[key].shape)}"
-            raise _refusal(name, f"{other} has {key} of shape {shapes}")
-        if tensors[key].is_floating_point() and not bool(torch.isfinite(tensors[key]).all()):
-            raise _refusal(name, f"holds a model that is not finite, in {key}")
+    if why := _difference(tensors, model.state_dict(), config.model):
+        raise _refusal(name, why)
     model.load_state_dict(tensors)
     return roster.spec.flatten(model)
+
+
+def _difference(
+    tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], model: str
+) -> str:
+    """Say why tensors cannot be the state of a model; "" if they can."""
+    other = f"is of another model than {model}: it"
+    for key in dict.fromkeys([*wanted, *tensors]):
+        if key not in tensors:
+            return f"{other} has no {key}{_prefixed(tensors, wanted)}"
+        if key not in wanted:
+            return f"{other} has {key}, which that has not"
+        found, like = tensors[key], wanted[key]
+        if like.shape != found.shape:
+            return f"{other} has {key} of shape {tuple(found.shape)}, not {tuple(like.shape)}"
+        if found.dtype != like.dtype and not (
+            found.is_floating_point() and like.is_floating_point()
+        ):
+            return f"has {key} of {_short(found.dtype)}; it must be of {_short(like.dtype)}"
+        if like.is_floating_point() and not bool(torch.isfinite(found.to(like.dtype)).all()):
+            return f"holds a model that is not finite, in {key}"
+    if cast := {_short(t.dtype) for key, t in tensors.items() if t.dtype != wanted[key].dtype}:
+        log.warning("initial: its %s numbers are taken as float32", " and ".join(sorted(cast)))
+    return ""
+
+
+def _prefixed(tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
+    """Say what to leave out where all names have a part before those that are wanted."""
+    for prefix, by in (("module.", "nn.DataParallel"), ("_orig_mod.", "torch.compile")):
+        if {key.removeprefix(prefix) for key in tensors} == {*wanted}:
+            return f"; all its names begin with {prefix}, as of {by}: save them without that"
+    return ""
+
+
+def _short(kind: torch.dtype) -> str:
+    return str(kind).removeprefix("torch.")
 
 
 def _refusal(name: str, why: str) -> ConfigError:

@@ -1,5 +1,6 @@
 """`initial`: a run that starts from a trained model."""
 
+import contextlib
 import json
 
 import pytest
@@ -113,6 +114,21 @@ def test_other_models_and_no_models_are_refused_before_anything_is_written(
     assert f"it has {name} of shape (2,), not" in refused(tmp_path / "odd.safetensors")
     save_file({**tensors, name: tensors[name] * torch.nan}, tmp_path / "nan.safetensors")
     assert f"holds a model that is not finite, in {name}" in refused(tmp_path / "nan.safetensors")
+    save_file({**tensors, name: tensors[name].long()}, tmp_path / "whole.safetensors")
+    assert f"has {name} of int64; it must be of float32." in refused(tmp_path / "whole.safetensors")
+    save_file({**tensors, name: tensors[name].double() + 1e300}, tmp_path / "huge.safetensors")
+    assert f"that is not finite, in {name}" in refused(tmp_path / "huge.safetensors")
+    save_file({f"module.{key}": tensors[key] for key in tensors}, tmp_path / "of_gpus.safetensors")
+    assert "all its names begin with module., as of nn.DataParallel: save" in refused(
+        tmp_path / "of_gpus.safetensors"
+    )
+    for old in (True, False):
+        torch.save(tensors, tmp_path / "m.pt", _use_new_zipfile_serialization=old)
+        said = refused(tmp_path / "m.pt")
+        command = said.partition("make one by safetensors.torch.")[2].removesuffix(".")
+        with contextlib.chdir(tmp_path):
+            exec(command, {"save_file": save_file, "torch": torch})  # what it says works
+        assert load_file(tmp_path / "m.safetensors").keys() == tensors.keys()
     (tmp_path / "text.safetensors").write_text("no model")
     assert "cannot be read as safetensors" in refused(tmp_path / "text.safetensors")
     assert main(["run", "--config", "mnist5k/undefended", "--initial", "no/such/file"]) == 2
@@ -122,6 +138,18 @@ def test_other_models_and_no_models_are_refused_before_anything_is_written(
         main(["run", "--config", "mnist5k/undefended", "--initial", str(tmp_path / "empty")]) == 2
     )
     assert "holds no model.safetensors" in " ".join(capsys.readouterr().err.split())
+
+
+def test_half_precision_is_taken_and_said(trained, tables, tmp_path, caplog):
+    tensors = load_file(trained.folder / "model.safetensors")
+    half = {key: value.half() for key, value in tensors.items()}
+    save_file(half, tmp_path / "half.safetensors")
+    config = resolve.experiment({**tables(), "initial": str(tmp_path / "half.safetensors")})
+    roster = recruit(config, Seeds(1))[1]
+    start = initial_model(config, roster).weights
+    assert start.dtype == torch.float32
+    assert torch.equal(start, trained.state.weights.half().float())
+    assert "initial: its float16 numbers are taken as float32" in caplog.text
 
 
 def test_the_shipped_study_starts_from_a_converged_model_and_its_attacks_stop(tmp_path):
