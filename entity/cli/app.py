@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of a pipe has left; nothing to tell anybody
         return 0
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a plugin may call sys.exit
         if (refused := refusal(error)) is not None:
             console.warn(str(refused), style="red")
             return 2

@@ -62,8 +62,8 @@ def checked_copies(poison: object, found: object, chosen: Images, classes: int |
     Raises
     ------
     ConfigError
-        If it is no `Images`, its samples or labels are not of the type and the shape of those, or
-        a label is of no class.
+        If it is no `Images`, its samples or labels are not of the type and the shape of those, a
+        label is of no class, or a sample is not finite.
     """
     method = f"{type(poison).__name__}.poison"
     images = _images(method, found, classes)
@@ -72,6 +72,7 @@ def checked_copies(poison: object, found: object, chosen: Images, classes: int |
             raise ConfigError(
                 f"{method} returned {name} that is {kind(part)}; it must be {kind(wanted)}."
             )
+    _refuse_not_finite(method, images.x)
     return images
 
 
@@ -92,8 +93,8 @@ def checked_test(poison: object, found: object, test: Images, classes: int) -> I
     Raises
     ------
     ConfigError
-        If it is no `Images`, its samples are not of the type and the shape of the test set's, or
-        it has not one label for each, of a class.
+        If it is no `Images`, its samples are not of the type and the shape of the test set's, it
+        has not one label for each, of a class, or a sample is not finite.
     """
     method = f"{type(poison).__name__}.test_set"
     images = _images(method, found, classes)
@@ -109,6 +110,7 @@ def checked_test(poison: object, found: object, test: Images, classes: int) -> I
             f"{method} returned {len(x)} samples and y that is {kind(y)}; it must have a label for "
             "each."
         )
+    _refuse_not_finite(method, x)
     return images
 
 
@@ -170,6 +172,12 @@ def checked_rows(poison: object, found: object, samples: int) -> torch.Tensor:
             f"{said} positions that do not increase, or are not from 0 to {samples - 1}."
         )
     return found
+
+
+def _refuse_not_finite(method: str, x: torch.Tensor) -> None:
+    """Refuse samples of NaN or infinite numbers, which no data set has; bytes cannot be such."""
+    if x.is_floating_point() and not bool(x.isfinite().all()):
+        raise ConfigError(f"{method} returned samples that are not finite numbers.")
 
 
 def _images(method: str, found: Any, classes: int | None) -> Images:

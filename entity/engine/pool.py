@@ -245,7 +245,7 @@ def _work(roster: Roster, shared: _SharedModels, pipe: "Connection[Any, Any]") -
             try:
                 memory = _tensors(request.memory)
                 answer = _arrays(trainer.train(broadcast, request.client, out, memory))
-            except Exception as error:
+            except (Exception, SystemExit) as error:  # a plugin's own sys.exit is an error of it
                 answer = fault_of(error)
             pipe.send(answer)
 

@@ -98,7 +98,7 @@ class TrainingActor:
         out = ModelState(torch.empty_like(state.weights), torch.empty_like(state.buffers))
         try:
             remembered = self.trainer.train(broadcast, client, out, memory)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return fault_of(error)
         return _Model(out.weights.numpy(), out.buffers.numpy(), remembered)
 

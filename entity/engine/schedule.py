@@ -21,7 +21,7 @@ Fault = ConfigError | str
 """Why a worker could not train a client: a sentence for the user, or a traceback."""
 
 
-def fault_of(error: Exception) -> Fault:
+def fault_of(error: BaseException) -> Fault:
     """Return what a worker says of an error while it is being handled.
 
     A sentence about a plugin has the traceback as a note, for a program that shows errors whole.

@@ -240,7 +240,14 @@ def open_judge(config: ExperimentConfig, split: Split, roster: Roster) -> Judge:
     if attack is None or roster.poison is None:
         return Judge(split.test, None, threshold, roster.device)
     victims = eligible(split.test.y, attack.victim_class, attack.target_class)
-    return Judge(split.test, _triggered(split, roster), threshold, roster.device, victims)
+    triggered = _triggered(split, roster)
+    if not len(triggered):
+        log.warning(
+            "client.attack.poison = %s: %s.test_set returned no samples, so that no round has an "
+            "ASR",
+            *(attack.poison, type(roster.poison).__name__),
+        )
+    return Judge(split.test, triggered, threshold, roster.device, victims)
 
 
 def _triggered(split: Split, roster: Roster) -> Images:

@@ -53,7 +53,7 @@ def main() -> int:
     except CannotGoOn as error:
         _note(reason, f"{error}\n")
         return FAILED
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         said = refusal(error)  # of a plugin, whose error may not come again
         _note(reason, traceback.format_exc() + ("" if said is None else f"{said}\n"))
         return FAILED

@@ -7,7 +7,7 @@ import torch
 
 from entity.attacks import ATTACKS
 from entity.client import Broadcast
-from entity.client.own_code import checked_memory, checked_rows, checked_test
+from entity.client.own_code import checked_copies, checked_memory, checked_rows, checked_test
 from entity.config.schema import ConfigError
 from entity.dataset import Images
 from entity.poisons import POISONS
@@ -147,3 +147,19 @@ def test_what_is_chosen_is_positions_of_samples(found, said):
     for good in ([], [0, 4]):
         rows = torch.tensor(good, dtype=torch.int64)
         assert checked_rows(Mine(), rows, 5) is rows
+
+
+@pytest.mark.parametrize("number", [torch.nan, torch.inf])
+def test_samples_that_are_not_finite_are_refused(number):
+    class Mine:
+        pass
+
+    images = Images(torch.zeros(3, 5), torch.ones(3, dtype=torch.int64))
+    huge = replace(images, x=torch.full((3, 5), 3e38))  # whose sum is infinite
+    spoilt = replace(images, x=images.x.index_fill(0, torch.tensor([1]), number))
+    for method, check in (("poison", checked_copies), ("test_set", checked_test)):
+        assert check(Mine(), huge, images, 2) is huge
+        with pytest.raises(
+            ConfigError, match=rf"^Mine\.{method} returned samples that are not fin"
+        ):
+            check(Mine(), spoilt, images, 2)

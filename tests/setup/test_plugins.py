@@ -659,6 +659,61 @@ def test_an_error_in_a_round_is_one_sentence_with_file_and_line(
     assert "Traceback" not in said
 
 
+LEAVING = FAULTY.replace("import torch", "import sys, torch").replace("updates.nope", "sys.exit(4)")
+
+
+@pytest.mark.parametrize("command", ["run", "sweep"])
+def test_a_plugin_that_leaves_python_is_one_sentence(write, config, tmp_path, capsys, command):
+    path = write(text=LEAVING.format(name="mine", default=3))
+    line = path.read_text().splitlines().index("        sys.exit(4)") + 1
+    out = str(tmp_path / "out")
+    assert main([command, "--config", str(config()), "--out", out, "--quiet"]) in (1, 2)
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert f"{path}, line {line}, in aggregate: SystemExit: 4." in said
+    assert "Traceback" not in said
+
+
+def test_an_attacker_that_leaves_its_worker_is_one_sentence(write, tables):
+    path = write(
+        text="""
+        import sys
+        from entity.attacks import ATTACKS as KNOWN
+
+        class Gone(KNOWN["badnets"]):
+            summary = "leaves"
+            def craft(self, trained, broadcast):
+                sys.exit(4)
+
+        ATTACKS = {"gone": Gone}
+    """
+    )
+    changes = {"client.attack.type": "gone", "settings.engine": "pool", "federation.round_size": 4}
+    data = tables({**changes, "settings.workers": 1})
+    with pytest.raises(ConfigError, match=r"line 8, in craft: SystemExit: 4\."):
+        entity.run(resolve.experiment({**data, "plugins": [str(path)]}))
+
+
+def test_a_poison_without_anything_to_be_judged_on_is_said(write, tables, caplog):
+    path = write(
+        text="""
+        from entity.poisons import POISONS as KNOWN
+
+        class Blank(KNOWN["pixel"]):
+            summary = "nothing"
+            def test_set(self, test):
+                return test.subset(test.y < 0)
+
+        POISONS = {"blank": Blank}
+    """
+    )
+    data = tables({"client.attack.poison": "blank", "federation.rounds": 1})
+    result = entity.run(resolve.experiment({**data, "plugins": [str(path)]}))
+    assert result.rounds[0]["asr"] is None
+    said = "client.attack.poison = blank: Blank.test_set returned no samples, so that no round"
+    assert said in caplog.text
+    assert caplog.text.count("test_set") == 1
+
+
 def test_a_program_sees_the_error_itself(write, config):
     write(text=FAULTY.format(name="mine", default=3))
     with pytest.raises(AttributeError, match="nope"):
