@@ -285,7 +285,7 @@ def describe(kind: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(str(option) for option in get_args(kind))
     if origin is tuple:
-        return f"a list of ({describe(get_args(kind)[0])})"
+        return f"a list of {_many(get_args(kind)[0])}"
     if dataclasses.is_dataclass(kind):
         return "a table of fields"
     names: dict[Any, str] = {
@@ -297,6 +297,17 @@ def describe(kind: Any) -> str:
         dict: "a table of fields",
     }
     return names.get(origin or kind, "any value")
+
+
+def _many(kind: Any) -> str:
+    """Say in words what several of a type are: `whole numbers at least 0`."""
+    if get_origin(kind) is Annotated:
+        base, *limits = get_args(kind)
+        return " ".join([_many(base), *(str(limit) for limit in limits)])
+    if get_origin(kind) is tuple:
+        return f"lists of {_many(get_args(kind)[0])}"
+    names: dict[Any, str] = {int: "whole numbers", float: "numbers", str: "texts"}
+    return names.get(kind) or f"({describe(kind)})"
 
 
 def unknown(path: str, key: str, known: Iterable[str]) -> str:
