@@ -169,7 +169,7 @@ def _verify(options: Namespace) -> int:
     table.add_section()
     table.add_row("all", f"{len(train):,}", f"{len(test):,}")
     console.out.print(table)
-    console.say("sha256 of the pixels")
+    console.say(f"sha256 of the {'pixels' if train.dtype == torch.uint8 else 'samples'}")
     for name, part in (("training", train), ("test", test)):
         console.say(f"{name:9}{part.sha256()}")
     if damaged:
@@ -186,7 +186,8 @@ def _check(source: Source, train: Images, test: Images, counts: list[torch.Tenso
     for part, count in zip(("training", "test"), counts, strict=True):
         if (count == 0).any():
             name = source.class_names[int(count.argmin())]
-            raise ConfigError(f"{source.name}: no {part} image is of class {name}.")
+            one = "image" if train.dtype == torch.uint8 else "sample"
+            raise ConfigError(f"{source.name}: no {part} {one} is of class {name}.")
     if source.counts not in (None, (len(train), len(test))):
         raise ConfigError(f"{differs(source, (len(train), len(test)))}.")
 

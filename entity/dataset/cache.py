@@ -103,7 +103,8 @@ def make(
                 _publish(aside, folder, anew)
             if images := open_cache(folder):
                 total = sum(part.shape[0] for part in parts)
-                log.info("%s: %s images decoded into %s", key, f"{total:,}", folder)
+                what = f"{total:,} {parts[0].kind}"
+                log.info("%s: %s decoded into %s", key, what, folder)
                 _tidy(parent, key, keep=folder.name)
                 return images
         except OSError:  # read-only or full

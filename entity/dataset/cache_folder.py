@@ -134,7 +134,7 @@ def write(folder: Path, key: str, mark: str, parts: Sequence[Decoded]) -> None:
     parts
         The training and the test images.
     """
-    progress = _Progress(key, sum(part.shape[0] for part in parts))
+    progress = _Progress(key, sum(part.shape[0] for part in parts), parts[0].kind)
     contents: list[Contents] = []
     for name, part in zip(("train", "test"), parts, strict=True):
         digest = hashlib.sha256()
@@ -183,8 +183,8 @@ def sync_folder(folder: Path) -> None:
 class _Progress:
     """Says how many images are decoded: at most ten times, and not of what is quick."""
 
-    def __init__(self, key: str, total: int) -> None:
-        self.key, self.total, self.done, self.tenths = key, total, 0, 0
+    def __init__(self, key: str, total: int, kind: str) -> None:
+        self.key, self.total, self.kind, self.done, self.tenths = key, total, kind, 0, 0
         self.said = time.monotonic()
 
     def __call__(self, batches: Iterable[Samples]) -> Iterator[Samples]:
@@ -195,4 +195,4 @@ class _Progress:
             if tenths > self.tenths and time.monotonic() - self.said > PATIENCE:
                 self.tenths, self.said = tenths, time.monotonic()
                 done, total = f"{self.done:,}", f"{self.total:,}"
-                log.info("%s: %s of %s images decoded", self.key, done, total)
+                log.info("%s: %s of %s %s decoded", self.key, done, total, self.kind)

@@ -33,6 +33,11 @@ class Decoded:
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What else the header of a cache of them says; of the training images."""
 
+    @property
+    def kind(self) -> str:
+        """What they are called: `images`, or `samples`, which are of any shape."""
+        return "images" if self.dtype == "uint8" else "samples"
+
     @classmethod
     def of(
         cls, x: Samples, y: NDArray[np.integer], facts: Mapping[str, Any] | None = None

@@ -118,6 +118,26 @@ def test_verify_is_content_with_what_is_whole(own, capsys):
     assert "imagefolder:own: 1x14x14" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("forget_plugins")
+def test_what_is_no_image_is_called_a_sample(tmp_path, capsys, caplog):
+    caplog.set_level("INFO")
+    plugin = tmp_path / "numbers.py"
+    plugin.write_text(
+        "import numpy as np\n"
+        "from entity.dataset import Arrays\n"
+        "x, y = np.zeros((6, 3)), np.arange(6) % 2\n"
+        "DATASETS = {'numbers': lambda: Arrays((x, y), (x, y), ('a', 'b')),\n"
+        "            'lacking': lambda: Arrays((x, y), (x, y * 0), ('a', 'b'))}\n"
+    )
+    assert main(["data", "verify", "numbers", "--plugins", str(plugin)]) == 0
+    assert "own-numbers: 12 samples decoded into" in caplog.text
+    shown = capsys.readouterr()
+    assert "sha256 of the samples" in shown.out
+    assert "image" not in shown.out
+    assert main(["data", "verify", "lacking", "--plugins", str(plugin)]) == 2
+    assert "lacking: no test sample is of class b." in capsys.readouterr().err
+
+
 def test_verify_mends_a_spoilt_cache(own, capsys):
     assert main(["data", "verify", "imagefolder:own"]) == 0
     assert "damaged" not in capsys.readouterr().out
