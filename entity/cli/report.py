@@ -35,7 +35,13 @@ def add_report_command(commands: Any) -> None:
         "If only one side is given, the other gets all other fields in which the runs differ.",
         allow_abbrev=False,
     )
-    report.add_argument("runs", type=user_path, nargs="+", metavar="RUN", help="run directories")
+    report.add_argument(
+        "runs",
+        type=user_path,
+        nargs="+",
+        metavar="RUN",
+        help="run directories, and folders of them, as a sweep makes",
+    )
     report.add_argument(
         "--out",
         type=user_path,

@@ -19,6 +19,7 @@ from entity.report.artifacts import (
     last_images,
     read_example,
 )
+from entity.results.store import collect
 
 log = logging.getLogger("entity")
 
@@ -117,9 +118,10 @@ def read_run(path: Path) -> RunRecord:
             f"no run at {path}: there is no such directory; give one that `drop run` made"
         )
     config_file = path / "config.json"
-    if not config_file.exists() and not config_file.is_symlink():
+    if not _is_there(config_file):
         raise ConfigError(
-            f"no run at {path}: config.json is missing; give a directory that `drop run` made"
+            f"no run at {path}: config.json is missing; give a directory that `drop run` made, or "
+            "a folder of such, as `drop sweep` made"
         )
     config = _object(config_file)
     summary_file = path / "summary.json"
@@ -136,6 +138,10 @@ def read_run(path: Path) -> RunRecord:
     )
 
 
+def _is_there(file: Path) -> bool:
+    return file.exists() or file.is_symlink()  # a link to nowhere is damage, and said
+
+
 def read_runs(
     paths: Sequence[Path], left_out: Callable[[str], None] | None = None
 ) -> list[RunRecord]:
@@ -144,7 +150,7 @@ def read_runs(
     Parameters
     ----------
     paths
-        The run directories.
+        The run directories; of another folder, such as a sweep's, all finished runs below it.
     left_out
         Takes a sentence on each that is left out; None writes it to the log.
 
@@ -153,9 +159,10 @@ def read_runs(
     ConfigError
         If a directory does not exist, or no run can be read: why the first cannot.
     """
+    tell = left_out or log.warning
     runs: list[RunRecord] = []
     refused: list[ConfigError] = []
-    for path in map(user_path, paths):
+    for path in _directories([*map(user_path, paths)], tell):
         try:
             runs.append(read_run(path))
         except ConfigError as error:
@@ -165,8 +172,30 @@ def read_runs(
     if refused and not runs:
         raise refused[0]
     for error in refused:
-        (left_out or log.warning)(f"left out: {error}")
+        tell(f"left out: {error}")
     return runs
+
+
+def _directories(paths: Sequence[Path], tell: Callable[[str], None]) -> list[Path]:
+    """Return the run directories that are meant; unfinished ones of a sweep are named."""
+    found: dict[Path, Path] = {}
+    for path in paths:
+        below = collect([path]) if path.is_dir() and not _is_there(path / "config.json") else []
+        finished = [run.path for run in below if run.finished]
+        for run in below:
+            if finished and not run.finished:
+                tell(f"left out: {run.path} is {run.facts['state']}; name it to have it, too")
+        if below and not finished:
+            raise ConfigError(
+                f"no finished run in {path}: those below it are "
+                f"{', '.join(sorted({str(run.facts['state']) for run in below}))}; name those to "
+                "report on nevertheless"
+            )
+        for each in finished:
+            found.setdefault(each.resolve(), each)
+        if not below:
+            found[path.resolve()] = path
+    return [*found.values()]
 
 
 def of_memory(

@@ -8,6 +8,7 @@ from entity.cli import main
 from entity.config.schema import ConfigError
 from entity.report import FigureStyle, paper_figures, read_run, write_folder
 from entity.report.entries import make_entries
+from entity.report.runs import read_runs
 
 
 @pytest.fixture
@@ -42,6 +43,29 @@ def test_a_folder_has_page_tables_and_figures(runs, tmp_path, capsys):
     picture = Image.open(io.BytesIO((out / "figures" / "asr.png").read_bytes()))
     assert picture.width > 800  # a column of a paper at 300 dots an inch
     assert str(out / "index.html") in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_folder_of_runs_stands_for_those_that_are_finished(make_recorded, tmp_path, capsys):
+    for seed in (1, 2):
+        make_recorded(f"grid/droplet{seed}", "droplet", seed=seed, rounds=4)
+    make_recorded("grid/cut", "krum", rounds=9, stop=2)
+    grid, out = tmp_path / "grid", tmp_path / "report"
+    assert main(["report", str(grid), "--out", str(out), "--no-figures"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"left out: \S*grid/cut is interrupted; name it to have it, too", said)
+    assert "droplet,mta," in (out / "tables" / "results.csv").read_text()
+    assert [run.defense for run in read_runs([grid])] == ["droplet", "droplet"]
+    assert len(read_runs([grid, grid / "droplet1"])) == 2  # which is one of them
+    assert read_runs([grid / "cut", grid])[0].defense == "krum"
+
+
+def test_a_folder_without_finished_runs_is_refused(make_recorded, tmp_path, capsys):
+    make_recorded("grid/cut", "krum", rounds=9, stop=2)
+    (tmp_path / "empty").mkdir()
+    for folder, why in (("grid", "no finished run in"), ("empty", "as `drop sweep` made")):
+        assert main(["report", str(tmp_path / folder), "--out", str(tmp_path / "report")]) == 2
+        assert why in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "report").exists()
 
 
 def test_a_report_of_the_same_runs_has_the_same_bytes(runs, tmp_path):
