@@ -82,8 +82,8 @@ def _verdicts(method: str, judged: Any, updates: Updates) -> tuple[Verdict, ...]
 
 
 def _verdict(said: str, client: ClientId, verdict: Verdict) -> Verdict:
-    reason: object = verdict.reason
-    if not isinstance(reason, str):
+    reason: Any = verdict.reason
+    if not isinstance(reason, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"{said} with reason that is {kind(reason)}; it must be a text.")
     score = verdict.score
     return Verdict(
