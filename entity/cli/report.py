@@ -36,11 +36,7 @@ def add_report_command(commands: Any) -> None:
         allow_abbrev=False,
     )
     report.add_argument(
-        "runs",
-        type=user_path,
-        nargs="+",
-        metavar="RUN",
-        help="run directories, and folders of them, as a sweep makes",
+        "runs", type=user_path, nargs="+", metavar="RUN", help="run directories, or folders of them"
     )
     report.add_argument(
         "--out",
