@@ -19,6 +19,7 @@ from entity.cli.screen import fitted
 from entity.cli.sweep import (
     add_sweep_options,
     chosen_cells,
+    duration,
     run_shown,
     show_plan,
     sweep_options,
@@ -27,12 +28,14 @@ from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import write_atomically, writing
 from entity.results.formatting import counted
-from entity.sweep import core_hours, gpu_hours, study, verdict_table, verdicts
+from entity.sweep import study, verdict_table, verdicts
 from entity.sweep.added_value import CannotAdd
 from entity.sweep.additions import with_added
 from entity.sweep.cells import Cell, as_they_are_now, expand
 from entity.sweep.estimate import Pace
 from entity.sweep.grid import with_plugins
+from entity.sweep.guess import for_gpu, guess
+from entity.sweep.guess import seconds as guessed_seconds
 from entity.sweep.plan import RUNS, SweepOptions, finished_runs, remaining
 from entity.sweep.runner import Failure
 from entity.sweep.study import Study
@@ -116,14 +119,11 @@ def _reproduce(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     asked = sweep_options(options, RUNS / chosen.folder)
     cells = chosen_cells(chosen.grid, asked)
     planned = _that_count(chosen, cells, asked) if options.skip_void else cells
-    to_do = [cell.config for cell in remaining(planned, asked)]
-    guess = core_hours.guess if chosen.published is None else gpu_hours.guess
-    guessed = guess(to_do) if to_do else None
     if options.dry_run:
-        show_plan(chosen.name, planned, asked, guessed)
+        show_plan(chosen.name, planned, asked, guess)
         return 0
-    if guessed:
-        console.note(f"{chosen.name}: {guessed}")
+    if remaining(planned, asked):
+        console.note(f"{chosen.name}: {duration(planned, asked, guess)}")
     run = _run_those_that_count if options.skip_void else _run_all
     failures = run(chosen, cells, asked, quiet=options.quiet)
     cells = as_they_are_now(chosen.grid, asked.folder, cells)
@@ -249,10 +249,17 @@ def _listing() -> Screen:
 
 
 def _hours(cells: Sequence[Cell], folder: Path, otherwise: float | None) -> float | None:
-    """Estimate all runs of a study, one job a core of two, by finished ones if they suffice."""
-    pace = Pace()
+    """Estimate all runs of a study by finished ones, and by a guess of those they cannot tell of.
+
+    Runs for a GPU are one after another, the others one on each core of two.
+    """
+    pace, total, judged = Pace(), 0.0, False
     for run in finished_runs(folder):
         pace.add(run)
-    seconds = [pace.seconds(cell.config) for cell in cells]
-    known = [each for each in seconds if each is not None]
-    return sum(known) / 2 / 3600 if len(known) == len(seconds) else otherwise
+    for cell in cells:
+        seconds = pace.seconds(cell.config)
+        judged |= seconds is not None
+        if seconds is None and (seconds := guessed_seconds(cell.config)) is None:
+            return otherwise
+        total += seconds / (1 if for_gpu(cell.config) else 2)
+    return total / 3600 if judged else otherwise

@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,9 @@ from entity.record.atomic import CannotWrite
 from entity.results import store
 from entity.results.filter import BadCondition, BadField
 from entity.results.formatting import counted
-from entity.results.store import Run
 from entity.sweep import data
 from entity.sweep.cells import Cell, as_they_are_now
-from entity.sweep.estimate import Pace, makespan
+from entity.sweep.estimate import OWN_TRAINING, Pace, makespan, widest
 from entity.sweep.grid import Grid, with_plugins
 from entity.sweep.grid_file import of_axes, read, with_axes
 from entity.sweep.plan import (
@@ -35,6 +34,9 @@ from entity.sweep.plan import (
 )
 from entity.sweep.runner import Failure
 from entity.sweep.table import sweep_table
+
+Guess = Callable[[Sequence[ExperimentConfig]], tuple[str, list[ExperimentConfig]]]
+"""Says how long experiments may take, and of which it cannot."""
 
 
 def add_sweep_command(commands: Any) -> None:
@@ -171,7 +173,7 @@ def chosen_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
 
 
 def show_plan(
-    name: str, cells: Sequence[Cell], options: SweepOptions, guessed: str | None = None
+    name: str, cells: Sequence[Cell], options: SweepOptions, guess: Guess | None = None
 ) -> None:
     """Print which runs there are, and how long the remaining ones will take.
 
@@ -183,18 +185,15 @@ def show_plan(
         The chosen cells.
     options
         How they would be run.
-    guessed
-        How long the remaining ones take, for when no finished run can tell.
+    guess
+        Says how long those take of which no finished run can tell.
     """
     for cell in cells:
         console.say(f"{cell.state:11}  {cell.folder}")
     console.say(f"{name}: {_counted(cells)}")
-    known = finished_runs(options.folder)
-    waiting = remaining(cells, options)
-    text = _duration(waiting, known, options.jobs or side_by_side())
-    console.say(guessed if guessed and text.startswith(_BLIND) else text)
+    console.say(duration(cells, options, guess))
     if not options.ray:
-        for said in data.forecast(waiting):
+        for said in data.forecast(remaining(cells, options)):
             console.warn(said)
 
 
@@ -237,41 +236,52 @@ def _counted(cells: Sequence[Cell]) -> str:
     return f"{counted(len(cells), 'run', ' ')}: {', '.join(parts)}"
 
 
-_BLIND = "how long that takes cannot be known"
+def duration(cells: Sequence[Cell], options: SweepOptions, guess: Guess | None = None) -> str:
+    """Say how long the remaining runs take, or why that cannot be said.
 
-
-def _duration(waiting: Sequence[Cell], known: Sequence[Run], jobs: int) -> str:
-    """Say how long it will take, or why that cannot be said."""
+    Parameters
+    ----------
+    cells
+        The chosen cells.
+    options
+        How they are run.
+    guess
+        Says how long those take of which no finished run can tell.
+    """
+    waiting = [cell.config for cell in remaining(cells, options)]
     if not waiting:
         return "nothing to do"
     pace = Pace()
-    for run in known:
+    for run in finished_runs(options.folder):
         pace.add(run)
-    kinds = {(cell.config.dataset, cell.config.model): cell.config for cell in waiting}
-    judged = {kind: pace.runs_like(config) for kind, config in kinds.items()}
-    seconds = [pace.seconds(cell.config) for cell in waiting]
+    seconds = [pace.seconds(config) for config in waiting]
     sure = [each for each in seconds if each is not None]
-    unknown = dict.fromkeys(
-        _kind(cell.config, distilled=pace.runs_like(cell.config) > 0)
-        for cell, each in zip(waiting, seconds, strict=True)
-        if each is None
-    )
-    blind = " or ".join(unknown)
-    if not sure:
-        return f"{_BLIND}: no run of {blind} is finished yet"
-    text = (
-        f"about {_hours(makespan(sure, jobs))} with {counted(jobs, 'job', ' ')}, judged by "
-        f"{counted(sum(judged.values()), 'finished run', ' ')} of the same data set and model"
-    )
-    unsure = len(seconds) - len(sure)
-    return text + (
-        f"; {unsure} of {blind}, of which none is finished, come on top" if blind else ""
-    )
+    unsure = [config for config, each in zip(waiting, seconds, strict=True) if each is None]
+    guessed, blind = guess(unsure) if guess else ("", unsure)
+    names = " or ".join(dict.fromkeys(_kind(config, pace) for config in blind))
+    if len(blind) == len(waiting):
+        return f"how long that takes cannot be known: no run of {names} is finished yet"
+    parts: list[str] = []
+    if sure:
+        judged = {widest(config): pace.runs_like(config) for config in waiting}
+        parts.append(
+            f"about {_hours(makespan(sure, options.jobs or side_by_side()))} with "
+            f"{counted(options.jobs or side_by_side(), 'job', ' ')}, judged by "
+            f"{counted(sum(judged.values()), 'finished run', ' ')} of the same data set and model"
+        )
+    if guessed:
+        others = len(unsure) - len(blind)
+        parts.append(f"{counted(others, 'more run', ' ')}: {guessed}" if sure else guessed)
+    if blind:
+        parts.append(f"{len(blind)} of {names}, of which none is finished, come on top")
+    return "; ".join(parts)
 
 
-def _kind(config: ExperimentConfig, *, distilled: bool) -> str:
+def _kind(config: ExperimentConfig, pace: Pace) -> str:
     """Name the runs of which none is finished: those that distil, if others are."""
-    by = f", distilled by {config.server.defense.type}" if distilled else ""
+    defense = config.server.defense.type
+    how = "trained" if defense in OWN_TRAINING else "distilled"
+    by = f", {how} by {defense}" if how == "trained" or pace.runs_like(config) else ""
     return f"{config.dataset} with {config.model}{by}"
 
 

@@ -4,7 +4,6 @@ Seconds of one thread on an AMD EPYC core that nobody else used: local training 
 `benchmarks/round.py` measures it, distillation as `benchmarks/distill.py` does.
 """
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -69,12 +68,12 @@ def _files(name: str, root: Path) -> int:
     return 0 if found is None else sum(not path.startswith("test/") for path, _, _ in found[1])
 
 
-def guess(configs: Sequence[ExperimentConfig]) -> str | None:
-    """Say how long some experiments may take; None where that is not known of one of them."""
-    hours = [core_hours(config) for config in configs]
-    known = [each for each in hours if each is not None]
-    if not known or len(known) < len(hours):
-        return None
-    total = sum(known)
-    said = f"{total:.1f} core hours" if total >= 0.1 else f"{60 * total:.1f} core minutes"
-    return f"about {said}: {BASIS}"
+def shown(hours: float) -> str:
+    """Return hours of a core for people.
+
+    Examples
+    --------
+    >>> shown(2.04), shown(0.05)
+    ('2.0 core hours', '3.0 core minutes')
+    """
+    return f"{hours:.1f} core hours" if hours >= 0.1 else f"{60 * hours:.1f} core minutes"

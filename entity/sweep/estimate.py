@@ -21,7 +21,8 @@ class Pace:
 
     Rounds, clients in a round and local epochs are counted, and apart from them the distillations
     of a run, by their budget: how often and how long a defense distils differs from cell to cell,
-    and takes several times as long as an average.
+    and takes several times as long as an average. A run of another defense tells how long training
+    and evaluation take, which they share; FLIP's clients train in a way of their own.
     """
 
     def __init__(self) -> None:
@@ -42,10 +43,12 @@ class Pace:
         if not run.finished or not isinstance(seconds, float):
             return
         distilled = sum(run.seconds[each] for each in run.seconds if each.startswith(_DISTILLED))
+        shared = seconds - max(distilled, run.seconds.get("aggregate", 0.0))
         dataset, model = fields.get("dataset"), fields.get("model")
-        defense, attack = run.facts["defense"], run.facts["attack"]
-        for kind in _kinds(dataset, model, defense, attack):
-            self.known.setdefault(kind, []).append(max(0.0, seconds - distilled) / work)
+        kinds = _kinds(dataset, model, run.facts["defense"], run.facts["attack"])
+        for kind in kinds:
+            spent = shared if kind == (dataset, model) else seconds - distilled
+            self.known.setdefault(kind, []).append(max(0.0, spent) / work)
         args = _args_of(run)
         queries = _queries(args, int(number(fields, "federation.rounds") or 0))
         if distilled and queries:
@@ -54,10 +57,9 @@ class Pace:
 
     def seconds(self, config: ExperimentConfig) -> float | None:
         """Estimate an experiment; None where no run tells how long it trains or distils."""
-        attack, args = config.client.attacked_by, config.server.defense.defense_args
-        federation = config.federation
+        args, federation = config.server.defense.defense_args, config.federation
         work = federation.rounds * federation.round_size * config.client.num_epochs
-        for kind in _kinds(config.dataset, config.model, config.server.defense.type, attack):
+        for kind in _kinds_of(config):
             if kind in self.known:
                 training = work * fmean(self.known[kind])
                 break
@@ -69,9 +71,12 @@ class Pace:
         return training + queries * fmean(rates) if rates else None
 
     def runs_like(self, config: ExperimentConfig) -> int:
-        """Return how many finished runs of its data set and model are known."""
-        return len(self.known.get((config.dataset, config.model), ()))
+        """Return how many finished runs are known by which it can be judged."""
+        return len(self.known.get(widest(config), ()))
 
+
+OWN_TRAINING = ("flip",)
+"""Defenses whose clients train in a way of their own, which takes many times as long."""
 
 _WORK = ("federation.rounds", "federation.round_size", "client.num_epochs")
 _DISTILLED = "aggregate_distill"
@@ -95,11 +100,22 @@ def _queries(args: Any, rounds: int) -> float:
     return float(args.times(rounds) * args.iterations * args.queries_per_iteration)
 
 
+def widest(config: ExperimentConfig) -> Kind:
+    """Return what all runs share by which an experiment can be judged."""
+    return list(_kinds_of(config))[-1]
+
+
+def _kinds_of(config: ExperimentConfig) -> Iterator[Kind]:
+    defense, attack = config.server.defense.type, config.client.attacked_by
+    return _kinds(config.dataset, config.model, defense, attack)
+
+
 def _kinds(dataset: object, model: object, defense: object, attack: object) -> Iterator[Kind]:
     """Yield from what is most alike to what is alike enough."""
     yield dataset, model, defense, attack
     yield dataset, model, defense
-    yield dataset, model
+    if defense not in OWN_TRAINING:
+        yield dataset, model
 
 
 def makespan(seconds: Iterable[float], jobs: int) -> float:

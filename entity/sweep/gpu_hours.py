@@ -6,10 +6,11 @@ that it does not name. It does not name the data set either; we take it for CIFA
 distillation, and what FLIP multiplies training by.
 """
 
-from collections.abc import Sequence
-
 from entity.config.fields import ExperimentConfig
 from entity.dataset import source_of
+
+MODELS = ("resnet18", "emnist_resnet18", "gtsrb_resnet18")
+"""ResNet-18, by where it pools."""
 
 IMAGES_A_SECOND = 200 * 25 * 980 * 2 / (0.5 * 3600)
 """Images that clients train on."""
@@ -27,7 +28,7 @@ BASIS = (
 
 
 def gpu_hours(config: ExperimentConfig) -> float | None:
-    """Guess the hours of one experiment; None where the size of its data set is not known.
+    """Guess the hours of one experiment; None of another model, or data of unknown size.
 
     Examples
     --------
@@ -35,6 +36,8 @@ def gpu_hours(config: ExperimentConfig) -> float | None:
     >>> [round(gpu_hours(load(f"cifar10/{name}")), 1) for name in ("droplet", "drop", "flip")]
     [0.5, 2.0, 57.0]
     """
+    if config.model not in MODELS:
+        return None
     source, federation = source_of(config), config.federation
     if source.counts is None:
         return None
@@ -51,20 +54,12 @@ def gpu_hours(config: ExperimentConfig) -> float | None:
     return seconds / 3600
 
 
-def guess(configs: Sequence[ExperimentConfig]) -> str:
-    """Say how long some experiments may take, and which defense takes most of it."""
-    hours: dict[str, float] = {}
-    for config in configs:
-        if (found := gpu_hours(config)) is not None:
-            defense = config.server.defense.type
-            hours[defense] = hours.get(defense, 0.0) + found
-    if not hours:
-        return "how long that takes on a GPU cannot be guessed"
-    most = max(hours, key=hours.__getitem__)
-    longest, total = hours[most], sum(hours.values())
-    of_it = f", {_shown(longest)} of them {most}'s" if len(hours) > 1 else ""
-    return f"about {_shown(total)} GPU hours{of_it}: {BASIS}"
+def shown(hours: float) -> str:
+    """Return hours of a GPU for people.
 
-
-def _shown(hours: float) -> str:
-    return f"{hours:.0f}" if hours >= 10 else f"{max(hours, 0.1):.1f}"
+    Examples
+    --------
+    >>> shown(57.2), shown(2.04)
+    ('57 GPU hours', '2.0 GPU hours')
+    """
+    return f"{hours:.0f} GPU hours" if hours >= 10 else f"{max(hours, 0.1):.1f} GPU hours"

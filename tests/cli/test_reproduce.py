@@ -546,7 +546,7 @@ def test_a_papers_table_stands_beside_ours_with_the_floor_of_the_twin(tiny, resu
     assert text.count("| reached |") == 2
     assert "A note." in text
     assert "The floor is the ASR of the same run without attack." in text
-    assert "GPU hours" in shown.err or "cannot be guessed" in shown.err
+    assert "core minutes: guessed from seconds an image on one core" in " ".join(shown.err.split())
     assert max(map(len, shown.out.splitlines())) <= 80
 
 
@@ -561,3 +561,34 @@ def test_a_dry_run_of_a_papers_table_estimates_gpu_hours_and_runs_nothing(
     assert "guessed from what the paper says of a run of its own" in shown.out.replace("\n", " ")
     assert "runs/paper/" in shown.out  # one folder, as tables share runs
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_guess_stands_for_the_runs_that_finished_ones_cannot_tell_of(
+    tmp_path, monkeypatch, capsys, finish
+):
+    """One run of DROPlet says how long training takes, not what FLIP or a distillation does."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("entity.cli.sweep.side_by_side", lambda: 1)
+    chosen = find("paper/table-3-cifar10")
+    cells = expand(chosen.grid, Path("runs/paper"))
+    (done,) = (c for c in cells if (c.labels["defense"], c.labels["rate"]) == ("droplet", "5%"))
+    finish(done, seconds=3600.0)
+
+    def said(name, *where):
+        assert main(["reproduce", name, "--dry-run", "--where", *where]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    table = "paper/table-3-cifar10"
+    alone = said(table, "defense=flip", "rate=5%")
+    assert "about 57 GPU hours: guessed from what the paper says" in alone
+    assert "judged by" not in alone
+    both = said(table, "defense=flip,drop,median", "rate=5%")
+    assert (
+        "about 1.0 hours with 1 job, judged by 1 finished run of the same data set and model; "
+        "2 more runs: about 59 GPU hours, 57 GPU hours of them flip's: guessed from" in both
+    )
+    one = said("paper-cifar10", "defense=drop", "seed=71")
+    assert "about 2.0 GPU hours: guessed" in one  # as of the same run in the paper's table
+    # 32 runs that train as DROPlet's did, 4 of FLIP and 4 of DROP, one after another.
+    total = 32 * 1.0 + 4 * 57 + 4 * 2.0
+    assert reproduce._hours(cells, Path("runs/paper"), None) == pytest.approx(total, abs=0.5)

@@ -13,8 +13,9 @@ from entity.config.schema import flatten
 from entity.results.formatting import clock
 from entity.results.store import Run
 from entity.setup import resolve
-from entity.sweep.core_hours import core_hours, guess
+from entity.sweep.core_hours import core_hours
 from entity.sweep.estimate import Pace, makespan
+from entity.sweep.guess import guess
 
 
 @pytest.fixture
@@ -72,6 +73,20 @@ def test_the_runs_most_alike_are_judged_by(run, experiment):
     assert pace.seconds(experiment(quiet)) == pytest.approx(90.0)
 
 
+def test_of_other_defenses_only_training_and_evaluation_count(run, experiment):
+    """Aggregation is each defense's own, and FLIP's clients train in a way of their own."""
+    flip = {"server.defense": {"type": "flip"}, "client.num_epochs": 2}
+    pace = Pace()
+    pace.add(replace(run(90.0, MEDIAN), seconds={"train": 10.0, "aggregate": 78.0}))
+    assert pace.seconds(experiment()) == pytest.approx(12.0)
+    assert pace.seconds(experiment(MEDIAN)) == pytest.approx(90.0)
+    assert pace.seconds(experiment(flip)) is None
+    assert pace.runs_like(experiment(flip)) == 0
+    pace.add(run(2400.0, flip))
+    assert pace.seconds(experiment(flip)) == pytest.approx(2400.0)
+    assert pace.seconds(experiment()) == pytest.approx(12.0)
+
+
 DISTILLED = {"type": "drop", "defense_args": {"K": 2, "distill_iters": 5, "num_seed": 20}}
 
 
@@ -124,10 +139,15 @@ def test_core_hours_by_hand():
     )
     both = 2 * training + 1.15 * distilling
     end = "guessed from seconds an image on one core"
-    assert guess([config, early]) == f"about {both / 60:.1f} core minutes: {end}"
-    assert guess([config, early] * 50) == f"about {50 * both / 3600:.1f} core hours: {end}"
-    assert guess([config, load("cifar10/undefended")]) is None
-    assert guess([load("mnist/flip")]) is None
+    assert guess([config, early]) == (f"about {both / 60:.1f} core minutes: {end}", [])
+    assert guess([config, early] * 50) == (f"about {50 * both / 3600:.1f} core hours: {end}", [])
+    flip = load("mnist/flip")
+    assert guess([config, flip]) == (guess([config])[0], [flip])
+    assert guess([flip]) == ("", [flip])
+    said, left = guess([config, load("cifar10/drop"), load("cifar10/droplet")])
+    assert said.startswith("about 2.5 GPU hours, 2.0 GPU hours of them drop's: guessed from what")
+    assert said.endswith(f"; and {guess([config])[0]}")
+    assert left == []
 
 
 def test_core_hours_count_the_files_of_an_image_folder(tmp_path):

@@ -11,6 +11,7 @@ from entity.results.store import Run
 from entity.sweep import gpu_hours
 from entity.sweep.cells import expand
 from entity.sweep.grid_file import parse
+from entity.sweep.guess import guess
 from entity.sweep.published import Figure, Tolerance, published
 from entity.sweep.study import find, load, names
 from entity.sweep.verdict_table import remarks, verdict_table
@@ -280,11 +281,16 @@ def test_cells_are_the_papers_settings(studies):
         assert name.rsplit("-", 1)[1] == cells[0].config.dataset
 
 
-def test_hours_in_the_files_are_those_of_the_estimate(studies):
-    for study, cells in studies.values():
+def test_hours_in_the_files_are_those_of_the_estimate(studies, tmp_path):
+    """One speed of a card for tables and for the shipped settings."""
+    shipped = [find(f"paper-{data}") for data in ("cifar10", "cinic10", "emnist")]
+    whole = [(study, expand(study.grid, tmp_path / "none")) for study in shipped]
+    for study, cells in (*studies.values(), *whole):
         total = sum(gpu_hours.gpu_hours(cell.config) for cell in cells)
         assert study.hours == pytest.approx(total, abs=0.51)
-        assert f"about {total:.0f} GPU hours" in gpu_hours.guess([cell.config for cell in cells])
+        said, left = guess([cell.config for cell in cells])
+        assert f"about {total:.0f} GPU hours" in said
+        assert left == []
 
 
 def finished(cell, **figures):
