@@ -38,6 +38,7 @@ from entity.sweep.guess import for_gpu, guess
 from entity.sweep.guess import seconds as guessed_seconds
 from entity.sweep.plan import RUNS, SweepOptions, finished_runs, remaining
 from entity.sweep.runner import Failure
+from entity.sweep.setting import setting
 from entity.sweep.study import Study
 from entity.sweep.verdicts import Outcome
 from entity.sweep.void import twins, void_cells
@@ -47,6 +48,9 @@ _OPTIONAL = ("DPR of all", "on victims", "n", "floor", "diff.")
 
 _LABEL = 8
 """Letters of a label of a cell that are in one line at least."""
+
+_FIGURE = len("or 94.00?")
+"""Letters of a figure in doubt that are in one line at least: it is one of two."""
 
 _OF_A_STUDY = (
     *("out", "jobs", "ray", "dry_run", "data_root", "plugins", "where", "quiet", "retry"),
@@ -120,6 +124,8 @@ def _reproduce(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     cells = chosen_cells(chosen.grid, asked)
     planned = _that_count(chosen, cells, asked) if options.skip_void else cells
     if options.dry_run:
+        if chosen.published is not None:
+            console.paragraph(setting(chosen, ((cell.labels, cell.config) for cell in planned)))
         show_plan(chosen.name, planned, asked, guess)
         return 0
     if remaining(planned, asked):
@@ -214,8 +220,8 @@ def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
     optional = [*_OPTIONAL]
     if chosen.published is None and not any(each.asr for each in chosen.expectations):
         optional.append("ASR")  # worst ASR is judged
-    labels = dict.fromkeys(chosen.axes, _LABEL)
-    widths = fitted(table, console.out.width, optional, labels)
+    folded = {**dict.fromkeys(chosen.axes, _LABEL), "paper": _FIGURE}
+    widths = fitted(table, console.out.width, optional, folded)
     for place, width in widths.items():
         column = table.columns[place]
         justify = "right" if column.right or column.name in ("paper", "diff.") else "left"

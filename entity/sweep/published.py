@@ -61,14 +61,15 @@ class Figure:
         return min((self.value, *self.others), key=lambda value: abs(measured - value))
 
     def __str__(self) -> str:
-        """Return it in percent, with a mark where it is uncertain.
+        """Return it in percent, with all that it may be and a mark where it is uncertain.
 
         Examples
         --------
         >>> str(Figure(0.8755)), str(Figure(0.925, (0.94,)))
-        ('87.55', '92.50?')
+        ('87.55', '92.50 or 94.00?')
         """
-        return f"{100 * self.value:.2f}{'?' if self.others or self.doubtful else ''}"
+        values = " or ".join(f"{100 * value:.2f}" for value in (self.value, *self.others))
+        return f"{values}{'?' if self.others or self.doubtful else ''}"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from entity.record.window import remark, span
 from entity.results import tables
 from entity.results.tables import Column, Spread, Table
 from entity.sweep.published import METRICS, Metric
+from entity.sweep.setting import setting
 from entity.sweep.study import UNKNOWN, Band, Study
 from entity.sweep.verdicts import Outcome
 
@@ -16,7 +17,7 @@ def verdict_table(study: Study, outcomes: Sequence[Outcome]) -> Table:
     """Return the table of a study, a row a cell."""
     if study.published is not None:
         return _beside_the_paper(study, outcomes)
-    beside = _known(outcomes, ("worst_asr", "floor"))
+    beside = _known(outcomes, _BESIDE)
     judged = _judged(study)
     columns = [*map(Column, study.axes), Column("n")]
     names = list(dict.fromkeys(["mta", "asr", *judged, *beside]))
@@ -104,7 +105,8 @@ def _expected(band: Band | None) -> str | None:
 def remarks(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
     """Return the text below the table: how to read it, and how many cells did as expected."""
     named = [each for outcome in outcomes for each in outcome.windows]
-    lines = [
+    lines = [*_setting(study, outcomes)]
+    lines += [
         "Mean ± standard deviation over the seeds; a run's MTA and ASR are means of its "
         f"{span(window for _, window in named)}."
     ]
@@ -117,6 +119,7 @@ def remarks(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
             "Worst ASR is the highest of all rounds, and seeds, whose MTA is at least "
             f"{100 * SHARE:g} % of the run's last."
         )
+        lines += _unlike_the_paper_in_the_worst(study, outcomes)
     if _known(outcomes, ("floor",)):
         lines.append("The floor is the ASR of the same run without attack.")
     counts = Counter(outcome.verdict for outcome in outcomes)
@@ -140,6 +143,33 @@ def remarks(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
             "goes on with them."
         )
     return [*lines, *study.notes, *_doubts(study, outcomes)]
+
+
+def _unlike_the_paper_in_the_worst(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
+    """Say that the worst ASR is not judged, and which cells would miss the paper's by it."""
+    if study.published is None:
+        return []
+    said = (
+        "It is not judged, as the paper does not say of which rounds its figures are; but it asks "
+        "for a low ASR in each of these rounds."
+    )
+    above = [
+        " ".join(outcome.labels)
+        for outcome in outcomes
+        if outcome.verdict == "reached" and outcome.worst_asr is not None
+        if (figure := outcome.figures.get("asr")) is not None
+        for nearest in [figure.nearest(outcome.worst_asr)]
+        if outcome.worst_asr - nearest > study.published.tolerance.of("asr", nearest) + 1e-9
+    ]
+    if above:
+        said += f" Reached, but further above the paper's by it: {_named(above)}."
+    return [said]
+
+
+def _setting(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
+    """Say what the cells of a paper's table share, if any of them has a configuration."""
+    cells = [(each.cell, each.config) for each in outcomes if each.config is not None]
+    return [setting(study, cells)] if study.published is not None and cells else []
 
 
 def _doubts(study: Study, outcomes: Sequence[Outcome]) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from entity.config.fields import ExperimentConfig
 from entity.record.window import Window
 from entity.results.tables import Spread
 from entity.sweep.cells import Cell, finite_facts
@@ -36,6 +37,8 @@ class Outcome:
     """Whether the results are near all of them."""
     cell: Mapping[str, str] = field(default_factory=dict[str, str])
     """The label of every axis, in one of its runs."""
+    config: ExperimentConfig | None = None
+    """Of the same run."""
     windows: tuple[tuple[str, Window | None], ...] = ()
     """Name and window of each finished run."""
     void: bool = False
@@ -112,6 +115,7 @@ def _outcome(study: Study, labels: tuple[str, ...], row: Sequence[Cell]) -> Outc
         dpr_of_all=_mean(row, "dpr_of_all"),
         figures=figures,
         cell=cell,
+        config=row[0].config,
         windows=tuple(
             (each.name, each.done.window) for each in row if each.done and each.done.finished
         ),

@@ -96,6 +96,8 @@ def results(monkeypatch):
                 "mta": {"last10": found[0]},
                 "asr": {"last10": found[1]},
                 "consistency": {"worst_asr": found[2] if len(found) > 2 else None},
+                "victim_accuracy": {"last10": found[3] if len(found) > 3 else None},
+                "dpr": {"of_all": found[4] if len(found) > 4 else None},
                 "seconds": {"total": 1.0},
             }
             write_json(cell.folder / "summary.json", summary)
@@ -187,6 +189,15 @@ def test_where_the_attack_does_not_work_undefended_a_cell_counts_for_nobody(tiny
     text = Path("t.md").read_text()
     assert text.count("| void |") == 3
     assert "Void are 3 of 6 cells, which count for nobody: where defense is undefended the" in text
+
+
+def test_a_study_shows_both_rates_and_the_accuracy_on_the_victims(tiny, results):
+    given, _ = results
+    given["median"] = [(0.96, 0.0, 0.1, 0.8, 0.049), (0.96, 0.0, 0.1, 0.9, 0.051)]
+    assert main(["reproduce", "tiny", "--where", "defense=median", "--markdown", "t.md"]) == 0
+    head, _, row = [x for x in Path("t.md").read_text().splitlines() if x.startswith("|")]
+    assert "| worst ASR % | on victims % | DPR of all % | verdict |" in head
+    assert "| 10.0 | 85.0 | 5.0 | reached |" in row
 
 
 VOID = {**SAYS, "void": {"axis": "defense", "label": "undefended", "below": 50}, "expect": []}
@@ -558,6 +569,7 @@ def test_a_dry_run_of_a_papers_table_estimates_gpu_hours_and_runs_nothing(
     assert main(["reproduce", f"paper/{table}", "--dry-run", "--where", "defense!=flip"]) == 0
     shown = capsys.readouterr()
     assert "GPU hours" in shown.out
+    assert "The same in all cells: seed 71" in shown.out
     assert "guessed from what the paper says of a run of its own" in shown.out.replace("\n", " ")
     assert "runs/paper/" in shown.out  # one folder, as tables share runs
     assert not (tmp_path / "runs").exists()
