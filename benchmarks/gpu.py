@@ -39,7 +39,7 @@ from card.checks import CHECKS
 from card.data import use_cifar10
 from card.distillation import distillations
 from card.ledger import Ledger
-from card.page import section
+from card.page import NOT_REACHED, section, undistilled
 from card.rounds import rounds
 from card.scene import PAPER, TINY, Scale
 from card.speed import line_of, speeds
@@ -96,7 +96,7 @@ def checks(call: Call) -> None:
         try:
             for found in check(call.device):
                 call.ledger.add("checks", **asdict(found), passed=found.passed)
-                print(f"  {'ok' if found.passed else 'NO'}  {found.check}: {found.value:.2g}")
+                print(f"  {found}")
         except Exception as error:  # one that cannot be made is a finding, too
             traceback.print_exc()
             call.ledger.add(
@@ -151,7 +151,8 @@ def cells(call: Call) -> None:
                 distillation=expected(call.ledger, half),
             )
             call.ledger.add("cells", **found)
-            print(f"  {name}: {found['rounds']} of {found['of']} rounds ({found['stopped']})")
+            gap = NOT_REACHED if undistilled(found) else ""
+            print(f"  {name}: {found['rounds']} of {found['of']} rounds ({found['stopped']}){gap}")
 
 
 def expected(ledger: Ledger, half: bool) -> float:

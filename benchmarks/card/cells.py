@@ -94,6 +94,7 @@ def play(
         "cell": name,
         "half": half,
         "stopped": why,
+        "distils": every > 0,
         **standing(folder, config.federation.rounds),
     }
 
@@ -120,6 +121,7 @@ def standing(folder: Path, of: int) -> dict[str, Any]:
         "asr": fmean(asr[-10:]) if asr else None,
         "asr_worst": None if worst is None else worst.worst_asr,
         "seconds": median([sum_of(line) for line in plain]) if plain else None,
+        "distilled": sum("distilled" in line["diagnostics"] for line in lines),
     }
 
 

@@ -34,11 +34,19 @@ class Found:
     unit: str
     """What the value is."""
     remark: str = ""
+    looked_for: bool = True
+    """False where there is nothing that could be looked at, which holds for nothing."""
 
     @property
     def passed(self) -> bool:
         """Whether it is within the tolerance; NaN is not."""
         return self.value <= self.most
+
+    def __str__(self) -> str:
+        """Say what was found, in a line."""
+        if not self.looked_for:
+            return f"--  {self.check}: not looked for, {self.remark}"
+        return f"{'ok' if self.passed else 'NO'}  {self.check}: {self.value:.2g}"
 
 
 @contextmanager
@@ -117,7 +125,9 @@ def channels_last_is_used(device: torch.device) -> Iterator[Found]:
 def nothing_waits(device: torch.device) -> Iterator[Found]:
     """Count the waits for the card inside local training: by an error at each, and by a profile."""
     if device.type != "cuda":
-        yield Found("waits inside local training", 0, 0, "waits", "no card here: not looked for")
+        yield Found(
+            "waits inside local training", 0, 0, "waits", "there is no card here", looked_for=False
+        )
         return
     fit = _local_training(device)
     fit()  # kernels are loaded and memory is taken

@@ -7,6 +7,13 @@ from pages import markdown
 from card.cells import PAPER
 from card.ledger import Ledger, Line
 
+NOT_REACHED = ", no distillation was reached"
+
+
+def undistilled(cell: Line) -> bool:
+    """Say whether a cell whose defense distils stopped before its first distillation."""
+    return bool(cell.get("distils")) and cell.get("distilled") == 0
+
 
 def latest(lines: Sequence[Line], *names: str) -> list[Line]:
     """Return the last line of each kind, in the order in which the kinds first came.
@@ -57,16 +64,24 @@ def _checks(lines: Sequence[Line]) -> str:
     rows = [
         [
             line["check"],
-            f"{line['value']:.2g}",
+            f"{line['value']:.2g}" if line.get("looked_for", True) else "-",
             f"{line['most']:g} {line['unit']}",
-            ("yes" if line["passed"] else "**no**")
-            + (f" ({line['remark']})" if line["remark"] else ""),
+            _holds(line) + (f" ({line['remark']})" if line["remark"] else ""),
         ]
         for line in lines
     ]
-    failed = sum(not line["passed"] for line in lines)
-    head = f"### What must hold: {len(lines) - failed} of {len(lines)} do"
+    looked_for = [line for line in lines if line.get("looked_for", True)]
+    held = sum(line["passed"] for line in looked_for)
+    head = f"### What must hold: {held} of {len(looked_for)} do"
+    if left := len(lines) - len(looked_for):
+        head += f", {left} not looked for"
     return f"{head}\n\n" + markdown(["check", "found", "at most", "holds"], rows)
+
+
+def _holds(line: Line) -> str:
+    if not line.get("looked_for", True):
+        return "not looked for"
+    return "yes" if line["passed"] else "**no**"
 
 
 def _speed(lines: Sequence[Line]) -> str:
@@ -158,7 +173,7 @@ def _cells(lines: Sequence[Line]) -> str:
     rows = [
         [
             line["cell"] + (", bfloat16" if line["half"] else ""),
-            f"{line['rounds']} of {line['of']}",
+            f"{line['rounds']} of {line['of']}" + (NOT_REACHED if undistilled(line) else ""),
             percent(line["mta"]),
             f"{PAPER[line['cell']][0]:.1f}",
             percent(line["asr"]),
@@ -182,4 +197,4 @@ def _gaps(lines: Sequence[Line]) -> str:
     return "Not whole: " + "; ".join(gaps) + "." if gaps else ""
 
 
-__all__ = ["latest", "section"]
+__all__ = ["NOT_REACHED", "latest", "section", "undistilled"]

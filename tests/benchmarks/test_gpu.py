@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -186,10 +187,12 @@ def test_a_cell_stops_before_a_distillation_that_would_not_end_and_goes_on_later
     assert "330 s wanted" in found["stopped"]
     assert found["mta"] == pytest.approx(0.25)
     assert found["seconds"] == 1.75
+    assert (found["distils"], found["distilled"]) == (True, 0)
     found, called = play(card, tmp_path, budget, monkeypatch, 60, 300.0)
     assert (found["rounds"], called) == (4, [])  # nothing is begun
     found, called = play(card, tmp_path, budget, monkeypatch, 400, 300.0)
     assert (found["rounds"], called) == (6, [True])
+    assert found["distilled"] == 1
 
 
 def test_the_shipped_cells_are_c4_at_the_papers_stealthiest_rate(card):
@@ -231,6 +234,30 @@ def test_the_page_shows_the_latest_findings_and_what_failed(card, tmp_path):
     assert "| 20 of 651 | 30.0 | **950** (extrap.) | teachers 68%, student 32% |" in page
     assert "| drop | 14 of 200 | 50.0 | 76.0 | 1.3 | 4.0 | 1.3 | 3.50 |" in page
     assert page.endswith("Not whole: round: cut off when its time was over.")
+
+
+def test_a_cell_that_reached_no_distillation_says_so(card, tmp_path):
+    ledger = card("ledger").Ledger(tmp_path / "ledger.jsonl")
+    line = {"half": False, "rounds": 4, "of": 200, "mta": 0.5, "asr": 0.01, "asr_worst": 0.04}
+    line |= {"seconds": 3.5, "stopped": ""}
+    ledger.add("cells", cell="droplet", distils=False, distilled=0, **line)
+    ledger.add("cells", cell="drop", distils=True, distilled=0, **line)
+    page = card("page").section(ledger)
+    assert "| drop | 4 of 200, no distillation was reached |" in page
+    assert "| droplet | 4 of 200 |" in page
+    ledger.add("cells", cell="drop", distils=True, distilled=1, **line)
+    assert "no distillation" not in card("page").section(ledger)
+
+
+def test_what_a_cpu_cannot_look_for_holds_for_nothing(card, tmp_path):
+    (found,) = card("checks").nothing_waits(CPU)
+    assert str(found) == "--  waits inside local training: not looked for, there is no card here"
+    ledger = card("ledger").Ledger(tmp_path / "ledger.jsonl")
+    ledger.add("checks", **asdict(found), passed=found.passed)
+    ledger.add("checks", check="one", value=0.01, most=0.1, unit="", remark="", passed=True)
+    page = card("page").section(ledger)
+    assert "### What must hold: 1 of 1 do, 1 not looked for" in page
+    assert "| waits inside local training | - | 0 waits | not looked for (there is no" in page
 
 
 def test_a_profile_counts_the_calls_that_wait(card):
