@@ -23,7 +23,7 @@ generator (10 and 36 ms at 16 and 128 channels, with 16 teachers)."""
 EARLY = 0.15
 """Of that, the share of a distillation that ends where it changes nothing any more, and is fast."""
 
-BASIS = "guessed from seconds an image on one core"
+BASIS = "guessed from seconds an image on one core that nobody else uses"
 
 
 def core_hours(config: ExperimentConfig) -> float | None:

@@ -1,5 +1,6 @@
 """How long runs take, against sums made by hand."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,13 @@ from entity.config.schema import flatten
 from entity.results.formatting import clock
 from entity.results.store import Run
 from entity.setup import resolve
+from entity.sweep.cells import expand
 from entity.sweep.core_hours import core_hours
 from entity.sweep.estimate import Pace, makespan
 from entity.sweep.guess import guess
+from entity.sweep.study import find
+
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 @pytest.fixture
@@ -138,7 +143,7 @@ def test_core_hours_by_hand():
         pytest.approx(training / 3600)
     )
     both = 2 * training + 1.15 * distilling
-    end = "guessed from seconds an image on one core"
+    end = "guessed from seconds an image on one core that nobody else uses"
     assert guess([config, early]) == (f"about {both / 60:.1f} core minutes: {end}", [])
     assert guess([config, early] * 50) == (f"about {50 * both / 3600:.1f} core hours: {end}", [])
     flip = load("mnist/flip")
@@ -148,6 +153,24 @@ def test_core_hours_by_hand():
     assert said.startswith("about 2.5 GPU hours, 2.0 GPU hours of them drop's: guessed from what")
     assert said.endswith(f"; and {guess([config])[0]}")
     assert left == []
+
+
+def test_the_hours_of_the_ten_configurations_are_what_its_runs_took(tmp_path):
+    """By its committed lines, and where a run has none by how much longer the others took."""
+    study = find("configurations")
+    lines = map(json.loads, (RESULTS / "configurations.jsonl").read_text().splitlines())
+    took = {
+        (*each["cell"].values(), str(each["seed"])): each["seconds"] / 3600
+        for each in lines
+        if each["study"] == study.name
+    }
+    names = ("configuration", "rate", "mcr", "defense", "seed")
+    guessed = {
+        tuple(cell.labels[name] for name in names): core_hours(cell.config)
+        for cell in expand(study.grid, tmp_path / "none")
+    }
+    slower = sum(took.values()) / sum(guessed[each] for each in took)
+    assert study.hours == pytest.approx(slower * sum(guessed.values()) / 2, rel=0.2)
 
 
 def test_core_hours_count_the_files_of_an_image_folder(tmp_path):
