@@ -71,6 +71,8 @@ class Outcome:
 def judge(study: Study, cells: Sequence[Cell], undefended: Sequence[Cell] = ()) -> list[Outcome]:
     """Sum up runs over their seeds, a row for each other assignment; void runs are left out.
 
+    Where an attack was expected to work undefended, and does not, that cell is missed and not void.
+
     Parameters
     ----------
     study
@@ -86,9 +88,19 @@ def judge(study: Study, cells: Sequence[Cell], undefended: Sequence[Cell] = ()) 
         rows.setdefault(tuple(cell.labels[name] for name in study.axes), []).append(cell)
     outcomes: list[Outcome] = []
     for labels, row in rows.items():
-        counted = [cell for cell in row if cell.identity not in void]
+        counted = [
+            cell for cell in row if cell.identity not in void or _is_to_work(study, cell.labels)
+        ]
         outcomes.append(replace(_outcome(study, labels, counted or row), void=not counted))
     return outcomes
+
+
+def _is_to_work(study: Study, cell: Mapping[str, str]) -> bool:
+    """Say whether a study expects of an undefended cell how far the attack comes."""
+    rule, expected = study.void, study.expectation(cell)
+    if rule is None or expected is None or cell[rule.axis] != rule.label:
+        return False
+    return expected.asr is not None or expected.worst_asr is not None
 
 
 def _outcome(study: Study, labels: tuple[str, ...], row: Sequence[Cell]) -> Outcome:

@@ -191,6 +191,21 @@ def test_where_the_attack_does_not_work_undefended_a_cell_counts_for_nobody(tiny
     assert "Void are 3 of 6 cells, which count for nobody: where defense is undefended the" in text
 
 
+def test_where_an_attack_was_expected_to_work_undefended_and_fails_that_is_missed(tiny, results):
+    """As docs/STUDY.md counts it; the defended cells are void."""
+    given, _ = results
+    expected = {"cells": {"defense": "undefended"}, "worst_asr": [50, 100]}
+    tiny(study={**VOID, "expect": [expected]})
+    given["undefended"] = [(0.9, 0.4, 0.4), (0.9, 0.4, 0.3)]
+    assert main(["reproduce", "tiny", "--markdown", "t.md"]) == 1
+    text = Path("t.md").read_text()
+    assert "| undefended | 2 | 90.0 ± 0.0 | 40.0 ± 0.0 | 40.0 | ≥ 50 | missed |" in text.replace(
+        " - |", ""
+    )
+    assert text.count("| void |") == 2
+    assert "Void are 2 of 3 cells" in text
+
+
 def test_a_study_shows_both_rates_and_the_accuracy_on_the_victims(tiny, results):
     given, _ = results
     given["median"] = [(0.96, 0.0, 0.1, 0.8, 0.049), (0.96, 0.0, 0.1, 0.9, 0.051)]
