@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
@@ -103,27 +104,29 @@ def verdict(entries: Sequence[Entry]) -> str:
         ]
         if both:
             asr, mta = (fmean(values) for values in zip(*both, strict=True))
-            judged.append((asr, mta, group[0].group.label))
+            known = [entry.outcome.worst_asr for entry in group]
+            worst = max((each for each in known if each is not None), default=None)
+            judged.append(Judgement(asr, mta, group[0].group.label, worst))
     if not judged:
         return ""
     if len(judged) == 1:
-        [(asr, mta, best)] = judged
+        [one] = judged
         return (
-            f"{best} ends with an attack success rate of {percent(asr)} "
-            f"and a main-task accuracy of {percent(mta)}."
+            f"{one.name} ends with an attack success rate of {_rate(judged)} "
+            f"and a main-task accuracy of {percent(one.mta)}."
         )
     kind = counted(len(judged), f"{of_kind}{'configuration' if seeds else 'run'}")
-    lowest, highest = (_alike(judged, pick(asr for asr, *_ in judged)) for pick in (min, max))
+    lowest, highest = (_alike(judged, pick(each.asr for each in judged)) for pick in (min, max))
     if lowest == highest:
         all_of_them = f"Both {kind[2:]}" if len(judged) == 2 else f"All {kind}"
         return (
-            f"{all_of_them} end with an attack success rate of {percent(judged[0][0])}, "
+            f"{all_of_them} end with an attack success rate of {_rate(judged)}, "
             f"with {_accuracies(judged)}."
         )
     return (
         f"{_names(lowest)} {_has(lowest)} the lowest attack success rate of the {kind}, "
-        f"{percent(lowest[0][0])}, with {_accuracies(lowest)}; {_names(highest)} {_has(highest)} "
-        f"the highest, {percent(highest[0][0])}, with {_accuracies(highest)}."
+        f"{_rate(lowest)}, with {_accuracies(lowest)}; {_names(highest)} {_has(highest)} "
+        f"the highest, {_rate(highest)}, with {_accuracies(highest)}."
     )
 
 
@@ -137,13 +140,28 @@ def _worth_comparing(entries: Sequence[Entry]) -> tuple[Sequence[Entry], str]:
     return ended, f"finished {word}" if len(ended) < len(attacked) else word
 
 
-Judgement = tuple[float, float, str]
-"""ASR, MTA and name of a group of runs."""
+class Judgement(NamedTuple):
+    """What a group of runs came to."""
+
+    asr: float
+    mta: float
+    name: str
+    worst: float | None
+    """The highest ASR of all rounds of acceptable accuracy, and runs."""
+
+
+def _rate(judged: Sequence[Judgement]) -> str:
+    """Return the ASR of some that read alike, and their worst where that reads otherwise."""
+    last = percent(judged[0].asr)
+    worst = max((each.worst for each in judged if each.worst is not None), default=None)
+    if worst is None or percent(worst) == last:
+        return last
+    return f"{last} (worst {'up to ' if len(judged) > 1 else ''}{percent(worst)})"
 
 
 def _alike(judged: Sequence[Judgement], asr: float) -> list[Judgement]:
     """Return all whose attack success rate reads the same: what is not shown does not rank."""
-    return [each for each in judged if percent(each[0]) == percent(asr)]
+    return [each for each in judged if percent(each.asr) == percent(asr)]
 
 
 def _has(judged: Sequence[Judgement]) -> str:
@@ -151,7 +169,7 @@ def _has(judged: Sequence[Judgement]) -> str:
 
 
 def _names(judged: Sequence[Judgement], most: int = 5) -> str:
-    names = [name for *_, name in judged]
+    names = [each.name for each in judged]
     if len(names) > most:
         names = [*names[: most - 1], f"{len(names) - most + 1} more"]
     *first, last = names
@@ -159,7 +177,7 @@ def _names(judged: Sequence[Judgement], most: int = 5) -> str:
 
 
 def _accuracies(judged: Sequence[Judgement]) -> str:
-    low, high = (pick(mta for _, mta, _ in judged) for pick in (min, max))
+    low, high = (pick(each.mta for each in judged) for pick in (min, max))
     if percent(low) == percent(high):
         return f"a main-task accuracy of {percent(high)}"
     return f"main-task accuracies from {percent(low)} to {percent(high)}"

@@ -286,6 +286,7 @@ def test_the_opening_names_all_that_are_equally_good(make_run):
         (path / "config.json").write_text(json.dumps(config))
         asr = 0.9 if kind == "undefended" else 0.0001 * place
         summary = {"asr": {"last10": asr}, "mta": {"last10": 0.95 + place / 1000}, "defense": kind}
+        summary["consistency"] = {"worst_asr": asr}
         (path / "summary.json").write_text(json.dumps(summary))
         runs.append(make_entries([read_run(path)])[0].run)
 
@@ -297,6 +298,12 @@ def test_the_opening_names_all_that_are_equally_good(make_run):
         "main-task accuracies from 95.1 % to 95.2 %; Undefended has the highest, 90.0 %, with a "
         "main-task accuracy of 95.0 %."
     )
+    runs[2].summary["consistency"] = {"worst_asr": 0.269}
+    assert "of the 2 runs, 0.0 % (worst 26.9 %), with a main-task" in said(0, 2)
+    assert "of the 3 runs, 0.0 % (worst up to 26.9 %), with main-task" in said(0, 1, 2)
+    assert "DROP ends with an attack success rate of 0.0 % (worst 26.9 %) and" in said(2)
+    assert "attack success rate of 0.0 % (worst up to 26.9 %), with main-" in said(1, 2)
+    runs[2].summary["consistency"] = {"worst_asr": 0.0002}
     assert said(0, 2, 3, 1).startswith("DROP, FLAME and DROPlet share the lowest")
     assert said(1, 2).startswith("Both runs end with an attack success rate of 0.0 %, with main-")
     assert said(0, 4, 5).startswith("Krum has the lowest")  # 0.04 % reads 0.0 %, 0.05 % does not
