@@ -7,6 +7,7 @@ from typing import Any
 
 from entity.cli import console
 from entity.cli.refusals import given_by
+from entity.cli.sweep import add_acceptable
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import CannotWrite
@@ -80,6 +81,7 @@ def add_report_command(commands: Any) -> None:
     report.add_argument(
         "--figure-font-size", type=float, metavar="POINTS", help="size of their text (default: 8)"
     )
+    add_acceptable(report)
     add_names(report, "tables and figures")
     report.set_defaults(go=_report)
 
@@ -145,17 +147,16 @@ def _write(options: argparse.Namespace) -> int:
     _refuse_without_effect(options, page=page)
     style = _style(options)
     asked = TableRequest(options.rows, options.columns, options.against, names_given(options.names))
+    shared: dict[str, Any] = {"left_out": console.warn, "mta_at_least": options.acceptable}
     if page:
-        written = write_page(options.runs, options.out, asked=asked, left_out=console.warn)
+        written = write_page(options.runs, options.out, asked=asked, **shared)
         console.say(f"Report: {written}")
         return 0
     for name in ("fontTools", "matplotlib"):  # they log every glyph of every PDF
         logging.getLogger(name).setLevel(logging.WARNING)
     lacking = missing_extra() if options.figures else ""
     figures = options.figures and not lacking
-    parts = write_folder(
-        options.runs, options.out, asked, figures=figures, style=style, left_out=console.warn
-    )
+    parts = write_folder(options.runs, options.out, asked, figures=figures, style=style, **shared)
     console.say(f"Report: {parts[0]}")
     for part in ("tables", "figures"):
         if count := sum(path.parent.name == part for path in parts):

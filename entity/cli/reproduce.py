@@ -17,6 +17,7 @@ from entity.cli import console
 from entity.cli.refusals import given_by
 from entity.cli.screen import fitted
 from entity.cli.sweep import (
+    add_acceptable,
     add_sweep_options,
     chosen_cells,
     duration,
@@ -31,7 +32,7 @@ from entity.results.formatting import counted
 from entity.sweep import study, verdict_table, verdicts
 from entity.sweep.added_value import CannotAdd
 from entity.sweep.additions import with_added
-from entity.sweep.cells import Cell, as_they_are_now, expand
+from entity.sweep.cells import Cell, as_they_are_now, expand, of_acceptable_rounds
 from entity.sweep.estimate import Pace
 from entity.sweep.grid import with_plugins
 from entity.sweep.guess import for_gpu, guess
@@ -54,7 +55,7 @@ _FIGURE = len("or 94.00?")
 
 _OF_A_STUDY = (
     *("out", "jobs", "ray", "dry_run", "data_root", "plugins", "where", "quiet", "retry"),
-    *("add", "skip_void", "markdown"),
+    *("add", "skip_void", "acceptable", "markdown"),
 )
 """Options that say something of the study that is named."""
 
@@ -93,6 +94,7 @@ def add_reproduce_command(commands: Any) -> None:
         help="begin with the runs in which nobody defends, and leave out the others where the "
         "attack does not work then, which count for nobody",
     )
+    add_acceptable(parser)
     parser.add_argument(
         "--markdown", type=user_path, metavar="FILE", help="write the table there, too"
     )
@@ -116,6 +118,10 @@ def _reproduce(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     chosen = _study(options)
     if options.skip_void and chosen.void is None:
         raise ConfigError(f"--skip-void: {chosen.name} does not say which of its cells are void.")
+    if options.acceptable is not None and options.skip_void:
+        raise ConfigError(
+            "--acceptable: has no effect on what --skip-void leaves out; choose one of them."
+        )
     if options.markdown is not None and options.dry_run:
         raise ConfigError("--markdown: --dry-run runs nothing, so there is no table to write.")
     if options.markdown is not None and not options.markdown.parent.is_dir():
@@ -133,13 +139,16 @@ def _reproduce(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     run = _run_those_that_count if options.skip_void else _run_all
     failures = run(chosen, cells, asked, quiet=options.quiet)
     cells = as_they_are_now(chosen.grid, asked.folder, cells)
-    outcomes = verdicts.judge(chosen, cells, _twins(chosen, cells, asked))
+    twin = _twins(chosen, cells, asked)
+    if (level := options.acceptable) is not None:
+        cells, twin = (of_acceptable_rounds(each, level) for each in (cells, twin))
+    outcomes = verdicts.judge(chosen, cells, twin)
     console.out.print(_screen(chosen, outcomes))
-    for line in verdict_table.remarks(chosen, outcomes):
+    for line in verdict_table.remarks(chosen, outcomes, level):
         console.paragraph(line)
     if options.markdown is not None:
         made_by = f"`{_command(options)}` of drop-fl `{__version__}`"
-        _write(verdict_table.to_markdown(chosen, outcomes, made_by), options.markdown)
+        _write(verdict_table.to_markdown(chosen, outcomes, made_by, level), options.markdown)
     poor = any(outcome.verdict in ("missed", "unfinished") for outcome in outcomes)
     return 1 if failures or poor else 0
 
@@ -201,6 +210,7 @@ def _command(options: argparse.Namespace) -> str:
     for name in ("plugins", "add", "where"):
         given = getattr(options, name)
         words += [f"--{name}", *given] if given else []
+    words += [] if options.acceptable is None else ["--acceptable", f"{options.acceptable:g}"]
     return shlex.join(words)
 
 

@@ -9,7 +9,7 @@ from entity.cli import console
 from entity.cli.refusals import given_by
 from entity.cli.report import add_names, names_given
 from entity.cli.screen import as_text, show
-from entity.cli.sweep import add_where
+from entity.cli.sweep import add_acceptable, add_where
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.record.atomic import CannotWrite, write_atomically, writing
@@ -43,13 +43,7 @@ def add_results_command(commands: Any) -> None:
         "runs", type=user_path, nargs="*", default=[RUNS], metavar="FOLDER", help="default: runs"
     )
     add_where(parser, "only runs of which this holds, such as attack=dba or 'mta>=0.9'")
-    parser.add_argument(
-        "--acceptable",
-        type=_share,
-        metavar="MTA",
-        help="worst ASR of the rounds with at least this MTA, from 0 to 1 (default: 0.9 of the "
-        "run's last)",
-    )
+    add_acceptable(parser)
     parser.add_argument(
         "--by",
         metavar="COLUMNS",
@@ -65,16 +59,6 @@ def add_results_command(commands: Any) -> None:
     parser.add_argument("--out", type=user_path, metavar="FILE", help="file to write")
     add_names(parser, "Markdown and LaTeX")
     parser.set_defaults(go=_results)
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number from 0 to 1")
-    return value
 
 
 def _results(options: argparse.Namespace) -> int:

@@ -104,6 +104,27 @@ def add_where(parser: argparse.ArgumentParser, text: str) -> None:
     )
 
 
+def add_acceptable(parser: argparse.ArgumentParser) -> None:
+    """Add `--acceptable`."""
+    parser.add_argument(
+        "--acceptable",
+        type=_share,
+        metavar="MTA",
+        help="worst ASR of the rounds with at least this MTA, from 0 to 1 (default: 0.9 of the "
+        "run's last)",
+    )
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0 to 1")
+    return value
+
+
 def _jobs(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
         raise argparse.ArgumentTypeError(f"{text} is no whole number from 1 to 1024")

@@ -11,6 +11,19 @@ SHARE = 0.9
 """MTA is acceptable from this share of the run's final MTA on, unless a level is given."""
 
 
+def level_in_words(mta_at_least: float | None) -> str:
+    """Return the MTA that is acceptable, in words; None is `SHARE` of the run's last.
+
+    Examples
+    --------
+    >>> level_in_words(None), level_in_words(0.855)
+    ("90 % of the run's last", '85.5 %')
+    """
+    if mta_at_least is None:
+        return f"{100 * SHARE:g} % of the run's last"
+    return f"{100 * mta_at_least:.6g} %"
+
+
 @dataclass(frozen=True)
 class Consistency:
     """The evaluated rounds of acceptable MTA, and the worst of them."""

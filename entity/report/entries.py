@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from entity.record.consistency import consistency
+from entity.record.consistency import consistency, level_in_words
 from entity.record.json_fields import mapping, number
 from entity.record.summary import MAIN_PHASES
 from entity.record.window import Window, last_evaluated
@@ -28,6 +28,8 @@ class Outcome:
     asr_max: float | None
     worst_asr: float | None
     """Highest attack success rate of all rounds with acceptable accuracy."""
+    level: str
+    """The accuracy that is acceptable, in words."""
     floor: float | None
     """Attack success rate of the same run without attack, if that is in the line-up."""
     victim_accuracy: float | None
@@ -103,7 +105,11 @@ class Entry:
         return f"partial: {done} of {planned} rounds" if planned else f"partial: {done} rounds"
 
 
-def make_entries(runs: Sequence[RunRecord], names: Mapping[str, str] | None = None) -> list[Entry]:
+def make_entries(
+    runs: Sequence[RunRecord],
+    names: Mapping[str, str] | None = None,
+    mta_at_least: float | None = None,
+) -> list[Entry]:
     """Give every run a label that no other has.
 
     Parameters
@@ -112,11 +118,13 @@ def make_entries(runs: Sequence[RunRecord], names: Mapping[str, str] | None = No
         The runs.
     names
         Names of methods that go before the published ones of `results.titles`.
+    mta_at_least
+        MTA, from 0 to 1, of the rounds whose worst ASR counts; None is a share of the run's last.
     """
     names = dict(names or {})
     labels = [titled(label, names) for label in _labels(runs)]
     group_of = {place: group for group in _groups(runs, labels, names) for place in group.runs}
-    outcomes = [outcome(run) for run in runs]
+    outcomes = [outcome(run, mta_at_least) for run in runs]
     known = [each.asr if run.complete else None for run, each in zip(runs, outcomes, strict=True)]
     found = floors([Judged(run.config, asr) for run, asr in zip(runs, known, strict=True)])
     return [
@@ -160,8 +168,8 @@ def _group_label(
     return ", ".join(axis.label(axis.written(runs[0])) for axis in axes) or runs[0].defense
 
 
-def outcome(run: RunRecord) -> Outcome:
-    """Take the summary's figures; work out from the rounds what it lacks."""
+def outcome(run: RunRecord, mta_at_least: float | None = None) -> Outcome:
+    """Take the summary's figures; work out from the rounds what it lacks, or what is asked for."""
     mta, asr = (mapping(run.summary.get(key)) for key in ("mta", "asr"))
     detection = mapping(run.summary.get("detection"))
     seconds = mapping(run.summary.get("seconds"))
@@ -172,15 +180,18 @@ def outcome(run: RunRecord) -> Outcome:
     judged = sum(len(each.selected) for each in run.rounds)
     refused = sum(len(each.refused) for each in run.rounds)
     false_alarms = refused - (poisoned - missed)
-    worst = consistency((each.round, each.mta, each.asr) for each in run.rounds)
+    rounds = ((each.round, each.mta, each.asr) for each in run.rounds)
+    found = consistency(rounds, mta_at_least)
+    worst = found and found.worst_asr
+    if mta_at_least is None:
+        worst = _first(number(mapping(run.summary.get("consistency")), "worst_asr"), worst)
     spent = sum(each.seconds.get(phase, 0.0) for each in run.rounds for phase in MAIN_PHASES)
     return Outcome(
         mta=_first(number(mta, "last10"), _ratio(sum(mtas), len(mtas))),
         asr=_first(number(asr, "last10"), _ratio(sum(asrs), len(asrs))),
         asr_max=_first(number(asr, "max_last10"), max(asrs, default=None)),
-        worst_asr=_first(
-            number(mapping(run.summary.get("consistency")), "worst_asr"), worst and worst.worst_asr
-        ),
+        worst_asr=worst,
+        level=level_in_words(mta_at_least),
         floor=None,
         victim_accuracy=number(mapping(run.summary.get("victim_accuracy")), "last10"),
         refused=refused,

@@ -26,6 +26,7 @@ def write_folder(
     figures: bool = True,
     style: FigureStyle | None = None,
     left_out: Callable[[str], None] | None = None,
+    mta_at_least: float | None = None,
 ) -> list[Path]:
     """Write `index.html`, `tables/` and `figures/`.
 
@@ -45,6 +46,8 @@ def write_folder(
         Their width and font; None takes the defaults.
     left_out
         Takes a sentence on each damaged run, which is left out; None writes it to the log.
+    mta_at_least
+        MTA, from 0 to 1, of the rounds whose worst ASR counts; None is a share of the run's last.
 
     Returns
     -------
@@ -61,7 +64,7 @@ def write_folder(
         For a directory that does not exist, or where no run can be read.
     """
     asked = asked or TableRequest()
-    entries = make_entries(read_runs(run_dirs, left_out), asked.names)
+    entries = make_entries(read_runs(run_dirs, left_out), asked.names, mta_at_least)
     table = asked.table(entries)
     files = {"index.html": render(entries, title, table).encode(errors="backslashreplace")}
     files |= {f"tables/{name}": text for name, text in _tables(table).items()}

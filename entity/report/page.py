@@ -51,6 +51,7 @@ def write_page(
     title: str = TITLE,
     asked: TableRequest | None = None,
     left_out: Callable[[str], None] | None = None,
+    mta_at_least: float | None = None,
 ) -> Path:
     """Write a report of runs as one file that needs no network.
 
@@ -66,6 +67,8 @@ def write_page(
         Fields of the table over seeds.
     left_out
         Takes a sentence on each damaged run, which is left out; None writes it to the log.
+    mta_at_least
+        MTA, from 0 to 1, of the rounds whose worst ASR counts; None is a share of the run's last.
 
     Returns
     -------
@@ -82,7 +85,7 @@ def write_page(
         For a directory that does not exist, or where no run can be read.
     """
     asked = asked or TableRequest()
-    entries = make_entries(read_runs(run_dirs, left_out), asked.names)
+    entries = make_entries(read_runs(run_dirs, left_out), asked.names, mta_at_least)
     page = render(entries, title, asked.table(entries))
     with writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -5,11 +5,11 @@ bold, and rows that differ from it significantly are marked, by the test of `sig
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, groupby
 from typing import Literal
 
-from entity.record.consistency import SHARE
+from entity.record.consistency import level_in_words
 from entity.record.window import remark, span
 from entity.report.axes import Axis
 from entity.report.entries import Entry
@@ -86,6 +86,8 @@ class PaperTable:
     """Runs whose curves still rise over these rounds, in a sentence."""
     names: Mapping[str, str] = field(default_factory=dict[str, str])
     """Names of methods that go before the published ones."""
+    level: str = level_in_words(None)
+    """MTA of the rounds whose worst ASR counts, in words."""
 
     def titled(self, words: str) -> str:
         """Return words with the methods in them by their published names."""
@@ -115,17 +117,10 @@ class PaperTable:
     def only(self, metric: Metric) -> "PaperTable":
         """Return the columns of one metric."""
         kept = [place for place, column in enumerate(self.columns) if column.metric == metric]
-        return PaperTable(
-            self.layout,
-            tuple(self.columns[place] for place in kept),
-            self.rows,
-            tuple(tuple(row[place] for place in kept) for row in self.cells),
-            self.against,
-            self.left_out,
-            self.floors,
-            self.span,
-            self.rising,
-            self.names,
+        return replace(
+            self,
+            columns=tuple(self.columns[place] for place in kept),
+            cells=tuple(tuple(row[place] for place in kept) for row in self.cells),
         )
 
     def note(self) -> str:
@@ -144,8 +139,7 @@ class PaperTable:
             parts.append(self.rising)
         if any(column.metric == "worst_asr" for column in self.columns):
             parts.append(
-                "Worst ASR: the highest of all rounds whose MTA is at least "
-                f"{100 * SHARE:g} % of the run's last."
+                f"Worst ASR: the highest of all rounds whose MTA is at least {self.level}."
             )
         if self.floors:
             low, high = (f"{100 * end(self.floors):.1f}" for end in (min, max))
@@ -243,6 +237,7 @@ def tabulate(entries: Sequence[Entry], layout: Layout, against: str | None = Non
         span(window for _, window in windows),
         remark(windows),
         overrides,
+        entries[0].outcome.level if entries else level_in_words(None),
     )
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.dataset.registry import find
+from entity.record.consistency import level_in_words
 from entity.record.json_fields import at, attack_of, mapping, number
 from entity.record.window import remark, span
 from entity.report.axes import ATTACK, DEFENSE, Axis, differing
@@ -42,6 +43,8 @@ class Overview:
     """Whether a run is called by another name than its defense's."""
     span: str
     """Which rounds the means are of."""
+    level: str
+    """MTA of the rounds whose worst ASR counts, in words."""
     rising: str
     """Runs whose curves still rise over these rounds, in a sentence; "" for none."""
 
@@ -61,6 +64,7 @@ def overview(entries: Sequence[Entry]) -> Overview:
         any_victims=any(entry.outcome.victim_accuracy is not None for entry in entries),
         any_other_name=any(entry.label != entry.defense for entry in entries),
         span=span(entry.outcome.window for entry in entries),
+        level=entries[0].outcome.level if entries else level_in_words(None),
         rising=remark((entry.label, entry.outcome.window) for entry in entries),
     )
 

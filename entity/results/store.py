@@ -57,6 +57,8 @@ _NOT_COMPARED = {
 }
 _NO_ATTACK = ("client.attack.participation_strategy", NEVER)
 """What the column `attack` says already."""
+_RATE = "client.attack.DPR"
+"""Share of the victim class that is poisoned."""
 _TRACES = {"rounds.jsonl", "summary.json", ERROR}
 
 
@@ -219,7 +221,7 @@ def select(runs: Sequence[Run], where: Where) -> list[Run]:
 
 def table(runs: Sequence[Run]) -> Table:
     """Return a row for each run, with the fields of their configurations that differ."""
-    differing = _differing(runs)
+    differing = _beside_the_rate_of_all(runs, _differing(runs))
     short = _short_names(runs, differing)
     columns = [*map(Column, _FIRST), *(Column(short[path]) for path in differing), *MEASURED]
     columns += map(Column, _LAST)
@@ -233,6 +235,14 @@ def table(runs: Sequence[Run]) -> Table:
         for run in runs
     ]
     return Table(tuple(columns), tuple(rows))
+
+
+def _beside_the_rate_of_all(runs: Sequence[Run], differing: Sequence[str]) -> list[str]:
+    """Add the field DPR where the share of all samples is shown: one is taken for the other."""
+    shown = any(run.facts["dpr_of_all"] is not None for run in runs)
+    if not shown or _RATE in differing or not any(run.fields.get(_RATE) for run in runs):
+        return [*differing]
+    return [*differing, _RATE]
 
 
 def grouped(runs: Sequence[Run], by: Sequence[str]) -> Table:

@@ -157,6 +157,16 @@ def as_they_are_now(grid: Grid, folder: Path, cells: Sequence[Cell]) -> list[Cel
     return expand(grid, folder, assignments)
 
 
+def of_acceptable_rounds(cells: Sequence[Cell], mta_at_least: float) -> list[Cell]:
+    """Return some cells with the worst ASR of the rounds that have at least this MTA."""
+    return [
+        replace(cell, done=store.of_acceptable_rounds([cell.done], mta_at_least)[0])
+        if cell.done
+        else cell
+        for cell in cells
+    ]
+
+
 def finite_facts(cells: Sequence[Cell], name: str) -> list[float]:
     """Return one figure of the finished cells that have it as a finite number."""
     return [

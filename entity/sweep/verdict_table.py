@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from entity.record.consistency import SHARE
+from entity.record.consistency import level_in_words
 from entity.record.window import remark, span
 from entity.results import tables
 from entity.results.tables import Column, Spread, Table
@@ -102,8 +102,20 @@ def _expected(band: Band | None) -> str | None:
     return None if band is None else str(band)
 
 
-def remarks(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
-    """Return the text below the table: how to read it, and how many cells did as expected."""
+def remarks(
+    study: Study, outcomes: Sequence[Outcome], mta_at_least: float | None = None
+) -> list[str]:
+    """Return the text below the table: how to read it, and how many cells did as expected.
+
+    Parameters
+    ----------
+    study
+        The study.
+    outcomes
+        The results of its cells.
+    mta_at_least
+        MTA of the rounds that the worst ASR is of; None is a share of the run's last.
+    """
     named = [each for outcome in outcomes for each in outcome.windows]
     lines = [*_setting(study, outcomes)]
     lines += [
@@ -117,7 +129,7 @@ def remarks(study: Study, outcomes: Sequence[Outcome]) -> list[str]:
     if _known(outcomes, ("worst_asr",)):
         lines.append(
             "Worst ASR is the highest of all rounds, and seeds, whose MTA is at least "
-            f"{100 * SHARE:g} % of the run's last."
+            f"{level_in_words(mta_at_least)}."
         )
         lines += _unlike_the_paper_in_the_worst(study, outcomes)
     if _known(outcomes, ("floor",)):
@@ -190,7 +202,9 @@ def _named(cells: Sequence[str]) -> str:
     return ", ".join(cells) if len(cells) < 4 else f"{len(cells)} cells"
 
 
-def to_markdown(study: Study, outcomes: Sequence[Outcome], made_by: str) -> str:
+def to_markdown(
+    study: Study, outcomes: Sequence[Outcome], made_by: str, mta_at_least: float | None = None
+) -> str:
     """Return the table as a section of a Markdown page.
 
     Parameters
@@ -201,7 +215,9 @@ def to_markdown(study: Study, outcomes: Sequence[Outcome], made_by: str) -> str:
         The results of its cells.
     made_by
         Markdown: which command of which version made the table.
+    mta_at_least
+        MTA of the rounds that the worst ASR is of; None is a share of the run's last.
     """
     table = tables.to_markdown(verdict_table(study, outcomes))
-    below = " ".join([*remarks(study, outcomes), f"{made_by}."])
+    below = " ".join([*remarks(study, outcomes, mta_at_least), f"{made_by}."])
     return f"## {study.title}\n\n{table}\n{below}\n"

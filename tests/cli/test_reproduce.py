@@ -206,6 +206,27 @@ def test_where_an_attack_was_expected_to_work_undefended_and_fails_that_is_misse
     assert "Void are 2 of 3 cells" in text
 
 
+def test_the_worst_asr_can_be_of_the_rounds_with_any_accuracy(tiny, results, capsys):
+    """By hand: MTA 80 and 96 % with ASR 40 and 2 %."""
+    given, _ = results
+    given["median"] = [(0.96, 0.02, 0.02)] * 2
+    expected = {"cells": {"defense": "median"}, "worst_asr": [0, 5]}
+    tiny(study={**SAYS, "expect": [expected]})
+    only = ["reproduce", "tiny", "--where", "defense=median", "--markdown", "t.md"]
+    assert main(only) == 0
+    for folder in Path("runs/tiny").iterdir():
+        rounds = ({"mta": 0.8, "asr": 0.4}, {"mta": 0.96, "asr": 0.02})
+        lines = [json.dumps({"round": n, **each}) for n, each in enumerate(rounds, 1)]
+        (folder / "rounds.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    assert main([*only, "--acceptable", "0.9"]) == 0
+    assert main([*only, "--acceptable", "0.75"]) == 1
+    text = Path("t.md").read_text()
+    assert "| 40.0 | ≤ 5 | missed |" in text
+    assert "whose MTA is at least 75 %." in text
+    assert "--acceptable 0.75` of drop-fl" in text
+    assert main([*only, "--acceptable", "0.75", "--skip-void"]) == 2
+
+
 def test_a_study_shows_both_rates_and_the_accuracy_on_the_victims(tiny, results):
     given, _ = results
     given["median"] = [(0.96, 0.0, 0.1, 0.8, 0.049), (0.96, 0.0, 0.1, 0.9, 0.051)]

@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from entity.cli import main
 from entity.config.schema import ConfigError
 from entity.report import TableRequest, read_run
 from entity.report.entries import make_entries
 from entity.report.paper_table_text import csv as to_csv
 from entity.report.paper_table_text import latex, markdown
 from entity.report.significance import holm, paired_p
+from entity.report.summary import verdict
+from entity.results.formatting import NBSP
 
 ASR = {
     ("krum", "badnets"): (0.50, 0.60, 0.70),
@@ -231,7 +234,7 @@ def test_unfinished_runs_are_in_no_cell_and_counted(make_recorded):
 
 
 def test_the_worst_round_of_acceptable_accuracy_has_a_column_and_the_floor_is_noted(
-    make_recorded,
+    make_recorded, tmp_path
 ):
     """By hand: MTA 20, 80, 85, 90 %, so that rounds from 81 % on count: ASR 30, not 99 or 60."""
     attacked, clean = make_recorded("attacked", rounds=4), make_recorded("clean", rounds=4)
@@ -257,3 +260,10 @@ def test_the_worst_round_of_acceptable_accuracy_has_a_column_and_the_floor_is_no
     assert "Without attack the ASR of these runs is 14.0." in table.note()
     assert "at least 90 % of the run's last" in table.note()
     assert "worst ASR (\\%)" in latex(table, "x")
+    lower = make_entries([read_run(attacked), read_run(clean)], mta_at_least=0.8)
+    assert [each.outcome.worst_asr for each in lower] == [0.6, 0.02]
+    assert "whose MTA is at least 80 %." in TableRequest(columns=["attack"]).table(lower).note()
+    assert "(worst 60.0 %)" in verdict(lower).replace(NBSP, " ")
+    page = tmp_path / "page.html"
+    assert main(["report", str(attacked), "--out", str(page), "--acceptable", "0.8"]) == 0
+    assert page.read_text().count("is at least 80 %") == 2  # heading and caption

@@ -51,6 +51,17 @@ def keep(tmp_path, tables):
     return write
 
 
+def test_the_field_dpr_stands_beside_the_share_of_all_samples(keep, tmp_path):
+    """Runs that share it show it, too: 4.9 % of all alone would be taken for the field."""
+    folders = [keep(name, {"settings.seed": place}) for place, name in enumerate("ab")]
+    assert "DPR" not in rows(table(collect([tmp_path])))[0]
+    for folder in folders:
+        summary = json.loads((folder / "summary.json").read_text())
+        (folder / "summary.json").write_text(json.dumps(summary | {"dpr": {"of_all": 0.049}}))
+    found = rows(table(collect([tmp_path])))
+    assert [(row["DPR"], row["dpr_of_all"]) for row in found] == [(1.0, 0.049)] * 2
+
+
 DROP = {"server.defense": {"type": "drop"}}
 MEDIAN = {"server.defense": {"type": "median"}}
 
@@ -71,6 +82,7 @@ def test_a_real_run_is_a_row_that_says_what_its_summary_says(experiment_of, tmp_
         "defense": "undefended",
         "attack": "badnets",
         "seed": 1,
+        "DPR": 1.0,
         "mta": summary["mta"]["last10"],
         "asr": summary["asr"]["last10"],
         "asr_max": summary["asr"]["max_last10"],
