@@ -19,6 +19,10 @@ from entity.results.filter import BadCondition, BadField
 from entity.results.store import Run
 from entity.results.tables import Table
 from entity.results.titles import with_titles
+from entity.sweep import study
+from entity.sweep.grid import Grid
+from entity.sweep.grid_file import read
+from entity.sweep.labelled_runs import labelled_runs
 from entity.sweep.plan import RUNS
 
 _WRITERS: dict[str, Callable[[Table], str]] = {
@@ -44,6 +48,12 @@ def add_results_command(commands: Any) -> None:
     )
     add_where(parser, "only runs of which this holds, such as attack=dba or 'mta>=0.9'")
     add_acceptable(parser)
+    parser.add_argument(
+        "--labels",
+        metavar="STUDY",
+        help="study, or grid file, whose labels the runs of it have as more columns: --labels "
+        "configurations --where configuration=C3",
+    )
     parser.add_argument(
         "--by",
         metavar="COLUMNS",
@@ -75,8 +85,9 @@ def _results(options: argparse.Namespace) -> int:
     found = store.collect(options.runs)
     if options.acceptable is not None:
         found = store.of_acceptable_rounds(found, options.acceptable)
-    with given_by("--where", BadCondition), given_by("--where:", BadField):
-        runs = store.select(found, filter.parse(options.where))
+    if options.labels is not None:
+        found = labelled_runs(found, _grid(options.labels))
+    runs = _chosen(found, options)
     if not runs:
         among = " ".join(map(str, options.runs))
         holds = f", of which --where holds for none of {len(found)}" if found else ""
@@ -86,6 +97,23 @@ def _results(options: argparse.Namespace) -> int:
     for line in store.remarks(_shown(runs, options)):
         console.note(line)
     return 0
+
+
+def _chosen(found: Sequence[Run], options: argparse.Namespace) -> list[Run]:
+    """Return the runs that `--where` chooses."""
+    try:
+        with given_by("--where", BadCondition):
+            return store.select(found, filter.parse(options.where))
+    except BadField as error:
+        hint = "" if options.labels else " Those of a study's axes are known with --labels STUDY."
+        raise ConfigError(f"--where: {error}{hint}") from error
+
+
+def _grid(name: str) -> Grid:
+    """Return the grid of a study, or of a file."""
+    is_file = Path(name).suffix.lower() in (".yaml", ".yml", ".json")
+    with given_by("--labels"):
+        return read(user_path(name)) if is_file else study.find(name).grid
 
 
 def _table_of(runs: Sequence[Run], options: argparse.Namespace) -> Table:

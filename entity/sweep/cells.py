@@ -104,6 +104,25 @@ def expand(
     ConfigError
         Naming the first cell that is no possible experiment, or the field without effect.
     """
+    found, labelled_by = _experiments(grid, assignments)
+    runs = _runs_by_identity(out)
+    taken = {run.path.resolve() for run in runs.values()}
+    cells: list[Cell] = []
+    for identity, config in found.items():
+        done = runs.get(identity)
+        folder = out / f"{config.name}-{identity[:8]}"
+        if done is None and folder.resolve() in taken:  # eight digits met another run's
+            folder = out / f"{config.name}-{identity}"
+        labels, *others = labelled_by[identity]
+        place = done.path if done else folder
+        cells.append(Cell(labels, config, identity, place, done, out, tuple(others)))
+    return cells
+
+
+def _experiments(
+    grid: Grid, assignments: Iterable[dict[str, str]] | None
+) -> tuple[dict[str, ExperimentConfig], dict[str, list[dict[str, str]]]]:
+    """Return the experiments, and the labels that come to each, by identity."""
     use(grid.plugins)  # fields of the bases may be theirs
     bases, effects = Bases(grid), _Effects()
     found: dict[str, ExperimentConfig] = {}
@@ -123,18 +142,18 @@ def expand(
         raise ConfigError(f"{grid.said}: {refused[0]}{more}")
     if assignments is None:
         effects.refuse(grid)
-    runs = _runs_by_identity(out)
-    taken = {run.path.resolve() for run in runs.values()}
-    cells: list[Cell] = []
-    for identity, config in found.items():
-        done = runs.get(identity)
-        folder = out / f"{config.name}-{identity[:8]}"
-        if done is None and folder.resolve() in taken:  # eight digits met another run's
-            folder = out / f"{config.name}-{identity}"
-        labels, *others = labelled_by[identity]
-        place = done.path if done else folder
-        cells.append(Cell(labels, config, identity, place, done, out, tuple(others)))
-    return cells
+    return found, labelled_by
+
+
+def labels_by_identity(grid: Grid) -> dict[str, list[dict[str, str]]]:
+    """Return the labels of all axes that come to each experiment of a grid, by its identity.
+
+    Raises
+    ------
+    ConfigError
+        As `expand`.
+    """
+    return _experiments(grid, None)[1]
 
 
 def as_it_is_now(cell: Cell) -> Cell:
@@ -193,7 +212,7 @@ def _experiment(
     plugins = [(PLUGINS, json.dumps(grid.plugins))] if grid.plugins else []
     config, idle = resolve.without_idle(tables, [*plugins, *overrides.items(), *alone])
     effects.note(overrides, idle)
-    return settled(replace(config, name=_name(grid.axes, labels, config, idle)))
+    return settled(replace(config, name=_name(grid, labels, config, idle)))
 
 
 def _value(axis: Axis, labels: Mapping[str, str]) -> Value:
@@ -236,14 +255,16 @@ def _runs_by_identity(out: Path) -> dict[str, Run]:
 
 
 def _name(
-    axes: Sequence[Axis],
-    labels: Mapping[str, str],
-    config: ExperimentConfig,
-    idle: Mapping[str, str],
+    grid: Grid, labels: Mapping[str, str], config: ExperimentConfig, idle: Mapping[str, str]
 ) -> str:
-    """Return a name of what sets this cell apart, such as `median-dba-DPR0.5-seed1`."""
+    """Return a name of what sets this cell apart, such as `median-dba-DPR0.5-seed1`.
+
+    The tables of a paper lie in one folder, so what is the same in one of them tells it apart.
+    """
     parts = [config.name] if config.name else []
-    varied = [axis for axis in axes if len(axis.values) > 1 and axis.name != SEED]
+    varied = grid.varied
+    if "published" in (grid.study or {}):
+        varied = [axis for axis in grid.axes if axis.name != SEED and axis.fields != {"name"}]
     varied = [axis for axis in varied if not _is_idle(_value(axis, labels), idle)]
     parts += [_part(axis, labels[axis.name]) for axis in varied]
     if not parts:

@@ -36,7 +36,8 @@ def guess(configs: Sequence[ExperimentConfig]) -> tuple[str, list[ExperimentConf
     parts: list[str] = []
     for hours, said in ((on[True], gpu_hours), (on[False], core_hours)):
         if hours:
-            most = max(hours, key=hours.__getitem__)
-            of_it = f", {said.shown(hours[most])} of them {most}'s" if len(hours) > 1 else ""
-            parts.append(f"about {said.shown(sum(hours.values()))}{of_it}: {said.BASIS}")
+            most, total = max(hours, key=hours.__getitem__), said.shown(sum(hours.values()))
+            longest = said.shown(hours[most]).removesuffix(total[total.index(" ") :])
+            of_it = f", {longest} of them {most}'s" if len(hours) > 1 else ""
+            parts.append(f"about {total}{of_it}: {said.BASIS}")
     return "; and ".join(parts), left

@@ -633,7 +633,7 @@ def test_a_guess_stands_for_the_runs_that_finished_ones_cannot_tell_of(
     both = said(table, "defense=flip,drop,median", "rate=5%")
     assert (
         "about 1.0 hours with 1 job, judged by 1 finished run of the same data set and model; "
-        "2 more runs: about 59 GPU hours, 57 GPU hours of them flip's: guessed from" in both
+        "2 more runs: about 59 GPU hours, 57 of them flip's: guessed from" in both
     )
     one = said("paper-cifar10", "defense=drop", "seed=71")
     assert "about 2.0 GPU hours: guessed" in one  # as of the same run in the paper's table

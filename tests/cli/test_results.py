@@ -7,10 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from entity.cli import console, main
 from entity.record.json_files import write_json
+from entity.sweep.cells import expand
+from entity.sweep.grid_file import read
+from entity.sweep.study import find
 
 
 def test_results_are_one_plain_line_a_run_where_there_is_no_terminal(cells, capsys, finish):
@@ -93,6 +97,38 @@ def test_conditions_that_hold_for_nothing_say_so(cells, capsys, finish):
     finish(cells[0])
     assert main(["results", "--where", "mta>0.9"]) == 0
     assert "no runs in runs, of which --where holds for none of 1" in capsys.readouterr().err
+
+
+def test_labels_of_a_study_or_a_grid_are_columns_of_its_runs(grid, tmp_path, capsys, finish):
+    """A run of no study has none of them."""
+    study = find("configurations").grid
+    runs = tmp_path / "runs"
+    wanted = {("C3", "drop"): 0.3, ("C8", "drop"): 0.8, ("C3", "median"): 0.5}
+    for cell in expand(study, runs / "configurations"):
+        key = (cell.labels["configuration"], cell.labels["defense"])
+        if cell.labels["seed"] == "1" and key in wanted and cell.labels["rate"] == "5%":
+            finish(cell, mta=wanted[key])
+    finish(expand(read(Path(grid)), runs / "tiny")[0], mta=0.1)
+    assert main(["results", "--where", "configuration=C3"]) == 2
+    assert "study's axes are known with --labels STUDY." in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+    def shown(*words):
+        assert main(["results", "--labels", *words, "--format", "csv"]) == 0
+        return [*csv.DictReader(io.StringIO(capsys.readouterr().out))]
+
+    found = shown("configurations", "--where", "configuration=C3")
+    assert {(row["defense"], row["mta"]) for row in found} == {("drop", "0.3"), ("median", "0.5")}
+    by = shown("configurations", "--by", "configuration,defense", "--where", "rate=5%")
+    assert {(row["configuration"], row["defense"]): float(row["mta_mean"]) for row in by} == wanted
+    named = tmp_path / "named.yaml"
+    data = yaml.safe_load(Path(grid).read_text())
+    data["axes"] = {"speed": {"slow": {"lr": 0.1}, "fast": {"lr": 0.2}}}
+    named.write_text(yaml.safe_dump(data))
+    assert [row["mta"] for row in shown(str(named), "--where", "speed=slow")] == ["0.1"]
+    assert main(["results", "--labels", "configuration"]) == 2
+    assert "--labels study configuration: is unknown." in capsys.readouterr().err
 
 
 def test_a_terminal_shows_a_table_without_what_is_for_programs(cells, capsys, monkeypatch, finish):

@@ -150,7 +150,7 @@ def test_core_hours_by_hand():
     assert guess([config, flip]) == (guess([config])[0], [flip])
     assert guess([flip]) == ("", [flip])
     said, left = guess([config, load("cifar10/drop"), load("cifar10/droplet")])
-    assert said.startswith("about 2.5 GPU hours, 2.0 GPU hours of them drop's: guessed from what")
+    assert said.startswith("about 2.5 GPU hours, 2.0 of them drop's: guessed from what")
     assert said.endswith(f"; and {guess([config])[0]}")
     assert left == []
 

@@ -7,7 +7,9 @@ import pytest
 
 from entity.config.schema import ConfigError
 from entity.dataset import source_of
+from entity.record.json_files import write_json
 from entity.results.store import Run
+from entity.setup import resolve
 from entity.sweep import gpu_hours
 from entity.sweep.cells import expand
 from entity.sweep.grid_file import parse
@@ -334,6 +336,23 @@ def test_verdicts_beside_the_papers_figures(studies):
     assert "with 10 classes the field DPR" in said
     assert "It is not judged, as the paper does not say of which rounds its figures are" in said
     assert "Reached, but further above the paper's by it: drop 1.25%." in said  # 20 % beside 1.3
+
+
+def test_folders_of_tables_that_share_one_say_which_configuration_they_are(studies, tmp_path):
+    """Runs under other names are found by their identity."""
+    named = {
+        table: {cell.labels["defense"]: cell for cell in studies[f"paper/{table}"][1]}["drop"].name
+        for table in ("table-3-cifar10", "table-5-cifar10", "table-6-cifar10")
+    }
+    assert list(named.values()) == [
+        *("cifar10-C4-drop-5-seed71", "cifar10-C10-drop-1.25-seed71", "cifar10-C1-drop-40-seed71")
+    ]
+    study, cells = studies["paper/table-5-cifar10"]
+    old = tmp_path / f"cifar10-C1-seed71-{cells[0].identity[:8]}"
+    old.mkdir()
+    write_json(old / "config.json", resolve.to_json(cells[0].config))
+    write_json(old / "summary.json", {"state": "finished", "config_hash": cells[0].identity})
+    assert expand(study.grid, tmp_path)[0].folder == old
 
 
 def test_what_all_cells_of_a_papers_table_share_is_said_by_name_and_value(studies):
