@@ -44,10 +44,8 @@ def write_folder(
         Whether to draw the figures of `paper_figures`, which need the extra `figures`.
     style
         Their width and font; None takes the defaults.
-    left_out
-        Takes a sentence on each damaged run, which is left out; None writes it to the log.
-    mta_at_least
-        MTA, from 0 to 1, of the rounds whose worst ASR counts; None is a share of the run's last.
+    left_out, mta_at_least
+        As `write_page` takes them.
 
     Returns
     -------

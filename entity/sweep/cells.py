@@ -264,7 +264,7 @@ def _name(
     parts = [config.name] if config.name else []
     varied = grid.varied
     if "published" in (grid.study or {}):
-        varied = [axis for axis in grid.axes if axis.name != SEED and axis.fields != {"name"}]
+        varied = [axis for axis in grid.axes if axis.name != SEED and not axis.fields <= {"name"}]
     varied = [axis for axis in varied if not _is_idle(_value(axis, labels), idle)]
     parts += [_part(axis, labels[axis.name]) for axis in varied]
     if not parts:
