@@ -642,10 +642,13 @@ def test_a_recorded_module_that_is_gone_is_missing_and_not_changed(name):
 
 # --- errors of their code in a run
 
+SWEEP = pytest.param("sweep", marks=pytest.mark.slow)
+"""It starts a worker of its own."""
+
 FAULTY = DEFENSE.replace("everybody = torch", "updates.nope\n            everybody = torch")
 
 
-@pytest.mark.parametrize("command", ["run", "sweep"])
+@pytest.mark.parametrize("command", ["run", SWEEP])
 def test_an_error_in_a_round_is_one_sentence_with_file_and_line(
     write, config, tmp_path, capsys, command
 ):
@@ -662,7 +665,7 @@ def test_an_error_in_a_round_is_one_sentence_with_file_and_line(
 LEAVING = FAULTY.replace("import torch", "import sys, torch").replace("updates.nope", "sys.exit(4)")
 
 
-@pytest.mark.parametrize("command", ["run", "sweep"])
+@pytest.mark.parametrize("command", ["run", SWEEP])
 def test_a_plugin_that_leaves_python_is_one_sentence(write, config, tmp_path, capsys, command):
     path = write(text=LEAVING.format(name="mine", default=3))
     line = path.read_text().splitlines().index("        sys.exit(4)") + 1
