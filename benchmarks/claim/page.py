@@ -128,7 +128,7 @@ def _expected(results: Results) -> str:
                 for labels in chosen
                 if (met := _met(results, name, labels, each.mta, each.worst_asr)) is not None
             ]
-            void = sum(results.void(name, labels) for labels in chosen)
+            void = sum(_counts_for_nobody(results, name, labels) for labels in chosen)
             said = "; ".join(
                 listed(
                     {**TITLES, "none": "no attack"}.get(label, label.replace("%", " %"))
@@ -151,12 +151,22 @@ def _expected(results: Results) -> str:
     return f"{prose.EXPECTED}\n\n{markdown(heads, rows)}"
 
 
+def _counts_for_nobody(results: Results, name: str, labels: Labels) -> bool:
+    """Whether a cell is void; an undefended one, in which the attack fails, is missed instead."""
+    found = design(name)
+    rule = found.study.void
+    is_reference = rule and dict(zip(found.axes, labels, strict=True))[rule.axis] == rule.label
+    return results.void(name, labels) and not is_reference
+
+
 def _met(
     results: Results, name: str, labels: Labels, mta: Band | None, worst: Band | None
 ) -> bool | None:
     """Say whether a cell is as expected; None where it says nothing, as a void one does."""
     ends, asr = results.mta(name, labels), results.worst(name, labels)
-    if ends is None or results.void(name, labels) or (worst is not None and asr is None):
+    if results.void(name, labels):
+        return None if _counts_for_nobody(results, name, labels) else False
+    if ends is None or (worst is not None and asr is None):
         return None
     return (mta is None or ends in mta) and (worst is None or (asr is not None and asr in worst))
 
@@ -170,9 +180,10 @@ def _run(results: Results) -> str:
     both = [line for line in results.lines if line.study != NAMES[-1]]
     commits = sorted({line.commit for line in results.lines})
     used = (
-        f"The runs of the first two took {findings.core_hours(both):.1f} of the "
-        f"{CORE_SECONDS / 3600:.0f} core hours, by the clock of one thread, however busy the "
-        f"machine was. Lines were written at commit {listed(commits)}."
+        f"The runs of the ten configurations and of CIFAR-10 took {findings.core_hours(both):.1f} "
+        f"core hours, where {CORE_SECONDS / 3600:.0f} were planned before any was run, by the "
+        f"clock of one thread, however busy the machine was. "
+        f"Lines were written at commit {listed(commits)}."
         if results.lines
         else "Nothing was run yet."
     )

@@ -35,7 +35,7 @@ PLAN = (
 EXPECTED = (
     "What was expected, written into the study files before: the side of 50 % on which the "
     "paper's EMNIST tables have a defense, and for DROP, DROPlet and DROP+ that they hold. A void "
-    "cell counts for nobody; undefended, that it is void is itself what was not expected."
+    "cell counts for nobody but undefended: there it is itself what was not expected."
 )
 
 RANKING = (
@@ -67,8 +67,8 @@ ONE_DRAW = (
     "but for C6, how much of a backdoor a step of one or two clients brings in one round: largely "
     "one draw, and no ten trials. DROP's worst rounds are those of DROPlet, but in C6 and C10. In "
     "C2 its record has the same two clients in round 7, with an ASR of 100.0 %, and it stays "
-    "broken, where DROPlet is at 3.6 % in round 10. The rounds in which Median is broken (17, 19 "
-    "and 29) have malicious majorities, too. Of another seed's draw this says nothing."
+    "broken, where DROPlet is at 3.6 % in round 10. The rounds in which Median is broken (17, 19, "
+    "24 and 29) have malicious majorities, too. Of another seed's draw this says nothing."
 )
 
 BAR = (

@@ -187,8 +187,9 @@ def _over(compared: Compared, *, works: bool) -> str:
     if works:
         return said
     return (
-        f"{said} The attack works undefended in none of them, so that nothing counts for what is "
-        "held: the rows are in the order of the study."
+        f"{said} The attack works undefended in none of them (in other seeds it may: the matrix "
+        "below has the worst of all), so that nothing counts for what is held: the rows are in the "
+        "order of the study."
     )
 
 

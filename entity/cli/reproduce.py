@@ -122,6 +122,8 @@ def _reproduce(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         raise ConfigError(
             "--acceptable: has no effect on what --skip-void leaves out; choose one of them."
         )
+    if options.acceptable is not None and options.dry_run:
+        raise ConfigError("--acceptable: --dry-run runs nothing, so there is no round to judge.")
     if options.markdown is not None and options.dry_run:
         raise ConfigError("--markdown: --dry-run runs nothing, so there is no table to write.")
     if options.markdown is not None and not options.markdown.parent.is_dir():

@@ -86,7 +86,9 @@ def _results(options: argparse.Namespace) -> int:
     if options.acceptable is not None:
         found = store.of_acceptable_rounds(found, options.acceptable)
     if options.labels is not None:
-        found = labelled_runs(found, _grid(options.labels))
+        grid = _grid(options.labels)
+        with given_by(f"--labels {options.labels}:"):
+            found = labelled_runs(found, grid)
     runs = _chosen(found, options)
     if not runs:
         among = " ".join(map(str, options.runs))

@@ -179,11 +179,12 @@ def read_runs(
 def _directories(paths: Sequence[Path], tell: Callable[[str], None]) -> list[Path]:
     """Return the run directories that are meant; unfinished ones of a sweep are named."""
     found: dict[Path, Path] = {}
+    named = {path.resolve() for path in paths}
     for path in paths:
         below = collect([path]) if path.is_dir() and not _is_there(path / "config.json") else []
         finished = [run.path for run in below if run.finished]
         for run in below:
-            if finished and not run.finished:
+            if finished and not run.finished and run.path.resolve() not in named:
                 tell(f"left out: {run.path} is {run.facts['state']}; name it to have it, too")
         if below and not finished:
             raise ConfigError(

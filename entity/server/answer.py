@@ -6,8 +6,10 @@ change what is recorded without a word.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import inf
 from typing import Any, cast
 
+import numpy as np
 from torch import Tensor
 
 from entity.config.schema import ConfigError
@@ -60,7 +62,7 @@ def checked(server: Server[Any], updates: Updates, answer: object) -> Aggregatio
         **copied,
         verdicts=_verdicts(method, answer.verdicts, updates),
         diagnostics=_numbers(f"{method} returned diagnostics", answer.diagnostics),
-        seconds=_numbers(f"{method} returned seconds", answer.seconds),
+        seconds=_seconds(f"{method} returned seconds", answer.seconds),
     )
 
 
@@ -88,11 +90,11 @@ def _verdict(said: str, client: ClientId, verdict: Verdict) -> Verdict:
     score = verdict.score
     return Verdict(
         client,
-        accepted=bool(_number(f"{said} with accepted", verdict.accepted)),
+        accepted=_yes_or_no(f"{said} with accepted", verdict.accepted),
         weight=_number(f"{said} with weight", verdict.weight),
         score=None if score is None else _number(f"{said} with score", score),
         reason=reason,
-        undecided=bool(_number(f"{said} with undecided", verdict.undecided)),
+        undecided=_yes_or_no(f"{said} with undecided", verdict.undecided),
     )
 
 
@@ -106,15 +108,31 @@ def _numbers(said: str, found: object) -> dict[str, float]:
     return {str(key): _number(f'{said}["{key}"]', value) for key, value in table.items()}
 
 
+def _seconds(said: str, found: object) -> dict[str, float]:
+    seconds = _numbers(said, found)
+    for key, value in seconds.items():
+        if not 0 <= value < inf:
+            raise ConfigError(f'{said}["{key}"] = {value}; it must be a finite number from 0 on.')
+    return seconds
+
+
+def _yes_or_no(said: str, value: Any) -> bool:
+    number = _number(said, value)
+    if number not in (0, 1):
+        raise ConfigError(f"{said} = {number}; it must be true or false.")
+    return bool(number)
+
+
 def _number(said: str, value: Any) -> float:
     """Return a number as it is, and what holds one as a number."""
-    if isinstance(value, int | float):
-        return value
-    try:
-        if not isinstance(value, str | bytes | bytearray):  # which `float` would read
-            return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        pass
+    # `float` would read a text, and drop an imaginary part.
+    if not isinstance(value, str | bytes | bytearray) and not np.iscomplexobj(value):
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            pass
+        else:
+            return value if isinstance(value, int | float) else number
     raise ConfigError(f"{said} that is {kind(value)}; it must be a number.")
 
 

@@ -17,6 +17,7 @@ the least update that changes the layer's outputs on the clean images in nearly 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -234,9 +235,9 @@ def turned_back(step: Tensor, of: Sequence[View]) -> Tensor:
 
 
 def share_kept(part: Tensor, whole: Tensor) -> float:
-    """Return the norm of a part over that of the whole; 1 for a step of zero."""
-    length = float(whole.double().norm())
-    return float(part.double().norm()) / length if length > 0 else 1.0
+    """Return the norm of a part over that of the whole; 1 for a step of zero or not finite."""
+    length, kept = (float(each.double().norm()) for each in (whole, part))
+    return kept / length if 0 < length < inf and kept < inf else 1.0
 
 
 def viewed(of: Sequence[View]) -> int:

@@ -160,7 +160,11 @@ def _difference(
 
 def _prefixed(tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> str:
     """Say what to leave out where all names have a part before those that are wanted."""
-    for prefix, by in (("module.", "nn.DataParallel"), ("_orig_mod.", "torch.compile")):
+    for prefix, by in (
+        ("module.", "nn.DataParallel"),
+        ("_orig_mod.", "torch.compile"),
+        ("model.", "Lightning"),
+    ):
         if {key.removeprefix(prefix) for key in tensors} == {*wanted}:
             return f"; all its names begin with {prefix}, as of {by}: save them without that"
     return ""

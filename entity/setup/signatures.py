@@ -29,8 +29,12 @@ def refuse_other_signatures(entry: type[Any]) -> None:
     """
     for name, wanted in _overridable(entry):
         own = inspect.getattr_static(entry, name)
-        if own is wanted or _function(own) is None or _takes(own, wanted):
+        if own is wanted or (_function(own) is not None and _takes(own, wanted)):
             continue
+        if _function(own) is None:
+            if callable(own):  # and how it is called is its own matter
+                continue
+            raise ConfigError(f"has {name} that is no method; it must be {_shown(name, wanted)}")
         kind = "a classmethod, " if isinstance(wanted, classmethod) else ""
         raise ConfigError(
             f"has {_shown(name, own)}{_place(own)}; it must be {kind}{_shown(name, wanted)}"
@@ -112,6 +116,9 @@ def _shown(name: str, method: Function) -> str:
     """Return a method with the names of its arguments, such as `craft(self, trained)`."""
     marks = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
     names = [f"{marks.get(each.kind, '')}{each.name}" for each in _parameters(method)]
+    named = [each.kind is each.KEYWORD_ONLY for each in _parameters(method)]
+    if any(named) and not any(each.startswith("*") and each[1] != "*" for each in names):
+        names.insert(named.index(True), "*")
     return f"{name}({', '.join(names)})"
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from entity.config.schema import ConfigError
 from entity.results.store import Run
 from entity.sweep.cells import labels_by_identity
 from entity.sweep.grid import SEED, Grid
@@ -27,9 +28,12 @@ def labelled_runs(runs: Sequence[Run], grid: Grid) -> list[Run]:
     Raises
     ------
     ConfigError
-        If a cell of the grid is no possible experiment, also for want of data.
+        If a cell of the grid is no possible experiment, also for want of data, or none of the runs
+        is of the grid.
     """
     known = labels_by_identity(grid)
+    if runs and not any(str(run.facts["hash"]) in known for run in runs):
+        raise ConfigError("none of these runs is one of it, as it is now.")
     return [
         _labelled(run, known[identity][0]) if (identity := str(run.facts["hash"])) in known else run
         for run in runs

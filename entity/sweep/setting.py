@@ -11,7 +11,7 @@ Read = Callable[[ExperimentConfig], float | str | None]
 
 
 def setting(study: Study, cells: Iterable[tuple[Mapping[str, str], ExperimentConfig]]) -> str:
-    """Say what some cells have in common, in a line.
+    """Say what cells have in common, in a line: all of them, those attacked, those that distil.
 
     Rates of poisoned data are named where they differ, too, in the order of the cells: the paper's,
     of all samples of a malicious client, beside the field DPR, of those of the victim class.
@@ -31,11 +31,20 @@ def setting(study: Study, cells: Iterable[tuple[Mapping[str, str], ExperimentCon
         if axis.name not in study.axes
         if len(labels := {of[axis.name] for of, _ in cells if axis.name in of}) == 1
     ]
-    for say, read in _FACTS.items():
+    said = [f"The same in all cells: {'; '.join([*parts, *_shared(configs, _OF_ALL)])}."]
+    for where, facts in (("attacked", _OF_ATTACKED), ("distilled", _OF_DISTILLED)):
+        if shared := _shared(configs, facts):
+            said.append(f"Where it is {where}: {'; '.join(shared)}.")
+    return " ".join(said)
+
+
+def _shared(configs: Sequence[ExperimentConfig], facts: Mapping[str, Read]) -> list[str]:
+    parts = list[str]()
+    for say, read in facts.items():
         found = _values(configs, read)
         if len(found) == 1 or (found and say in _RATES):
             parts.append(say.format(_listed(found)))
-    return f"The same in all cells: {'; '.join(parts)}."
+    return parts
 
 
 def _values(configs: Sequence[ExperimentConfig], read: Read) -> list[float | str]:
@@ -81,7 +90,7 @@ _DPR = "DPR {} % of all samples of a malicious client"
 _FIELD_DPR = "field DPR {}"
 _RATES = (_DPR, _FIELD_DPR)
 
-_FACTS: Mapping[str, Read] = {
+_OF_ALL: Mapping[str, Read] = {
     "lr {}": lambda config: config.client.lr,
     "batch size {}": lambda config: config.client.batch_size,
     "epochs {}": lambda config: config.client.num_epochs,
@@ -89,10 +98,14 @@ _FACTS: Mapping[str, Read] = {
     "N = {} clients": lambda config: config.federation.size,
     "{} a round": lambda config: config.federation.round_size,
     "{} rounds": lambda config: config.federation.rounds,
+}
+_OF_ATTACKED: Mapping[str, Read] = {
     "attack {}": _of_attack(lambda config: config.client.attacked_by),
     "MCR {} %": _of_attack(_malicious),
     _DPR: _of_attack(_rate_of_all),
     _FIELD_DPR: _of_attack(lambda config: config.client.attack and config.client.attack.DPR),
+}
+_OF_DISTILLED: Mapping[str, Read] = {
     "K = {}": _distilling("K"),
     "budget {} queries a distillation": _distilling("budget"),
 }

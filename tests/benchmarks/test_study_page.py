@@ -146,7 +146,7 @@ def test_a_void_run_counts_for_nobody_and_one_without_a_twin_neither(claim, resu
     )
     page = claim.page.page(found)
     assert "| configurations | 1 | 5 of 104 | 99 |" in page
-    assert "took 7.0 of the 10 core hours" in page
+    assert "took 7.0 core hours, where 10 were planned" in page
 
 
 def ten(defense, worst):
@@ -174,13 +174,13 @@ def test_whether_drop_holds_in_all_ten(claim, results, worst, words):
     assert words in said
 
 
-def test_a_void_cell_is_no_expectation_that_was_missed(claim, results):
+def test_an_undefended_cell_in_which_the_attack_fails_is_missed(claim, results):
     cells = {"C4 5% 40%": 0.9, "C4 1.25% 20%": 0.1, "C4 5% 20%": 0.0}
     found = results(
         "configurations", {(f"{cell} undefended", 1): (v, 0.98, 0) for cell, v in cells.items()}
     )
     page = claim.page.page(found)
-    assert "| MNIST: undefended | ≥ 95 | ≥ 50 | 1 of 1 | 2 | 11 |" in page
+    assert "| MNIST: undefended | ≥ 95 | ≥ 50 | 1 of 3 | 0 | 11 |" in page
     assert "All that counts so far is at 5 %/40 %; C4 at 1.25 %/20 % and C4 at 5 %/20 % are" in page
     assert '"holds in N of ten" is of one rate and one share' in page
     at_20 = results("configurations", {("C4 2.5% 20% undefended", 1): (0.9, 0.98, 0)})

@@ -127,6 +127,12 @@ def test_labels_of_a_study_or_a_grid_are_columns_of_its_runs(grid, tmp_path, cap
     data["axes"] = {"speed": {"slow": {"lr": 0.1}, "fast": {"lr": 0.2}}}
     named.write_text(yaml.safe_dump(data))
     assert [row["mta"] for row in shown(str(named), "--where", "speed=slow")] == ["0.1"]
+    data["axes"] = {"speed": {"odd": {"lr": 0.7}}}
+    named.write_text(yaml.safe_dump(data))
+    assert main(["results", "--labels", str(named)]) == 2
+    assert "none of these runs is one of it, as it is now." in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert main(["results", "--labels", "configuration"]) == 2
     assert "--labels study configuration: is unknown." in capsys.readouterr().err
 

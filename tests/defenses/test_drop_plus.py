@@ -233,13 +233,14 @@ def test_a_model_that_has_diverged_ends_no_run(args, clean, make_resources, make
     json.dumps(answer.diagnostics, allow_nan=False)
 
 
-@pytest.mark.parametrize("size", [1e18, 1e20, 1e30, 1e37])
+@pytest.mark.parametrize("visible", [True, False])
+@pytest.mark.parametrize("size", [1e18, 1e20, 1e30, 3e38])
 @pytest.mark.parametrize("attackers", [4, 6])
 def test_finite_huge_updates_end_no_run_and_leave_no_trace_that_is_not_finite(
-    open_server, model, clean, make_updates, size, attackers
+    open_server, model, clean, make_updates, size, attackers, visible
 ):
     """Regression: a majority of them overflowed what is remembered of clients, for good."""
-    server = open_server()
+    server = open_server(visible=visible)
     for number in range(1, 9):
         rows = a_round(model, clean, number, make_updates, bad=()).deltas
         if number in (2, 3):

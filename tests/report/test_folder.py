@@ -57,6 +57,9 @@ def test_a_folder_of_runs_stands_for_those_that_are_finished(make_recorded, tmp_
     assert [run.defense for run in read_runs([grid])] == ["droplet", "droplet"]
     assert len(read_runs([grid, grid / "droplet1"])) == 2  # which is one of them
     assert read_runs([grid / "cut", grid])[0].defense == "krum"
+    told = list[str]()
+    assert len(read_runs([grid, grid / "cut"], told.append)) == 3
+    assert told == []  # it is named
 
 
 def test_a_folder_without_finished_runs_is_refused(make_recorded, tmp_path, capsys):

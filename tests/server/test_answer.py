@@ -108,6 +108,26 @@ def test_a_row_of_the_round_is_copied(make_updates, make_resources):
             'seconds["cluster"] that is None; it must be a number.',
         ),
         (
+            lambda answer: replace(answer, seconds={"cluster": float("nan")}),
+            'seconds["cluster"] = nan; it must be a finite number from 0 on.',
+        ),
+        (
+            lambda answer: replace(answer, seconds={"cluster": -1.0}),
+            'seconds["cluster"] = -1.0; it must be',
+        ),
+        (
+            lambda answer: replace(answer, diagnostics={"own": np.complex64(1)}),
+            'diagnostics["own"] that is a complex64; it must be a number.',
+        ),
+        (
+            lambda answer: replace(answer, diagnostics={"own": 10**400}),
+            'diagnostics["own"] that is an int; it must be a number.',
+        ),
+        (
+            lambda answer: judged(answer, accepted=float("nan")),
+            "a verdict with accepted = nan; it must be true or false.",
+        ),
+        (
             lambda answer: judged(answer, score=[1.0]),
             "a verdict with score that is a list; it must",
         ),

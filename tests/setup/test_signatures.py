@@ -59,10 +59,17 @@ def write(tmp_path):
 )
 def test_a_method_with_other_arguments_is_refused_with_its_line(write, table, method, said):
     path = write(table, method)
-    own = method.removeprefix("def ").removesuffix(":").replace("*, ", "")
+    own = method.removeprefix("def ").removesuffix(":")
     text = refusal(path)
     assert f"{table}: mine has {own} at {path}, line 4; " in text
     assert text.endswith(f"{said}.")
+
+
+@pytest.mark.parametrize("value", ["needs = None #", "aggregate = property(lambda self: 3) #"])
+def test_what_is_no_method_is_refused(write, value):
+    name = value.split()[0]
+    text = refusal(write("DEFENSES", value, ""))
+    assert f"DEFENSES: mine has {name} that is no method; it must be " in text
 
 
 @pytest.mark.parametrize(

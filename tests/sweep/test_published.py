@@ -365,9 +365,10 @@ def test_what_all_cells_of_a_papers_table_share_is_said_by_name_and_value(studie
 
     assert said("table-3-cifar10") == (
         "The same in all cells: seed 71; data CIFAR-10; configuration C4; lr 0.01; batch size 64; "
-        "epochs 2; split IID; N = 50 clients; 25 a round; 200 rounds; attack badnets; MCR 20 %; "
-        "DPR 1.25, 2.5 and 5 % of all samples of a malicious client; field DPR 0.125, 0.25 and "
-        "0.5; K = 5; budget 5,000,000 queries a distillation."
+        "epochs 2; split IID; N = 50 clients; 25 a round; 200 rounds. Where it is attacked: attack "
+        "badnets; MCR 20 %; DPR 1.25, 2.5 and 5 % of all samples of a malicious client; field DPR "
+        "0.125, 0.25 and 0.5. Where it is distilled: K = 5; budget 5,000,000 queries a "
+        "distillation."
     )
     clean = said("table-3-cifar10", rate="none", defense="median")
     assert clean.endswith("split IID; N = 50 clients; 25 a round; 200 rounds.")
@@ -376,7 +377,8 @@ def test_what_all_cells_of_a_papers_table_share_is_said_by_name_and_value(studie
     assert "defense drop; rate 1.25%; split IID" in ten
     skewed = said("table-7-emnist", alpha="10")
     assert "split Dirichlet (alpha 10)" in skewed
-    assert "DPR 1.25 % of all samples of a malicious client; field DPR 0.5875; K = 40" in skewed
+    assert "DPR 1.25 % of all samples of a malicious client; field DPR 0.5875." in skewed
+    assert "Where it is distilled: K = 40" in skewed
 
 
 def test_expectations_and_published_figures_exclude_each_other(tmp_path):
