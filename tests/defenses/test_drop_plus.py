@@ -234,7 +234,7 @@ def test_a_model_that_has_diverged_ends_no_run(args, clean, make_resources, make
 
 
 @pytest.mark.parametrize("visible", [True, False])
-@pytest.mark.parametrize("size", [1e18, 1e20, 1e30, 3e38])
+@pytest.mark.parametrize("size", [1e20, 3e38])
 @pytest.mark.parametrize("attackers", [4, 6])
 def test_finite_huge_updates_end_no_run_and_leave_no_trace_that_is_not_finite(
     open_server, model, clean, make_updates, size, attackers, visible

@@ -157,7 +157,7 @@ def test_those_that_by_their_papers_cannot_are_moved(name, shape, make_updates, 
     assert max(found) > MULTIPLE
 
 
-@pytest.mark.parametrize("magnitude", [1e20, 3.3e38])
+@pytest.mark.parametrize("magnitude", [pytest.param(1e20, marks=pytest.mark.slow), 3.3e38])
 @pytest.mark.parametrize("name", DEFENSES)
 def test_a_huge_majority_in_two_rounds_costs_those_rounds_alone(
     name, magnitude, make_updates, make_resources
