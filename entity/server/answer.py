@@ -125,10 +125,11 @@ def _yes_or_no(said: str, value: Any) -> bool:
 
 def _number(said: str, value: Any) -> float:
     """Return a number as it is, and what holds one as a number."""
-    # `float` would read a text, and drop an imaginary part.
-    if not isinstance(value, str | bytes | bytearray) and not np.iscomplexobj(value):
+    # `float` would read a text, and drop an imaginary part of NumPy's.
+    is_complex = isinstance(value, np.ndarray | np.generic) and np.iscomplexobj(value)
+    if not isinstance(value, str | bytes | bytearray) and not is_complex:
         try:
-            number = float(value)
+            number = float(value.detach() if isinstance(value, Tensor) else value)
         except (TypeError, ValueError, RuntimeError, OverflowError):
             pass
         else:

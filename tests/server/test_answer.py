@@ -120,6 +120,10 @@ def test_a_row_of_the_round_is_copied(make_updates, make_resources):
             'diagnostics["own"] that is a complex64; it must be a number.',
         ),
         (
+            lambda answer: replace(answer, diagnostics={"own": np.array([1j])}),
+            'diagnostics["own"] that is a ndarray; it must be a number.',
+        ),
+        (
             lambda answer: replace(answer, diagnostics={"own": 10**400}),
             'diagnostics["own"] that is an int; it must be a number.',
         ),
