@@ -93,7 +93,7 @@ class DropPlus(StreamingServer[DropPlusArgs]):
         self.search = searching(
             args.coalition, args.effect, args.patience, args.memory, args.clearly
         )
-        self._begun: tuple[Tensor, list[visible.View]] = torch.empty(0), []
+        self._begun: tuple[Tensor, list[visible.View]] | None = None
 
     @classmethod
     def needs(cls, args: DropPlusArgs) -> Needs:
@@ -131,7 +131,8 @@ class DropPlus(StreamingServer[DropPlusArgs]):
             of = list(visible.views(model, updates.spec, self.images, args.strength, patches))
             for kind, said in visible.shortcomings(of, updates.spec, len(self.images)).items():
                 self.warn_once(kind, said)
-            self._begun = updates.global_weights, of
+            if args.visible and self.optimiser and self.optimiser.args.name != "fedavgm":
+                self._begun = updates.global_weights, of  # views are large: kept for `complete`
         reasons, numbers = dict[ClientId, str](), dict[str, float]()
         clips = torch.ones(len(updates), dtype=torch.float64)
         if args.clip or args.coalition is not None:  # lengths need all updates at once
@@ -177,10 +178,9 @@ class DropPlus(StreamingServer[DropPlusArgs]):
 
         What FedAvgM makes of visible steps is a sum of them.
         """
-        assert self.optimiser is not None, "it is called with one alone"
-        if not self.args.visible or self.optimiser.args.name == "fedavgm":
+        if self._begun is None:
             return answer
-        watch, (start, of) = Stopwatch(), self._begun
+        watch, (start, of), self._begun = Stopwatch(), self._begun, None
         with watch("visible"):
             seen = visible.turned_back(step := answer.weights - start, of)
             state = self.finish(ModelState(start + seen, answer.buffers))
