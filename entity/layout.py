@@ -115,6 +115,14 @@ class ParamSpec:
         """Return all names that a slot's tensor has in the state dict, the slot's own first."""
         return (slot.name, *(name for name, own in self.ties.items() if own == slot.name))
 
+    def trained(self, weights: Tensor) -> Tensor:
+        """Return weights (P,) with zeros where parameters are frozen; as they are without any."""
+        frozen = [slot for slot in self.parameters if slot.frozen]
+        weights = weights.clone() if frozen else weights
+        for slot in frozen:
+            slot.of(weights).zero_()
+        return weights
+
     def flatten(self, module: nn.Module) -> ModelState:
         """Copy a module's tensors into new vectors."""
         state = ModelState(torch.empty(self.num_parameters), torch.empty(self.num_buffers))

@@ -8,6 +8,11 @@ which takes the majority takes them.
 Where the attackers are a majority the paper's z is infinite or undefined; we then ask for one
 supporter (s = 1), and for none where no client is honest (z = 0). A negative z is replaced by 0,
 too.
+
+The formula gives 0 for a single attacker, and for two among an even number of clients: all send the
+mean then, and a lone colluder its own honest update, whatever z is. The record counts them as
+attackers all the same, and a warning says it. The authors' code takes 1.5 unless it is told
+otherwise, four times the formula's z at its 12 attackers of 51.
 """
 
 import logging
@@ -27,7 +32,8 @@ class AlieArgs:
     """Hyper-parameters of ALIE."""
 
     alie_z: NonNegative | None = None
-    """Standard deviations z from the mean; null takes the paper's largest safe one (0 to 3)."""
+    """Standard deviations z from the mean; null takes the paper's largest safe one (0 to 3). The
+    authors' code: 1.5."""
     knowledge: Knowledge = "colluders"
     """Whose mean and standard deviation: the attackers' own honest updates (the paper), or those
     of all benign clients."""
@@ -66,9 +72,10 @@ class Alie(Untargeted):
     def collude(cls, args: AlieArgs, updates: Updates, malicious: list[int], seeds: Seeds) -> None:
         """Send the same perturbed mean; `knowledge` says of which clients."""
         z = z_max(len(updates), len(malicious)) if args.alie_z is None else args.alie_z
-        if z == 0:
-            log.info("round %d: z of ALIE is 0, the attackers send the mean", updates.round)
         rows = known_rows(updates, malicious, args.knowledge)
+        if z == 0 or len(rows) == 1:
+            said = "round %d: ALIE sends the mean of %d known updates, with z = %g: no attack"
+            log.warning(said, updates.round, len(rows), z)
         for columns, deltas in known_deltas(updates, rows):
             # The paper's deviation is the population's: its code takes the root of np.var.
             crafted = deltas.mean(0) - z * deltas.std(0, correction=0)

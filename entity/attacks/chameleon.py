@@ -10,7 +10,8 @@ Where we leave the paper's code: the encoder stays within a ball around the glob
 stage (the code also pulls the whole model back in the second, which moves a frozen encoder); it is
 frozen with its BatchNorm statistics; interferers, images of the trigger's own class, are not
 weighted down, as they are not by default there; the rate falls after the milestones' epochs, where
-the code steps the schedule one epoch early. (DROP's code freezes nothing, for a misspelt
+the code steps the schedule one epoch early, and the head's rate does not fall, where the code's is
+a two-hundredth from the third epoch on. (DROP's code freezes nothing, for a misspelt
 attribute and wrong layer names; ours trains the head on features computed without gradient.)
 """
 

@@ -10,8 +10,9 @@ as projecting the gradient alone lets momentum and weight decay move them. Witho
 (round 1, or one that moved nothing) the mask comes from the client's own clean gradient at the
 global model, in evaluation mode, so that BatchNorm statistics stay. (The official code takes it
 from 30 other participants' clean data, a stronger attacker than the paper's.) All attackers saw
-the same update, so with it they share one mask. The paper's PGD on top is off unless
-`neurotoxin_norm` is given.
+the same update, so with it they share one mask. They are told every global model, also where none
+of them was drawn in the round before: in a federation that draws few clients, more than they would
+know. The paper's PGD on top is off unless `neurotoxin_norm` is given.
 """
 
 import math

@@ -28,8 +28,13 @@ class PgdArgs(ReplacementArgs):
     gamma: Gamma = 1.0
     """What the projected update is multiplied with; 1 is PGD alone, `replace` takes
     n / (server rate * m) for m attackers among the n clients of the round."""
+    poison_epochs: Count | None = None
+    """Local epochs on poisoned data; null trains as long as everybody. The authors' code: 5, or 2
+    in its script for CIFAR-10."""
+    poison_lr: Positive | None = None
+    """Learning rate on poisoned data; null takes everybody's. The authors' code: 0.02."""
     pgd_epsilon: Positive = 2.0
-    """Euclidean radius of the ball around the global parameters; 2 for CIFAR-10."""
+    """Euclidean radius of the ball around the global parameters; 2 for CIFAR-10, 1 for EMNIST."""
     project_frequency: Count = 10
     """Steps from one projection to the next; there is always one after the last step."""
 

@@ -168,7 +168,8 @@ class ServerConfig:
     bn_policy: Literal["auto", "median", "weighted", "keep", "recalibrate", "original"] = "auto"
     """BatchNorm statistics: the accepted clients' median; averaged with the clients' weights; left
     as they were; re-estimated on the server's clean data; or averaged as plain floats with the
-    counters (original's code). Auto is the median, and weighted without a robust defense."""
+    counters (original's code). Auto is the median, and weighted without a robust defense. FLTrust,
+    FoolsGold and BackdoorIndicator, which need no majority, weigh it by the clients' weights."""
     low_confidence_threshold: Fraction | None = None
     """Reject test predictions with at most this confidence in the conditional metrics."""
     held_out: Whole | None = None

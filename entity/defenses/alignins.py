@@ -13,8 +13,8 @@ Where we leave the paper and its code, and why:
   counters, too, and a counter of batches outweighs all weights in a cosine;
 - where all clients have the same number nobody stands apart; the code divides by zero, and so
   leaves everybody out;
-- medians of both numbers are means of the two middle values, where the code takes the lower; that
-  of the norms is the lower here, too, or one attacker of two who are left would set it at will;
+- the median of the norms is the lower one, as in the code: else one attacker of two who are left
+  would set it at will. Clients weigh as `server.weighting` says, in the code by their samples;
 - a client without an update has cosine 0.
 
 Nobody may be left, and then the global model stays. Of n clients the farthest from the median is

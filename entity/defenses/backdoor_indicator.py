@@ -9,8 +9,8 @@ measured label by label, with the BatchNorm statistics that planting left; where
 reaches the threshold the client is refused. The others are averaged.
 
 The server's data: the indicator needs images that are like none of the task's, and nobody's
-labels. Here they are noise, drawn from the experiment's seed: one of the three sources of the
-authors' code, which otherwise takes photographs of another data set. Nothing of the clients', of
+labels. Here they are noise, drawn from the experiment's seed: one of the sources of the authors'
+code, which otherwise takes photographs or letters of another data set. Nothing of the clients', of
 the test set or of the server's clean images is used.
 
 Where we leave the paper's code, and why:
@@ -22,6 +22,9 @@ Where we leave the paper's code, and why:
   trained for 1100 rounds;
 - the gradient of the distance to the aggregate is zero at distance zero, where planting begins;
   that of the code's norm does not exist there;
+- the noise is uniform over the range of pixels, where the code's is over [0, 1) beside standardised
+  images; all of it is trained on, in batches drawn anew in each epoch, where the code's stay and
+  the last one is dropped;
 - a label without an indicator image has no accuracy, where the code divides by zero;
 - where planting diverges the aggregate is sent as it is, and the next round is judged by nobody.
 """
@@ -44,7 +47,12 @@ from entity.updates import Aggregation, Stopwatch, Updates, verdicts
 
 @dataclass(frozen=True)
 class BackdoorIndicatorArgs:
-    """Settings of BackdoorIndicator; defaults are the authors' for CIFAR-10."""
+    """Settings of BackdoorIndicator; defaults are the authors' for CIFAR-10 and plain attackers.
+
+    Their files for others have `threshold`, `mu`, `epochs` and `lr` of 0.85, 0.1, 50, 0.001
+    (Neurotoxin, PGD), of 0.85, 0.1, 50, 0.0008 (Chameleon), and of 0.95, 0.1, 200, 0.0005 (DBA). An
+    operator does not know who attacks, so here one set is for all.
+    """
 
     num_indicator: Annotated[int, Range(2)] = 800
     """Indicator images; 2000 for EMNIST."""
@@ -73,6 +81,8 @@ class BackdoorIndicator(Server[BackdoorIndicatorArgs]):
     summary = "BackdoorIndicator: plant a task on noise, refuse who comes back with it"
     paper = "Li and Dai 2024, arXiv 2405.20862"
     hyperparameters = BackdoorIndicatorArgs
+    by_majority = False
+    revision = 2
     trains_on = ("batch_size",)
 
     def __init__(self, args: BackdoorIndicatorArgs, resources: Resources) -> None:

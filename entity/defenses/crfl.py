@@ -8,8 +8,11 @@ large a backdoor in the attackers' data may be without changing the prediction.
 
 Where we leave the paper and its code, and why:
 
-- the noise is on trainable parameters only; the code's is on BatchNorm statistics, too. With
-  `bn_policy = recalibrate` these are estimated anew for the clipped and noised model;
+- norm and noise are of trainable parameters only, and frozen ones stay; the code's noise is on
+  BatchNorm statistics, too. With `bn_policy = recalibrate` these are estimated anew for the clipped
+  and noised model;
+- every round's model is judged as it is sent, noised but in the last round; the code tests each
+  before its noise, so its curves are smoother;
 - rho_t of the paper is for networks of 10,000 parameters. `rho_start = "auto"` starts from 1.5
   times the norm of the first global model instead;
 - a radius is given per unit of the Lipschitz constant of the loss's gradient, which is known for
@@ -59,7 +62,7 @@ class CrflArgs:
     rho_growth: NonNegative = 0.1
     """What it grows by in every round (paper: 0.1 MNIST, 0.25 EMNIST)."""
     rho_max: Positive | None = None
-    """Where it stops growing (paper's code: 15); null never."""
+    """Where it stops growing (paper's code: 15 MNIST, 100 EMNIST); null never."""
     final_round: Count | None = None
     """Round whose model is released, and so clipped but not noised; null is the last one."""
     certified_images: Whole = 100
@@ -93,7 +96,8 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
         watch = Stopwatch()
         self._noise_before = self.noise
         if self.start is None:
-            self.start = _ROOM * float(updates.global_weights.double().norm())
+            moving = updates.spec.trained(updates.global_weights)
+            self.start = _ROOM * float(moving.double().norm())
         shares = self.shares(updates, torch.ones(len(updates), dtype=torch.bool))
         with watch("average"):
             state = self.average(updates, shares)
@@ -108,8 +112,9 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
         released = round == (self.args.final_round or self.resources.rounds)
         sigma = self.noise = 0.0 if released else self.args.sigma
         with watch("smooth"):
-            before = float(answer.weights.double().norm())
-            weights = clip_to_norm(answer.weights, bound)
+            moving = self.resources.spec.trained(answer.weights)
+            before = float(moving.double().norm())
+            weights = clip_to_norm(moving, bound)
             rng = self.resources.seeds.generator("crfl noise", round=round)
             weights = weights + sigma * torch.randn(len(weights), generator=rng)
             state = self.finish(ModelState(weights, answer.buffers))

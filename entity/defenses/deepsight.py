@@ -11,15 +11,16 @@ it is suspicious; what is accepted is clipped to the median norm of all updates 
 Where we leave the paper, and why:
 
 - a client in no final cluster is judged alone, by its own label (papers and codes disagree);
-- in the clusterings that are combined, two clients without a cluster do not count as together, and
-  a client without one in all of them has none;
+- in the clusterings that are combined, two clients without a cluster do not count as together;
 - all rounds aggregate alike; the paper's last one averages each cluster apart, refused clients
   included, and hands every client the model of its own;
-- an update that leaves the output layer alone has an even energy: it is concentrated on nothing;
-- without an output bias the weights' rows take its place in the cosines.
+- an update that leaves the output layer alone has even energies: it is concentrated on nothing;
+- without an output bias the weights' rows take its place in the cosines;
+- half of the median itself is suspicious, as in its algorithm; its text says below.
 
-DDif divides probabilities; ports that divide raw logits get signs and poles. Another accepts a
-cluster if few of its members are *benign*.
+A clustering, the last one too (ports disagree), has two clusters or none, its library's default. So
+fewer than twice `min_cluster_size` clients are judged alone, which a warning says; as many, such as
+the ten of `mnist5k`, unless they are split evenly.
 """
 
 from collections.abc import Iterator
@@ -39,7 +40,6 @@ from entity.server.density import (
     euclidean,
     require_clusterable,
     separation,
-    without_loners,
 )
 from entity.server.output_layer import normalised_energies, output_layer, threshold_exceedings
 from entity.training import logits
@@ -61,7 +61,7 @@ class DeepSightArgs:
     min_cluster_size: Annotated[int, Range(2)] = 5
     """Smallest cluster (the clustering library's default, as in public ports)."""
     min_samples: Count = 3
-    """Neighbours that make a client's surroundings dense (public ports)."""
+    """Neighbours that make a client's surroundings dense (ours; 1 or 5 in public ports)."""
     batch_size: Count = 500
     """Random images in a batch."""
 
@@ -72,7 +72,7 @@ class DeepSight(Server[DeepSightArgs]):
     summary = "DeepSight: clusters by output layer and answers to noise, refused if concentrated"
     paper = "Rieger et al. 2022, arXiv 2201.00763"
     hyperparameters = DeepSightArgs
-    revision = 2
+    revision = 3
     least_clients = LEAST_CLUSTERED
 
     @classmethod
@@ -99,6 +99,9 @@ class DeepSight(Server[DeepSightArgs]):
         with watch("cluster"):
             direction = weights.flatten(1) if biases is None else biases
             labels = self._cluster(direction @ direction.T, energies, answers, updates.client_ids)
+        if len(updates) < 2 * self.args.min_cluster_size:
+            said = f"with {len(updates)} clients there are no two clusters: all are judged alone"
+            self.warn_once("clusters", said)
         accepted, reasons = judge(labels, suspicious.tolist(), self.args.tau)
         shares = self.shares(updates, torch.tensor(accepted))
         bound = float(updates.norms.quantile(0.5))
@@ -119,8 +122,7 @@ class DeepSight(Server[DeepSightArgs]):
 
     def _division_differences(self, updates: Updates, number: int) -> Tensor:
         """Return the mean ratios (n, K) of local to global probabilities on one set of noise."""
-        resources = self.resources
-        spec = resources.spec
+        resources, spec = self.resources, self.resources.spec
         model = resources.module(updates.global_state)
 
         def probabilities() -> Iterator[Tensor]:
@@ -143,26 +145,24 @@ class DeepSight(Server[DeepSightArgs]):
         """Yield batches of random images in [-1, 1], the same ones whenever asked."""
         rng = self.resources.seeds.generator(f"deepsight noise {number}")
         channels, size = self.resources.image
-        left = self.args.num_samples
-        while left > 0:
-            count = min(left, self.args.batch_size)
+        images, most = self.args.num_samples, self.args.batch_size
+        for count in (min(most, images - start) for start in range(0, images, most)):
             yield torch.rand(count, channels, size, size, generator=rng) * 2 - 1
-            left -= count
 
     def _cluster(
         self, gram: Tensor, energies: Tensor, answers: list[Tensor], ids: tuple[ClientId, ...]
     ) -> list[int]:
         size, samples = self.args.min_cluster_size, self.args.min_samples
 
+        def clusters(distances: Tensor) -> list[int]:
+            return density_labels(distances, ids, size, samples, allow_single_cluster=False)
+
         def apart(distances: Tensor) -> Tensor:
-            found = density_labels(
-                distances, ids, size, min_samples=samples, allow_single_cluster=False
-            )
-            return separation(found)
+            return separation(clusters(distances))
 
         by_answers = torch.stack([apart(euclidean(part)) for part in answers]).mean(0)
-        mean = (apart(cosine_distances(gram)) + apart(euclidean(energies)) + by_answers) / 3
-        return without_loners(density_labels(mean, ids, size, min_samples=samples), mean)
+        by_head = apart(cosine_distances(gram)) + apart(euclidean(energies))
+        return clusters((by_head + by_answers) / 3)
 
 
 def judge(

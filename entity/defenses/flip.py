@@ -18,7 +18,7 @@ from entity.updates import Aggregation, Updates
 
 @dataclass(frozen=True)
 class FlipArgs:
-    """Settings of FLIP; defaults are the authors' for CIFAR-10.
+    """Settings of FLIP; defaults are the authors' for CIFAR-10 but for the first `trigger_steps`.
 
     They cost a hundred times the training itself. For small grey images on a laptop, this takes
     four times as long as training (10 clients x 350 digits: 7 s of CPU time a round, not 1.7):
@@ -43,7 +43,8 @@ class FlipArgs:
     trigger_steps: tuple[Count, ...] = (600, 600, 200)
     """Adam steps of an inversion: from a random start, in the warm-up, from a known trigger.
 
-    Without the third it is 200. MNIST: 500, 400.
+    Without the third it is 200. The authors' code: 200, 600, 200, and 200, 400, 200 for MNIST; from
+    a random start it has three times as many here.
     """
     init_mask_chunk: bool = True
     """Start inversions from a solid block in a weak random mask; false from a random mask."""

@@ -10,8 +10,8 @@ their trust as weights.
   iterations, which are few; over epochs a small root set is then learnt by heart and its update
   grows too long (MNIST-5k, 15 rounds without attack, one seed: accuracy 0.45, by epochs 0.96).
   `same_steps` is the paper's way.
-- Buffers are averaged by trust and never rescaled: a factor above 1 could turn a variance
-  negative.
+- Of buffers the median by trust is taken, as they have no direction to be judged by, and they are
+  never rescaled: a factor above 1 could turn a variance negative.
 - Rates apply to updates. The original's code takes cosines and norms of whole models, which all
   point the same way, and trains the global model itself on a client's worth of data.
 """
@@ -102,6 +102,8 @@ class FLTrust(Server[FLTrustArgs]):
     summary = "FLTrust: weights by the cosine to an update from the server's clean data"
     paper = "Cao et al. 2021, arXiv 2012.13995"
     hyperparameters = FLTrustArgs
+    by_majority = False
+    revision = 2
     trains_on = ("num_root",)
 
     def __init__(self, args: FLTrustArgs, resources: Resources) -> None:

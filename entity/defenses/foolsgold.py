@@ -76,6 +76,8 @@ class FoolsGold(Server[FoolsGoldArgs]):
     summary = "FoolsGold: less weight for clients whose update histories are alike"
     paper = "Fung et al. 2018, arXiv 1808.04866"
     hyperparameters = FoolsGoldArgs
+    by_majority = False
+    revision = 2
 
     def __init__(self, args: FoolsGoldArgs, resources: Resources) -> None:
         super().__init__(args, resources)

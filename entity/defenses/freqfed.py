@@ -13,7 +13,10 @@ Where we leave the paper, and why:
   dimensions as the matrix (outputs, everything else), so that frequencies never mix two layers;
 - for a matrix of R rows and C columns the paper's triangle i + j <= V / 2 reads
   i / R + j / C <= 1 / 2, which is the same for R = C = V;
-- without a majority cluster everybody is averaged, as in FLAME.
+- a cluster is more than half of the clients, which is FLAME's rule, and without one everybody is
+  averaged. The paper's text could not be had; of public ports some do the same, and one takes the
+  largest cluster of three or more, so that two groups of which neither is a majority are not
+  joined, but one of them is kept.
 """
 
 from dataclasses import dataclass

@@ -35,7 +35,7 @@ class MultiKrumArgs(BoundArgs):
 
     multi_k: Count | Literal[False] | None = None
     """m, clients to average; null, or false as the original's configs have it, is n - f. The
-    paper's proof covers up to n - f - 2."""
+    paper proves nothing of more than one."""
 
 
 def krum_scores(squared_distances: Tensor, f: int) -> Tensor:

@@ -13,7 +13,12 @@ Where we leave the paper, and why:
   would all be refused;
 - with fewer than three clients left there is nothing to cluster and they are averaged;
 - the number of clusters is at most one below the number of clients, so that not all are singles,
-  whose alignment is not defined.
+  whose alignment is not defined;
+- a client's alignment is the mean of its cosines with the others of its cluster. Two public codes
+  count the client itself, which lets large clusters look more alike, and one does not;
+- the gap statistic is that of its own paper: squared distances, in the plane as it is, beside ten
+  uniform samples. The public codes scale both axes to the same range, add up distances, and draw
+  five; the paper's own text could not be had.
 
 Cosines are those of the original updates of the same clients; a public port looks them up by the
 position after the filtering.
@@ -36,16 +41,16 @@ from entity.updates import Aggregation, Stopwatch, Updates, rows_by_id, verdicts
 
 @dataclass(frozen=True)
 class RflbatArgs:
-    """Settings of RFLBAT; defaults are the published ones."""
+    """Settings of RFLBAT; defaults are those of public codes but for `references`."""
 
     eps1: Positive = 10.0
     """Refuse clients whose summed distances are above this many medians."""
     eps2: Positive = 4.0
     """The same, within the chosen cluster."""
     kmax: Count = 9
-    """Most clusters."""
+    """Most clusters; 9 or 10 in public codes."""
     references: Count = 10
-    """Uniform samples that the gap statistic compares with."""
+    """Uniform samples that the gap statistic compares with; 5 in public codes."""
 
 
 class Rflbat(Server[RflbatArgs]):

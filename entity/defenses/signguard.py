@@ -16,7 +16,8 @@ Where we leave the paper and the authors' code, and why:
 - where the median cosine is not positive, the code's feature is the same number for all; so here;
 - the cosine or distance is to the last aggregate from the second round on; the code takes medians
   over the round itself through its first three epochs, and the distances' through its first;
-- among fewer than four clients, where closeness means nothing, the global model stays.
+- among fewer than four clients, where closeness means nothing, the global model stays;
+- medians of an even number are means, bandwidths are of all (the code: the lower one; of fifty).
 """
 
 from collections.abc import Mapping, Sequence

@@ -14,7 +14,8 @@ Where we leave the paper's code, and why:
 - the similarity is the cosine of the convolutions' weights; the code takes that of gradients that
   are stale by then;
 - g' answers in evaluation mode, as g does; the code leaves it in training mode;
-- δ stays in the range of pixels; the code clamps to [-2, 2] in normalised space;
+- δ stays in the range of pixels, of which a step is 0.005, and it starts at 0.75. The code clamps
+  to [-2, 2] in standardised space; its step of 0.01 is 0.002 of that range, and its start 0.59;
 - both terms see the images that are attacked alone: those of the victim class, or all but the
   target's; the code takes all of a client's;
 - `DPR` says how many samples are poisoned; the code poisons a quarter of every batch.

@@ -4,7 +4,8 @@ Weights are averaged alike by all rules. BatchNorm statistics are no trainable p
 they are combined is a policy of its own (`Averaging.bn_policy`):
 
 - `median`: the accepted clients' coordinate-wise median, whatever their weights (`buffers.py`),
-  towards which the statistics step as the weights do;
+  towards which the statistics step as the weights do; where a defense needs no majority it is by
+  their weights, and of fewer than three the global statistics stay;
 - `auto`: `median` for defenses that claim to be robust, `weighted` for FedAvg and its like;
 - `weighted`: the clients' mean, towards which the statistics step as the weights do;
 - `keep`: the statistics of the global model stay;
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from entity.layout import ModelState, blocks
-from entity.server.buffers import central, moved
+from entity.server.buffers import MAJORITY, by_shares, central, moved
 from entity.updates import Updates
 
 
@@ -36,12 +37,23 @@ class Averaging:
     """Clients count alike, or by their number of samples."""
     bn_policy: Literal["auto", "median", "weighted", "keep", "recalibrate", "original"] = "auto"
     """How BatchNorm statistics are combined."""
+    by_shares: bool = False
+    """A median of statistics is by the clients' shares, and of nobody without one."""
 
-    def settled(self, *, robust: bool) -> "Averaging":
-        """Return the policy with `auto` decided, for a defense that claims to be robust or not."""
-        if self.bn_policy != "auto":
-            return self
-        return replace(self, bn_policy="median" if robust else "weighted")
+    def settled(self, *, robust: bool, majority: bool = True) -> "Averaging":
+        """Return the policy with `auto` decided.
+
+        Parameters
+        ----------
+        robust
+            Whether the defense claims to be.
+        majority
+            Whether most of a round, or of whom it accepts, are honest by its claim.
+        """
+        decided = self.bn_policy
+        if decided == "auto":
+            decided = "median" if robust else "weighted"
+        return replace(self, bn_policy=decided, by_shares=not majority)
 
 
 def convex_shares(updates: Updates, accepted: Tensor, policy: Averaging) -> Tensor:
@@ -130,7 +142,12 @@ def averaged_buffers(updates: Updates, shares: Tensor, policy: Averaging) -> Ten
         mean = convex(updates.buffers, shares)
         return torch.where(counters, mean.trunc(), mean)
     if policy.bn_policy in ("auto", "median"):
-        centre = central(updates.buffers, accepted, counters)
+        if policy.by_shares:
+            if int(accepted.sum()) < MAJORITY:
+                return updates.global_buffers
+            centre = by_shares(updates.buffers, shares, counters)
+        else:
+            centre = central(updates.buffers, accepted, counters)
         counted = centre
     else:
         centre = convex(updates.buffers, shares)

@@ -24,7 +24,7 @@ _BATCH = 256
 """Most images of a batch of which statistics are taken."""
 _EPS = 1e-5
 """What BatchNorm adds to a variance before it divides by its root."""
-_MAJORITY = 3
+MAJORITY = 3
 """Accepted clients from which on one of them is outvoted by the others."""
 
 
@@ -34,7 +34,7 @@ def voters(buffers: Tensor, accepted: Tensor) -> Tensor:
     Fewer have no majority among them, and were accepted for their weights alone: then everybody
     in the round decides. Krum takes one client's weights, but not just anything for statistics.
     """
-    return buffers[accepted] if int(accepted.sum()) >= _MAJORITY else buffers
+    return buffers[accepted] if int(accepted.sum()) >= MAJORITY else buffers
 
 
 def central(buffers: Tensor, accepted: Tensor, counters: Tensor) -> Tensor:
@@ -58,6 +58,38 @@ def central(buffers: Tensor, accepted: Tensor, counters: Tensor) -> Tensor:
     # In float64: two float32 of the largest size would overflow.
     middle = np.median(voters(buffers, accepted).double().numpy(), axis=0)
     found = torch.from_numpy(middle).float()
+    return torch.where(counters, found.floor(), found)
+
+
+def by_shares(buffers: Tensor, shares: Tensor, counters: Tensor) -> Tensor:
+    """Return the coordinate-wise median (B,) of clients' buffers, each as heavy as its share.
+
+    Where a defense needs no majority the refused, and those of little weight, may be most of a
+    round: only who has half of the shares moves this beyond the others' range.
+
+    Parameters
+    ----------
+    buffers
+        (n, B) of at least one client, finite.
+    shares
+        (n,) convex weights.
+    counters
+        (B,) bool: entries that count; their median is rounded down to a whole number.
+
+    Examples
+    --------
+    >>> rows = torch.tensor([[0.5], [3e38], [3e38], [3e38], [0.75]])
+    >>> by_shares(rows, torch.tensor([0.5, 0.0, 0.01, 0.01, 0.48]), torch.tensor([False]))
+    tensor([0.6250])
+    """
+    ordered, order = torch.sort(buffers.double(), dim=0, stable=True)
+    reached = shares.double()[order].cumsum(0)
+    half = float(shares.double().sum()) / 2
+    # Two columns of rounding: a sum that is half but for it has reached half, and is not beyond.
+    rows = [(reached < half + off).sum(0, keepdim=True) for off in (-1e-12, 1e-12)]
+    last = len(buffers) - 1
+    low, high = (ordered.gather(0, row.clamp_max(last))[0] for row in rows)
+    found = ((low + high) / 2).float()
     return torch.where(counters, found.floor(), found)
 
 

@@ -89,7 +89,7 @@ def smoothed_votes(
     classes
         K.
     sigma
-        Standard deviation of the noise on its parameters; buffers are left alone.
+        Standard deviation of the noise on its parameters; frozen ones and buffers are left alone.
     copies
         M, copies that vote (paper: 1000).
     rng
@@ -100,7 +100,7 @@ def smoothed_votes(
     Tensor
         (N, K) votes, M in a row. The prediction is the row's argmax.
     """
-    parameters = list(model.parameters())
+    parameters = [each for each in model.parameters() if each.requires_grad]
     originals = [parameter.detach().clone() for parameter in parameters]
     votes = torch.zeros(len(x), classes, dtype=torch.long)
     rows = torch.arange(len(x))

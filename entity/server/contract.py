@@ -142,6 +142,9 @@ class Server(ABC, Generic[Args]):
     robust: ClassVar[bool] = True
     """Whether it claims that a few clients cannot do with the model as they like; says what
     becomes of BatchNorm statistics under `bn_policy = auto`."""
+    by_majority: ClassVar[bool] = True
+    """Whether that holds only as long as most of a round are honest. If not, a median of BatchNorm
+    statistics is by the clients' shares."""
     remembers: ClassVar[str] = ""
     """What it holds against single clients from round to round, which `pardon` forgets; "" where
     it judges every round by itself."""
@@ -153,7 +156,7 @@ class Server(ABC, Generic[Args]):
 
     def __init__(self, args: Args, resources: Resources) -> None:
         self.args = args
-        averaging = resources.averaging.settled(robust=self.robust)
+        averaging = resources.averaging.settled(robust=self.robust, majority=self.by_majority)
         self.optimiser: ServerOptimiser | None = None
         """Steps by what this defense answers, which then answers at the rate 1."""
         if resources.optimiser is not None:

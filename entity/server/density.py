@@ -50,8 +50,8 @@ def density_labels(
     distances: Tensor,
     client_ids: Sequence[ClientId],
     min_cluster_size: int,
-    *,
     min_samples: int = 1,
+    *,
     allow_single_cluster: bool = True,
 ) -> list[int]:
     """Cluster by HDBSCAN.
@@ -128,27 +128,6 @@ def separation(labels: list[int]) -> Tensor:
     own = torch.tensor(labels)
     together = (own[:, None] == own[None]) & (own[:, None] >= 0)
     return 1.0 - (together | torch.eye(len(own), dtype=torch.bool)).double()
-
-
-def without_loners(labels: list[int], apart: Tensor) -> list[int]:
-    """Take those out of clusters who share none in any of the clusterings that are combined.
-
-    Points that are all equally far apart are one cluster to HDBSCAN.
-
-    Parameters
-    ----------
-    labels
-        The cluster of each of n rows in the combination; -1 for those in none.
-    apart
-        (n, n) mean of the clusterings' separations.
-
-    Examples
-    --------
-    >>> without_loners([0, 0, 0], torch.tensor([[0, 0.3, 1], [0.3, 0, 1], [1, 1, 0]]))
-    [0, 0, -1]
-    """
-    nearest = apart.clone().fill_diagonal_(1).amin(1).tolist()
-    return [-1 if near >= 1 else own for own, near in zip(labels, nearest, strict=True)]
 
 
 def require_clusterable(name: str, setting: Setting, least: int = LEAST_CLUSTERED) -> None:

@@ -2,7 +2,9 @@
 
 Tibshirani, Walther and Hastie, "Estimating the Number of Clusters in a Data Set via the Gap
 Statistic", JRSS B 2001. The k-means is scikit-learn's, with its careful starts (k-means++) and run
-until nothing moves; a generator of the experiment gives every call its seed.
+until nothing moves; a generator of the experiment gives every call its seed. FLDetector's code
+takes the logarithm of the samples' mean dispersion instead of the mean of the logarithms: in random
+rounds of ten to twenty clients 0.3 to 2.3 % of its decisions are others.
 """
 
 import warnings

@@ -51,7 +51,7 @@ def decide(server: Server[Any], updates: Updates) -> Aggregation:
     if not reason:
         answer = _stepped(server, updates, checked(server, updates, server.aggregate(updates)))
         if answer is not None:
-            return answer
+            return _frozen_kept(updates, answer)
         server.withdrawn()
         reason = "the aggregate is not finite"
     server.warn_once(reason, f"{reason}, so the global model stays")
@@ -96,6 +96,20 @@ def _stepped(server: Server[Any], updates: Updates, answer: Aggregation) -> Aggr
         return None
     optimiser.moments = moments
     return answer
+
+
+def _frozen_kept(updates: Updates, answer: Aggregation) -> Aggregation:
+    """Return an answer whose frozen parameters are the global model's.
+
+    No client trains away what a server's noise, a cut to a norm, or a malicious client does there.
+    """
+    frozen = [slot for slot in updates.spec.parameters if slot.frozen]
+    if not frozen or answer.replaced:  # a student has its own
+        return answer
+    weights = answer.weights.clone()
+    for slot in frozen:
+        slot.of(weights).copy_(slot.of(updates.global_weights))
+    return replace(answer, weights=weights)
 
 
 def undecided_for(client: ClientId, reason: str) -> Verdict:

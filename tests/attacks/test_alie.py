@@ -62,8 +62,15 @@ def test_tiny_rounds_and_majorities_stay_finite(make_round, n, malicious, knowle
     assert np.isfinite(sent).all()
 
 
-def test_a_lone_attacker_that_knows_itself_alone_sends_its_honest_update(make_round):
+def test_a_lone_attacker_that_knows_itself_alone_sends_its_honest_update(make_round, caplog):
     np.testing.assert_allclose(crafted(make_round, HONEST, [2])[2], HONEST[2], rtol=1e-6)
+    assert "ALIE sends the mean of 1 known updates, with z = 0: no attack" in caplog.text
+    caplog.clear()
+    crafted(make_round, HONEST, [2], alie_z=1.5)
+    assert "of 1 known updates, with z = 1.5: no attack" in caplog.text
+    caplog.clear()
+    crafted(make_round, HONEST, [1, 2], alie_z=1.5)
+    assert not caplog.text
 
 
 def test_the_server_sees_no_distances_from_before_the_lie(make_round):

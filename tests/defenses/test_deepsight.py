@@ -169,3 +169,27 @@ def test_a_head_without_bias_is_judged_by_its_rows(make_updates, make_resources)
 def test_small_rounds_are_refused_with_the_mend():
     with pytest.raises(ConfigError, match=r"deepsight needs at least 4 clients .* raise it"):
         DeepSight.check(DeepSightArgs(), Setting(3, 0, (1, 4)))
+
+
+def test_a_group_that_one_clustering_tells_apart_is_not_joined_to_the_rest():
+    """Attackers with output biases of their own, and nothing else to see: one of three does."""
+    rows = torch.zeros(20, 4).double()
+    rows[:14, 0], rows[14:, 1] = 1.0, 1.0
+    alike = torch.zeros(20, CLASSES).double()
+    defense = DeepSight.__new__(DeepSight)
+    defense.args = DeepSightArgs()
+    labels = defense._cluster(rows @ rows.T, alike, [alike], tuple(range(20)))
+    assert labels[:14] == [labels[0]] * 14
+    assert labels[14:] == [labels[14]] * 6
+    assert labels[0] != labels[14]
+    accepted, _ = judge(labels, [False] * 14 + [True] * 6, 1 / 3)
+    assert accepted == [True] * 14 + [False] * 6
+
+
+def test_too_few_for_two_clusters_is_said(make_updates, make_resources, model, caplog):
+    updates = make_updates(crowd(model, 6, 3), model=model)
+    run(updates, resources_for(make_resources, model), min_cluster_size=5)
+    assert "with 9 clients there are no two clusters: all are judged alone" in caplog.text
+    caplog.clear()
+    run(updates, resources_for(make_resources, model), min_cluster_size=4)
+    assert not caplog.text

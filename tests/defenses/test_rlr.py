@@ -56,10 +56,27 @@ def test_votes_are_signs_of_updates_not_of_models(make_updates, make_resources):
     assert moved(updates, make_resources(updates), theta=3) == [-1, 1]
 
 
-def test_the_default_threshold_is_the_papers_share(make_updates, make_resources):
-    for n, theta in ((10, 4), (25, 10), (1, 1), (3, 2)):
+def test_the_default_threshold_is_between_the_bounds_of_every_minority(
+    make_updates, make_resources
+):
+    for n in (1, 2, 3, 10, 25):
         updates = make_updates([[1.0]] * n)
-        assert rlr(updates, make_resources(updates)).diagnostics["theta"] == theta
+        theta = rlr(updates, make_resources(updates)).diagnostics["theta"]
+        assert all(k + 1 <= theta <= n - k for k in range((n + 1) // 2)), (n, theta)
+
+
+def test_four_of_ten_alone_do_not_keep_their_direction(make_updates, make_resources):
+    """0.4 n, of a setting with one malicious client in ten, would have let them."""
+    updates = make_updates([[1.0]] * 4 + [[0.1]] * 3 + [[-0.1]] * 3)
+    assert moved(updates, make_resources(updates))[0] < 0
+    assert moved(updates, make_resources(updates), theta=4)[0] > 0
+
+
+def test_half_needs_a_majority_and_a_given_threshold_a_bound():
+    needs = RobustLearningRate.needs
+    assert needs(RobustLearningRateArgs()).honest_majority
+    assert not needs(RobustLearningRateArgs()).malicious_bound
+    assert needs(RobustLearningRateArgs(theta=4)).malicious_bound
 
 
 def test_buffers_are_averaged_and_never_reversed(make_updates, make_resources):

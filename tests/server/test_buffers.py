@@ -17,7 +17,7 @@ from entity.layout import ParamSpec
 from entity.models import Classifier
 from entity.seeding import global_stream
 from entity.server.averaging import averaged_buffers
-from entity.server.buffers import central, fenced
+from entity.server.buffers import by_shares, central, fenced
 from entity.server.contract import CleanData
 
 MEANS, VARIANCES, COUNTER = slice(0, 5), slice(5, 10), 10
@@ -108,6 +108,43 @@ def test_weights_of_clients_do_not_matter(open_server, a_round):
     expected = np.median(updates.buffers[:3].numpy().astype(float), axis=0)
     found = averaged_buffers(updates, shares, policy)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+WITHOUT_MAJORITY = ("backdoor_indicator", "foolsgold", "fltrust")
+
+
+def test_by_shares_is_the_median_of_as_many_copies():
+    rng = np.random.default_rng(0)
+    for n in range(1, 8):
+        rows = torch.from_numpy(rng.normal(size=(n, 6))).float()
+        copies = rng.integers(0, 4, size=n)
+        copies[0] += 1
+        many = np.repeat(rows.double().numpy(), copies, axis=0)
+        counters = torch.tensor([False] * 5 + [True])
+        found = by_shares(rows, torch.from_numpy(copies / copies.sum()), counters)
+        expected = np.median(many, axis=0)
+        expected[5] = np.floor(expected[5].astype(np.float32))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", WITHOUT_MAJORITY)
+def test_where_no_majority_is_needed_the_refused_do_not_vote(name, open_server, a_round):
+    """Of seven two and then three are trusted, as much as each other, and four lie."""
+    updates = a_round(7)
+    updates.buffers[3:] = 900.0
+    server = open_server(name)
+    shares = torch.tensor([0.32, 0.32, 0.32, 0.01, 0.01, 0.01, 0.01], dtype=torch.float64)
+    found = server.average(updates, shares).buffers
+    between(found, updates.buffers[:3].amin(0), updates.buffers[:3].amax(0))
+    two = torch.tensor([0.5, 0.5, 0, 0, 0, 0, 0], dtype=torch.float64)
+    assert torch.equal(server.average(updates, two).buffers, updates.global_buffers)
+
+
+def test_those_that_need_no_majority_are_the_ones_that_say_so():
+    assert {n for n, entry in DEFENSES.items() if not entry.by_majority} == {*WITHOUT_MAJORITY}
+    assert not any(
+        DEFENSES[n].needs(DEFENSES[n].hyperparameters()).honest_majority for n in WITHOUT_MAJORITY
+    )
 
 
 def test_without_anybody_the_global_statistics_stay(open_server, a_round):

@@ -3,10 +3,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
-from entity.defenses import Droplet, DropletArgs, Undefended, UndefendedArgs
-from entity.layout import BLOCK
+from entity.defenses import DEFENSES, Droplet, DropletArgs, Undefended, UndefendedArgs
+from entity.defenses.crfl import Crfl, CrflArgs
+from entity.layout import BLOCK, ParamSpec
 from entity.server import admit
+from entity.server.certificate import smoothed_votes
+from entity.server.optimiser import OptimiserArgs
 from entity.updates import Aggregation
 
 
@@ -129,3 +133,48 @@ def test_a_round_without_a_sound_update_says_that_the_global_model_stays(make_up
     answer = admit(spy(updates), updates)
     assert answer.diagnostics == {"kept_global": 1.0, "gate_refused": 2.0}
     assert torch.equal(answer.weights, updates.global_weights)
+
+
+NOISY = {
+    "crfl": {"sigma": 0.5},
+    "flame": {"noise_sigma": 0.5},
+    "norm_clipping": {"sigma": 0.5},
+    "undefended": {},
+    "weak_dp": {"sigma": 0.5},
+}
+
+
+@pytest.mark.parametrize("optimiser", [None, "fedadam"])
+@pytest.mark.parametrize("name", NOISY)
+def test_what_is_frozen_stays_whoever_moves_it(make_updates, make_resources, name, optimiser):
+    """A noise that no client trains away, a clip of all parameters, a client that sends others."""
+    model = nn.Sequential(nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 2))
+    spec = ParamSpec.of(model)
+    origin = spec.flatten(model).weights
+    rows = torch.randn(5, spec.num_parameters, generator=torch.Generator().manual_seed(0))
+    updates = make_updates(rows, model=model, origin=origin)
+    entry = DEFENSES[name]
+    changes = {} if optimiser is None else {"optimiser": OptimiserArgs(optimiser)}
+    server = entry(entry.hyperparameters(**NOISY[name]), make_resources(model, **changes))
+    released = admit(server, updates).weights
+    frozen = slice(0, 20)
+    assert torch.equal(released[frozen], origin[frozen])
+    assert (released[20:] != origin[20:]).all()
+
+
+def test_frozen_parameters_are_outside_of_crfls_norm_and_of_its_votes(make_updates, make_resources):
+    model = nn.Sequential(nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 2))
+    with torch.no_grad():
+        model[0].weight.fill_(100.0)
+    origin = ParamSpec.of(model).flatten(model).weights
+    updates = make_updates(torch.zeros(3, len(origin)), model=model, origin=origin)
+    server = Crfl(CrflArgs(sigma=0.0), make_resources(model))
+    answer = admit(server, updates)
+    torch.testing.assert_close(answer.weights, origin)
+    assert answer.diagnostics["model_norm"] == pytest.approx(float(origin[20:].norm()))
+    plain = nn.Linear(4, 2).requires_grad_(False)
+    plain.register_parameter("unused", nn.Parameter(torch.zeros(3)))
+    x, rng = torch.randn(6, 4), torch.Generator().manual_seed(0)
+    votes = smoothed_votes(plain, x, 2, 100.0, 8, rng)  # noise of that would change their answers
+    assert votes.argmax(1).tolist() == plain(x).argmax(1).tolist()
+    assert votes.max(1).values.tolist() == [8] * 6
