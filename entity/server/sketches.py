@@ -1,7 +1,7 @@
 """What the updates of a round are like, in the part that clean images show and in the other one.
 
-Both parts (`visible.py`) of each client's update are taken layer by layer, scaled to length one, less
-the round's mean and scaled again, so that no layer outweighs the others, and are kept as short
+Both parts (`visible.py`) of each client's update are taken layer by layer, scaled to length one,
+less the round's mean and scaled again, so that no layer outweighs the others, and are kept as short
 sketches whose cosines are nearly those of the parts. Of what clean images show, what any mix of
 their classes makes of an update (`mixes.py`) can be left out.
 

@@ -59,8 +59,8 @@ def test_cosines_of_descriptions_are_those_of_the_parts(looked_at, mixes):
 def test_who_takes_more_steps_is_not_alike_for_that(looked_at, part):
     """Regression: of ten honest clients the five with most samples were left out, to the end.
 
-    They go twice as far where everybody goes. Less the mean of the lengths as they are the two fives
-    were camps, with a contrast of 0.3 under Dirichlet 0.5.
+    They go twice as far where everybody goes. Less the mean of the lengths as they are the two
+    fives were camps, with a contrast of 0.3 under Dirichlet 0.5.
     """
     spec, of = looked_at
     common = normal(1, spec.num_parameters, seed=5)
