@@ -79,7 +79,7 @@ def by_shares(buffers: Tensor, shares: Tensor, counters: Tensor) -> Tensor:
     Examples
     --------
     >>> rows = torch.tensor([[0.5], [3e38], [3e38], [3e38], [0.75]])
-    >>> by_shares(rows, torch.tensor([0.5, 0.0, 0.01, 0.01, 0.48]), torch.tensor([False]))
+    >>> by_shares(rows, torch.tensor([0.5, 0.0, 0.125, 0.125, 0.25]), torch.tensor([False]))
     tensor([0.6250])
     """
     ordered, order = torch.sort(buffers.double(), dim=0, stable=True)
