@@ -115,11 +115,15 @@ class ParamSpec:
         """Return all names that a slot's tensor has in the state dict, the slot's own first."""
         return (slot.name, *(name for name, own in self.ties.items() if own == slot.name))
 
+    @property
+    def frozen(self) -> tuple[Slot, ...]:
+        """The parameters that training leaves."""
+        return tuple(slot for slot in self.parameters if slot.frozen)
+
     def trained(self, weights: Tensor) -> Tensor:
         """Return weights (P,) with zeros where parameters are frozen; as they are without any."""
-        frozen = [slot for slot in self.parameters if slot.frozen]
-        weights = weights.clone() if frozen else weights
-        for slot in frozen:
+        weights = weights.clone() if self.frozen else weights
+        for slot in self.frozen:
             slot.of(weights).zero_()
         return weights
 

@@ -77,7 +77,7 @@ class Client:
         if privacy is None or privacy.unit == "sample":
             return trained
         start = broadcast.state.weights.cpu()
-        frozen = [slot for slot in self.context.spec.parameters if slot.frozen]
+        frozen = self.context.spec.frozen
         return private_update(trained, start, privacy, self._noise(broadcast), frozen)
 
     def _noise(self, broadcast: Broadcast) -> torch.Generator:

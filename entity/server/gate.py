@@ -103,7 +103,7 @@ def _frozen_kept(updates: Updates, answer: Aggregation) -> Aggregation:
 
     No client trains away what a server's noise, a cut to a norm, or a malicious client does there.
     """
-    frozen = [slot for slot in updates.spec.parameters if slot.frozen]
+    frozen = updates.spec.frozen
     if not frozen or answer.replaced:  # a student has its own
         return answer
     weights = answer.weights.clone()
