@@ -2,12 +2,12 @@
 
     python benchmarks/drop_plus.py
 
-A run counts if it is of the method as it is now; on data that are not here (DROP_DATA) it is taken
-as it is. The undefended run beside it has the same seed.
+A run counts if it is of the method as it is now, or as it was before its last revisions: each row
+says of which. The undefended run beside it has the same seed.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -16,10 +16,8 @@ from claim.design import CONFIGURATIONS
 from claim.findings import ten
 from claim.results import Results
 from pages import ROOT, markdown, put_section
-from run_study import Key, read_lines, unfinished
+from run_study import Key, read_lines
 from studies import STUDIES
-
-from entity.config.schema import ConfigError
 
 PAGE = ROOT / "docs" / "DROP_PLUS.md"
 PLUS, BARE = "drop_plus", "undefended"
@@ -35,14 +33,15 @@ Line = dict[str, Any]
 
 
 def known(name: str) -> dict[Key, Line]:
-    """Return the lines of a study that are of its configurations as they are now."""
+    """Return the lines of a study that are of its cells and seeds."""
     lines, study = read_lines(ROOT / "docs" / "results" / f"{name}.jsonl"), STUDIES[name]
     keys = [(cell.label, seed) for cell in study.cells for seed in study.seeds]
-    try:
-        missing = {(cell.label, seed) for cell, seed in unfinished(study, lines)}
-    except ConfigError:  # there are no such data
-        missing = set(keys) - set(lines)
-    return {key: lines[key] for key in keys if key not in missing}
+    return {key: lines[key] for key in keys if key in lines}
+
+
+def revisions(of: Iterable[int | None]) -> str:
+    """Write of which revisions of its defense some runs are; "-" where no line says it."""
+    return ", ".join(map(str, sorted({each for each in of if each is not None}))) or "-"
 
 
 def percent(lines: Sequence[Line], metric: str, over: Any) -> str:
@@ -73,7 +72,8 @@ def federations() -> Iterator[list[str]]:
             row = [title, str(len(seeds)), _works_in(bare)]
             for runs in (bare, plus):
                 row += [percent(runs, "mta", fmean), percent(runs, "asr_worst", max)]
-            yield [*row, percent(plus, "tpr", fmean), percent(plus, "fpr", fmean)]
+            row += [percent(plus, "tpr", fmean), percent(plus, "fpr", fmean)]
+            yield [*row, revisions(line.get("revision") for line in plus)]
 
 
 def _works_in(undefended: Sequence[Line]) -> str:
@@ -95,7 +95,7 @@ def configurations(results: Results) -> Iterator[list[str]]:
             row.append(written([run.worst_asr for run in twins], max))
         row.append(written([run.tpr for run in runs], fmean))
         row.append(written([run.fpr for run in runs], fmean))
-        yield row
+        yield [*row, revisions(run.revision for run in runs)]
 
 
 def classes() -> Iterator[list[str]]:
@@ -106,14 +106,15 @@ def classes() -> Iterator[list[str]]:
         seeds = [s for s in STUDIES["classes"].seeds if all((each, s) in lines for each in labels)]
         if not seeds:
             continue
-        row = [data, str(len(seeds)), _works_in([lines[labels[0], seed] for seed in seeds])]
+        row, used = [data, str(len(seeds)), _works_in([lines[labels[0], s] for s in seeds])], []
         for label in labels:
             runs = [lines[label, seed] for seed in seeds]
+            used += [line.get("revision") for line in runs if label[1] != BARE]
             row += [percent(runs, "mta", fmean), percent(runs, "asr_worst", max)]
             if label[1] != BARE:
                 row += [", ".join(percent([run], "asr_worst", max) for run in runs)]
                 row += [percent(runs, "fpr", fmean)]
-        yield row
+        yield [*row, revisions(used)]
 
 
 def settings() -> Iterator[list[str]]:
@@ -133,12 +134,12 @@ def parts(name: str) -> Iterator[list[str]]:
         runs = [line for (each, _), line in lines.items() if each == label]
         shares = [percent(runs, metric, fmean) for metric in ("tpr", "fpr")]
         figures = [percent(runs, "mta", fmean), percent(runs, "asr_worst", max), *shares]
-        yield [*label, str(len(runs)), *figures]
+        yield [*label, str(len(runs)), *figures, revisions(run.get("revision") for run in runs)]
 
 
 def main() -> int:
     """Write the tables."""
-    refused = ["attackers refused %", "honest refused %"]
+    refused = ["attackers refused %", "honest refused %", "revision"]
     seeds = ["seeds", "attack works in"]
     heads = ["federation", *seeds, "undefended: MTA %", "worst ASR %", "DROP+: MTA %"]
     put_section(PAGE, "federations", markdown([*heads, "worst ASR %", *refused], [*federations()]))
@@ -150,6 +151,7 @@ def main() -> int:
     heads = ["data", *seeds, "undefended: MTA %", "worst ASR %"]
     for title in ("DROP+", "with `classes`"):
         heads += [f"{title}: MTA %", "worst ASR %", "of each seed", refused[1]]
+    heads.append(refused[-1])
     rows = [*classes()]
     put_section(PAGE, "classes", markdown(heads, rows) if rows else "Nothing was run yet.")
     put_section(PAGE, "settings", markdown(["attack", "fields"], [*settings()]))

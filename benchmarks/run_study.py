@@ -34,6 +34,7 @@ from entity.record.consistency import SHARE
 from entity.record.window import LAST, Window, remark, span
 from entity.results.floor import Judged, floors
 from entity.setup import resolve
+from entity.setup.identity import revisions
 
 ROUGH = 10
 """Rounds at the beginning that the worst ASR leaves out."""
@@ -66,6 +67,11 @@ def config_of(cell: Cell, seed: int) -> ExperimentConfig:
     return config
 
 
+def revision(config: ExperimentConfig) -> int:
+    """Return which revision of its defense an experiment is run with."""
+    return revisions(resolve.to_json(config))["revision"]
+
+
 def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
     """Run one experiment and return its line."""
     result = experiment.run(config_of(cell, seed), folder, overwrite=True)
@@ -76,6 +82,7 @@ def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
         "seed": seed,
         "config_hash": summary["config_hash"],
         "commit": commit(),
+        "revision": revision(config_of(cell, seed)),
         "rounds": summary["rounds"],
         "window": summary["window"],
         "mta": summary["mta"]["last10"],

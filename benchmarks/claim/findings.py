@@ -9,6 +9,7 @@ from claim.design import CONFIGURATIONS, Labels, design
 from claim.lines import Line
 from claim.results import BROKEN, HOLDS, Results, cells, conditions
 from claim.texts import NAMES, counted, listed, percent, where
+from entity.defenses import DEFENSES
 
 TEN = tuple(f"C{number}" for number in range(1, 11))
 
@@ -93,6 +94,20 @@ def scope(results: Results) -> str:
     if void:
         said += f"; {listed(void)} {'is' if len(void) == 1 else 'are'} void"
     return f"{said}. {prose.SCOPE}" if [*counts] == ["5 %/40 %"] else f"{said}."
+
+
+def outdated(results: Results) -> str:
+    """Say which runs are of an earlier revision of their defense; nothing, if none is."""
+    of: dict[str, list[int]] = {}
+    for line in results.lines:
+        if line.outdated and line.revision is not None:
+            of.setdefault(line.cell["defense"], []).append(line.revision)
+    return " ".join(
+        f"Of {NAMES[defense]}, {counted(len(found), 'run')} {'is' if len(found) == 1 else 'are'} "
+        f"of revision {listed(map(str, sorted(set(found))))}; the one that is shipped is "
+        f"{DEFENSES[defense].revision}."
+        for defense, found in of.items()
+    )
 
 
 def _condition(labels: Labels) -> str:

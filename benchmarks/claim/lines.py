@@ -9,6 +9,7 @@ from statistics import median
 from pages import ROOT, commit, read_records, write_records
 
 from claim.design import NAMES, Labels, design, identities
+from entity.defenses import DEFENSES
 from entity.record.directory import read_summary
 from entity.record.json_fields import mapping, number
 from entity.record.rounds import whole_lines
@@ -45,11 +46,19 @@ class Line:
     separation: float | None = None
     """Of a defense that clusters by Ward: by how many times the last merge of its tree is as high
     as the one before, in the median round."""
+    revision: int | None = None
+    """Of the defense; older lines do not say it."""
 
     @property
     def labels(self) -> Labels:
         """Its cell, as its design names it."""
         return tuple(self.cell.values())
+
+    @property
+    def outdated(self) -> bool:
+        """Whether its defense has been revised since."""
+        kind = DEFENSES.get(self.cell.get("defense", ""))
+        return kind is not None and self.revision is not None and self.revision < kind.revision
 
 
 def read_lines(path: Path = STORE) -> list[Line]:
@@ -80,27 +89,34 @@ def exported(folder: Path, known: Sequence[Line]) -> list[Line]:
     folder
         Of the runs of all studies; need not be there.
     known
-        Lines from before. One of an experiment that is planned no more is dropped; one that the
-        folder has, too, stays as it is but for its floor and its separation.
+        Lines from before. One of an experiment that is planned no more is dropped; one whose
+        defense has been revised stays until the folder has its cell; one that the folder has, too,
+        stays as it is but for its floor and its separation.
     """
     planned = {name: identities(name) for name in NAMES}
     kept = {
-        (line.study, line.config_hash): line
+        (line.study, line.labels, line.seed): line
         for line in known
-        if line.config_hash in planned.get(line.study, {})
+        if is_planned(line, planned.get(line.study, {}))
     }
     for run in store.collect([folder]) if folder.is_dir() else []:
         for name, cells in planned.items():
             identity = str(run.facts["hash"])
             if run.finished and identity in cells:
                 found = _line(name, *cells[identity], run)
-                before = kept.get((name, identity))
-                if before is not None:
+                before = kept.get((name, found.labels, found.seed))
+                if before is not None and before.config_hash == identity:
                     floor = before.floor if found.floor is None else found.floor
                     again = {"floor": floor, "separation": found.separation}
                     found = Line(**{**asdict(before), **again})
-                kept[name, identity] = found
+                kept[name, found.labels, found.seed] = found
     return list(kept.values())
+
+
+def is_planned(line: Line, planned: Mapping[str, tuple[Labels, int]]) -> bool:
+    """Whether a line is of an experiment of a study, or was before its defense was revised."""
+    here = (line.labels, line.seed)
+    return planned.get(line.config_hash) == here or (line.outdated and here in planned.values())
 
 
 def _line(name: str, labels: Labels, seed: int, run: Run) -> Line:
@@ -123,6 +139,7 @@ def _line(name: str, labels: Labels, seed: int, run: Run) -> Line:
         fpr=_share(run.facts["fpr"]),
         seconds=_share(run.facts["seconds"]) or 0.0,
         separation=_separation(run.path),
+        revision=DEFENSES[str(run.facts["defense"])].revision,  # its identity is today's
     )
 
 

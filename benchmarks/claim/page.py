@@ -41,6 +41,7 @@ def page(results: Results) -> str:
         _expected(results),
         "## What was run",
         _run(results),
+        findings.outdated(results),
         "## Ten learning configurations",
         f"![{MAPS['configurations']}](study/configurations.svg)",
         _configurations(results),

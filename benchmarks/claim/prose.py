@@ -20,8 +20,7 @@ INTRODUCTION = (
 
 SCOPE = (
     "So nothing here speaks of fewer malicious clients or of the rates that the paper calls "
-    'stealthy, and "holds in N of ten" is of one rate and one share. Runs of DROP+ are of its '
-    "revision 6; the one that is shipped, 8, finds coalitions otherwise (DROP_PLUS.md)."
+    'stealthy, and "holds in N of ten" is of one rate and one share.'
 )
 
 PLAN = (

@@ -81,6 +81,7 @@ def test_a_new_line_has_the_accuracy_on_victims_and_what_is_poisoned_of_all(benc
     found = run_study.run_one(studies.Cell(("a",), "mnist5k/undefended", short), 1, tmp_path / "a")
     assert 0 <= found["victim_accuracy"] <= 1
     assert found["dpr_of_all"] == pytest.approx(0.05, abs=0.01)  # half of a class of ten
+    assert found["revision"] == 1
 
 
 def test_a_table_is_of_the_whole_seeds_and_says_which_are_missing(bench, tmp_path, monkeypatch):

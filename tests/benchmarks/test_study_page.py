@@ -68,7 +68,7 @@ def test_committed_lines_are_of_experiments_that_are_planned_today(claim):
     if lines:
         planned = {name: claim.design.identities(name) for name in {line.study for line in lines}}
         for line in lines:
-            assert planned[line.study][line.config_hash] == (line.labels, line.seed)
+            assert claim.lines.is_planned(line, planned[line.study]), line
         assert len({(line.study, line.labels, line.seed) for line in lines}) == len(lines)
 
 
@@ -368,7 +368,7 @@ def test_finished_runs_become_lines_and_known_ones_stay(claim, tmp_path, monkeyp
     (line,) = claim.lines.exported(tmp_path / "runs", [])
     assert line == claim.lines.Line(
         "budget", {"budget": "none", "width": "narrow"}, 1, cell.identity, line.commit, 50,
-        0.9, 0.4, 0.6, 12, None, 0.25, None, 12.5,
+        0.9, 0.4, 0.6, 12, None, 0.25, None, 12.5, revision=1,
     )  # fmt: skip
     path = tmp_path / "lines.jsonl"
     old = claim.lines.Line(**{**vars(line), "commit": "old"})
@@ -376,6 +376,22 @@ def test_finished_runs_become_lines_and_known_ones_stay(claim, tmp_path, monkeyp
     claim.lines.write_lines(claim.lines.exported(tmp_path / "runs", [old, gone]), path)
     assert claim.lines.read_lines(path) == [old]
     assert json.loads(path.read_text())["cell"] == {"budget": "none", "width": "narrow"}
+
+
+def test_a_line_stays_when_its_defense_is_revised_until_its_cell_is_run_again(claim, monkeypatch):
+    cell = {"configuration": "C4", "rate": "5%", "mcr": "40%", "defense": "drop_plus"}
+    line = claim.lines.Line(
+        "configurations", cell, 1, "as it was", "c", 36,
+        0.9, 0.4, 0.6, 12, None, 0.25, None, 12.5, revision=1,
+    )  # fmt: skip
+    planned = {"as it is": (line.labels, 1)}
+    current = replace(line, revision=claim.lines.DEFENSES["drop_plus"].revision)
+    assert line.outdated
+    assert claim.lines.is_planned(line, planned)
+    assert not claim.lines.is_planned(current, planned)
+    assert claim.lines.is_planned(replace(current, config_hash="as it is"), planned)
+    assert not claim.lines.is_planned(replace(line, seed=2), planned)
+    assert not claim.lines.is_planned(replace(line, revision=None), planned)
 
 
 @pytest.mark.slow
