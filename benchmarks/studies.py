@@ -122,6 +122,7 @@ SKEW = {
     "Dirichlet 1.0": (("IID", "false"), ("dirichlet_alpha", "1.0")),
     "Dirichlet 0.5": (("IID", "false"), ("dirichlet_alpha", "0.5")),
     "Dirichlet 0.1": (("IID", "false"), ("dirichlet_alpha", "0.1")),
+    "amounts 0.5": (("IID", "false"), ("partition", "quantity"), ("dirichlet_alpha", "0.5")),
 }
 
 
@@ -143,6 +144,8 @@ def _skew() -> Iterator[Cell]:
         ("IID", half, "none"),
         ("Dirichlet 1.0", half, "50 %"),
         ("Dirichlet 1.0", few, "15 %"),
+        ("amounts 0.5", half, "none"),
+        ("amounts 0.5", half, "50 %"),
     ):
         for defense in ("drop_plus", "undefended"):
             given = (*SKEW[skew], forty, *(NEVER if rate == "none" else ()))

@@ -81,7 +81,7 @@ class DropPlus(StreamingServer[DropPlusArgs]):
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs
-    revision = 8
+    revision = 9
     streams_with = "with coalition null and clip false"
 
     def __init__(self, args: DropPlusArgs, resources: Resources) -> None:
@@ -144,8 +144,8 @@ class DropPlus(StreamingServer[DropPlusArgs]):
         if args.coalition is not None:
             with watch("coalition"):
                 bounded = (updates.deltas * clips[:, None].float()).nan_to_num_(0.0, 0.0, 0.0)
-                described = self.describe(bounded, model, of)
-                found, measured = self.search.look(updates.client_ids, described)
+                described, samples = self.describe(bounded, model, of), updates.num_samples
+                found, measured = self.search.look(updates.client_ids, described, samples)
                 reasons = {client: REASONS[part] for client, part in found.items()}
                 numbers |= measured
         accepted = [client not in reasons for client in updates.client_ids]

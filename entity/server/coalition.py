@@ -10,7 +10,8 @@ There are two parts (`visible.py`). What a client's own mix of classes makes of 
 the most part in the one that clean images show, where honest clients may agree as much as
 attackers do. But they agree by degrees, and attackers are all alike: there a contrast counts
 beside the spread of the cosines, as an effect size (Cohen, "Statistical Power Analysis for the
-Behavioral Sciences", 1988).
+Behavioral Sciences", 1988). In both, what amounts of data account for is no agreement
+(`amounts.py`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -24,6 +25,7 @@ from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 from torch import Tensor
 
+from entity.server.amounts import without_amounts
 from entity.server.sketches import unit
 from entity.updates import ClientId, rows_by_id
 
@@ -60,12 +62,16 @@ def pairs(square: Tensor) -> Tensor:
     return square[torch.ones_like(square).triu(1) > 0]
 
 
-def two_groups(sums: Mapping[ClientId, Tensor], method: str = "average") -> Groups:
+def two_groups(
+    sums: Mapping[ClientId, Tensor],
+    method: str = "average",
+    samples: Mapping[ClientId, float] | None = None,
+) -> Groups:
     """Split clients into two groups by the cosines of their sums (D,).
 
-    Of two groups of one size the one whose members agree more counts as the smaller. A client who
-    agrees with nobody, so that it would be a group alone, is set aside. `method` is that of SciPy's
-    `linkage`.
+    What they owe to their numbers of `samples` is taken out, where these are given. Of two groups
+    of one size the one whose members agree more counts as the smaller. A client who agrees with
+    nobody, so that it would be a group alone, is set aside. `method` is that of SciPy's `linkage`.
 
     Examples
     --------
@@ -80,6 +86,8 @@ def two_groups(sums: Mapping[ClientId, Tensor], method: str = "average") -> Grou
         return NONE
     rows = unit(torch.stack([sums[client] for client in ids]).double())
     cosines = rows @ rows.T
+    if samples is not None:
+        cosines = without_amounts(cosines, torch.tensor([samples[client] for client in ids]))
     apart = (1 - cosines).clamp_min(0).fill_diagonal_(0)
     found = _halves(linkage(squareform(apart.numpy(), checks=False), method=method))
     if found is None:
@@ -140,11 +148,14 @@ class Coalition:
         """Of SciPy's `linkage`."""
         self.sums: dict[ClientId, Tensor] = {}
         self.seen: dict[ClientId, int] = {}
+        self.samples: dict[ClientId, float] = {}
+        """How much data each had when it came last."""
 
     def observe(
         self,
         clients: Sequence[ClientId],
         described: Tensor,
+        samples: Tensor,
         known: Collection[ClientId] = (),
         most: int = MOST,
     ) -> None:
@@ -156,23 +167,27 @@ class Coalition:
             Who came.
         described
             (n, D) their descriptions.
+        samples
+            (n,) how much data each has.
         known
             Clients who are remembered however long they have been away.
         most
             How many are remembered, beside those; who came are, however many they are.
         """
-        for client, row in zip(clients, described, strict=True):
+        for client, row, amount in zip(clients, described, samples.tolist(), strict=True):
             before = self.sums.pop(client, None)  # and to the end: it came last
             self.sums[client] = row.clone() if before is None else self.memory * before + row
             self.seen[client] = self.seen.get(client, 0) + 1
+            self.samples[client] = amount
         away = [client for client in self.sums if client not in known]
         for client in away[: -max(most, len(clients))]:
-            del self.sums[client], self.seen[client]
+            del self.sums[client], self.seen[client], self.samples[client]
 
     def groups(self, without: Collection[ClientId] = ()) -> Groups:
         """Return the two groups of all who can be compared, without some."""
         known = [c for c, rounds in self.seen.items() if rounds >= self.patience]
-        return two_groups({c: self.sums[c] for c in known if c not in without}, self.method)
+        sums = {c: self.sums[c] for c in known if c not in without}
+        return two_groups(sums, self.method, self.samples)
 
     def clear(self, groups: Groups, times: float = 1) -> bool:
         """Whether two groups are far enough apart for one of them to be a coalition.
@@ -189,20 +204,23 @@ class Coalition:
 
     def pardon(self, client: ClientId) -> str:
         """Forget a client's sum and its rounds, and say how many they were."""
-        self.sums.pop(client, None)
+        for known in (self.sums, self.samples):
+            known.pop(client, None)
         rounds = self.seen.pop(client, 0)
         return f"what it pushed for in {rounds} rounds" if rounds else ""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the clients' sums and numbers of rounds."""
+        """Return the clients' sums, numbers of rounds and amounts of data."""
         clients = list(self.sums)
         return {
             "clients": clients,
             "sums": [self.sums[client] for client in clients],
             "seen": [self.seen[client] for client in clients],
+            "samples": [self.samples[client] for client in clients],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         self.sums = dict(zip(state["clients"], state["sums"], strict=True))
         self.seen = {c: int(n) for c, n in zip(state["clients"], state["seen"], strict=True)}
+        self.samples = dict(zip(state["clients"], state["samples"], strict=True))

@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from math import inf, isfinite
 from typing import Any
 
+from torch import Tensor
+
 from entity.server.coalition import Coalition
 from entity.server.judge import Judge
 from entity.server.sketches import Described
@@ -60,7 +62,7 @@ class CoalitionSearch:
         self.parts, self.judge = parts, judge
 
     def look(
-        self, clients: Sequence[ClientId], described: Described
+        self, clients: Sequence[ClientId], described: Described, samples: Tensor
     ) -> tuple[dict[ClientId, str], dict[str, float]]:
         """Add a round.
 
@@ -70,6 +72,8 @@ class CoalitionSearch:
             Who came.
         described
             What their updates are like.
+        samples
+            (n,) how much data each has.
 
         Returns
         -------
@@ -81,7 +85,7 @@ class CoalitionSearch:
         self.judge.observe(clients, described)
         known = frozenset[ClientId]().union(*self.judge.found)
         for part, history in self.parts.items():
-            history.observe(clients, getattr(described, part), known)
+            history.observe(clients, getattr(described, part), samples, known)
             groups = history.groups()
             measured = {"contrast": groups.contrast, "effect": groups.effect}
             numbers |= {f"{part}_{name}": x for name, x in measured.items() if isfinite(x)}

@@ -12,6 +12,9 @@ from scipy.spatial.distance import pdist
 from entity.server.coalition import Coalition, Groups, two_groups
 from entity.server.sketches import descriptions
 
+ALIKE = torch.full((10,), 350)
+"""Amounts of data."""
+
 
 @pytest.fixture
 def looked_at():
@@ -98,7 +101,7 @@ def test_colluders_are_found_by_what_they_repeat_and_nobody_else(looked_at):
     for number in range(8):
         updates = a_round(spec, number, colluders=(1, 4, 6))
         described = descriptions(updates, of, SEEDS)
-        history.observe(range(10), described.hidden)
+        history.observe(range(10), described.hidden, ALIKE)
         groups = history.groups()
         if number < 3:
             assert not history.clear(groups)  # nobody has been seen often enough
@@ -113,7 +116,7 @@ def test_noise_alone_and_what_clean_images_show_are_no_coalition(looked_at):
         for number in range(12):
             updates = a_round(spec, number + 50, skewed=skewed)
             described = descriptions(updates, of, SEEDS)
-            history.observe(range(10), described.hidden)
+            history.observe(range(10), described.hidden, ALIKE)
             groups = history.groups()
             assert not history.clear(groups), (skewed, groups)
 
@@ -130,7 +133,7 @@ def test_in_the_visible_part_they_must_be_more_alike_than_clients_of_many_kinds(
             if not colluders:
                 updates = updates + 4.0 * classes
             described = descriptions(updates, of, SEEDS)
-            history.observe(range(10), described.shown)
+            history.observe(range(10), described.shown, ALIKE)
         groups = history.groups()
         assert groups.contrast > 0.1
         assert history.clear(groups) == bool(expected)
@@ -148,7 +151,7 @@ def test_pushing_in_sight_is_found_among_clients_of_many_kinds_once_their_mixes_
         history = Coalition(enough=math.inf, patience=4, memory=0.95, least=0.1, effect=2.5)
         for number in range(8):
             updates = a_round(spec, number + 50, skewed=(0, 2, 5)) + 4.0 * mixes @ classes
-            history.observe(range(10), descriptions(updates, of, SEEDS, known).shown)
+            history.observe(range(10), descriptions(updates, of, SEEDS, known).shown, ALIKE)
         groups = history.groups()
         assert history.clear(groups) == bool(expected)
         assert (groups.smaller == expected) == bool(expected)
@@ -157,8 +160,8 @@ def test_pushing_in_sight_is_found_among_clients_of_many_kinds_once_their_mixes_
 def test_the_past_counts_less_and_clients_may_come_seldom():
     history = Coalition(enough=0.1, patience=2, memory=0.5)
     one = torch.tensor([1.0, 0.0])
-    history.observe(["a", "b"], torch.stack([one, one]))
-    history.observe(["a"], torch.tensor([[0.0, 1.0]]))
+    history.observe(["a", "b"], torch.stack([one, one]), torch.ones(2))
+    history.observe(["a"], torch.tensor([[0.0, 1.0]]), torch.ones(1))
     assert history.sums["a"].tolist() == [0.5, 1.0]
     assert history.sums["b"].tolist() == [1.0, 0.0]
     assert history.seen == {"a": 2, "b": 1}
@@ -169,7 +172,10 @@ def test_of_many_clients_those_who_came_last_are_remembered():
     history = Coalition(enough=0.1, patience=2, memory=0.5)
 
     def come(*clients, known=()):
-        history.observe(clients, torch.ones(len(clients), 2), known, most=3)
+        history.observe(
+            clients, torch.ones(len(clients), 2), torch.arange(len(clients)), known, most=3
+        )
+        assert history.seen.keys() == history.samples.keys()
         assert history.seen.keys() == history.sums.keys()
         return set(history.sums)
 
@@ -188,14 +194,14 @@ def test_a_history_goes_on_from_its_state(looked_at):
     whole, first = (Coalition(0.2, 4, 0.95) for _ in range(2))
     for number in range(4):
         described = descriptions(a_round(spec, number, colluders=(1, 4)), of, SEEDS)
-        whole.observe(range(10), described.hidden)
-        first.observe(range(10), described.hidden)
+        whole.observe(range(10), described.hidden, ALIKE)
+        first.observe(range(10), described.hidden, ALIKE)
     second = Coalition(0.2, 4, 0.95)
     second.load_state_dict(first.state_dict())
     for number in range(4, 8):
         described = descriptions(a_round(spec, number, colluders=(1, 4)), of, SEEDS)
-        whole.observe(range(10), described.hidden)
-        second.observe(range(10), described.hidden)
+        whole.observe(range(10), described.hidden, ALIKE)
+        second.observe(range(10), described.hidden, ALIKE)
         assert whole.groups() == second.groups()
         assert whole.groups({1, 4}) == second.groups({1, 4}) != whole.groups()
 
