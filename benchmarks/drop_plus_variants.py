@@ -64,7 +64,7 @@ class DropPlusVariant(DropPlus):
         for history in self.search.parts.values():
             history.method = args.linkage
         if not args.looks_again:
-            self.search = _OneLook(self.search.parts, self.search.judge)
+            self.search = _OneLook(self.search.parts, self.search.judge, args.amounts)
 
     def describe(self, updates: Tensor, model: nn.Module, of: Sequence[View]) -> Described:
         """Return what updates (n, P) are like, by what the settings say."""

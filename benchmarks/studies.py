@@ -269,6 +269,7 @@ OTHER_IMAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "images upside down": (("images", "upside down"),),
     "noise for images": (("images", "noise"),),
 }
+AMOUNTS = {"as shipped": (), "amounts of data not taken out": (("amounts", "false"),)}
 VARIANT = (
     ("plugins", str(ROOT / "benchmarks" / "drop_plus_variants.py")),
     ("defense.type", "drop_plus_variant"),
@@ -281,6 +282,7 @@ def _looks() -> Iterator[Cell]:
         (stroke, ADAPTIVE[stroke], LOOKS),
         (bait, ADAPTIVE[bait], ONE_LOOK),
         ("Dirichlet 0.5, 50 %", SKEW["Dirichlet 0.5"], OTHER_IMAGES),
+        ("amounts 0.5, none", (*SKEW["amounts 0.5"], *NEVER), AMOUNTS),
     ):
         thirty = (*given, ("rounds", "30"))
         yield Cell((data, "undefended"), "mnist5k/undefended", thirty)

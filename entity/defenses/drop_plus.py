@@ -36,11 +36,6 @@ from entity.updates import Aggregation, ClientId, Stopwatch, Updates, verdicts
 IMAGES = 300
 """Clean images that are looked at by default."""
 
-REASONS = {
-    "hidden": "pushes with others where no clean image looks",
-    "shown": "pushes with others, all more alike than the rest",
-}
-
 
 @dataclass(frozen=True)
 class DropPlusArgs:
@@ -64,6 +59,9 @@ class DropPlusArgs:
     classes: bool = False
     """Compare clients in the visible part without the gradients of clean images, by the class that
     the model gives them: what any mix of classes makes of an update is no push."""
+    amounts: bool = True
+    """What clients have in common as their registered amounts of data are alike is no agreement;
+    false where attackers may register what they like."""
     patience: Annotated[int, Range(1)] = 4
     """Rounds of a client before it is compared with others, and rounds that are looked at together
     for which of two groups it is."""
@@ -91,7 +89,7 @@ class DropPlus(StreamingServer[DropPlusArgs]):
         drawn = torch.randperm(len(clean.x), generator=resources.seeds.generator("visible images"))
         self.images = clean.x[drawn[: args.num_seed or IMAGES]]
         self.search = searching(
-            args.coalition, args.effect, args.patience, args.memory, args.clearly
+            args.coalition, args.effect, args.patience, args.memory, args.clearly, args.amounts
         )
         self._begun: tuple[Tensor, list[visible.View]] | None = None
 
@@ -145,8 +143,7 @@ class DropPlus(StreamingServer[DropPlusArgs]):
             with watch("coalition"):
                 bounded = (updates.deltas * clips[:, None].float()).nan_to_num_(0.0, 0.0, 0.0)
                 described, samples = self.describe(bounded, model, of), updates.num_samples
-                found, measured = self.search.look(updates.client_ids, described, samples)
-                reasons = {client: REASONS[part] for client, part in found.items()}
+                reasons, measured = self.search.look(updates.client_ids, described, samples)
                 numbers |= measured
         accepted = [client not in reasons for client in updates.client_ids]
         shares = self.shares(updates, torch.tensor(accepted))

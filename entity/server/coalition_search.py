@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from math import inf, isfinite
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from entity.server.coalition import Coalition
@@ -18,9 +19,20 @@ from entity.server.judge import Judge
 from entity.server.sketches import Described
 from entity.updates import ClientId
 
+REASONS = {
+    "hidden": "pushes with others where no clean image looks",
+    "shown": "pushes with others, all more alike than the rest",
+}
+"""Why who is found in a part of the updates is left out."""
+
 
 def searching(
-    contrast: float | None, effect: float | None, patience: int, memory: float, clearly: float
+    contrast: float | None,
+    effect: float | None,
+    patience: int,
+    memory: float,
+    clearly: float,
+    amounts: bool,
 ) -> "CoalitionSearch":
     """Return a search in both parts of the updates.
 
@@ -36,15 +48,17 @@ def searching(
         As of `Coalition`; `patience` rounds are judged together.
     clearly
         As of `Judge`.
+    amounts
+        As of `CoalitionSearch`.
     """
     judge = Judge(patience, clearly)
     if contrast is None:
-        return CoalitionSearch({}, judge)
+        return CoalitionSearch({}, judge, amounts)
     least, size = (contrast / 2, effect) if effect else (inf, inf)
     parts = {"hidden": Coalition(contrast, patience, memory, least, size)}
     if effect is not None:
         parts["shown"] = Coalition(inf, patience, memory, least, size)
-    return CoalitionSearch(parts, judge)
+    return CoalitionSearch(parts, judge, amounts)
 
 
 class CoalitionSearch:
@@ -56,10 +70,12 @@ class CoalitionSearch:
         What is remembered of each part of `Described`, in the order in which they are searched.
     judge
         Says which of two groups it is.
+    amounts
+        Whether what amounts of data account for is taken out of what clients have in common.
     """
 
-    def __init__(self, parts: Mapping[str, Coalition], judge: Judge) -> None:
-        self.parts, self.judge = parts, judge
+    def __init__(self, parts: Mapping[str, Coalition], judge: Judge, amounts: bool) -> None:
+        self.parts, self.judge, self.amounts = parts, judge, amounts
 
     def look(
         self, clients: Sequence[ClientId], described: Described, samples: Tensor
@@ -78,10 +94,12 @@ class CoalitionSearch:
         Returns
         -------
         tuple
-            In which part each client of a coalition was found, whether it came or not; and
-            contrast and effect of the first two groups in each part.
+            Why each client of a coalition is left out, whether it came or not; and contrast and
+            effect of the first two groups in each part.
         """
         numbers = dict[str, float]()
+        if not self.amounts:
+            samples = torch.ones_like(samples)
         self.judge.observe(clients, described)
         known = frozenset[ClientId]().union(*self.judge.found)
         for part, history in self.parts.items():
@@ -100,7 +118,7 @@ class CoalitionSearch:
             groups = history.groups(without=known.keys())
             enough = 1 if self.judge.standing(groups) else times
             if history.clear(groups, enough) and (found := self.judge.coalition(groups)):
-                return dict.fromkeys(found, part)
+                return dict.fromkeys(found, REASONS[part])
         return {}
 
     def pardon(self, client: ClientId) -> str:

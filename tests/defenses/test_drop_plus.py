@@ -1,6 +1,7 @@
 """DROP+: what the mean's step becomes, who is left out, and what it takes from round to round."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -112,6 +113,19 @@ def test_a_coalition_is_left_out_from_the_fourth_round_on_and_named(
     (reason,) = {v.reason for v in answer.verdicts if not v.accepted}
     assert reason == "pushes with others where no clean image looks"
     assert all(v.weight == 0 for v in answer.verdicts if v.client in BAD)
+
+
+def test_attackers_who_may_register_what_they_like_are_found_without_amounts(
+    open_server, model, clean, make_updates
+):
+    """Who registers ten times as much as others is thought to be alike for that."""
+    samples = torch.tensor([3500 if client in BAD else 350 for client in range(CLIENTS)])
+    for amounts, expected in [(True, set()), (False, set(BAD))]:
+        server = open_server(amounts=amounts)
+        for number in range(1, 6):
+            updates = a_round(model, clean, number, make_updates)
+            answer = server.aggregate(replace(updates, num_samples=samples))
+        assert {v.client for v in answer.verdicts if not v.accepted} == expected
 
 
 def test_mixes_of_classes_are_taken_out_of_what_clients_are_compared_by_if_asked_for(

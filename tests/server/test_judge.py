@@ -146,7 +146,7 @@ def test_half_of_the_clients_are_found_by_what_they_push_where_no_clean_image_lo
         for number in range(30):
             updates = a_round(spec, number, colluders=pushers)
             described = descriptions(updates, of, SEEDS)
-            history.observe(range(10), described.hidden)
+            history.observe(range(10), described.hidden, torch.ones(10))
             found = history.groups()
             judge.observe(range(10), described)
             if number >= 3:

@@ -1,0 +1,112 @@
+"""What the cosines of clients owe to their amounts of data."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from colluders import SEEDS, a_round, looked, normal
+
+from entity.server.amounts import MOST, without_amounts
+from entity.server.coalition import Coalition
+from entity.server.sketches import descriptions
+
+AMOUNTS = torch.tensor([785, 210, 151, 176, 504, 367, 506, 580, 162, 59])
+
+
+def cosines_of(rows):
+    rows = rows / rows.norm(dim=1, keepdim=True)
+    return rows @ rows.T
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 9, 30])
+def test_what_is_left_is_the_residual_of_numpys_least_squares(n):
+    rng = np.random.default_rng(n)
+    samples = torch.from_numpy(rng.integers(10, 2000, n))
+    logs = np.log(samples.numpy())
+    logs = logs - logs.mean()
+    rows = torch.from_numpy(logs)[:, None] * normal(1, 5000, seed=1) + 2 * normal(n, 5000, seed=n)
+    cosines = cosines_of(rows.double())
+    above = np.triu_indices(n, 1)
+    x, y = np.outer(logs, logs)[above], cosines.numpy()[above]
+    expected = y
+    if n > 2:  # one pair says nothing
+        design = np.stack([np.ones_like(x), x], 1)
+        (level, slope), *_ = np.linalg.lstsq(design, y, rcond=None)
+        assert 0 < slope < MOST
+        expected = y - design @ [level, slope] + y.mean()
+    found = without_amounts(cosines, samples)
+    np.testing.assert_allclose(found.numpy()[above], expected, atol=1e-12)
+    torch.testing.assert_close(found, found.T)
+    assert torch.equal(found.diagonal(), cosines.diagonal())
+
+
+def test_equal_amounts_change_no_digit():
+    cosines = cosines_of(normal(7, 5))
+    for samples in (torch.full((7,), 350), torch.zeros(7), torch.ones(7)):
+        assert torch.equal(without_amounts(cosines, samples), cosines)
+
+
+def test_the_unit_of_the_amounts_does_not_matter_and_none_counts_as_one():
+    cosines = cosines_of(normal(10, 4, seed=2) + AMOUNTS.log()[:, None])
+    one, other = (without_amounts(cosines, scale * AMOUNTS) for scale in (1, 1000))
+    assert not torch.equal(one, cosines)
+    torch.testing.assert_close(one, other)
+    none, few = AMOUNTS.clone(), AMOUNTS.clone()
+    none[3], few[3] = 0, 1
+    assert torch.equal(without_amounts(cosines, none), without_amounts(cosines, few))
+
+
+def test_who_is_unlike_those_of_like_amounts_owes_them_nothing():
+    logs = AMOUNTS.double().log()
+    cosines = -0.1 * torch.outer(logs - logs.mean(), logs - logs.mean())
+    assert torch.equal(without_amounts(cosines, AMOUNTS), cosines)
+
+
+def test_amounts_that_hardly_differ_account_for_hardly_anything():
+    """Four push together, and have one sample more."""
+    group = torch.tensor([1.0] * 4 + [-1.0] * 6)
+    cosines = 0.5 * torch.outer(group, group)
+    found = without_amounts(cosines, 350 + (group + 1) / 2)
+    assert (found - cosines).abs().max() < 1e-4
+
+
+def steps_on_a_bent_path(number, samples, spec, noise=0.3):
+    """Updates of clients who take a step for each ten samples on one quadratic loss."""
+    at = normal(1, spec.num_parameters, seed=900 + number)
+    bend = 0.3 * 10 ** -normal(1, spec.num_parameters, seed=7).abs()  # some directions are steep
+    steps = (samples / 10).float()[:, None]
+    path = -at * (1 - (1 - bend) ** steps)
+    return path + noise * path.norm(dim=1, keepdim=True).mean() * normal(
+        len(samples), spec.num_parameters, seed=number
+    ) / math.sqrt(spec.num_parameters)
+
+
+@pytest.mark.parametrize("part", ["hidden", "shown"])
+def test_honest_clients_with_much_and_with_little_data_are_no_coalitions(part):
+    """Regression: half of ten honest clients were left out where amounts were unequal."""
+    spec, of = looked()
+    plain, mended = (Coalition(0.2, 4, 0.95, least=0.1, effect=2.5) for _ in range(2))
+
+    for number in range(8):
+        updates = steps_on_a_bent_path(number, AMOUNTS, spec)
+        described = getattr(descriptions(updates, of, SEEDS), part)
+        plain.observe(range(10), described, torch.ones(10))
+        mended.observe(range(10), described, AMOUNTS)
+    camps = plain.groups()
+    assert plain.clear(camps)
+    larger = {client for client in range(10) if AMOUNTS[client] > 300}
+    assert larger in (camps.smaller, camps.larger)
+    assert not mended.clear(mended.groups())
+
+
+def test_who_pushes_together_is_found_whatever_their_amounts_are():
+
+    spec, of = looked()
+    history = Coalition(0.2, 4, 0.95)
+    for number in range(8):
+        updates = a_round(spec, number, colluders=(1, 4, 6))
+        history.observe(range(10), descriptions(updates, of, SEEDS).hidden, AMOUNTS)
+    groups = history.groups()
+    assert history.clear(groups)
+    assert groups.smaller == {1, 4, 6}
