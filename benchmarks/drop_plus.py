@@ -73,6 +73,7 @@ def federations() -> Iterator[list[str]]:
             for runs in (bare, plus):
                 row += [percent(runs, "mta", fmean), percent(runs, "asr_worst", max)]
             row += [percent(plus, "tpr", fmean), percent(plus, "fpr", fmean)]
+            row.append(written([line.get("fpr_most") for line in plus], max))
             yield [*row, revisions(line.get("revision") for line in plus)]
 
 
@@ -142,7 +143,8 @@ def main() -> int:
     refused = ["attackers refused %", "honest refused %", "revision"]
     seeds = ["seeds", "attack works in"]
     heads = ["federation", *seeds, "undefended: MTA %", "worst ASR %", "DROP+: MTA %"]
-    put_section(PAGE, "federations", markdown([*heads, "worst ASR %", *refused], [*federations()]))
+    heads += ["worst ASR %", *refused[:2], "most of one client %", refused[-1]]
+    put_section(PAGE, "federations", markdown(heads, [*federations()]))
     heads = ["configuration", "seeds"]
     for title in ("undefended", "DROPlet", "DROP", "DROP+"):
         heads += [f"{title}: MTA %", "worst ASR %"]

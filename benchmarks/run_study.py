@@ -15,7 +15,8 @@ import random
 import re
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from itertools import product
@@ -92,11 +93,25 @@ def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
         "asr_worst": summary["consistency"]["worst_asr"],
         "tpr": finite(summary["detection"]["tpr"]),
         "fpr": finite(summary["detection"]["fpr"]),
+        "fpr_most": most_refused(result.rounds),
         "victim_accuracy": summary["victim_accuracy"]["last10"],
         "dpr_of_all": summary["dpr"]["of_all"],
         "seconds": summary["seconds"]["total"],
         "seconds_aggregate": summary["seconds"]["aggregate"],
     }
+
+
+def most_refused(rounds: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the share of its rounds in which the honest client was refused that was most often.
+
+    None if nobody was honest. Who attacks in some rounds counts in the others.
+    """
+    came, refused = Counter[int](), Counter[int]()
+    for each in rounds:
+        honest = set(each["selected"]) - set(each["malicious"])
+        came.update(honest)
+        refused.update(honest & set(each["refused"]))
+    return max((refused[client] / times for client, times in came.items()), default=None)
 
 
 def finite(value: float) -> float | None:

@@ -82,6 +82,19 @@ def test_a_new_line_has_the_accuracy_on_victims_and_what_is_poisoned_of_all(benc
     assert 0 <= found["victim_accuracy"] <= 1
     assert found["dpr_of_all"] == pytest.approx(0.05, abs=0.01)  # half of a class of ten
     assert found["revision"] == 1
+    assert found["fpr_most"] == 0
+
+
+def test_who_of_the_honest_was_refused_most_often_for_the_rounds_it_came(bench):
+    run_study, _ = bench
+    rounds = [
+        {"selected": [1, 2, 3], "malicious": [3], "refused": [2, 3]},
+        {"selected": [1, 2, 3], "malicious": [3], "refused": [3]},
+        {"selected": [1, 3], "malicious": [], "refused": [3]},
+    ]
+    assert run_study.most_refused(rounds) == 1  # the third, who behaved once
+    assert run_study.most_refused(rounds[:2]) == 0.5
+    assert run_study.most_refused([{"selected": [1], "malicious": [1], "refused": [1]}]) is None
 
 
 def test_a_table_is_of_the_whole_seeds_and_says_which_are_missing(bench, tmp_path, monkeypatch):
