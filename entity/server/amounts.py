@@ -7,14 +7,23 @@ for that grows with the product of their distances. How much of it there is, is 
 regression of the cosines on these products (a confounder taken out of a matrix of similarities;
 Smouse, Long and Sokal, "Multiple regression and correlation extensions of the Mantel test of matrix
 correspondence", Systematic Zoology, 1986). Where all have the same amount, nothing is taken out.
+
+A client may register what it does not have. One that does shall not hide what the others owe: the
+regression leaves out one client, whoever fits the others worst.
 """
 
 import torch
 from torch import Tensor
 
+FAR = 8.0
+"""How many times as much as usual, or as little, an amount counts at most."""
+
 MOST = 1.0
 """Cosine, at most, that two clients owe to having e times as much data as usual. So amounts that
 hardly differ account for hardly anything; honest federations had up to 0.6."""
+
+LEAST = 4
+"""Clients that a regression needs, as it leaves out one."""
 
 
 def without_amounts(cosines: Tensor, samples: Tensor) -> Tensor:
@@ -22,20 +31,36 @@ def without_amounts(cosines: Tensor, samples: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> cosines = torch.tensor([[1.0, 0.3, -0.15], [0.3, 1.0, -0.15], [-0.15, -0.15, 1.0]])
-    >>> without_amounts(cosines, torch.tensor([400.0, 400.0, 100.0])).round(decimals=3).abs()
-    tensor([[1., 0., 0.],
-            [0., 1., 0.],
-            [0., 0., 1.]])
+    >>> group = torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, -1.0])
+    >>> alike, samples = torch.outer(group, group) / 4, 250 + 150 * group
+    >>> alike[0, 1:].tolist()
+    [0.25, 0.25, -0.25, -0.25, -0.25]
+    >>> without_amounts(alike, samples)[0, 1:].round(decimals=2)
+    tensor([-0.0500, -0.0500, -0.0500, -0.0500, -0.0500])
     """
-    logs = samples.double().clamp_min(1).log()
-    logs -= logs.mean()
-    above = torch.ones_like(cosines).triu(1) > 0
-    products = torch.outer(logs, logs)
-    varied = products[above] - products[above].mean()
-    squares = float(varied.square().sum())
-    if squares == 0:
+    amounts = samples.double().clamp_min(1)
+    logs = (amounts / amounts.quantile(0.5)).clamp(1 / FAR, FAR).log()
+    n = len(logs)
+    if n < LEAST or logs.min() == logs.max():
         return cosines
-    slope = float(varied @ cosines[above].double()) / squares
-    owed = min(max(slope, 0.0), MOST) * (products - products[above].mean())
+    logs -= logs.mean()
+    products = torch.outer(logs, logs).fill_diagonal_(0)
+    slope = min(max(_slope(products, cosines), 0.0), MOST)
+    owed = slope * (products - products.sum() / (n * (n - 1)))
     return cosines - owed.fill_diagonal_(0).to(cosines)
+
+
+def _slope(x: Tensor, y: Tensor) -> float:
+    """Return the slope of pairs y on x, both (n, n), without the client that fits them worst."""
+    y = y.double().clone().fill_diagonal_(0)
+
+    def without_each(pairs: Tensor) -> Tensor:
+        """Return the mean over all pairs without a client, (n,)."""
+        return (pairs.sum() - pairs.sum(0) - pairs.sum(1)) / ((len(pairs) - 1) * (len(pairs) - 2))
+
+    of_x, of_y = without_each(x), without_each(y)
+    spread = without_each(x * x) - of_x**2
+    shared = without_each(x * y) - of_x * of_y
+    slopes = torch.where(spread > 0, shared / spread, 0)
+    left = without_each(y * y) - of_y**2 - slopes * shared
+    return float(slopes[left.argmin()])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from colluders import SEEDS, a_round, looked, normal
 
-from entity.server.amounts import MOST, without_amounts
+from entity.server.amounts import FAR, MOST, without_amounts
 from entity.server.coalition import Coalition
 from entity.server.sketches import descriptions
 
@@ -19,26 +19,57 @@ def cosines_of(rows):
     return rows @ rows.T
 
 
-@pytest.mark.parametrize("n", [2, 3, 4, 9, 30])
+@pytest.mark.parametrize("n", [4, 5, 9, 30])
 def test_what_is_left_is_the_residual_of_numpys_least_squares(n):
+    """Of that one, of all without a client, which leaves the least mean square."""
     rng = np.random.default_rng(n)
-    samples = torch.from_numpy(rng.integers(10, 2000, n))
+    samples = torch.from_numpy(rng.integers(100, 790, n))
     logs = np.log(samples.numpy())
     logs = logs - logs.mean()
     rows = torch.from_numpy(logs)[:, None] * normal(1, 5000, seed=1) + 2 * normal(n, 5000, seed=n)
     cosines = cosines_of(rows.double())
     above = np.triu_indices(n, 1)
     x, y = np.outer(logs, logs)[above], cosines.numpy()[above]
-    expected = y
-    if n > 2:  # one pair says nothing
-        design = np.stack([np.ones_like(x), x], 1)
-        (level, slope), *_ = np.linalg.lstsq(design, y, rcond=None)
-        assert 0 < slope < MOST
-        expected = y - design @ [level, slope] + y.mean()
+    fits = []
+    for client in range(n):
+        kept = (above[0] != client) & (above[1] != client)
+        design = np.stack([np.ones(kept.sum()), x[kept]], 1)
+        (level, slope), *_ = np.linalg.lstsq(design, y[kept], rcond=None)
+        fits.append((np.mean((y[kept] - level - slope * x[kept]) ** 2), slope))
+    slope = min(fits)[1]
+    assert 0 < slope < MOST
     found = without_amounts(cosines, samples)
-    np.testing.assert_allclose(found.numpy()[above], expected, atol=1e-12)
+    np.testing.assert_allclose(found.numpy()[above], y - slope * (x - x.mean()), atol=1e-12)
     torch.testing.assert_close(found, found.T)
     assert torch.equal(found.diagonal(), cosines.diagonal())
+
+
+def test_of_fewer_than_four_nothing_is_known():
+    for n in range(1, 4):
+        cosines = cosines_of(normal(n, 5))
+        assert torch.equal(without_amounts(cosines, AMOUNTS[:n]), cosines)
+
+
+def test_one_who_registers_what_it_does_not_have_hides_little_of_what_the_others_owe():
+    honest = torch.tensor([100.0, 110, 120, 130, 140, 700, 710, 720, 730])
+    logs = honest.double().log()
+    logs -= logs.mean()
+    cosines = torch.zeros(10, 10).double()
+    cosines[:9, :9] = 0.4 * torch.outer(logs, logs)
+    pairs = torch.ones(9, 9).triu(1) > 0
+    before = cosines[:9, :9][pairs].std()
+    for lie in (1, 140, 720, 1e15):
+        found = without_amounts(cosines, torch.cat([honest, torch.tensor([lie])]))
+        assert found[:9, :9][pairs].std() < 0.45 * before, lie
+
+
+def test_amounts_that_are_far_from_the_usual_count_as_eight_times_as_much_or_as_little():
+    cosines = cosines_of(normal(10, 4, seed=2) + AMOUNTS.log()[:, None])
+    usual = float(AMOUNTS.double().quantile(0.5))
+    far, at_most = AMOUNTS.double(), AMOUNTS.double()
+    far[0], at_most[0] = 1e15, usual * FAR
+    far[9], at_most[9] = 1, usual / FAR
+    assert torch.equal(without_amounts(cosines, far), without_amounts(cosines, at_most))
 
 
 def test_equal_amounts_change_no_digit():
@@ -48,7 +79,7 @@ def test_equal_amounts_change_no_digit():
 
 
 def test_the_unit_of_the_amounts_does_not_matter_and_none_counts_as_one():
-    cosines = cosines_of(normal(10, 4, seed=2) + AMOUNTS.log()[:, None])
+    cosines = cosines_of(normal(10, 4, seed=2) + 9 * (AMOUNTS > 300)[:, None])
     one, other = (without_amounts(cosines, scale * AMOUNTS) for scale in (1, 1000))
     assert not torch.equal(one, cosines)
     torch.testing.assert_close(one, other)
