@@ -36,6 +36,9 @@ MOST = 1_000
 """Clients that are remembered: of more, those who came last. Their sums take 100 MB, and two groups
 of them some seconds, whoever else has ever come."""
 
+ENOUGH = 10
+"""Clients of fewer than which two groups must be further apart."""
+
 ALIKE = 1e-12
 """One minus the cosine of clients between whom nothing but rounding differs."""
 
@@ -55,6 +58,24 @@ class Groups(NamedTuple):
 
 
 NONE = Groups(frozenset(), frozenset(), float("nan"), float("nan"))
+
+
+def caution(clients: int) -> float:
+    """Return how many times as far as usual two groups among few clients must be apart.
+
+    Of few cosines, the best of all splits parts some widely by chance. The spread of an effect goes
+    with the root of the degrees of freedom: the number of cosines less three means.
+
+    Examples
+    --------
+    >>> [round(caution(clients), 2) for clients in (4, 5, 6, 8, 10, 50)]
+    [3.74, 2.45, 1.87, 1.3, 1.0, 1.0]
+    """
+
+    def freedom(of: int) -> float:
+        return of * (of - 1) / 2 - 3
+
+    return (freedom(ENOUGH) / freedom(min(max(clients, LEAST), ENOUGH))) ** 0.5
 
 
 def pairs(square: Tensor) -> Tensor:
@@ -183,14 +204,20 @@ class Coalition:
         for client in away[: -max(most, len(clients))]:
             del self.sums[client], self.seen[client], self.samples[client]
 
+    @property
+    def known(self) -> list[ClientId]:
+        """Who can be compared."""
+        return [c for c, rounds in self.seen.items() if rounds >= self.patience]
+
     def groups(self, without: Collection[ClientId] = ()) -> Groups:
         """Return the two groups of all who can be compared, without some."""
-        known = [c for c, rounds in self.seen.items() if rounds >= self.patience]
-        sums = {c: self.sums[c] for c in known if c not in without}
+        sums = {c: self.sums[c] for c in self.known if c not in without}
         return two_groups(sums, self.method, self.samples)
 
     def clear(self, groups: Groups, times: float = 1) -> bool:
         """Whether two groups are far enough apart for one of them to be a coalition.
+
+        Where fewer than `ENOUGH` clients can be compared, more is asked (`caution`).
 
         Parameters
         ----------
@@ -199,6 +226,7 @@ class Coalition:
         times
             How many times as far as two groups of all clients need be.
         """
+        times *= caution(len(self.known))
         contrast, effect = groups.contrast / times, groups.effect / times
         return contrast >= self.enough or (contrast >= self.least and effect >= self.effect)
 
