@@ -2,11 +2,12 @@
 
 Who has more data takes more steps, and ends in another direction than who has fewer: along a path
 that bends. So without any attack those who have much are alike, round after round, and so are those
-who have little. Both are by how far they are from the usual amount: what two clients have in common
-for that grows with the product of their distances. How much of it there is, is found by the
-regression of the cosines on these products (a confounder taken out of a matrix of similarities;
-Smouse, Long and Sokal, "Multiple regression and correlation extensions of the Mantel test of matrix
-correspondence", Systematic Zoology, 1986). Where all have the same amount, nothing is taken out.
+who have little. Both are by how far the logarithms of their amounts are from the mean: what two
+clients have in common for that grows with the product of their distances. How much of it there is,
+is found by the regression of the cosines on these products (a confounder taken out of a matrix of
+similarities; Smouse, Long and Sokal, "Multiple regression and correlation extensions of the Mantel
+test of matrix correspondence", Systematic Zoology, 1986). Where all have the same amount, nothing
+is taken out.
 
 A client may register what it does not have. One that does shall not hide what the others owe: the
 regression leaves out one client, whoever fits the others worst.
@@ -24,6 +25,9 @@ hardly differ account for hardly anything; honest federations had up to 0.6."""
 
 LEAST = 4
 """Clients that a regression needs, as it leaves out one."""
+
+VARIED = 1e-4
+"""Variance of the products below which amounts say nothing: all are within a tenth or so."""
 
 
 def without_amounts(cosines: Tensor, samples: Tensor) -> Tensor:
@@ -61,6 +65,6 @@ def _slope(x: Tensor, y: Tensor) -> float:
     of_x, of_y = without_each(x), without_each(y)
     spread = without_each(x * x) - of_x**2
     shared = without_each(x * y) - of_x * of_y
-    slopes = torch.where(spread > 0, shared / spread, 0)
+    slopes = torch.where(spread > VARIED, shared / spread, 0)
     left = without_each(y * y) - of_y**2 - slopes * shared
     return float(slopes[left.argmin()])

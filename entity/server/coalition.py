@@ -217,7 +217,8 @@ class Coalition:
     def clear(self, groups: Groups, times: float = 1) -> bool:
         """Whether two groups are far enough apart for one of them to be a coalition.
 
-        Where fewer than `ENOUGH` clients can be compared, more is asked (`caution`).
+        Where fewer than `ENOUGH` clients can be compared, more is asked (`caution`); those who have
+        been taken out count as well, for whom `times` rises.
 
         Parameters
         ----------

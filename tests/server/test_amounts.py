@@ -1,5 +1,6 @@
 """What the cosines of clients owe to their amounts of data."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from colluders import SEEDS, a_round, looked, normal
 
 from entity.server.amounts import FAR, MOST, without_amounts
-from entity.server.coalition import Coalition
+from entity.server.coalition import Coalition, two_groups
 from entity.server.sketches import descriptions
 
 AMOUNTS = torch.tensor([785, 210, 151, 176, 504, 367, 506, 580, 162, 59])
@@ -100,6 +101,25 @@ def test_amounts_that_hardly_differ_account_for_hardly_anything():
     cosines = 0.5 * torch.outer(group, group)
     found = without_amounts(cosines, 350 + (group + 1) / 2)
     assert (found - cosines).abs().max() < 1e-4
+    found = without_amounts(cosines, 350 + 70 * (group + 1))  # two fifths more
+    assert 0.02 < (found - cosines).abs().max() < 0.06  # the slope would be 2
+
+
+def test_where_but_one_has_another_amount_nothing_is_known_of_the_others():
+    """Three push together, and have one sample more; the fourth has eight times as much."""
+    group = torch.tensor([1.0] * 3 + [-1.0] * 6 + [0.0])
+    cosines = 0.3 * torch.outer(group, group)
+    samples = torch.tensor([351.0] * 3 + [350.0] * 6 + [2800.0])
+    found = without_amounts(cosines, samples)
+    assert (found - cosines)[:9, :9].abs().max() < 0.02
+    rows = normal(4, 4000, seed=4)
+    rows[2] = 0.3 * rows[2] + (normal(4, 1, seed=5) * rows).sum(0)
+    cosines = cosines_of(rows.double())
+    samples = torch.tensor([350, 350, 100, 350])
+    found = without_amounts(cosines, samples)
+    for order in itertools.permutations(range(4)):  # of those left, nothing but rounding differs
+        permuted = without_amounts(cosines[order, :][:, order], 7 * samples[list(order)])
+        torch.testing.assert_close(permuted, found[order, :][:, order])
 
 
 def steps_on_a_bent_path(number, samples, spec, noise=0.3):
@@ -131,7 +151,37 @@ def test_honest_clients_with_much_and_with_little_data_are_no_coalitions(part):
     assert not mended.clear(mended.groups())
 
 
-def test_who_pushes_together_is_found_whatever_their_amounts_are():
+def test_the_last_amounts_of_all_who_are_known_count_in_whatever_order_they_come():
+    spec, of = looked()
+    whole, other = (Coalition(math.inf, 2, 0.95, least=0.1, effect=2.5) for _ in range(2))
+    for number in range(6):
+        updates = steps_on_a_bent_path(number, AMOUNTS, spec)
+        described = descriptions(updates, of, SEEDS).shown
+        ids = [f"client {row}" for row in range(10)]
+        amounts = AMOUNTS if number > 1 else AMOUNTS.flip(0)
+        rows = list(range(10)) if number < 5 else list(range(8))  # two stay away
+        whole.observe([ids[row] for row in rows], described[rows], amounts[rows])
+        shuffled = torch.randperm(len(rows), generator=torch.Generator().manual_seed(number))
+        rows = [rows[place] for place in shuffled.tolist()]
+        other.observe([ids[row] for row in rows], described[rows], amounts[rows])
+    rows = torch.stack([whole.sums[each] for each in ids])
+    expected = two_groups(
+        dict(zip(ids, rows, strict=True)), samples=dict(zip(ids, AMOUNTS, strict=True))
+    )
+    assert expected != two_groups(dict(zip(ids, rows, strict=True)))
+    for history in (whole, other):
+        groups = history.groups()
+        assert groups.smaller == expected.smaller
+        assert groups[2:] == pytest.approx(expected[2:], rel=1e-4)
+    again = Coalition(math.inf, 2, 0.95, least=0.1, effect=2.5)
+    again.load_state_dict(whole.state_dict())
+    assert again.groups() == whole.groups()
+    assert again.samples == whole.samples
+    again.pardon(ids[3])
+    assert ids[3] not in again.samples
+
+
+def test_who_pushes_together_is_found_though_amounts_differ():
 
     spec, of = looked()
     history = Coalition(0.2, 4, 0.95)

@@ -231,6 +231,9 @@ def test_among_few_clients_more_is_asked_by_the_degrees_of_freedom_of_their_cosi
         times = math.sqrt(42 / freedom)
         assert caution(clients) == pytest.approx(times)
         assert caution(0) == caution(4)  # nobody can be compared yet
+        history.observe(range(100, 120), normal(20, 2), torch.ones(20))  # who cannot do not count
+        for client in range(100, 120):
+            history.seen[client] = 0
         apart = two._replace(contrast=0.1 * times, effect=2.5 * times)
         assert history.clear(apart._replace(effect=1.001 * apart.effect, contrast=1))
         assert not history.clear(apart._replace(effect=0.999 * apart.effect, contrast=1))
