@@ -8,6 +8,7 @@ says of which. The undefended run beside it has the same seed.
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import product
 from statistics import fmean
 from typing import Any
 
@@ -16,8 +17,12 @@ from claim.design import CONFIGURATIONS
 from claim.findings import ten
 from claim.results import Results
 from pages import ROOT, markdown, put_section
-from run_study import Key, read_lines
-from studies import STUDIES
+from run_study import Key, config_of, experiment_of, read_lines
+from studies import STUDIES, Cell
+
+from entity.config.schema import ConfigError
+from entity.experiment import settled
+from entity.setup.resolve import identity
 
 PAGE = ROOT / "docs" / "DROP_PLUS.md"
 PLUS, BARE = "drop_plus", "undefended"
@@ -33,10 +38,28 @@ Line = dict[str, Any]
 
 
 def known(name: str) -> dict[Key, Line]:
-    """Return the lines of a study that are of its cells and seeds."""
+    """Return the lines of a study that are of its experiments, by whatever revision of a method.
+
+    On data that are not here (DROP_DATA) they are taken as they are.
+    """
     lines, study = read_lines(ROOT / "docs" / "results" / f"{name}.jsonl"), STUDIES[name]
-    keys = [(cell.label, seed) for cell in study.cells for seed in study.seeds]
-    return {key: lines[key] for key in keys if key in lines}
+    found = dict[Key, Line]()
+    for cell, seed in product(study.cells, study.seeds):
+        line = lines.get((cell.label, seed))
+        if line is not None and is_of(line, cell, seed):
+            found[cell.label, seed] = line
+    return found
+
+
+def is_of(line: Line, cell: Cell, seed: int) -> bool:
+    """Whether a line is of a cell with a seed, but for the code of its methods."""
+    try:
+        config = settled(config_of(cell, seed))
+    except ConfigError:  # there are no such data
+        return True
+    if "experiment" in line:
+        return line["experiment"] == experiment_of(config)
+    return line["config_hash"] == identity(config)
 
 
 def revisions(of: Iterable[int | None]) -> str:

@@ -73,6 +73,11 @@ def revision(config: ExperimentConfig) -> int:
     return revisions(resolve.to_json(config))["revision"]
 
 
+def experiment_of(config: ExperimentConfig) -> str:
+    """Return the identity of an experiment but for the code of its methods."""
+    return resolve.fingerprint(resolve.to_json(config), code=False)
+
+
 def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
     """Run one experiment and return its line."""
     result = experiment.run(config_of(cell, seed), folder, overwrite=True)
@@ -84,6 +89,7 @@ def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
         "config_hash": summary["config_hash"],
         "commit": commit(),
         "revision": revision(config_of(cell, seed)),
+        "experiment": experiment_of(experiment.settled(config_of(cell, seed))),
         "rounds": summary["rounds"],
         "window": summary["window"],
         "mta": summary["mta"]["last10"],

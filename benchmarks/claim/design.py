@@ -11,8 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from entity.setup.identity import fingerprint, to_json
 from entity.sweep import study
-from entity.sweep.cells import expand
+from entity.sweep.cells import Cell, expand
 from entity.sweep.grid import SEED
 from entity.sweep.study import Study
 
@@ -62,11 +63,22 @@ def design(name: str) -> Design:
 
 def identities(name: str) -> dict[str, tuple[Labels, int]]:
     """Return which cell and seed of a study an experiment is, by its identity."""
+    return {cell.identity: place for place, cell in _cells(name).items()}
+
+
+def experiments(name: str) -> dict[tuple[Labels, int], str]:
+    """Return the identity but for the code of its methods of each cell and seed of a study."""
+    cells = _cells(name).items()
+    return {place: fingerprint(to_json(cell.config), code=False) for place, cell in cells}
+
+
+@cache
+def _cells(name: str) -> dict[tuple[Labels, int], Cell]:
     found = design(name)
     with tempfile.TemporaryDirectory() as folder, _stand_in(Path(folder)):
         cells = expand(found.study.grid, Path(folder) / "none")
     return {
-        cell.identity: (tuple(cell.labels[axis] for axis in found.axes), int(cell.labels[SEED]))
+        (tuple(cell.labels[axis] for axis in found.axes), int(cell.labels[SEED])): cell
         for cell in cells
     }
 

@@ -8,7 +8,7 @@ from statistics import median
 
 from pages import ROOT, commit, read_records, write_records
 
-from claim.design import NAMES, Labels, design, identities
+from claim.design import NAMES, Labels, design, experiments, identities
 from entity.defenses import DEFENSES
 from entity.record.directory import read_summary
 from entity.record.json_fields import mapping, number
@@ -48,6 +48,8 @@ class Line:
     as the one before, in the median round."""
     revision: int | None = None
     """Of the defense; older lines do not say it."""
+    experiment: str | None = None
+    """Its identity but for the code of its methods, of a line that says its revision."""
 
     @property
     def labels(self) -> Labels:
@@ -97,7 +99,7 @@ def exported(folder: Path, known: Sequence[Line]) -> list[Line]:
     kept = {
         (line.study, line.labels, line.seed): line
         for line in known
-        if is_planned(line, planned.get(line.study, {}))
+        if line.study in planned and is_planned(line, planned[line.study])
     }
     for run in store.collect([folder]) if folder.is_dir() else []:
         for name, cells in planned.items():
@@ -116,7 +118,9 @@ def exported(folder: Path, known: Sequence[Line]) -> list[Line]:
 def is_planned(line: Line, planned: Mapping[str, tuple[Labels, int]]) -> bool:
     """Whether a line is of an experiment of a study, or was before its defense was revised."""
     here = (line.labels, line.seed)
-    return planned.get(line.config_hash) == here or (line.outdated and here in planned.values())
+    if planned.get(line.config_hash) == here:
+        return True
+    return line.outdated and experiments(line.study).get(here) == line.experiment is not None
 
 
 def _line(name: str, labels: Labels, seed: int, run: Run) -> Line:
@@ -140,6 +144,7 @@ def _line(name: str, labels: Labels, seed: int, run: Run) -> Line:
         seconds=_share(run.facts["seconds"]) or 0.0,
         separation=_separation(run.path),
         revision=DEFENSES[str(run.facts["defense"])].revision,  # its identity is today's
+        experiment=experiments(name)[labels, seed],
     )
 
 

@@ -36,21 +36,22 @@ def identity(config: ExperimentConfig) -> str:
     return fingerprint(to_json(config))
 
 
-def fingerprint(tables: Mapping[str, Any]) -> str:
+def fingerprint(tables: Mapping[str, Any], code: bool = True) -> str:
     """Return the identity of the experiment whose `to_json` these tables are, unchecked.
 
     It is made of the fields that differ from their defaults: one that a later version adds, with
-    a default that changes nothing, leaves the identities of finished runs as they were.
+    a default that changes nothing, leaves the identities of finished runs as they were. Without
+    `code`, revisions of methods and the files of plugins do not count.
     """
     defaults = {field.path: field.default for field in fields(tables, shipped=True)}
     kept: dict[str, Any] = {"era": ERA}
     if read := contents(tables):
         kept["contents"] = read
     for path, value in flatten(tables):
-        if path in REVISED and (revision := REVISED[path].of(value)) > 1:
+        if code and path in REVISED and (revision := REVISED[path].of(value)) > 1:
             kept[REVISED[path].key] = revision
         if path in _CODE:  # by what it is, wherever it lies
-            if value:
+            if value and (code or path != "plugins"):
                 kept[path] = sorted(map(_hash, value)) if path == "plugins" else _hash(value)
         elif _changes_results(path, value) and value != defaults.get(path, dataclasses.MISSING):
             kept[path] = value

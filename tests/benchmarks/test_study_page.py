@@ -350,6 +350,8 @@ def test_finished_runs_become_lines_and_known_ones_stay(claim, tmp_path, monkeyp
         other.identity: (("60x64", "narrow"), 1),
     }
     monkeypatch.setattr(claim.lines, "identities", planned.__getitem__)
+    places = dict.fromkeys(planned["budget"].values(), "but for code")
+    monkeypatch.setattr(claim.lines, "experiments", lambda name: places)
     for each, state, mta in ((cell, "finished", 0.9), (other, "running", 0.8)):
         folder = tmp_path / "runs" / each.name
         folder.mkdir(parents=True)
@@ -369,6 +371,7 @@ def test_finished_runs_become_lines_and_known_ones_stay(claim, tmp_path, monkeyp
     assert line == claim.lines.Line(
         "budget", {"budget": "none", "width": "narrow"}, 1, cell.identity, line.commit, 50,
         0.9, 0.4, 0.6, 12, None, 0.25, None, 12.5, revision=1,
+        experiment="but for code",
     )  # fmt: skip
     path = tmp_path / "lines.jsonl"
     old = claim.lines.Line(**{**vars(line), "commit": "old"})
@@ -383,8 +386,11 @@ def test_a_line_stays_when_its_defense_is_revised_until_its_cell_is_run_again(cl
     line = claim.lines.Line(
         "configurations", cell, 1, "as it was", "c", 36,
         0.9, 0.4, 0.6, 12, None, 0.25, None, 12.5, revision=1,
+        experiment="but for code",
     )  # fmt: skip
     planned = {"as it is": (line.labels, 1)}
+    monkeypatch.setattr(claim.lines, "experiments", lambda name: {(line.labels, 1): "planned"})
+    line = replace(line, experiment="planned")
     current = replace(line, revision=claim.lines.DEFENSES["drop_plus"].revision)
     assert line.outdated
     assert claim.lines.is_planned(line, planned)
@@ -392,6 +398,8 @@ def test_a_line_stays_when_its_defense_is_revised_until_its_cell_is_run_again(cl
     assert claim.lines.is_planned(replace(current, config_hash="as it is"), planned)
     assert not claim.lines.is_planned(replace(line, seed=2), planned)
     assert not claim.lines.is_planned(replace(line, revision=None), planned)
+    assert not claim.lines.is_planned(replace(line, experiment="of another plan"), planned)
+    assert not claim.lines.is_planned(replace(line, experiment=None), planned)
 
 
 @pytest.mark.slow
