@@ -79,7 +79,7 @@ class DropPlus(StreamingServer[DropPlusArgs]):
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs
-    revision = 9
+    revision = 10
     streams_with = "with coalition null and clip false"
 
     def __init__(self, args: DropPlusArgs, resources: Resources) -> None:

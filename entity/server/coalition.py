@@ -39,6 +39,11 @@ of them some seconds, whoever else has ever come."""
 ENOUGH = 10
 """Clients of fewer than which two groups must be further apart."""
 
+LOOSE = 0.5
+"""A member that agrees with its group by less than this share of the contrast more than with the
+other group is in neither: average linkage puts everybody somewhere. Attackers who were told apart
+had 0.65 of it at least, honest clients beside them 0.3."""
+
 ALIKE = 1e-12
 """One minus the cosine of clients between whom nothing but rounding differs."""
 
@@ -55,6 +60,8 @@ class Groups(NamedTuple):
     effect: float
     """The contrast over the standard deviation of the cosines about their three means: within the
     one group, within the other, between them (Cohen's d). Infinite, where they do not vary."""
+    loose: frozenset[ClientId] = frozenset()
+    """Members of either that agree with it hardly more than with the other (`LOOSE`)."""
 
 
 NONE = Groups(frozenset(), frozenset(), float("nan"), float("nan"))
@@ -127,7 +134,14 @@ def two_groups(
     about = torch.cat([each - each.mean() for each in (within(small), within(large), between)])
     spread = float(about.square().mean().sqrt())
     effect = contrast / spread if spread > 0 else inf * contrast
-    return Groups(smaller, larger, contrast, effect)
+    margins = torch.full((len(ids),), inf).double()
+    for own, other in ((small, large), (large, small)):
+        alike = (cosines[own][:, own].sum(1) - cosines[own, own]) / (len(own) - 1)
+        margins[own] = alike - cosines[own][:, other].mean(1)
+    loose = {
+        client for client, by in zip(ids, margins.tolist(), strict=True) if by < LOOSE * contrast
+    }
+    return Groups(smaller, larger, contrast, effect, frozenset(loose))
 
 
 def _halves(tree: NDArray[np.float64]) -> tuple[Tensor, Tensor] | None:

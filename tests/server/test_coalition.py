@@ -42,7 +42,7 @@ def test_clients_who_agree_with_nobody_hide_no_coalition():
     together = dict.fromkeys(range(3), axes[0]) | dict.fromkeys(range(3, 8), axes[1])
     for lone in ({8: axes[2]}, {8: axes[2], 9: axes[3]}, {8: -axes[0] - axes[1]}):
         groups = two_groups(together | lone)
-        assert groups == ({0, 1, 2}, {3, 4, 5, 6, 7}, 1.0, math.inf)
+        assert groups == ({0, 1, 2}, {3, 4, 5, 6, 7}, 1.0, math.inf, set())
 
 
 def test_the_contrast_of_a_hand_made_case():
@@ -64,7 +64,7 @@ def test_the_contrast_of_a_hand_made_case():
 def test_groups_that_do_not_vary_have_no_bound_to_their_effect():
     a, b = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     groups = two_groups({0: a, 1: a, 2: b, 3: b, 4: b})
-    assert groups == ({0, 1}, {2, 3, 4}, 1.0, math.inf)
+    assert groups == ({0, 1}, {2, 3, 4}, 1.0, math.inf, set())
 
 
 def test_fewer_than_four_clients_one_alone_and_all_alike_are_no_coalition():
@@ -270,3 +270,26 @@ def test_two_of_six_who_push_plainly_are_found(looked_at):
     groups = history.groups()
     assert history.clear(groups)
     assert groups.smaller == {1, 4}
+
+
+def test_who_is_hardly_more_like_its_group_than_like_the_other_is_loose():
+    """Four push one way; a fifth, who agrees with nobody, is joined to them by chance."""
+    axes = torch.eye(12)
+    rows = {i: axes[0] + 0.3 * axes[2 + i] for i in range(4)}
+    rows |= {i: axes[1] + 0.3 * axes[2 + i] for i in range(5, 10)}
+    rows[4] = axes[11] + 0.25 * axes[0] + 0.1 * axes[1]
+    rows[10] = axes[11] + 0.3 * axes[0] - 0.2 * axes[1]  # so that the fifth is not set aside
+    groups = two_groups(rows)
+    assert groups.smaller | groups.larger == set(range(11))
+    found = groups.smaller if 0 in groups.smaller else groups.larger
+    unit = {i: np.asarray(row / row.norm()) for i, row in rows.items()}
+
+    def alike(client, others):
+        return np.mean([unit[client] @ unit[other] for other in others if other != client])
+
+    others = (groups.smaller | groups.larger) - found
+    loose = set()
+    for own, away in ((found, others), (others, found)):
+        loose |= {i for i in own if alike(i, own) - alike(i, away) < 0.5 * groups.contrast}
+    assert groups.loose == loose
+    assert not loose & {0, 1, 2, 3}
