@@ -17,7 +17,7 @@ from entity.layout import ModelState
 from entity.models import head_of
 from entity.server import Resources
 from entity.server.coalition_search import CoalitionSearch
-from entity.server.sketches import Described, centred, unit
+from entity.server.sketches import Described, unit
 from entity.server.visible import View
 from entity.updates import ClientId
 
@@ -83,7 +83,7 @@ class DropPlusVariant(DropPlus):
         return described._replace(hidden=hidden, shown=shown)
 
     def _alone(self, rows: Tensor) -> Tensor:
-        return unit(centred(rows) if self.args.centred else rows)
+        return unit(rows - rows.mean(0) if self.args.centred else rows)
 
     def _parts(self, updates: Tensor, of: Sequence[View]) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the invisible and the visible part (n, ...) of every layer's update."""

@@ -51,11 +51,11 @@ class DropPlusArgs:
     visible: bool = True
     """Keep the visible part of the mean's step alone; false leaves it to coalitions."""
     coalition: Annotated[float, Range(0, 2)] | None = 0.2
-    """Contrast in the invisible part from which on clients who push together are left out; null
-    never looks for them."""
+    """Contrast of which half is needed for clients who push together to be left out, in either
+    part; null never looks for them."""
     effect: Positive | None = 2.5
-    """Contrast over the spread of the cosines (Cohen's d) from which on half of `coalition` is
-    enough, in either part; null looks at the invisible part and its contrast alone."""
+    """Contrast over the spread of the cosines (Cohen's d) that is needed, too; null looks at the
+    invisible part alone, and at its contrast, all of `coalition`."""
     classes: bool = False
     """Compare clients in the visible part without the gradients of clean images, by the class that
     the model gives them: what any mix of classes makes of an update is no push."""
@@ -79,7 +79,7 @@ class DropPlus(StreamingServer[DropPlusArgs]):
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs
-    revision = 10
+    revision = 11
     streams_with = "with coalition null and clip false"
 
     def __init__(self, args: DropPlusArgs, resources: Resources) -> None:

@@ -40,11 +40,11 @@ def searching(
     Parameters
     ----------
     contrast
-        In the part that clean images do not show, from which on a group is a coalition; None looks
-        nowhere.
+        In the part that clean images do not show, from which on a group is a coalition, without an
+        effect size; None looks nowhere.
     effect
-        Effect size from which on half of that contrast is enough, in either part; None looks at the
-        part that clean images do not show alone, and at its contrast.
+        Effect size from which on a group is one, in either part, if it has half of that contrast;
+        None looks at the part that clean images do not show alone, and at its contrast.
     patience, memory
         As of `Coalition`; `patience` rounds are judged together.
     clearly
@@ -55,10 +55,10 @@ def searching(
     judge = Judge(patience, clearly)
     if contrast is None:
         return CoalitionSearch({}, judge, amounts)
-    least, size = (contrast / 2, effect) if effect else (inf, inf)
-    parts = {"hidden": Coalition(contrast, patience, memory, least, size)}
-    if effect is not None:
-        parts["shown"] = Coalition(inf, patience, memory, least, size)
+    if effect is None:
+        parts = {"hidden": Coalition(contrast, patience, memory)}
+    else:
+        parts = {part: Coalition(inf, patience, memory, contrast / 2, effect) for part in REASONS}
     return CoalitionSearch(parts, judge, amounts)
 
 

@@ -1,12 +1,13 @@
 """What the updates of a round are like, in the part that clean images show and in the other one.
 
-Both parts (`visible.py`) of each client's update are taken layer by layer, scaled to length one,
-less the round's mean and scaled again, so that no layer outweighs the others, and are kept as short
-sketches whose cosines are nearly those of the parts. Of what clean images show, what any mix of
-their classes makes of an update (`mixes.py`) can be left out.
+Both parts (`visible.py`) of each client's update are taken layer by layer, less the round's mean
+and scaled to length one, so that no layer outweighs the others, and are kept as short sketches
+whose cosines are nearly those of the parts. Of what clean images show, what any mix of their
+classes makes of an update (`mixes.py`) can be left out.
 
-Why twice: who has more samples takes more steps, and goes farther where everybody goes. Less the
-mean of the lengths as they are, those who go far would all point there, and the others all back.
+How long updates are counts: who has a task more than the others goes farther. So does who has more
+samples, and less the mean of all points forward, and who has few points back; that is what
+`amounts.py` is for.
 """
 
 from collections.abc import Sequence
@@ -70,18 +71,12 @@ def descriptions(
         unseen = part - seen
         products += (unseen @ unseen.T).double()
         squares += part.norm(dim=1).double().square()
-        hidden.add(unit(centred(unseen)), generator)
-        different = centred(seen)
+        hidden.add(unit(unseen - unseen.mean(0)), generator)
+        different = seen - seen.mean(0)
         if mixes is not None and len(mixes):
             different = without(different, view.of(mixes)[..., drawn, :].flatten(1))
         shown.add(unit(different), generator)
     return Described(unit(hidden.sums), unit(shown.sums), products, squares)
-
-
-def centred(rows: Tensor) -> Tensor:
-    """Return directions (n, D) less their mean."""
-    rows = unit(rows)
-    return rows.sub_(rows.mean(0))
 
 
 class _Sketch:

@@ -356,7 +356,7 @@ def test_who_pushed_with_others_and_stops_comes_back_in_the_end(
         assert refused in (set(), set(BAD))
         if number > 6 and not refused:
             back = back or number
-    assert 20 < back < 40
+    assert 30 < back < 50
 
 
 def test_clients_that_come_seldom_or_late_are_compared_once_seen_often_enough(
