@@ -9,6 +9,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forget_plugins")
 def test_the_page_has_the_tables_that_the_script_writes(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     for name in ("drop_plus", "pages", "run_study", "studies"):
