@@ -8,10 +8,9 @@ another clearly more than the two groups do.
 
 There are two parts (`visible.py`). What a client's own mix of classes makes of its update is for
 the most part in the one that clean images show, where honest clients may agree as much as
-attackers do. But they agree by degrees, and attackers are all alike: there a contrast counts
-beside the spread of the cosines, as an effect size (Cohen, "Statistical Power Analysis for the
-Behavioral Sciences", 1988). In both, what amounts of data account for is no agreement
-(`amounts.py`).
+attackers do. But they agree by degrees, and attackers are all alike: so a contrast counts beside
+the spread of the cosines, as an effect size (Cohen, "Statistical Power Analysis for the Behavioral
+Sciences", 1988). In both parts, what amounts of data account for is no agreement (`amounts.py`).
 """
 
 from collections.abc import Collection, Mapping, Sequence
