@@ -68,11 +68,6 @@ def config_of(cell: Cell, seed: int) -> ExperimentConfig:
     return config
 
 
-def revision(config: ExperimentConfig) -> int:
-    """Return which revision of its defense an experiment is run with."""
-    return revisions(resolve.to_json(config))["revision"]
-
-
 def experiment_of(config: ExperimentConfig) -> str:
     """Return the identity of an experiment but for the code of its methods."""
     return resolve.fingerprint(resolve.to_json(config), code=False)
@@ -80,7 +75,8 @@ def experiment_of(config: ExperimentConfig) -> str:
 
 def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
     """Run one experiment and return its line."""
-    result = experiment.run(config_of(cell, seed), folder, overwrite=True)
+    config = config_of(cell, seed)
+    result = experiment.run(config, folder, overwrite=True)
     summary = result.summary
     late = [line["asr"] for line in result.rounds if line["round"] > ROUGH and line.get("asr")]
     return {
@@ -88,8 +84,8 @@ def run_one(cell: Cell, seed: int, folder: Path) -> dict[str, Any]:
         "seed": seed,
         "config_hash": summary["config_hash"],
         "commit": commit(),
-        "revision": revision(config_of(cell, seed)),
-        "experiment": experiment_of(experiment.settled(config_of(cell, seed))),
+        "revision": revisions(resolve.to_json(config))["revision"],
+        "experiment": experiment_of(experiment.settled(config)),
         "rounds": summary["rounds"],
         "window": summary["window"],
         "mta": summary["mta"]["last10"],

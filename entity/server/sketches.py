@@ -5,9 +5,9 @@ and scaled to length one, so that no layer outweighs the others, and are kept as
 whose cosines are nearly those of the parts. Of what clean images show, what any mix of their
 classes makes of an update (`mixes.py`) can be left out.
 
-How long updates are counts: who has a task more than the others goes farther. So does who has more
-samples, and less the mean of all points forward, and who has few points back; that is what
-`amounts.py` is for.
+Lengths count, as who has one task more goes farther. Who has more samples goes farther, too; less
+the mean its update points forward, and that of a client with few samples back. `amounts.py` takes
+that out.
 """
 
 from collections.abc import Sequence
