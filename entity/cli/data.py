@@ -56,7 +56,7 @@ def add_data_command(commands: Any) -> None:
         "preview",
         help="show which client would hold which classes",
         description="Show which client would hold how much of which class.",
-        usage="%(prog)s --config FILE [--FIELD VALUE ...]",
+        usage="%(prog)s [--config] FILE [--FIELD VALUE ...]",
         allow_abbrev=False,
         takes_fields=True,
     )

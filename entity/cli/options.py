@@ -135,8 +135,9 @@ class AxisParser(argparse.ArgumentParser):
 class FieldParser(simple_parsing.ArgumentParser):
     """The parser of a command that has `--config` and takes the fields of a configuration.
 
-    What it returns holds `tables`, those of `--config`, and `given`, the fields for
-    `resolve.experiment`.
+    Where the command has no arguments but options, a first word that is no option is the value of
+    `--config`. What the parser returns holds `tables`, those of `--config`, and `given`, the fields
+    for `resolve.experiment`.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -166,6 +167,8 @@ class FieldParser(simple_parsing.ArgumentParser):
             If the file of `--config` cannot be read, or a word is no option.
         """
         words = list(args or ())
+        if not self._get_positional_actions():
+            words = _named_first(words)
         tables, types = _look_ahead(words, self.get_default("config"))
         fields = {field.path: field for field in resolve.fields(types)}
         names = declare(self, list(fields.values()), _owners(types))
@@ -181,6 +184,13 @@ class FieldParser(simple_parsing.ArgumentParser):
             for path, text in given_texts(options)
         ]
         return options, []
+
+
+def _named_first(words: list[str]) -> list[str]:
+    """Take a first word that is no option for the value of `--config`, where that is not given."""
+    bare = bool(words) and not words[0].startswith("-")
+    given = any(word.partition("=")[0] in ("--config", "--resume") for word in words)
+    return ["--config", *words] if bare and not given else words
 
 
 def _look_ahead(words: Sequence[str], config: Path | None) -> tuple[dict[str, Any], Any]:

@@ -35,12 +35,14 @@ def add_run_command(commands: Any) -> None:
         "run",
         help="run one experiment",
         description="Run one experiment from a configuration file.",
-        usage="%(prog)s (--config FILE | --resume RUN) [OPTION ...] [--FIELD VALUE ...]",
+        usage="%(prog)s (FILE | --resume RUN) [OPTION ...] [--FIELD VALUE ...]",
         allow_abbrev=False,
         takes_fields=True,
     )
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--config", type=user_path, metavar="FILE", help=CONFIG_HELP)
+    what.add_argument(
+        "--config", type=user_path, metavar="FILE", help=f"{CONFIG_HELP}; a first word is one, too"
+    )
     what.add_argument(
         "--resume",
         type=user_path,

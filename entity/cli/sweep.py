@@ -15,6 +15,7 @@ from entity.cli.screen import show
 from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
+from entity.config.shipped import names as shipped_names
 from entity.record.atomic import CannotWrite
 from entity.results import store
 from entity.results.filter import BadCondition, BadField
@@ -57,7 +58,7 @@ def add_sweep_command(commands: Any) -> None:
         type=user_path,
         nargs="?",
         metavar="GRID",
-        help="YAML or JSON file; docs/guide/sweeps.md",
+        help="YAML or JSON file (docs/guide/sweeps.md), or what --config takes by its name",
     )
     sweep.add_argument(
         "--config",
@@ -168,6 +169,8 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _grid(options: argparse.Namespace) -> tuple[Grid, str, str]:
     """Return the grid, what it is called, and its folder in `RUNS`."""
+    if options.config is None and _is_shipped(options.grid):
+        options.grid, options.config = None, options.grid.as_posix()
     if options.grid is not None:
         if options.config is not None:
             raise ConfigError(
@@ -176,9 +179,16 @@ def _grid(options: argparse.Namespace) -> tuple[Grid, str, str]:
         return with_axes(read(options.grid), options.axes), str(options.grid), options.grid.stem
     if options.config is None:
         raise ConfigError("drop sweep: needs a grid file, or --config with fields to vary.")
-    names = values_of("config", options.config)
-    name = sweep_name(names)
-    return of_axes(names, options.axes, "sweep"), name, name
+    configs = values_of("config", options.config)
+    name = sweep_name(configs)
+    return of_axes(configs, options.axes, "sweep"), name, name
+
+
+def _is_shipped(grid: Path | None) -> bool:
+    """Return whether that is no file but a shipped configuration's name, or some with commas."""
+    if grid is None or grid.exists():
+        return False
+    return set(grid.as_posix().split(",")) <= set(shipped_names())
 
 
 def chosen_cells(grid: Grid, options: SweepOptions) -> list[Cell]:

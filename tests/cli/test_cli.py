@@ -145,6 +145,24 @@ def test_a_shipped_configuration_goes_by_its_name_and_a_file_before_it(config, p
     assert capsys.readouterr().err.endswith("Did you mean cifar10/flame?\n")
 
 
+def test_a_first_word_that_is_no_option_is_the_configuration(
+    tmp_path, monkeypatch, pretend, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for words in (["mnist5k/drop", "--DPR", "0.25"], ["--config", "mnist5k/drop", "--DPR", "0.25"]):
+        assert main(["run", *words]) == 0
+    (first, _, _), (second, _, _) = pretend
+    assert first == second
+    assert first.client.attack.DPR == 0.25
+    assert main(["data", "preview", "mnist5k/krum"]) == 0
+    capsys.readouterr()
+    for words in (["mnist5k/drop", "--config", "mnist5k/krum"], ["mnist5k/drop", "--resume", "x"]):
+        assert main(["run", *words]) == 2
+        assert '"mnist5k/drop" belongs to no option' in capsys.readouterr().err
+    assert main(["run", "mnist5k/drp"]) == 2
+    assert capsys.readouterr().err.endswith("Did you mean mnist5k/drop?\n")
+
+
 def test_a_preview_and_an_app_take_a_shipped_configuration_by_its_name(tmp_path, capsys):
     assert main(["data", "preview", "--config", "mnist5k/krum"]) == 0
     assert "mnist5k" in capsys.readouterr().out

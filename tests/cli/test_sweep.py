@@ -119,6 +119,20 @@ def test_a_dry_run_runs_nothing_and_writes_nothing(grid, pretend, capsys):
     assert not Path("runs").exists()
 
 
+def test_a_shipped_configuration_in_the_place_of_a_grid_is_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for words in (["mnist5k/drop"], ["mnist5k/drop,mnist5k/flame"]):
+        shown = []
+        for place in (words, ["--config", *words]):
+            assert main(["sweep", *place, "--seed", "1,2", "--dry-run"]) == 0
+            shown.append(capsys.readouterr().out)
+        assert shown[0] == shown[1]
+    Path("mnist5k").mkdir()
+    Path("mnist5k/drop").write_text('{"base": "mnist5k/flame"}')  # a file comes first
+    assert main(["sweep", "mnist5k/drop", "--seed", "1", "--dry-run"]) == 0
+    assert "flame" in capsys.readouterr().out
+
+
 def test_a_dry_run_judges_time_by_runs_of_the_same_data_set_and_model(grid, cells, capsys, finish):
     finish(cells[0], seconds=3600.0)
     finish(cells[1], "interrupted", seconds=1.0)
