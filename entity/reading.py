@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 MOST_BYTES = 1 << 28
-"""Size of a file that is read into memory whole: the rounds of a long run, no more."""
+"""Size of a file, or of a line of one, that is read into memory whole."""
 MOST_LEVELS = 100
 """Objects and lists within one another that JSON may have."""
 MOST_DIGITS = 308

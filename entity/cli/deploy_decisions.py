@@ -100,11 +100,11 @@ def _rekey(options: argparse.Namespace) -> int:
         raise ConfigError(f"{new}: is client {client_of(before, new)} already.")
     if new in standings(federation.lines) and new != client.client:
         raise ConfigError(f"{new}: has taken part as a client of its own, with its own history.")
-    if new == client.client and not any(d.client == new for d in before if d.kind == "rekey"):
+    if new == (now := _last(before, client.client)):
         raise ConfigError(f"{new}: is the client's own node already.")
     decide(options.state, "rekey", client.client, options.reason, new)
     console.say(f"From the next round on client {client} is node {new}, with all that it had.")
-    console.say(f"Next: flwr supernode unregister {_last(before, client.client)}")
+    console.say(f"Next: flwr supernode unregister {now}")
     return 0
 
 

@@ -15,7 +15,7 @@ def add_keys_command(commands: Any) -> None:
         "keys",
         help="make and renew the keys of a federation",
         description="Make what TLS and node authentication need, as far as the folder does not "
-        "have it, or renew one of it; nothing is overwritten.",
+        "have it, or renew one of it; what that replaces is kept as NAME.old.",
         allow_abbrev=False,
     )
     parser.add_argument("folder", type=user_path, metavar="DIR", help="folder of the keys")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from entity.config.schema import ConfigError
 from entity.deployment import status
 from entity.deployment.decisions import client_of, read
-from entity.deployment.metrics import Totals, judged, refused
+from entity.deployment.metrics import Totals, is_refused, judged, refused
 from entity.record.follow import Tail
 from entity.record.json_fields import number, numbers, text, texts
 from entity.record.json_files import read_object
@@ -165,7 +165,7 @@ def standings(lines: list[Mapping[str, Any]]) -> dict[str, Standing]:
         for verdict in judged(line):
             client = text(verdict, "client")
             old = found.get(client) or Standing(client, "", 0, 0, 0, "")
-            out = verdict in refused(line)
+            out = is_refused(verdict)
             found[client] = Standing(
                 client,
                 names.get(client, old.name),

@@ -3,14 +3,14 @@
 `ca.pem` goes to every node and to whoever starts runs; `ca.key` signs the next certificate of the
 server and belongs on a machine without network; `server.pem` and `server.key` stay with the
 SuperLink; `node-I` is the secret of node I, and `node-I.pub` is what the SuperLink's operator
-registers. Nothing is ever overwritten: what a renewal replaces is kept as `NAME.old`.
+registers. What a renewal replaces is kept as `NAME.old`, of the server what it replaced last.
 """
 
 import datetime
 import ipaddress
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -57,7 +57,8 @@ def make_keys(folder: Path, nodes: int, hosts: Sequence[str]) -> list[Path]:
     Raises
     ------
     ConfigError
-        If the server has a certificate and hosts are given, or an authority has lost its key.
+        If the server has a certificate and hosts are given, or half of a pair; a host is none; or
+        the authority's key is lost or another one's.
     CannotWrite
         If the folder cannot be written.
     """
@@ -66,16 +67,22 @@ def make_keys(folder: Path, nodes: int, hosts: Sequence[str]) -> list[Path]:
         raise ConfigError(
             f"{server[0]}: is there already, with its hosts; --renew server makes another one."
         )
+    for host in hosts:
+        _name(host)
+    wanted = [("ca.pem", "ca.key"), ("server.pem", "server.key")]
+    wanted += [(f"node-{number}.pub", f"node-{number}") for number in range(nodes)]
+    lacks = [pair for pair in wanted if not _has(folder, *pair)]
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         made: list[Path] = []
-        if not (folder / "ca.pem").exists():
-            made += _make_authority(folder)
-        if not all(path.exists() for path in server):
-            made += _make_server(folder, hosts or [LOOPBACK])
-        for number in range(nodes):
-            if not (folder / f"node-{number}.pub").exists():
-                made += _make_node(folder, f"node-{number}")
+        for shown, secret in lacks:
+            if shown == "ca.pem":
+                files = _authority()
+            elif shown == "server.pem":
+                files = _server(folder, hosts or [LOOPBACK])
+            else:
+                files = _node(secret)
+            made += _write(folder, files)
     return made
 
 
@@ -99,7 +106,7 @@ def renew(folder: Path, name: str, hosts: Sequence[str]) -> list[Path]:
     Raises
     ------
     ConfigError
-        If there is nothing of that name to renew, or hosts are given for a node.
+        If there is nothing of that name to renew, hosts are given for a node, or one is none.
     CannotWrite
         If the folder cannot be written.
     """
@@ -112,24 +119,37 @@ def renew(folder: Path, name: str, hosts: Sequence[str]) -> list[Path]:
         raise ConfigError(f"{folder}: has no {missing[0]} that could be renewed.")
     if name != SERVER and hosts:
         raise ConfigError(f"{name}: hosts belong to the server's certificate alone.")
-    if name == SERVER:
-        hosts = hosts or _hosts_of(files[0])
-        _authority(folder)  # what is wrong shows before anything is moved
-        for host in hosts:
-            _name(host)
     old = folder / f"{name}.old"
     if name != SERVER and old.exists():
         raise ConfigError(
             f"{old}: is kept from the last renewal; delete it once the new key works, then renew."
         )
+    # Made whole before anything is moved: what is wrong shows there.
+    new = _server(folder, hosts or _hosts_of(files[0])) if name == SERVER else _node(name)
     with writing(folder):
         for path in files:
             path.replace(path.with_name(f"{path.name}.old"))
-        return _make_server(folder, hosts) if name == SERVER else _make_node(folder, name)
+        return _write(folder, new)
 
 
-def _make_authority(folder: Path) -> list[Path]:
-    """Write a certificate authority of our own."""
+def _has(folder: Path, shown: str, secret: str) -> bool:
+    """Whether a folder has a pair; of an authority, whose key lies elsewhere, the certificate."""
+    there = {name: (folder / name).exists() for name in (shown, secret)}
+    if shown == "ca.pem" and there[shown]:
+        return True
+    if any(there.values()) and not all(there.values()):
+        has, lacks = sorted(there, key=lambda name: not there[name])
+        if has == shown and shown.endswith(".pub"):
+            return True  # the node has its secret, and the server needs it no more
+        raise ConfigError(
+            f"{folder / has}: is there without {lacks}; put that back, or move {has} away for a "
+            "new pair."
+        )
+    return all(there.values())
+
+
+def _authority() -> dict[str, bytes]:
+    """Return the files of a certificate authority of our own."""
     key = ec.generate_private_key(ec.SECP384R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "federation CA")])
     certificate = (
@@ -138,17 +158,18 @@ def _make_authority(folder: Path) -> list[Path]:
         .add_extension(_usage(signs=True), critical=True)
         .sign(key, hashes.SHA384())
     )
-    _secret(folder / "ca.key", key, PrivateFormat.PKCS8)
-    (folder / "ca.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    return [folder / "ca.pem", folder / "ca.key"]
+    return {
+        "ca.pem": certificate.public_bytes(Encoding.PEM),
+        "ca.key": _private(key, PrivateFormat.PKCS8),
+    }
 
 
-def _make_server(folder: Path, hosts: Sequence[str]) -> list[Path]:
-    """Write the certificate of a server, signed by the folder's authority."""
-    issuer, authority = _authority(folder)
+def _server(folder: Path, hosts: Sequence[str]) -> dict[str, bytes]:
+    """Return the files of a server whose certificate is signed by the folder's authority."""
+    issuer, authority = _issuer(folder)
     key = ec.generate_private_key(ec.SECP384R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0][:64])])
     names = [_name(host) for host in hosts]
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, hosts[0][:64])])
     certificate = (
         _certificate(subject, issuer.subject, key.public_key(), DAYS)
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -156,21 +177,20 @@ def _make_server(folder: Path, hosts: Sequence[str]) -> list[Path]:
         .add_extension(_usage(signs=False), critical=True)
         .sign(authority, hashes.SHA384())
     )
-    _secret(folder / "server.key", key, PrivateFormat.PKCS8)
-    (folder / "server.pem").write_bytes(certificate.public_bytes(Encoding.PEM))
-    return [folder / "server.pem", folder / "server.key"]
+    return {
+        "server.pem": certificate.public_bytes(Encoding.PEM),
+        "server.key": _private(key, PrivateFormat.PKCS8),
+    }
 
 
-def _make_node(folder: Path, name: str) -> list[Path]:
-    """Write a node's private key and the public one, in OpenSSH's formats as Flower reads them."""
+def _node(name: str) -> dict[str, bytes]:
+    """Return a node's private key and the public one, in OpenSSH's formats as Flower reads them."""
     key = ec.generate_private_key(ec.SECP384R1())
-    _secret(folder / name, key, PrivateFormat.OpenSSH)
     public = key.public_key().public_bytes(Encoding.OpenSSH, Public.OpenSSH)
-    (folder / f"{name}.pub").write_bytes(public + b"\n")
-    return [folder / name, folder / f"{name}.pub"]
+    return {name: _private(key, PrivateFormat.OpenSSH), f"{name}.pub": public + b"\n"}
 
 
-def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+def _issuer(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     path = folder / "ca.key"
     try:
         key = load_pem_private_key(path.read_bytes(), None)
@@ -182,6 +202,8 @@ def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateK
         ) from error
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{path}: is no key of an authority ({error}).") from error
+    if key.public_key() != certificate.public_key():
+        raise ConfigError(f"{path}: is not the key of the authority in ca.pem.")
     return certificate, cast("ec.EllipticCurvePrivateKey", key)
 
 
@@ -228,14 +250,23 @@ def _name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         pass
-    try:
-        return x509.DNSName(host)
-    except ValueError as error:
-        raise ConfigError(f"--host {host}: is neither an address nor a name.") from error
+    if not re.fullmatch(r"(\*\.)?[A-Za-z0-9]([\w.-]*\w)?", host, re.ASCII):
+        raise ConfigError(
+            f'--host "{host}": is neither an address nor a name; ports and schemes are no part of '
+            "it."
+        )
+    return x509.DNSName(host)
 
 
-def _secret(path: Path, key: ec.EllipticCurvePrivateKey, style: PrivateFormat) -> None:
-    """Write a key that its owner alone can read, from its first byte on."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as file:
-        file.write(key.private_bytes(Encoding.PEM, style, NoEncryption()))
+def _private(key: ec.EllipticCurvePrivateKey, style: PrivateFormat) -> bytes:
+    return key.private_bytes(Encoding.PEM, style, NoEncryption())
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write new files, those that are secret for their owner alone from their first byte on."""
+    for name, content in files.items():
+        mode = 0o644 if name.endswith((".pem", ".pub")) else 0o600
+        handle = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+    return [folder / name for name in files]

@@ -10,7 +10,7 @@ rounds of the state folder.
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,12 @@ def judged(line: Mapping[str, Any]) -> list[dict[str, object]]:
 
 def refused(line: Mapping[str, Any]) -> list[dict[str, object]]:
     """Return the verdicts on the clients that were refused in a round."""
-    return [v for v in judged(line) if not v.get("accepted") and not v.get("undecided")]
+    return [verdict for verdict in judged(line) if is_refused(verdict)]
+
+
+def is_refused(verdict: Mapping[str, object]) -> bool:
+    """Whether a verdict of a line is that its client was refused."""
+    return not verdict.get("accepted") and not verdict.get("undecided")
 
 
 class MetricsFile:
@@ -133,7 +138,7 @@ class MetricsFile:
             probe.unlink()
 
     def begin(
-        self, rounds: Sequence[Mapping[str, Any]], planned: int, defense: str, version: str
+        self, rounds: Iterable[Mapping[str, Any]], planned: int, defense: str, version: str
     ) -> None:
         """Begin, or go on after the rounds that were played before.
 

@@ -36,8 +36,11 @@ With every one that is still not there, the next has a smaller part of them.
 GRACE = 1.0
 """Seconds to wait for such a reply where the time is up."""
 
+TRIES = 3
+"""Times that the SuperLink is asked for a reply over which it fails."""
+
 _OURS = (OSError, httpx.HTTPError)
-"""Errors of the connection to the SuperLink, which no node can cause."""
+"""Errors of the connection to the SuperLink, which no node can cause; but see `_failed_over`."""
 
 
 def exchange(
@@ -79,6 +82,7 @@ def exchange(
         each.metadata.message_id: each for each in messages if each.metadata.message_id in taken
     }
     pulls: dict[str, _Pull] = {}
+    failures: dict[str, int] = {}
     end, pause = clock() + timeout, 0.1
     while waiting:
         before, last = len(waiting), clock() >= end
@@ -87,7 +91,11 @@ def exchange(
             if identity in new:
                 pulls[identity] = _Pull(grid, identity, most)
                 pulls[identity].wait(min(PATIENCE / len(pulls), max(GRACE, end - clock())))
-            if pulls[identity].is_done and (replies := pulls.pop(identity).replies(message)):
+            if not pulls[identity].is_done:
+                continue
+            failures[identity] = failures.get(identity, 0) + pulls[identity].failed
+            final = last or failures[identity] >= TRIES
+            if replies := pulls.pop(identity).replies(message, final=final):
                 del waiting[identity]
                 yield from replies
         if last:
@@ -95,7 +103,7 @@ def exchange(
             for identity, pull in pulls.items():
                 patience = pull.wait(patience) if identity in new else patience
                 if pull.is_done:
-                    yield from pull.replies(waiting[identity])
+                    yield from pull.replies(waiting[identity], final=True)
         if last or not waiting:
             return
         pause = 0.1 if len(waiting) < before else min(2 * pause, LONGEST_PAUSE)
@@ -130,14 +138,36 @@ class _Pull:
         self._done.wait(patience)
         return max(0.0, patience - (time.monotonic() - began))
 
-    def replies(self, message: Message) -> list[Message]:
-        """Return what came in answer to a message; [] is nothing yet."""
+    @property
+    def failed(self) -> bool:
+        """Whether the SuperLink failed over what it was to give."""
+        return _failed_over(self._error)
+
+    def replies(self, message: Message, *, final: bool) -> list[Message]:
+        """Return what came in answer to a message; [] is nothing yet.
+
+        Where the SuperLink failed over it that is an error of the node only if it is `final`.
+        """
         if self._error is None:
             return [_attributed(reply, message) for reply in self._found]
+        if self.failed:
+            reason = "the SuperLink fails over its reply (HTTP 500)"
+            return [_error(message, reason)] if final else []
         if isinstance(self._error, _OURS) or not isinstance(self._error, Exception):
             raise self._error
         what = str(self._error) if isinstance(self._error, Malformed) else ""
         return [_error(message, what or f"cannot be decoded ({type(self._error).__name__})")]
+
+
+def _failed_over(error: BaseException | None) -> bool:
+    """Whether the SuperLink, asked for one reply, came upon an error of its own.
+
+    A node can bring that about: a time of NaN in a reply gets as far as the SuperLink's database.
+    """
+    return (
+        isinstance(error, httpx.HTTPStatusError)
+        and error.response.status_code == httpx.codes.INTERNAL_SERVER_ERROR
+    )
 
 
 def _attributed(reply: Message, message: Message) -> Message:

@@ -8,7 +8,7 @@ is rebuilt, with `"lost": true` in the lines of rounds that nothing tells of any
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from entity.record.atomic import write_atomically, writing
 from entity.record.checkpoint import FOLDER as CHECKPOINTS
 from entity.record.checkpoint import Checkpoint, Checkpoints, Snapshot
 from entity.record.directory import Record
+from entity.record.follow import Tail
+from entity.record.json_files import read_object
 from entity.record.lock import InUse, locked
 from entity.record.rounds import content, readable_lines, whole_lines
 
@@ -40,9 +42,9 @@ class Journal:
         self._record = Record(None, {})
 
     @property
-    def rounds(self) -> list[dict[str, Any]]:
-        """Return the lines of the rounds so far."""
-        return self._record.rounds
+    def rounds(self) -> Iterable[dict[str, Any]]:
+        """Read the lines of the rounds so far."""
+        return () if self.folder is None else Tail(self.folder)
 
     def check(self) -> None:
         """Make the folder, unless it is there, and see that state can be written in it.
@@ -71,7 +73,8 @@ class Journal:
         Raises
         ------
         ConfigError
-            If the folder holds another federation, or rounds without an intact checkpoint.
+            If the folder holds another federation, rounds without an intact checkpoint, or a
+            configuration of something else.
         """
         if self.folder is None:
             return None
@@ -79,12 +82,14 @@ class Journal:
         checkpoint = self._checkpoints.last()
         if checkpoint is None:
             self._refuse_played(self.folder)
+            _refuse_foreign(self.folder)
         else:
             _refuse_other(self.folder, checkpoint, origin)
             _refuse_older(self.folder, checkpoint.snapshot.round)
             _rebuild(self.folder, checkpoint.snapshot.round)
         state = None if checkpoint is None else checkpoint.snapshot
-        self._record = Record(self.folder, origin, keep=state.round if state else 0)
+        kept = state.round if state else 0
+        self._record = Record(self.folder, origin, keep=kept, of_run=False)
         return state
 
     def _refuse_played(self, folder: Path) -> None:
@@ -116,6 +121,16 @@ class Journal:
         with writing(self.folder or Path(), begun=True):
             self._record.append(dict(line), {})
             self._checkpoints.take(snapshot)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder of something else, whose configuration would be replaced."""
+    path = folder / "config.json"
+    if path.exists() and "defense" not in read_object(path):
+        raise ConfigError(
+            f"{folder}: its config.json is of no federation, and would be replaced; choose another "
+            "folder."
+        )
 
 
 def _refuse_other(folder: Path, checkpoint: Checkpoint, origin: Mapping[str, Any]) -> None:

@@ -62,6 +62,9 @@ class Record:
     keep
         Resume the run that the folder holds after so many of its rounds, which must be whole;
         later ones are cut off. None begins a new run.
+    of_run
+        Whether the folder is a run's. The state of a server in Flower has rounds alone, which
+        nobody needs in memory, and what else lies there is the operator's.
     judged
         Whether the round of this number is evaluated: a run that goes on with more rounds forgets
         what its last one came to if only the last was.
@@ -81,10 +84,12 @@ class Record:
         *,
         overwrite: bool = False,
         keep: int | None = None,
+        of_run: bool = True,
         judged: Callable[[int], bool] = lambda number: True,
     ) -> None:
-        self.folder = folder
+        self.folder, self.of_run = folder, of_run
         self.rounds: list[dict[str, Any]] = []
+        """Of a run: the lines so far."""
         self.before: dict[str, Any] = {}
         """The summary of the run that was resumed."""
         if folder is None:
@@ -92,6 +97,8 @@ class Record:
         with writing(folder):
             if keep is not None:
                 self._resume(folder, keep, judged)
+                if of_run:
+                    _forget_the_end(folder, keep)
             elif (folder / "rounds.jsonl").exists() and not overwrite:
                 raise RunExists(folder)
             else:
@@ -101,7 +108,7 @@ class Record:
 
     def _resume(self, folder: Path, keep: int, judged: Callable[[int], bool]) -> None:
         lines = whole_lines(folder)[:keep]
-        self.rounds = [json.loads(line) for line in lines]
+        self.rounds = [json.loads(line) for line in lines] if self.of_run else []
         for place, line in enumerate(self.rounds):
             if line.get("mta") is not None and not judged(line["round"]):
                 self.rounds[place] = unjudged(line)
@@ -110,28 +117,14 @@ class Record:
         path = folder / "rounds.jsonl"
         if path.exists() and path.read_bytes() != b"".join(lines):
             write_atomically(path, b"".join(lines))
-        for artifact in folder.glob("artifacts/round_*"):
-            if not artifact.stem[6:].isdigit() or int(artifact.stem[6:]) > keep:
-                artifact.unlink()
-        for name in (ERROR, *OF_THE_END):
-            (folder / name).unlink(missing_ok=True)
 
     def append(self, line: dict[str, Any], artifacts: Mapping[str, Tensor]) -> None:
         """Add a finished round; it is on disk when this returns."""
         line = finite(line)
-        if self.folder is None:
+        if self.folder is not None:
+            _append(self.folder, line, artifacts)
+        if self.of_run:
             self.rounds.append(line)
-            return
-        if artifacts:
-            path = self.folder / "artifacts" / f"round_{line['round']:04d}.safetensors"
-            path.parent.mkdir(exist_ok=True)
-            tensors = {name: tensor.contiguous() for name, tensor in artifacts.items()}
-            write_atomically(path, save(tensors))
-        with open_own(self.folder / "rounds.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.rounds.append(line)
 
     def summarise(self, summary: Mapping[str, Any]) -> None:
         """Replace the summary."""
@@ -156,6 +149,28 @@ class Record:
             path.parent.mkdir(exist_ok=True)
             own = {name: tensor.contiguous() for name, tensor in tensors.items()}
             write_atomically(path, save(own, {"example": json.dumps(said)}))
+
+
+def _append(folder: Path, line: Mapping[str, Any], artifacts: Mapping[str, Tensor]) -> None:
+    """Add a line to `rounds.jsonl`, and its round's artifacts; on disk when this returns."""
+    if artifacts:
+        path = folder / "artifacts" / f"round_{line['round']:04d}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        tensors = {name: tensor.contiguous() for name, tensor in artifacts.items()}
+        write_atomically(path, save(tensors))
+    with open_own(folder / "rounds.jsonl", "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _forget_the_end(folder: Path, keep: int) -> None:
+    """Delete what a run wrote after so many rounds, and at its end."""
+    for artifact in folder.glob("artifacts/round_*"):
+        if not artifact.stem[6:].isdigit() or int(artifact.stem[6:]) > keep:
+            artifact.unlink()
+    for name in (ERROR, *OF_THE_END):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _clear(folder: Path) -> None:

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from entity.reading import MOST_BYTES, at_most, open_regular, parse_json
+from entity.reading import MOST_BYTES, TooLarge, open_regular, parse_json
 
 
 class Tail:
@@ -42,14 +43,18 @@ class Tail:
                 file.seek(self.offset - len(self.line))
                 if file.read(len(self.line)) != self.line:  # cut off, and perhaps written again
                     self.offset, self.line = file.seek(0), b""
-                content = at_most(file, MOST_BYTES, self.path)
+                self.damage = ""
+                yield from self._rounds_in(file)
         except FileNotFoundError:
             return
         except OSError as error:
             self.damage = f"{self.path.name} cannot be read ({error.strerror})"
-            return
-        self.damage = ""
-        for line in content.splitlines(keepends=True):
+
+    def _rounds_in(self, file: BufferedReader) -> Iterator[dict[str, Any]]:
+        """Yield the rounds that an open file has from here on."""
+        while line := file.readline(MOST_BYTES + 1):
+            if len(line) > MOST_BYTES:
+                raise TooLarge(self.path, MOST_BYTES)
             values: Any = None
             number: Any = None
             with suppress(ValueError, LookupError, TypeError):

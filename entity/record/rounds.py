@@ -11,6 +11,9 @@ from entity.reading import parse_json, read_bytes
 from entity.record.json_fields import mapping, number, numbers
 from entity.updates import Aggregation
 
+MOST_BYTES = 1 << 31
+"""Size of a `rounds.jsonl`: 12,000 rounds of 1,000 clients."""
+
 Line = Mapping[str, object]
 """A line of `rounds.jsonl`, read back."""
 
@@ -111,7 +114,7 @@ def content(path: Path) -> bytes:
         If there is something in its place that cannot be read.
     """
     try:
-        return read_bytes(path)
+        return read_bytes(path, MOST_BYTES)
     except FileNotFoundError:
         return b""
     except OSError as error:

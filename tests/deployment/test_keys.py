@@ -110,6 +110,9 @@ def test_a_renewed_node_has_another_key_and_the_old_one_is_kept(keys):
         (["--renew", "node-0", "--host", "a.b"], "hosts belong to the server's certificate alone"),
         (["--renew", "node-1"], "node-1.old: is kept from the last renewal; delete it once"),
         (["--renew", "server", "--host", "ü.example"], "is neither an address nor a name"),
+        (["--renew", "server", "--host", ""], '--host "": is neither an address nor a name; ports'),
+        (["--renew", "server", "--host", "10.0.0.1:93"], "is neither an address nor a name; ports"),
+        (["--renew", "server", "--host", "https://a.b"], "is neither an address nor a name; ports"),
     ],
 )
 def test_what_cannot_be_renewed_is_a_sentence_and_moves_nothing(words, message, keys, capsys):
@@ -126,6 +129,31 @@ def test_a_server_is_not_renewed_without_the_authority_s_key(keys, capsys):
     assert main(["deploy", "keys", str(keys), "--renew", "server"]) == 2
     assert "ca.key: is not there, and signs" in " ".join(capsys.readouterr().err.split())
     assert names_in(keys) == before
+
+
+def test_another_authority_s_key_signs_nothing(keys, tmp_path, capsys):
+    make_keys(tmp_path / "other", 0, [])
+    (tmp_path / "other" / "ca.key").replace(keys / "ca.key")
+    before = names_in(keys)
+    assert main(["deploy", "keys", str(keys), "--renew", "server"]) == 2
+    assert "ca.key: is not the key of the authority in ca.pem." in capsys.readouterr().err
+    assert names_in(keys) == before
+
+
+@pytest.mark.parametrize("name", ["server.pem", "server.key", "node-1.pub"])
+def test_half_of_a_pair_is_a_sentence(keys, name, capsys):
+    (keys / name).unlink()
+    before = names_in(keys)
+    assert main(["deploy", "keys", str(keys), "--nodes", "3"]) == 2
+    assert f"is there without {name}; put that back, or move" in capsys.readouterr().err
+    assert names_in(keys) == before
+
+
+def test_what_went_elsewhere_is_not_made_again(keys):
+    """The authority's key is off the network, and the nodes have their own."""
+    for name in ("ca.key", "node-0", "node-1"):
+        (keys / name).unlink()
+    assert make_keys(keys, 2, []) == []
 
 
 def test_the_command_says_what_it_made_and_what_comes_next(tmp_path, capsys):

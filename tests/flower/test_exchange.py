@@ -71,6 +71,44 @@ def test_a_lost_connection_is_raised(make_grid):
         ask(make_grid({1: lambda message: httpx.ConnectError("gone"), 2: prompt}))
 
 
+def failing(code, until=0.0, time=None):
+    """A reply that the SuperLink answers with an HTTP error, until some time."""
+    httpx = pytest.importorskip("httpx")
+    request = httpx.Request("POST", "http://superlink/pull")
+
+    def fail(message):
+        if time is not None and time.now > until:
+            return prompt(message)
+        return httpx.HTTPStatusError(
+            "failed", request=request, response=httpx.Response(code, request=request)
+        )
+
+    return fail
+
+
+def test_a_reply_over_which_the_superlink_fails_is_an_error_of_its_node(make_grid):
+    time = Time()
+    replies = ask(make_grid({1: failing(500), 2: prompt, 3: prompt}), 1000.0, time)
+    reasons = {r.metadata.src_node_id: r.has_error() and r.error.reason for r in replies}
+    assert reasons == {1: "the SuperLink fails over its reply (HTTP 500)", 2: False, 3: False}
+    assert len(replies) == 3
+    assert time.now < 10  # it is not asked for that to the end
+    (reply,) = ask(make_grid({1: failing(500)}), 0.0)  # nor where time is up at once
+    assert reply.has_error()
+
+
+def test_a_superlink_that_failed_once_is_asked_again(make_grid):
+    time = Time()
+    replies = ask(make_grid({1: failing(500, 0.15, time), 2: prompt}), 1000.0, time)
+    assert {r.metadata.src_node_id: r.has_error() for r in replies} == {1: False, 2: False}
+
+
+def test_other_answers_of_the_superlink_are_raised(make_grid):
+    httpx = pytest.importorskip("httpx")
+    with pytest.raises(httpx.HTTPStatusError):
+        ask(make_grid({1: failing(403), 2: prompt}))
+
+
 def test_an_error_that_flower_reports_in_its_own_name_is_put_down_to_the_node(make_grid):
     def unavailable(message):
         reply = Message(Error(5, "node unavailable"), reply_to=message)

@@ -458,6 +458,22 @@ def test_a_finished_federation_is_only_read(federation, make_grid, tmp_path):
     assert torch.equal(state_of(federation, result.arrays).weights, answer.weights)
 
 
+def test_what_else_lies_in_a_state_folder_stays(federation, make_grid, tmp_path):
+    nodes = {1: federation.honest(), 2: federation.honest()}
+    (tmp_path / "artifacts").mkdir()
+    own = ["model.safetensors", "error.txt", "artifacts/round_table.pdf", "artifacts/round_0009.x"]
+    for name in own:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "config.json").write_text('{"architectures": ["BertModel"]}')
+    with pytest.raises(ConfigError, match="is of no federation, and would be replaced"):
+        run(federation, make_grid, nodes, rounds=1, state_folder=tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text()) == {"architectures": ["BertModel"]}
+    (tmp_path / "config.json").unlink()
+    for rounds in (1, 2):  # from the start, and after one
+        run(federation, make_grid, nodes, rounds=rounds, state_folder=tmp_path)
+        assert [(tmp_path / name).read_text() for name in own] == ["mine"] * 4
+
+
 def test_a_state_of_another_federation_is_not_taken_up(
     federation, make_grid, tmp_path, monkeypatch
 ):
