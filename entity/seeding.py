@@ -8,7 +8,7 @@ after a resume; and adding a client or a purpose moves nobody else's stream.
 import hashlib
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ class Seeds:
 
     seed: int
     """The experiment's seed."""
+    secret: bytes = field(default=b"", repr=False)
+    """Of a server of real nodes, who know the seed: 64 bytes at most (`server_secret`)."""
 
     def number(self, purpose: str, *, round: int = 0, client: int | str = 0) -> int:
         """Return the 63-bit seed of one named stream.
@@ -43,7 +45,8 @@ class Seeds:
             The client's id; 0 where it makes no difference.
         """
         name = f"{self.seed}/{purpose}/{round}/{client}".encode()
-        return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big") >> 1
+        digest = hashlib.blake2b(name, digest_size=8, key=self.secret).digest()
+        return int.from_bytes(digest, "big") >> 1
 
     def generator(self, purpose: str, *, round: int = 0, client: int | str = 0) -> torch.Generator:
         """Return a fresh CPU generator of torch for one named stream; parameters as of `number`."""

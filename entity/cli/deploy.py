@@ -60,6 +60,9 @@ min-survivors = 2
 trust-sample-counts = false
 # Folder on the server that a restarted run goes on from; "" keeps nothing.
 state = ""
+# File on the server that its draws depend on, made where there is none; "" draws from the
+# experiment's seed alone, which every node has.
+secret = ""
 # File on the server, NAME.prom, for the textfile collector of Prometheus' node_exporter.
 metrics = ""
 """)
@@ -128,8 +131,9 @@ drop deploy watch ~/$name-state --once
 ```
 
 The run config takes any field of the experiment, and a run with the same state goes on after its
-last round: `--run-config 'fields="rounds=10 DPR=0.25" state="/var/lib/federation"'`. To end all of
-it:
+last round: `--run-config 'fields="rounds=10 DPR=0.25" state="/var/lib/federation"'`. Where
+nodes may be malicious, add `secret="/var/lib/federation.secret"`: without it the server draws from
+the experiment's seed alone, which every node has. To end all of it:
 
 ```sh
 kill $$(jobs -pr)

@@ -30,7 +30,8 @@ def check(
     """
     if not isinstance(cast("object", server), Server):
         raise ConfigError(f"server = {show(server)}: allowed is a defense (entity.server.Server).")
-    if server.needs(server.args).client_votes:
+    needs = server.needs(server.args)
+    if needs.client_votes:
         raise no_voters(f"server = {type(server).__name__}")
     for name, value in (("nodes_per_round", nodes_per_round), ("min_nodes", min_nodes)):
         if value is not None:
@@ -55,7 +56,7 @@ def check(
         )
 
 
-def check_start(num_rounds: int, timeout: float, evaluate_fn: object) -> None:
+def check_start(server: Server[Any], num_rounds: int, timeout: float, evaluate_fn: object) -> None:
     """Refuse what a run of a strategy cannot be started with.
 
     Raises
@@ -64,6 +65,12 @@ def check_start(num_rounds: int, timeout: float, evaluate_fn: object) -> None:
         If an argument is not allowed.
     """
     _refuse_unless_whole("num_rounds", num_rounds, 0)
+    planned = server.resources.rounds
+    if planned not in (None, num_rounds) and server.looks_ahead(server.args):
+        raise ConfigError(
+            f"num_rounds = {num_rounds}: what {type(server).__name__} does depends on the number "
+            f"of rounds, with these settings, and its Resources have rounds = {show(planned)}."
+        )
     if not isinstance(cast("object", timeout), int | float) or not timeout >= 0:
         raise ConfigError(f"timeout = {show(timeout)}: allowed is a number from 0, of seconds.")
     if evaluate_fn is not None and not callable(evaluate_fn):

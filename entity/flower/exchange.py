@@ -12,8 +12,10 @@ Flower then waits for hours; and the server's memory (`inflation`).
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from http import HTTPStatus
 
 import httpx
 from flwr.app import Error, Message
@@ -81,8 +83,7 @@ def exchange(
     waiting = {
         each.metadata.message_id: each for each in messages if each.metadata.message_id in taken
     }
-    pulls: dict[str, _Pull] = {}
-    failures: dict[str, int] = {}
+    pulls, failures = dict[str, _Pull](), Counter[str]()
     end, pause = clock() + timeout, 0.1
     while waiting:
         before, last = len(waiting), clock() >= end
@@ -93,21 +94,28 @@ def exchange(
                 pulls[identity].wait(min(PATIENCE / len(pulls), max(GRACE, end - clock())))
             if not pulls[identity].is_done:
                 continue
-            failures[identity] = failures.get(identity, 0) + pulls[identity].failed
+            failures[identity] += pulls[identity].failed
             final = last or failures[identity] >= TRIES
             if replies := pulls.pop(identity).replies(message, final=final):
                 del waiting[identity]
                 yield from replies
         if last:
-            patience = PATIENCE
-            for identity, pull in pulls.items():
-                patience = pull.wait(patience) if identity in new else patience
-                if pull.is_done:
-                    yield from pull.replies(waiting[identity], final=True)
+            yield from _last_look(pulls, new, waiting)
         if last or not waiting:
             return
         pause = 0.1 if len(waiting) < before else min(2 * pause, LONGEST_PAUSE)
         sleep(min(pause, max(0.0, end - clock())))
+
+
+def _last_look(
+    pulls: Mapping[str, "_Pull"], new: Collection[str], waiting: Mapping[str, Message]
+) -> Iterator[Message]:
+    """Yield what of the looks that are still going on comes within one patience for all."""
+    patience = PATIENCE
+    for identity, pull in pulls.items():
+        patience = pull.wait(patience) if identity in new else patience
+        if pull.is_done:
+            yield from pull.replies(waiting[identity], final=True)
 
 
 class _Pull:
@@ -166,7 +174,7 @@ def _failed_over(error: BaseException | None) -> bool:
     """
     return (
         isinstance(error, httpx.HTTPStatusError)
-        and error.response.status_code == httpx.codes.INTERNAL_SERVER_ERROR
+        and error.response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
     )
 
 

@@ -29,6 +29,9 @@ class RunConfig:
     """Believe the numbers of samples that nodes report."""
     state: str = ""
     """Folder on the server from which a restarted run goes on; empty for none."""
+    secret: str = ""
+    """File on the server that its draws depend on, too, made where there is none; empty for none:
+    every node has the experiment's seed, and knows what a server without a secret draws."""
     metrics: str = ""
     """File on the server, NAME.prom, for the textfile collector of Prometheus' node_exporter; empty
     for none."""
@@ -63,7 +66,12 @@ def experiment(path: Path, given: Mapping[str, Any]) -> ExperimentConfig:
     5
     """
     fields: list[tuple[str, str | None]] = []
-    for word in shlex.split(run_config(given).fields):
+    text = run_config(given).fields
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"run-config.fields = {schema.show(text)}: {error}.") from error
+    for word in words:
         name, equals, value = word.partition("=")
         if not equals:
             raise ConfigError(f"run-config.fields: {schema.show(word)} is not NAME=VALUE.")

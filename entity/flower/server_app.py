@@ -8,6 +8,8 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result
 
 from entity.config.fields import ExperimentConfig
+from entity.config.paths import user_path
+from entity.deployment.secret import server_secret
 from entity.engine.allocator import keep_pages
 from entity.engine.local_training import threads
 from entity.flower.arrays import ArrayLayout, to_arrays
@@ -63,7 +65,8 @@ def serve(
 
 
 def _serve(grid: Grid, config: ExperimentConfig, options: RunConfig, on_round: OnRound) -> Result:
-    world = assemble(config)
+    secret = server_secret(user_path(options.secret)) if options.secret else b""
+    world = assemble(config, secret)
     spec = world.roster.spec
     start = to_arrays(spec, initial_state(config, world.roster, world.server))
     layout = ArrayLayout.of(spec, start)

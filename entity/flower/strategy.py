@@ -262,7 +262,7 @@ class RobustStrategy(Strategy):
             If an argument is not allowed, or the state folder holds another federation or is in
             use.
         """
-        arguments.check_start(num_rounds, timeout, evaluate_fn)
+        arguments.check_start(self.server, num_rounds, timeout, evaluate_fn)
         result = Result(arrays=initial_arrays)
         folder = self.journal.folder
         with nullcontext() if folder is None else locked(folder):
@@ -330,6 +330,10 @@ class RobustStrategy(Strategy):
         }
         if self.server.revision > 1:
             origin["revision"] = self.server.revision
+        origin["averaging"] = asdict(self.server.resources.averaging)
+        origin["seed"] = self.seeds.number("federation")
+        if self.server.looks_ahead(self.server.args):
+            origin["number of rounds"] = self.server.resources.rounds
         if (optimiser := self.server.optimiser) is not None:
             origin["optimiser"] = {"rate": optimiser.rate, **asdict(optimiser.args)}
         snapshot = self.journal.resume(origin)

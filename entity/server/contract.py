@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from entity.config.schema import ConfigError
 from entity.layout import ModelState, ParamSpec
 from entity.moved import names_of
 from entity.seeding import Seeds
@@ -156,6 +157,7 @@ class Server(ABC, Generic[Args]):
 
     def __init__(self, args: Args, resources: Resources) -> None:
         self.args = args
+        _refuse_without_clean_data(type(self).__name__, self.needs(args), resources)
         averaging = resources.averaging.settled(robust=self.robust, majority=self.by_majority)
         self.optimiser: ServerOptimiser | None = None
         """Steps by what this defense answers, which then answers at the rate 1."""
@@ -324,6 +326,24 @@ class Server(ABC, Generic[Args]):
         x = resources.clean.x.to(resources.device)
         recalibrate(model, x, resources.seeds.generator("recalibrate"))
         return state._replace(buffers=resources.spec.flatten(model).buffers)
+
+
+def _refuse_without_clean_data(name: str, needs: Needs, resources: Resources) -> None:
+    """Refuse resources that a server of one's own was made with; the simulator grants what is due.
+
+    Raises
+    ------
+    ConfigError
+        If there are no clean data, and somebody looks at them.
+    """
+    if resources.clean is not None:
+        return
+    if needs.clean_data:
+        raise ConfigError(f"clean = None: {name} looks at clean data, with these settings.")
+    if resources.averaging.bn_policy == "recalibrate":
+        raise ConfigError(
+            "clean = None: bn_policy = recalibrate estimates BatchNorm statistics on clean data."
+        )
 
 
 if not TYPE_CHECKING:

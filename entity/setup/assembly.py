@@ -73,8 +73,15 @@ class World:
             self.judge.attack_with(_triggered(self.split, self.roster))
 
 
-def assemble(config: ExperimentConfig) -> World:
+def assemble(config: ExperimentConfig, secret: bytes = b"") -> World:
     """Load the data, and build clients, defense and judge.
+
+    Parameters
+    ----------
+    config
+        The experiment.
+    secret
+        What the server draws from beside the experiment's seed: `Seeds.secret`.
 
     Raises
     ------
@@ -84,7 +91,7 @@ def assemble(config: ExperimentConfig) -> World:
     split, roster = recruit(config, Seeds(config.settings.seed))
     check_batches(config, roster)
     initial_model(config, roster)
-    server = open_server(config, split, roster)
+    server = open_server(config, split, roster, secret)
     return World(config, split, roster, server, open_judge(config, split, roster))
 
 
@@ -150,7 +157,9 @@ def _warn_of_missing_attackers(roster: Roster) -> None:
         )
 
 
-def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Server[Any]:
+def open_server(
+    config: ExperimentConfig, split: Split, roster: Roster, secret: bytes = b""
+) -> Server[Any]:
     """Build the defense with the resources that its threat model grants, and no others.
 
     Parameters
@@ -161,6 +170,8 @@ def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Serve
         The data, of which the server gets its own part at most.
     roster
         The clients, for the layout of the model.
+    secret
+        What the server draws from beside the experiment's seed: `Seeds.secret`.
     """
     defense, server = config.server.defense, config.server
     entry = DEFENSES[defense.type]
@@ -171,7 +182,7 @@ def open_server(config: ExperimentConfig, split: Split, roster: Roster) -> Serve
     resources = Resources(
         spec=roster.spec,
         build=roster.fresh_model,
-        seeds=roster.seeds,
+        seeds=replace(roster.seeds, secret=secret),
         image=(source.channels, source.size),
         classes=source.num_classes,
         averaging=Averaging(server.server_lr, server.weighting, server.bn_policy),

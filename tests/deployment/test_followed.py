@@ -229,6 +229,10 @@ def test_a_new_key_is_told_and_the_client_found_under_all_its_nodes(federation, 
     decisions, _ = read(federation.folder)
     assert [(d.client, d.node) for d in decisions] == [(LONG, "40"), (LONG, "41")]
     assert find(federation.folder, "41").client == LONG
+    again = (federation.folder / "decisions.jsonl").read_text()
+    assert main([*rekey, "40", "41", "--reason", "once more"]) == 2
+    assert "41: is the client's own node already." in capsys.readouterr().err
+    assert (federation.folder / "decisions.jsonl").read_text() == again
     assert main([*rekey, LONG, LONG, "--reason", "the old one after all"]) == 0
 
 

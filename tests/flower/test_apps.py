@@ -161,6 +161,24 @@ def test_a_node_of_every_fault_is_refused_by_name(federate):
     assert "has shape (1600" in found["oversized"]
 
 
+def test_with_a_secret_the_server_asks_other_nodes_and_the_same_after_a_restart(federate, tmp_path):
+    changes = {"client.ADR": 0.04, "client.attack": None, "federation.rounds": 4}
+
+    def asked(**run):
+        return [[v.client for v in report.verdicts] for report in federate(changes, run)[1]]
+
+    known, secret = asked(), str(tmp_path / "secret")
+    first = asked(secret=secret)
+    assert first != known
+    assert asked(secret=secret) == first
+    assert asked(secret=str(tmp_path / "another")) != first
+    state = {"state": str(tmp_path / "state"), "secret": secret}
+    assert asked(**state, fields="rounds=2") == first[:2]
+    assert asked(**state) == first[2:]
+    with pytest.raises(ConfigError, match="holds a federation with another seed"):
+        asked(**state | {"secret": ""})
+
+
 def test_fields_of_the_run_go_over_the_experiment(tables, tmp_path):
     path = tmp_path / "experiment.json"
     path.write_text(json.dumps(tables()))
@@ -173,6 +191,7 @@ def test_fields_of_the_run_go_over_the_experiment(tables, tmp_path):
     [
         ({"fields": "rounds"}, 'run-config.fields: "rounds" is not NAME=VALUE.'),
         ({"fields": "ronds=3"}, "ronds is unknown. Did you mean rounds?"),
+        ({"fields": "rounds='5"}, 'run-config.fields = "rounds=\'5": No closing quotation.'),
         ({"timeout": -1.0}, "run-config.timeout = -1.0"),
         ({"min-survivers": 3}, "min_survivers"),
         ({"fields": "client.attack.type=alie"}, "client.attack.type = alie: its clients agree"),

@@ -14,12 +14,13 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.app import Message as FlowerMessage
 from loopback import DEPLOYABLE, SETTINGS
 
-from entity.config.schema import CannotGoOn, ConfigError
+from entity.config.schema import CannotGoOn, ConfigError, load
+from entity.defenses import DEFENSES
 from entity.federation import select
 from entity.flower import RobustStrategy
 from entity.flower.selection import choose
 from entity.seeding import Seeds
-from entity.server import OptimiserArgs, admit
+from entity.server import Averaging, OptimiserArgs, admit
 from entity.updates import Aggregation, Updates, verdicts
 
 NODES = (2**63 + 11, 17, 5, 2**60, 40)
@@ -477,18 +478,45 @@ def test_what_else_lies_in_a_state_folder_stays(federation, make_grid, tmp_path)
 def test_a_state_of_another_federation_is_not_taken_up(
     federation, make_grid, tmp_path, monkeypatch
 ):
-    nodes = {node: federation.honest() for node in NODES}
-    run(federation, make_grid, nodes, server_of(federation, "droplet"), state_folder=tmp_path)
+    nodes, kept = {node: federation.honest() for node in NODES}, {"state_folder": tmp_path}
+    run(federation, make_grid, nodes, server_of(federation, "droplet"), **kept)
     for server, what in (
         (federation.server(), "another defense"),
         (federation.server("droplet", penalty=3.0), "another settings"),
     ):
         with pytest.raises(ConfigError, match=what):
             run(federation, make_grid, nodes, server, state_folder=tmp_path)
+    with pytest.raises(ConfigError, match="another averaging"):
+        run(federation, make_grid, nodes, server_of(federation, "droplet", server_lr=0.5), **kept)
     later = server_of(federation, "droplet")
     monkeypatch.setattr(type(later), "revision", 2)
     with pytest.raises(ConfigError, match="another revision"):
         run(federation, make_grid, nodes, later, state_folder=tmp_path)
+
+
+def test_a_defense_that_looks_ahead_goes_on_with_as_many_rounds_as_it_was_told(
+    federation, make_grid, tmp_path
+):
+    nodes = {node: federation.honest() for node in NODES}
+
+    def crfl(rounds):
+        args = load(DEFENSES["crfl"].hyperparameters, SETTINGS.get("crfl", {}))
+        return DEFENSES["crfl"](args, federation.resources(rounds=rounds))
+
+    with pytest.raises(ConfigError, match=r"num_rounds = 2: what Crfl does depends on .* = 4\."):
+        run(federation, make_grid, nodes, crfl(4), rounds=2, state_folder=tmp_path)
+    run(federation, make_grid, nodes, crfl(2), rounds=2, state_folder=tmp_path)
+    with pytest.raises(ConfigError, match="another number of rounds"):
+        run(federation, make_grid, nodes, crfl(4), rounds=4, state_folder=tmp_path)
+
+
+def test_a_server_without_the_clean_data_that_it_looks_at_is_refused_when_it_is_made(federation):
+    for name in ("fltrust", "flare", "drop_plus", "finetuning"):
+        with pytest.raises(ConfigError, match=r"clean = None: \w+ looks at clean data"):
+            DEFENSES[name](DEFENSES[name].hyperparameters(), federation.resources(clean=None))
+    recalibrating = federation.resources(clean=None, averaging=Averaging(bn_policy="recalibrate"))
+    with pytest.raises(ConfigError, match="clean = None: bn_policy = recalibrate estimates"):
+        DEFENSES["median"](DEFENSES["median"].hyperparameters(), recalibrating)
 
 
 def test_a_server_killed_between_record_and_checkpoint_does_the_round_again(

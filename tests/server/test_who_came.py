@@ -12,7 +12,7 @@ import torch
 from entity.config.schema import ConfigError, load
 from entity.defenses import DEFENSES, Undefended, UndefendedArgs
 from entity.server import admit
-from entity.server.contract import Setting
+from entity.server.contract import CleanData, Setting
 from entity.server.streaming import Stream
 from entity.updates import Aggregation
 
@@ -139,7 +139,8 @@ def test_what_check_asks_of_a_round_is_asked_of_those_who_came(name, make_update
     if name in {"flare", "fltrust", "drop_plus"}:  # which need more than a round
         return
     args = {"features": "all"} if name == "foolsgold" else {}
-    defense = server(name, make_resources(updates), **args)
+    clean = CleanData(torch.zeros(8, 1, 4, 4), torch.zeros(8).long())
+    defense = server(name, make_resources(updates, clean=clean), **args)
     for size in range(1, 8):
         if refuses(entry, size, args) and name not in {
             "droplet",
