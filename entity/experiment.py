@@ -1,11 +1,13 @@
 """One experiment, from a config to a record: the federated loop."""
 
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from entity.client import Broadcast
+from entity.client.poison import AdaptivePoison
 from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
 from entity.engine import Engine, check_engine, cores, open_engine
@@ -26,6 +28,8 @@ from entity.setup.load import load
 from entity.setup.resume import continued, finished_run
 from entity.trackers import require
 from entity.updates import Aggregation, Stopwatch
+
+log = logging.getLogger("entity")
 
 OnRound = Callable[[Mapping[str, Any]], None]
 """Called with the line of every finished round."""
@@ -113,10 +117,23 @@ def run(
             while state.round < config.federation.rounds:
                 state, played = play_round(world, engine, state)
                 on_round(journal.keep(state, played))
+        _warn_if_nobody_poisoned(world, journal.rounds)
         model = world.model(state.state)
         shown = None if folder is None else example(world, model, state.trigger)
         journal.finish(model.state_dict(), certificate(world, model), shown)
     return Result(config, folder, journal.rounds, journal.summary, state.state)
+
+
+def _warn_if_nobody_poisoned(world: World, rounds: Sequence[Mapping[str, Any]]) -> None:
+    """Warn of a run under attack that had none, as what the attackers learn was never ready."""
+    attack, poison = world.config.client.attack, world.roster.poison
+    if attack is None or not attack.takes_place or not isinstance(poison, AdaptivePoison):
+        return
+    if world.roster.malicious and not any(line["n_malicious"] for line in rounds):
+        log.warning(
+            "client.attack.poison = %s: was good enough in none of %d rounds: nobody poisoned",
+            *(attack.poison, len(rounds)),
+        )
 
 
 def play_round(world: World, engine: Engine, before: Snapshot) -> tuple[Snapshot, Round]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from entity.config.schema import ConfigError
+from entity.record.json_fields import ids, mapping, numbers
 from entity.record.summary import MAIN_PHASES
 from entity.results.tables import Table
 
@@ -54,15 +55,14 @@ def of_table(table: Table) -> "DataFrame":
 
 
 def _row(line: Line) -> dict[str, Any]:
-    malicious = {str(client) for client in line.get("malicious", ())}
-    refused = {str(client) for client in line.get("refused", ())}
-    seconds: Mapping[str, float] = line.get("seconds", {})
+    malicious, refused = set(ids(line, "malicious")), set(ids(line, "refused"))
+    seconds = numbers(line, "seconds")
     return {
         "round": line["round"],
         "mta": line.get("mta"),
         "asr": line.get("asr"),
-        **line.get("metrics", {}),
-        "n_selected": len(line.get("selected", ())),
+        **mapping(line.get("metrics")),
+        "n_selected": len(ids(line, "selected")),
         "n_malicious": len(malicious),
         "n_refused": len(refused),
         "n_malicious_refused": len(malicious & refused),

@@ -22,7 +22,7 @@ from entity.experiment import OnRound
 from entity.reading import parse_json
 from entity.record.directory import read_summary
 from entity.record.json_fields import mapping, number
-from entity.record.rounds import whole_lines
+from entity.record.rounds import of_a_run, whole_lines
 from entity.report.runs import RunRecord, of_memory, read_run
 from entity.results.formatting import compact_percent
 from entity.setup import resolve
@@ -213,7 +213,7 @@ class _Opened(Result):
 
     def __init__(self, folder: Path) -> None:
         record = read_run(folder)
-        lines = [mapping(parse_json(line)) for line in whole_lines(folder)]
+        lines = [mapping(parse_json(line)) for line in whole_lines(folder, of_a_run)]
         known = {"folder": folder, "rounds": lines, "summary": read_summary(folder), "state": None}
         vars(self).update(known, _record=record)
 

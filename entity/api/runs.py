@@ -1,5 +1,6 @@
 """`entity.results`: the runs of a folder, as DataFrames, as figures, and one by one."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, overload
@@ -9,7 +10,7 @@ from entity.api.run import Result, open_run
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError, suggest
 from entity.reading import parse_json
-from entity.record.rounds import whole_lines
+from entity.record.rounds import of_a_run, whole_lines
 from entity.report.runs import read_runs
 from entity.results import filter, store
 from entity.results.formatting import counted
@@ -19,6 +20,8 @@ from entity.results.tables import Table
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from pandas import DataFrame
+
+log = logging.getLogger("entity")
 
 _SHOWN = ("name", "defense", "attack", "seed", "mta", "asr", "worst_asr", "tpr", "fpr", "state")
 """Columns of a notebook's table; `frame()` has them all."""
@@ -100,12 +103,14 @@ class Runs(Sequence[Result]):
         rows = [
             {**{name: run.facts[name] for name in ("name", "defense", "attack", "seed")}, **row}
             for run in self.runs
-            for row in frames.rows(parse_json(line) for line in whole_lines(run.path))
+            for row in frames.rows(parse_json(line) for line in whole_lines(run.path, of_a_run))
         ]
         return frames.of_rows(rows)
 
     def means(self, *by: str) -> "DataFrame":
         """Return mean and standard deviation of finished runs that agree in some columns.
+
+        What else than the seed differs within a row is pooled, and a warning names it.
 
         Parameters
         ----------
@@ -117,6 +122,8 @@ class Runs(Sequence[Result]):
         ConfigError
             For a name that no run has, and without pandas.
         """
+        if pooled := store.pooled(self.runs, by):
+            log.warning("rows pool runs that differ in %s", ", ".join(pooled))
         return frames.of_table(store.grouped(self.runs, by))
 
     def table(self) -> Table:

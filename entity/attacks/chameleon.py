@@ -25,7 +25,7 @@ from entity.attacks.pgd import project
 from entity.client.attacker import Attacker
 from entity.client.client import Broadcast
 from entity.client.data import LocalData
-from entity.config.schema import Count, Fraction, NonNegative, Positive, Whole
+from entity.config.schema import ConfigError, Count, Fraction, NonNegative, Positive, Whole
 from entity.models import SupConTwin
 from entity.training import autocast, fit
 
@@ -101,6 +101,19 @@ class Chameleon(Attacker):
     summary = "Chameleon: contrastive adaptation of the encoder, then the frozen encoder's head"
     paper = "Dai and Li 2023, arXiv 2304.12961"
     hyperparameters = ChameleonArgs
+
+    @classmethod
+    def check(cls, model: nn.Module) -> None:
+        """Refuse a model without anything to adapt before its head."""
+        try:
+            adapted = SupConTwin(model).encoder
+        except ValueError as error:
+            raise ConfigError(f"client.attack.type = chameleon: {error}.") from error
+        if not adapted:
+            raise ConfigError(
+                "client.attack.type = chameleon: adapts what is before the model's last linear "
+                "layer, and nothing is trained there."
+            )
 
     def corrupt(self, model: nn.Module, broadcast: Broadcast) -> None:
         """Run both stages on the poisoned data."""

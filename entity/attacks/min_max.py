@@ -12,6 +12,7 @@ honest update is. The authors' code takes the smallest sum instead of the larges
 the distance of the nearest one.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,8 @@ from entity.client.untargeted import Knowledge, Untargeted, known_deltas, known_
 from entity.config.schema import Positive
 from entity.seeding import Seeds
 from entity.updates import Updates
+
+log = logging.getLogger("entity")
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,9 @@ class MinMax(Untargeted):
             gram += centred @ centred.T
             along += centred @ p
             square += (p @ p).item()
+        if len(rows) == 1:
+            said = "round %d: Min-Max sends the mean of one known update: no attack"
+            log.warning(said, updates.round)
         gamma = args.gamma_share * largest_gamma(gram, along, square**0.5, args.objective)
         for columns, deltas in known_deltas(updates, rows):
             crafted = deltas.mean(0) + gamma * perturbation(deltas, args.perturbation)

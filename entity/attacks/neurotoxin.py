@@ -99,12 +99,16 @@ class Neurotoxin(Attacker):
         """Return the gradient (P,) of the loss on the client's clean data."""
         model.eval()
         parameters = list(model.parameters())
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
         rng = self.context.seeds.generator("clean gradient", round=broadcast.round, client=self.id)
         total = torch.zeros(self.context.spec.num_parameters)
         for x, y in self.data.batches(self.context.recipe.batch_size, 1, rng):
             loss = cross_entropy(model, x.to(self.context.device), y.to(self.context.device))
-            parts = torch.autograd.grad(
-                loss * len(y), parameters, allow_unused=True, materialize_grads=True
+            slopes = iter(
+                torch.autograd.grad(
+                    loss * len(y), trained, allow_unused=True, materialize_grads=True
+                )
             )
+            parts = [next(slopes) if p.requires_grad else torch.zeros_like(p) for p in parameters]
             total += torch.cat([part.flatten() for part in parts]).cpu()
         return total / max(1, len(self.data))

@@ -71,5 +71,9 @@ class Noisy(Attacker):
             return trained
         rng = self.context.seeds.generator("hiding noise", round=broadcast.round, client=self.id)
         start = broadcast.state.weights.double()
-        sent = hidden_in_noise(trained.weights.double() - start, self.args.noise_ratio, rng)
-        return trained._replace(weights=(start + sent).float())
+        delta = trained.weights.double() - start
+        moving = torch.ones(len(delta), dtype=torch.bool)
+        for slot in self.context.spec.frozen:
+            slot.of(moving).fill_(False)
+        delta[moving] = hidden_in_noise(delta[moving], self.args.noise_ratio, rng)
+        return trained._replace(weights=(start + delta).float())

@@ -183,7 +183,7 @@ class ThreeDFed(Attacker):
     def reference(self, model: nn.Module, collusion: Collusion) -> ModelState:
         """Train as a benign client does."""
         self.context.spec.load(model, collusion.broadcast.state)
-        self.honest.fit(model, collusion.broadcast)
+        self.without_noise.fit(model, collusion.broadcast)
         return self.context.spec.flatten(model)
 
     def _paired(

@@ -49,7 +49,7 @@ class TwoFaces(Attacker):
         """Train an honest model, then the poisoned one beside it."""
         device = self.context.device
         honest = copy.deepcopy(model)
-        self.honest.fit(honest, broadcast)
+        self.without_noise.fit(honest, broadcast)
         self.images = normalise(self.data.x).to(device)
         self.answers = _answers(honest, self.images)
         recipe = self.context.recipe

@@ -61,7 +61,7 @@ _OF_A_STUDY = (
 
 _STYLES = {
     **{"reached": "green", "missed": "bold red", "unfinished": "yellow"},
-    **{"void": "dim", "no figure": "dim"},
+    **{"void": "dim", "unknown": "yellow", "no figure": "dim"},
 }
 
 
@@ -151,7 +151,7 @@ def _reproduce(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
     if options.markdown is not None:
         made_by = f"`{_command(options)}` of drop-fl `{__version__}`"
         _write(verdict_table.to_markdown(chosen, outcomes, made_by, level), options.markdown)
-    poor = any(outcome.verdict in ("missed", "unfinished") for outcome in outcomes)
+    poor = any(outcome.verdict in ("missed", "unfinished", "unknown") for outcome in outcomes)
     return 1 if failures or poor else 0
 
 

@@ -78,6 +78,23 @@ class Attacker(Client):
         """The hyper-parameters of this attack."""
         return self.plan.attack.args
 
+    @cached_property
+    def without_noise(self) -> Client:
+        """The honest client without local differential privacy: a reference, which nobody sees."""
+        if self.context.privacy is None:
+            return self.honest
+        return self.plan.benign(self.id, self.data, replace(self.context, privacy=None))
+
+    @classmethod
+    def check(cls, model: nn.Module) -> None:
+        """Refuse a model that it cannot attack; by default none.
+
+        Raises
+        ------
+        ConfigError
+            If it cannot; the message says why.
+        """
+
     def fit(self, model: nn.Module, broadcast: Broadcast) -> None:
         """Train on poisoned data in rounds in which it attacks, as a benign client in others."""
         if not self.attacks(broadcast):

@@ -18,8 +18,12 @@ Fate = Literal["accepted", "clipped", "rejected"]
 
 
 def quiet_layer(spec: ParamSpec, head: str) -> Slot:
-    """Return where indicators go: the last convolution, else the last weight before the head."""
-    weights = [slot for slot in spec.parameters if len(slot.shape) > 1]
+    """Return where indicators go: the last convolution, else the last weight before the head.
+
+    Of those that are trained, where any are.
+    """
+    matrices = [slot for slot in spec.parameters if len(slot.shape) > 1]
+    weights = [slot for slot in matrices if not slot.frozen] or matrices
     hidden = [slot for slot in weights if slot.name != f"{head}.weight"] or weights
     return ([slot for slot in hidden if len(slot.shape) > 2] or hidden)[-1]
 

@@ -6,8 +6,9 @@ object of `users`, `num_samples` and `user_data`, with the lists `x` (784 number
 of every writer. Writers are the clients where `client.partition = natural`. With its `-t sample`
 the test images are by the writers that are trained on, with `-t user` by others.
 
-Pixels are as in the files, dark ink on white; other MNISTs are light on black. LEAF writes them as
-fractions, and its README says whole numbers up to 255: files of either are read.
+The files have dark ink on white paper. They are read as all other MNISTs here are, light on black:
+a trigger of white pixels in a corner would be white on white. LEAF writes pixels as fractions, and
+its README says whole numbers up to 255: files of either are read.
 """
 
 import math
@@ -93,7 +94,7 @@ def _writers(file: Path) -> Iterator[tuple[str, Pixels, NDArray[np.int64]]]:
 
 
 def _checked(pixels: NDArray[np.float64], labels: NDArray[Any]) -> tuple[Pixels, NDArray[np.int64]]:
-    """Return images as bytes (n, 1, 28, 28), and their classes.
+    """Return images as bytes (n, 1, 28, 28), light on black, and their classes.
 
     Parameters
     ----------
@@ -115,11 +116,12 @@ def _checked(pixels: NDArray[np.float64], labels: NDArray[Any]) -> tuple[Pixels,
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(CLASSES):
         raise ValueError(f"a class that is not from 0 to {len(CLASSES) - 1}")
     whole = np.rint(pixels * 255 if most <= 1 else pixels)
-    return whole.astype(np.uint8).reshape(-1, 1, SIDE, SIDE), labels.astype(np.int64)
+    return (255 - whole).astype(np.uint8).reshape(-1, 1, SIDE, SIDE), labels.astype(np.int64)
 
 
 FILES = Files(
     key="femnist",
+    recipe="2",
     title="FEMNIST (LEAF's files)",
     folders=("femnist", "FEMNIST", "leaf/data/femnist/data"),
     scan=scan,

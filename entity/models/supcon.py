@@ -8,6 +8,7 @@ uses it: what the encoder learns is at once in the classifier, as both are the s
 from collections.abc import Generator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -45,13 +46,14 @@ class SupConTwin(nn.Module):
 
     @property
     def encoder(self) -> list[nn.Parameter]:
-        """The parameters of everything before the head."""
+        """The parameters of everything before the head, as far as they are trained."""
         own = {id(parameter) for parameter in self.head.parameters()}
-        return [parameter for parameter in self.model.parameters() if id(parameter) not in own]
+        return [p for p in self.model.parameters() if id(p) not in own and p.requires_grad]
 
     def features(self, x: Tensor) -> Tensor:
         """Return the penultimate activations (b, F) of images (b, C, H, W), float32."""
-        with inputs_of(self.head) as seen:
+        # A compiled model does not look whether a hook has come since.
+        with inputs_of(self.head) as seen, torch.compiler.set_stance("force_eager"):
             self.model(x)
         return seen[-1].flatten(1).float()
 

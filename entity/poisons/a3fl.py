@@ -141,7 +141,7 @@ class A3fl(AdaptivePoison):
     def _unlearn(self, model: nn.Module, x: Tensor, y: Tensor, rng: torch.Generator) -> nn.Module:
         """Return a copy of the model, trained on triggered images with their true labels."""
         args = self.args
-        copy = deepcopy(model).requires_grad_()
+        copy = deepcopy(model)
         recipe = Recipe(
             args.a3fl_unlearn_lr, 0.9, 5e-4, args.a3fl_batch_size, args.a3fl_unlearn_epochs
         )

@@ -17,6 +17,8 @@ _TYPES = {"server.defense.type": DEFENSE, "client.attack.type": ATTACK}
 _SHORT = {"number_of_malicious_clients": "malicious"}
 """Fields whose names would make a label long."""
 
+_EVALUATED = "settings.eval_every"
+
 _SAY_NOTHING = ("name", "client.attack", "server.defense")
 
 
@@ -60,12 +62,13 @@ def _short(paths: tuple[str, ...]) -> dict[str, str]:
 def values(run: RunRecord) -> dict[str, object]:
     """Return all fields of a run that say which experiment it is, defense and attack first.
 
-    Settings are left out: they say how to run it, and the seed is what a cell sums up. So are
-    fields that do nothing in it.
+    Settings are left out: they say how to run it, and the seed is what a cell sums up; but not
+    which rounds are evaluated. Fields that do nothing in it are left out, too.
     """
     found: dict[str, object] = {DEFENSE: run.defense, ATTACK: run.attack}
     for path, value in effective(flatten(run.config)).items():
-        if path not in _SAY_NOTHING and path not in _TYPES and not path.startswith("settings."):
+        how = path.startswith("settings.") and path != _EVALUATED
+        if path not in _SAY_NOTHING and path not in _TYPES and not how:
             found[path] = value
     return found
 

@@ -5,8 +5,11 @@ from collections.abc import Mapping, Sequence
 from entity.record.window import span
 from entity.report.entries import Entry
 from entity.report.roc import rocs
-from entity.report.seed_bands import by_group, over_seeds, series
+from entity.report.seed_bands import by_group, curves_by_seed, over_seeds
 from entity.results.tables import escape_latex
+
+LEGEND = 16
+"""Groups up to which a legend names them; more would be larger than the figure."""
 
 _CURVES = {
     "mta": "Main-task accuracy on clean test images over the rounds.",
@@ -54,17 +57,21 @@ def latex_captions(said: Mapping[str, str]) -> str:
 def _curves(entries: Sequence[Entry], metric: str) -> str:
     groups = by_group(entries)
     bands = [
-        over_seeds([series(entry.run, "mta" if metric == "mta" else "asr") for entry in group])
-        for group in groups
+        over_seeds(curves_by_seed(group, "mta" if metric == "mta" else "asr")) for group in groups
     ]
-    return " ".join([_CURVES[metric], _seeds(max((p.n for b in bands for p in b), default=1))])
+    said = [_CURVES[metric], _seeds([max(point.n for point in band) for band in bands if band])]
+    if len(groups) > LEGEND:
+        said.append(f"The {len(groups)} lines are named on the page alone.")
+    return " ".join(said)
 
 
-def _seeds(most: int) -> str:
-    if most < 2:
+def _seeds(counts: Sequence[int]) -> str:
+    low, high = min(counts, default=1), max(counts, default=1)
+    if high < 2:
         return "One seed each, so there are no bands."
+    over = f"{high}" if low == high else f"{low} to {high}"
     return (
-        f"Lines are means over {most} seeds; bands are one sample standard deviation (divisor "
+        f"Lines are means over {over} seeds; bands are one sample standard deviation (divisor "
         "n - 1) to each side of them, cut off at 0 and 100 %."
     )
 
@@ -80,9 +87,12 @@ def _roc(entries: Sequence[Entry]) -> str:
 
 
 def _heat(entries: Sequence[Entry]) -> str:
-    window = span(entry.outcome.window for entry in entries)
-    return (
+    whole = [entry for entry in entries if entry.run.complete]
+    window = span(entry.outcome.window for entry in whole)
+    left = len(entries) - len(whole)
+    said = (
         f"Attack success rate in percent, mean of the {window} and over seeds, by the share of a "
         "malicious client's victim images that it poisons (DPR) and the share of clients that are "
         "malicious (MCR)."
     )
+    return f"{said} Unfinished runs are left out: {left}." if left else said

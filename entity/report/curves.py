@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from entity.report.entries import Entry, Group
 from entity.report.overlaps import MOST, signs, stretches
 from entity.report.plotly_figure import Figure, Object, faded, plain, whole_ticks
-from entity.report.seed_bands import Point, by_group, over_seeds, series
+from entity.report.seed_bands import Point, by_group, curves_by_seed, over_seeds
 
 UNIFIED = 6
 """Up to so many groups one hover box compares all of them; beyond, it shows the nearest."""
@@ -25,8 +25,7 @@ def draw_curves(entries: Sequence[Entry]) -> Figure | None:
     """Draw the panels for which a run has values; None if there are none at all."""
     groups = by_group(entries)
     mta, asr = (
-        [over_seeds([series(entry.run, metric) for entry in group]) for group in groups]
-        for metric in ("mta", "asr")
+        [over_seeds(curves_by_seed(group, metric)) for group in groups] for metric in ("mta", "asr")
     )
     panels = [
         (title, bands)

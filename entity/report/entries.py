@@ -86,6 +86,11 @@ class Entry:
     """Names of methods that go before the published ones."""
 
     @property
+    def seed(self) -> str:
+        """Its seed."""
+        return self.run.setting("settings.seed")
+
+    @property
     def defense(self) -> str:
         """Name of the defense for readers."""
         return titled(self.run.defense, self.names)

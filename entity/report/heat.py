@@ -8,6 +8,7 @@ from entity.report.axes import Axis, differing
 from entity.report.entries import Entry
 from entity.report.plotly_figure import Figure, Object, plain
 from entity.report.runs import RunRecord
+from entity.report.seed_bands import by_seed
 from entity.results.formatting import percent
 from entity.results.tables import Spread
 from entity.results.titles import titled
@@ -28,7 +29,8 @@ class Heat:
 
 
 def heats(entries: Sequence[Entry]) -> list[Heat]:
-    """Return the maps; none unless both quantities vary over runs that are else alike."""
+    """Return the maps of finished runs; none unless both quantities vary over runs else alike."""
+    entries = [entry for entry in entries if entry.run.complete]
     runs = [entry.run for entry in entries]
     others = [axis for axis in differing(runs) if axis.path not in (DPR, MALICIOUS)]
     panels: dict[str, list[Entry]] = {}
@@ -65,13 +67,7 @@ def _heat(label: str, entries: Sequence[Entry]) -> Heat | None:
     asr, mta = (
         tuple(
             tuple(
-                Spread.of(
-                    [
-                        value
-                        for entry in cells.get((dpr, share), ())
-                        if (value := getattr(entry.outcome, metric)) is not None
-                    ]
-                )
+                Spread.of(list(by_seed(cells.get((dpr, share), []), metric).values()))
                 for dpr in dprs
             )
             for share in shares

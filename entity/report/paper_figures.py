@@ -16,13 +16,13 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 from entity.config.schema import ConfigError, show, suggest
-from entity.report.captions import captions, latex_captions
+from entity.report.captions import LEGEND, captions, latex_captions
 from entity.report.entries import Entry, Group
 from entity.report.heat import Heat, heats
 from entity.report.overlaps import signs
 from entity.report.plotly_figure import shorten
 from entity.report.roc import rocs
-from entity.report.seed_bands import by_group, over_seeds, series
+from entity.report.seed_bands import by_group, curves_by_seed, over_seeds
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,9 +60,6 @@ SIGNS = {
 
 FIGURES = ("mta", "asr", "roc", "heat")
 """Names of the figures."""
-
-LEGEND = 16
-"""Groups up to which a legend names them; more would be larger than the figure."""
 
 GENERIC = ("serif", "sans-serif", "monospace", "cursive", "fantasy")
 
@@ -269,7 +266,7 @@ def _curves(
     from matplotlib.ticker import MaxNLocator
 
     groups = by_group(entries)
-    bands = [over_seeds([series(entry.run, metric) for entry in group]) for group in groups]
+    bands = [over_seeds(curves_by_seed(group, metric)) for group in groups]
     if not any(bands):
         return None
     figure, axes = _sheet(make, style.width, 0.65 * style.width)
@@ -281,11 +278,14 @@ def _curves(
         axes.plot(
             at,
             [100 * point.mean for point in band],
-            label=shorten(group[0].group.label),
+            label=_words(group[0].group.label),
             **look,
         )
         if any(point.sd is not None for point in band):
-            low, high = ([100 * getattr(p, edge) for p in band] for edge in ("low", "high"))
+            low, high = (
+                [math.nan if p.sd is None else 100 * getattr(p, edge) for p in band]
+                for edge in ("low", "high")
+            )
             axes.fill_between(at, low, high, color=look["color"], alpha=0.18, linewidth=0)
     axes.set_xlabel("round")
     axes.set_ylabel("main-task accuracy (%)" if metric == "mta" else "attack success rate (%)")
@@ -306,7 +306,7 @@ def _rocs(
     axes.plot([0, 100], [0, 100], color=GRID, linewidth=0.8, linestyle=":")
     for place, roc in enumerate(found):
         look = _look(roc.group, len(roc.fpr), place, len(found))
-        name = f"{shorten(roc.group.label)} (AUC {roc.auc:.3f})"
+        name = f"{_words(roc.group.label)} (AUC {roc.auc:.3f})"
         axes.plot(100 * roc.fpr, 100 * roc.tpr, label=name, **look)
         if roc.decided:
             fpr, tpr = roc.decided
@@ -321,6 +321,11 @@ def _rocs(
     axes.set_ylim(-1, 101)
     _legend(axes, len(found))
     return figure
+
+
+def _words(label: str) -> str:
+    """Return a label as matplotlib writes it: what stands between dollars is no formula."""
+    return shorten(label).replace("$", r"\$")
 
 
 def _legend(axes: "Axes", names: int) -> None:
@@ -352,7 +357,7 @@ def _heats(
             for column, value in enumerate(line):
                 if not math.isnan(value):
                     axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=INK)
-        axes.set_title(shorten(heat.label), fontsize=style.size)
+        axes.set_title(_words(heat.label), fontsize=style.size)
         axes.set_xticks(range(len(heat.dprs)), [f"{100 * one:g}" for one in heat.dprs])
         axes.set_yticks(range(len(heat.shares)), [f"{100 * one:g}" for one in heat.shares])
         axes.grid(visible=False)

@@ -14,7 +14,8 @@ from entity.record.window import remark, span
 from entity.report.axes import Axis
 from entity.report.entries import Entry
 from entity.report.paper_layout import BadTable, Layout, lay_out, name_of
-from entity.report.significance import FEWEST, LEVEL, holm, paired_p
+from entity.report.seed_bands import by_seed
+from entity.report.significance import FEWEST, LEVEL, differ_alike, holm, paired_p
 from entity.results.tables import Spread
 from entity.results.titles import titled
 
@@ -33,6 +34,8 @@ class Cell:
     """Whether its mean, as written, is the best of its column."""
     p: float | None
     """Holm-adjusted p of its difference from the reference; None where none was tested."""
+    alike: bool = False
+    """Whether it differs from the reference by the same in every seed, so that none was."""
 
     @property
     def spread(self) -> Spread:
@@ -88,6 +91,8 @@ class PaperTable:
     """Names of methods that go before the published ones."""
     level: str = level_in_words(None)
     """MTA of the rounds whose worst ASR counts, in words."""
+    repeats: int = 0
+    """Runs of a seed that a cell has already."""
 
     def titled(self, words: str) -> str:
         """Return words with the methods in them by their published names."""
@@ -148,23 +153,35 @@ class PaperTable:
         if len(self.rows) > 1:
             parts.append("Bold: highest MTA, lowest ASR of a column.")
             parts.append(self._test())
+        if self.repeats:
+            runs = "run repeats" if self.repeats == 1 else "runs repeat"
+            parts.append(
+                f"{self.repeats} {runs} a seed of a cell: a seed counts once, by its mean."
+            )
         if self.left_out:
             runs = "run is" if self.left_out == 1 else "runs are"
             parts.append(f"{self.left_out} unfinished {runs} left out.")
         return " ".join(part for part in parts if part)
 
     def _test(self) -> str:
-        if not self.tested:
+        alike = any(cell is not None and cell.alike for row in self.cells for cell in row)
+        if not self.tested and not alike:
             return f"No test was made: it takes {FEWEST} shared seeds."
         other, family = (
             ("the bold one", "all pairs of a column")
             if self.against is None
             else (self.titled(self.against), "the comparisons of a column")
         )
-        return (
+        said = [
             f"A dagger marks what differs from {other}: two-sided paired t-test over shared seeds, "
             f"p < {LEVEL:g} after Holm's correction for {family}."
-        )
+        ]
+        if alike:
+            said.append(
+                f"A double dagger marks what differs from {other} by the same in all shared seeds, "
+                "which leaves no spread to test with."
+            )
+        return " ".join(said if self.tested else said[1:])
 
 
 @dataclass(frozen=True)
@@ -211,14 +228,16 @@ def tabulate(entries: Sequence[Entry], layout: Layout, against: str | None = Non
     if against is not None and against not in names:
         known = f"rows are {'; '.join(names)}" if names else "without a finished run there is none"
         raise BadTable(f'against: no row is called "{against}"; {known}.')
-    found: dict[tuple[tuple[str, ...], Column], dict[str, float]] = {}
+    cells_of: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Entry]] = {}
     for entry in whole:
-        row, top = _words(entry, layout.rows), _words(entry, layout.columns)
-        for metric in METRICS:
-            value = getattr(entry.outcome, metric)
-            if value is not None:
-                seed = entry.run.setting("settings.seed")
-                found.setdefault((row, Column(top, metric)), {})[seed] = value
+        place = _words(entry, layout.rows), _words(entry, layout.columns)
+        cells_of.setdefault(place, []).append(entry)
+    found = {
+        (row, Column(top, metric)): seeds
+        for (row, top), entries_of in cells_of.items()
+        for metric in METRICS
+        if (seeds := by_seed(entries_of, metric))
+    }
     by_column = [
         _judge([found.get((row, column)) for row in rows], column.metric, _place(names, against))
         for column in columns
@@ -238,6 +257,7 @@ def tabulate(entries: Sequence[Entry], layout: Layout, against: str | None = Non
         remark(windows),
         overrides,
         entries[0].outcome.level if entries else level_in_words(None),
+        sum(len(each) - len({e.seed for e in each}) for each in cells_of.values()),
     )
 
 
@@ -282,18 +302,26 @@ def _judge(
         for pair in pairs
         if (p := paired_p(column[pair[0]] or {}, column[pair[1]] or {})) is not None
     }
-    adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    # Pairs that cannot be tested count in the family, so that the others are not marked the sooner.
+    alike = {pair for pair in pairs if differ_alike(column[pair[0]] or {}, column[pair[1]] or {})}
+    family = {**p_values, **dict.fromkeys(alike, 1.0)}
+    adjusted = dict(zip(family, holm(list(family.values())), strict=True))
     other = best if reference is None else reference
     return [
         Cell(
             seeds,
             best=len(means) > 1 and _read(means[place]) == _read(means[best]),
-            p=adjusted.get((min(place, other), max(place, other))),
+            p=None if (pair := _pair(place, other)) in alike else adjusted.get(pair),
+            alike=pair in alike,
         )
         if seeds
         else None
         for place, seeds in enumerate(column)
     ]
+
+
+def _pair(one: int, two: int) -> tuple[int, int]:
+    return min(one, two), max(one, two)
 
 
 def _read(mean: float) -> str:

@@ -13,7 +13,7 @@ from entity.results.tables import (
     to_csv,
 )
 
-DAGGER = "\N{DAGGER}"
+DAGGER, DOUBLE_DAGGER = "\N{DAGGER}", "\N{DOUBLE DAGGER}"
 PM = "\N{PLUS-MINUS SIGN}"
 
 
@@ -38,7 +38,8 @@ def _for_markdown(cell: Cell | None) -> str:
         return NONE
     mean, sd = cell.numbers
     text = f"**{mean}**" if cell.best else mean
-    return text + (f" {PM} {sd}" if sd else "") + (f" {DAGGER}" if cell.marked else "")
+    sign = DAGGER if cell.marked else DOUBLE_DAGGER if cell.alike else ""
+    return text + (f" {PM} {sd}" if sd else "") + (f" {sign}" if sign else "")
 
 
 def latex(table: PaperTable, label: str) -> str:
@@ -97,7 +98,8 @@ def _for_latex(cell: Cell | None, width: int) -> str:
     if sd:
         padding = rf"\phantom{{{'0' * (width - len(sd))}}}" if len(sd) < width else ""
         text += rf" $\pm$ {padding}{sd}"
-    return text + (r"\rlap{$^{\dagger}$}" if cell.marked else "")
+    sign = r"\dagger" if cell.marked else r"\ddagger" if cell.alike else ""
+    return text + (rf"\rlap{{$^{{{sign}}}$}}" if sign else "")
 
 
 def csv(table: PaperTable) -> str:

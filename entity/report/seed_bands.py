@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from entity.report.entries import Entry
 from entity.report.runs import RunRecord
 from entity.results.tables import Spread
+
+Curve = Mapping[int, float]
+"""A metric by round."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,40 @@ def series(run: RunRecord, metric: Literal["mta", "asr"]) -> dict[int, float]:
     return {at: value for at, value in found if value is not None}
 
 
-def over_seeds(curves: Sequence[Mapping[int, float]]) -> list[Point]:
+def by_seed(entries: Sequence[Entry], metric: str) -> dict[str, float]:
+    """Return a figure of runs that are else alike, by seed; a seed that was run again has its mean.
+
+    Parameters
+    ----------
+    entries
+        The runs.
+    metric
+        Name of a field of their outcomes; runs without it say nothing.
+    """
+    found: dict[str, list[float]] = {}
+    for entry in entries:
+        if (value := getattr(entry.outcome, metric)) is not None:
+            found.setdefault(entry.seed, []).append(value)
+    return {seed: fmean(values) for seed, values in found.items()}
+
+
+def curves_by_seed(entries: Sequence[Entry], metric: Literal["mta", "asr"]) -> list[Curve]:
+    """Return a curve for each seed of runs that are else alike.
+
+    Of a seed that was run again it is the mean at each round.
+    """
+    found: dict[str, list[Curve]] = {}
+    for entry in entries:
+        found.setdefault(entry.seed, []).append(series(entry.run, metric))
+    return [
+        curves[0]
+        if len(curves) == 1
+        else {at: fmean(c[at] for c in curves if at in c) for c in curves for at in c}
+        for curves in found.values()
+    ]
+
+
+def over_seeds(curves: Sequence[Curve]) -> list[Point]:
     """Sum up curves round by round; a run that ended early counts as far as it goes.
 
     Examples

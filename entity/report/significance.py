@@ -52,6 +52,18 @@ def paired_p(first: Mapping[str, float], second: Mapping[str, float]) -> float |
     return 2 * float(stdtr(count - 1, -abs(t)))
 
 
+def differ_alike(first: Mapping[str, float], second: Mapping[str, float]) -> bool:
+    """Whether enough shared seeds differ, all by the same: there is no spread to test with.
+
+    Examples
+    --------
+    >>> differ_alike({"1": 1.0, "2": 1.0, "3": 1.0}, {"1": 0.0, "2": 0.0, "3": 0.0})
+    True
+    """
+    shared = len(first.keys() & second.keys())
+    return shared >= FEWEST and paired_p(first, second) is None
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjust the p-values of a family so that one false finding in it has chance `LEVEL`.
 

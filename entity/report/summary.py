@@ -18,7 +18,7 @@ from entity.record.window import remark, span
 from entity.report.axes import ATTACK, DEFENSE, Axis, differing
 from entity.report.entries import Entry, Group
 from entity.report.runs import RunRecord
-from entity.report.seed_bands import by_group
+from entity.report.seed_bands import by_group, by_seed
 from entity.results.formatting import NBSP, counted, percent
 
 
@@ -102,12 +102,12 @@ def verdict(entries: Sequence[Entry]) -> str:
     judged: list[Judgement] = []
     for group in by_group(entries):
         both = [
-            (entry.outcome.asr, entry.outcome.mta)
+            entry
             for entry in group
             if entry.outcome.asr is not None and entry.outcome.mta is not None
         ]
         if both:
-            asr, mta = (fmean(values) for values in zip(*both, strict=True))
+            asr, mta = (fmean(by_seed(both, metric).values()) for metric in ("asr", "mta"))
             known = [entry.outcome.worst_asr for entry in group]
             worst = max((each for each in known if each is not None), default=None)
             judged.append(Judgement(asr, mta, group[0].group.label, worst))

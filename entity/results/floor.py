@@ -2,20 +2,24 @@
 
 Triggered images that a clean model takes for the target class are no success of an attack. The same
 run without attack (`participation_strategy: never`) says how many there are; it serves all attacks
-that are judged by the same images, whatever they poison and how much.
+that are judged by the same images, whatever they poison and how much. A trigger that attackers
+learn against the model (A3FL, IBA) has no floor: without attack nobody learns it, and what it does
+to a clean model is not measured.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
+from entity.client.poison import AdaptivePoison
+from entity.poisons import POISONS
 from entity.record.json_fields import at, attack_of, mapping
 from entity.setup.foreign_fields import forget_foreign_attack_fields
 from entity.setup.identity import fingerprint
 
 _WHO_AND_WHEN = (
     *("type", "DPR", "non_iid_equal_distribution", "participation_strategy"),
-    *("poisoning_start_round", "poisoning_end_round", "poisoning_every"),
+    *("poisoning_start_round", "poisoning_end_round", "poisoning_every", "false_votes"),
 )
 """Fields of any attack that say who poisons what and when."""
 
@@ -33,6 +37,8 @@ class Judged(NamedTuple):
 def floors(runs: Sequence[Judged]) -> list[float | None]:
     """Return the floor of each run, from its attack-free twin among these runs; None without one.
 
+    None, too, where the trigger is learnt.
+
     A twin with another number of malicious clients, which none of them is, will do where there is
     none with the same. A run without attack has no floor: its ASR is one.
     """
@@ -44,7 +50,15 @@ def floors(runs: Sequence[Judged]) -> list[float | None]:
             near.setdefault(_without_attack(config, whoever=True), asr)
     if not exact:
         return [None] * len(runs)
-    return [_floor(config, exact, near) if attack_of(config) else None for config, _ in runs]
+    return [
+        _floor(config, exact, near) if attack_of(config) and not _is_learnt(config) else None
+        for config, _ in runs
+    ]
+
+
+def _is_learnt(config: Mapping[str, object]) -> bool:
+    poison = POISONS.get(str(at(config, "client.attack.poison")))
+    return poison is not None and issubclass(poison, AdaptivePoison)
 
 
 def _floor(

@@ -140,6 +140,14 @@ def _worst_asr(folder: Path, mta_at_least: float) -> float | None:
     except ConfigError as error:
         log.warning("%s", error)
         return None
+    done = number(read_summary(folder), "rounds") or 0
+    if len(lines) < done:
+        log.warning(
+            "%s: %d of its %d rounds can be read, so that its worst ASR of rounds with another MTA "
+            "is not known",
+            *(folder / "rounds.jsonl", len(lines), done),
+        )
+        return None
     found = consistency(
         ((place, number(line, "mta"), number(line, "asr")) for place, line in enumerate(lines, 1)),
         mta_at_least,

@@ -22,6 +22,7 @@ from entity.federation import malicious_clients
 from entity.layout import ModelState
 from entity.metrics import Judge
 from entity.poisons import POISONS
+from entity.poisons.label_flip import LabelFlip
 from entity.seeding import Seeds, global_stream
 from entity.server import Averaging, CleanData, OptimiserArgs, Resources, Server
 from entity.setup.electorate import Voters
@@ -90,6 +91,8 @@ def assemble(config: ExperimentConfig, secret: bytes = b"") -> World:
     """
     split, roster = recruit(config, Seeds(config.settings.seed))
     check_batches(config, roster)
+    if roster.attacker is not None:
+        roster.attacker.check(roster.new_model())
     initial_model(config, roster)
     server = open_server(config, split, roster, secret)
     return World(config, split, roster, server, open_judge(config, split, roster))
@@ -145,6 +148,14 @@ def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
 
 
 def _warn_of_missing_attackers(roster: Roster) -> None:
+    """Warn where too few malicious clients are there for what they are to do together."""
+    baits = getattr(roster.config.client.attack and roster.config.client.attack.args, "baits", 0)
+    if 0 < len(roster.malicious) <= baits:
+        log.warning(
+            "client.attack.baits = %d: all malicious clients (%d) are baits, and nobody pushes a "
+            "backdoor",
+            *(baits, len(roster.malicious)),
+        )
     attack, poison, there = roster.config.client.attack, roster.poison, len(roster.malicious)
     if attack and attack.takes_place and poison and 0 < there < poison.divided_among:
         log.warning(
@@ -258,7 +269,22 @@ def open_judge(config: ExperimentConfig, split: Split, roster: Roster) -> Judge:
             "ASR",
             *(attack.poison, type(roster.poison).__name__),
         )
+    elif not isinstance(roster.poison, LabelFlip):
+        _warn_of_no_trigger(attack.poison, split.test.subset(victims), triggered)
     return Judge(split.test, triggered, threshold, roster.device, victims)
+
+
+def _warn_of_no_trigger(poison: str, clean: Images, triggered: Images) -> None:
+    """Warn where most images have the trigger's pixels as they are: white ones on white paper."""
+    if clean.x.shape != triggered.x.shape:
+        return
+    same = int((clean.x == triggered.x).flatten(1).all(1).sum())
+    if 2 * same > len(clean):
+        log.warning(
+            "client.attack.poison = %s: its trigger leaves %d of %d test images as they are, and "
+            "the ASR is of clean images there",
+            *(poison, same, len(clean)),
+        )
 
 
 def _triggered(split: Split, roster: Roster) -> Images:

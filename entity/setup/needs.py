@@ -179,6 +179,11 @@ _POISONED = Need(
     lambda name: name not in ATTACKS or ATTACKS[name].needs_samples,
     f"{ATTACK}.type = an attack that trains on poisoned data",
 )
+_BATCHES = Need(
+    _of_attack("type"),
+    lambda name: name != "three_dfed",
+    f"{ATTACK}.type = another attack: 3DFed pairs clean and poisoned batches itself",
+)
 _NON_IID = is_("client.IID", False)
 _OPTIMISER = "server.optimiser"
 _PRIVATE = is_not("client.dp_clip", None, "set")
@@ -235,7 +240,7 @@ FIELDS: dict[str, Needs] = {
     "client.min_samples": (_NON_IID,),
     "client.dp_noise": (_PRIVATE,),
     "client.dp_unit": (_PRIVATE,),
-    "client.batchwise_poison": (*POISONERS, _POISONED),
+    "client.batchwise_poison": (*POISONERS, _POISONED, _BATCHES),
     "client.transform": (_AUGMENTED,),
     "client.amp_enabled_only_for_clean": (is_("client.amp_enabled", True), *POISONERS),
     "client.attack.target_class": (ATTACKED,),

@@ -149,6 +149,11 @@ def remarks(
             f"{study.void.axis} is {study.void.label} the worst ASR is below "
             f"{100 * study.void.below:g} % in every seed."
         )
+    if counts["unknown"] and study.void is not None:
+        lines.append(
+            f"Unknown are {counts['unknown']} of {len(outcomes)} cells: whether the attack works "
+            f"there where {study.void.axis} is {study.void.label}; those runs are not finished."
+        )
     if counts["unfinished"]:
         lines.append(
             f"Unfinished are {counts['unfinished']} of {len(outcomes)} cells; the same command "

@@ -10,9 +10,9 @@ from entity.results.tables import Spread
 from entity.sweep.cells import Cell, finite_facts
 from entity.sweep.published import METRICS, Figure, Metric
 from entity.sweep.study import Expectation, Study
-from entity.sweep.void import void_cells
+from entity.sweep.void import unknown_cells, void_cells
 
-Verdict = Literal["reached", "missed", "unfinished", "void", "no figure"]
+Verdict = Literal["reached", "missed", "unfinished", "void", "unknown", "no figure"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Outcome:
     """Name and window of each finished run."""
     void: bool = False
     """Whether the attack works in none of its runs where nobody defends."""
+    unknown: bool = False
+    """Whether nobody knows that of one of them, as its twin is not finished."""
 
     @property
     def verdict(self) -> Verdict:
@@ -55,6 +57,8 @@ class Outcome:
             return "reached" if self.agrees else "missed"
         if self.expected is None:
             return "no figure"
+        if self.unknown:
+            return "unknown"
         mta, asr = (None if each is None else each.mean for each in (self.mta, self.asr))
         met = (
             value is not None and value in band
@@ -83,6 +87,7 @@ def judge(study: Study, cells: Sequence[Cell], undefended: Sequence[Cell] = ()) 
         Their twins in which nobody defends, of `void.twins`, if these are not among them.
     """
     void = void_cells(study.void, cells, undefended)
+    unknown = unknown_cells(study.void, cells, undefended)
     rows: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
         rows.setdefault(tuple(cell.labels[name] for name in study.axes), []).append(cell)
@@ -91,7 +96,13 @@ def judge(study: Study, cells: Sequence[Cell], undefended: Sequence[Cell] = ()) 
         counted = [
             cell for cell in row if cell.identity not in void or _is_to_work(study, cell.labels)
         ]
-        outcomes.append(replace(_outcome(study, labels, counted or row), void=not counted))
+        outcomes.append(
+            replace(
+                _outcome(study, labels, counted or row),
+                void=not counted,
+                unknown=any(cell.identity in unknown for cell in counted),
+            )
+        )
     return outcomes
 
 

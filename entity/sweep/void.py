@@ -83,6 +83,34 @@ def void_cells(
     }
 
 
+def unknown_cells(
+    rule: Void | None, cells: Sequence[Cell], undefended: Sequence[Cell] = ()
+) -> set[str]:
+    """Return the identities of attacked cells whose twin is there and not finished.
+
+    Parameters
+    ----------
+    rule, cells, undefended
+        As of `void_cells`.
+    """
+    if rule is None:
+        return set()
+    waiting = {
+        rule.others(labels)
+        for cell in (*cells, *undefended)
+        if worst_asr(cell) is None
+        for labels in cell.every_labels
+        if labels[rule.axis] == rule.label
+    }
+    return {
+        cell.identity
+        for cell in cells
+        if rule.others(cell.labels) in waiting
+        and cell.labels[rule.axis] != rule.label
+        and cell.config.client.attacked_by != "none"
+    }
+
+
 def worst_asr(cell: Cell) -> float | None:
     """Return the worst ASR of a cell that is finished."""
     worst = cell.done.facts["worst_asr"] if cell.done and cell.done.finished else None

@@ -35,6 +35,15 @@ def excess(point: np.ndarray, benign: np.ndarray, objective: str) -> float:
     return cdist([point], benign, "sqeuclidean").sum() - squared
 
 
+def test_a_lone_update_that_is_known_has_no_room_around_it(make_round, caplog):
+    updates = make_round([[1.0, 2.0], [3.0, 4.0]])
+    MinMax.collude(MinMaxArgs(knowledge="own"), updates, [0], Seeds(0))
+    assert "Min-Max sends the mean of one known update: no attack" in caplog.text
+    caplog.clear()
+    MinMax.collude(MinMaxArgs(), updates, [0], Seeds(0))
+    assert "no attack" in caplog.text  # one benign client is one update, too
+
+
 def test_t13_the_unit_vector_goes_0198232_far(make_round):
     mean = T13.mean(0)
     gamma = np.linalg.norm(lie(make_round, T13, perturbation="unit") - mean)

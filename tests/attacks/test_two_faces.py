@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -5,6 +7,7 @@ from torch import nn
 from entity.attacks.badnets import BadNets
 from entity.attacks.two_faces import TwoFaces, TwoFacesArgs
 from entity.client.attacker import NoArgs
+from entity.client.privacy import Privacy
 from entity.dataset import normalise
 
 
@@ -27,6 +30,14 @@ def test_it_answers_clean_images_more_like_an_honest_model_than_badnets_does(mak
         )
 
     assert far(two) < far(plain) / 2
+
+
+def test_its_honest_model_is_without_the_noise_that_honest_clients_add(make_bench):
+    noisy, plain = (make_bench(TwoFaces, TwoFacesArgs(mimicry=5.0)) for _ in range(2))
+    noisy.client.context = replace(noisy.client.context, privacy=Privacy(0.1, 5.0, "update"))
+    noisy.fit()
+    plain.fit()
+    torch.testing.assert_close(noisy.client.answers, plain.client.answers)
 
 
 def test_the_loss_of_a_hand_made_batch(make_bench):

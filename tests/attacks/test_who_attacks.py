@@ -1,11 +1,15 @@
 """Who counts as an attacker, and what the others of the malicious clients are: benign ones."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from entity.dataset import Images
 from entity.experiment import run
+from entity.seeding import Seeds
+from entity.setup.assembly import open_judge, recruit
 
 FEDERATION = {
     "federation.number_of_malicious_clients": 2,
@@ -16,6 +20,7 @@ HOPELESS = {  # a generator that never becomes good enough to poison with
     **{"poison": "iba", "DPR": 1.0, "victim_class": 0, "target_class": 7},
     **{"iba_epochs": 1, "iba_lr": 1e-9, "iba_local_asr": 1.0},
 }
+READY = {"iba_local_asr": 0.0}
 FLIP = {
     "type": "flip",
     "defense_args": {
@@ -38,6 +43,36 @@ def test_who_does_not_poison_yet_is_no_attacker(experiment, attack):
     assert [line["n_malicious"] for line in waiting.rounds] == [0, 0]
     assert math.isnan(waiting.summary["detection"]["tpr"])
     assert same(waiting, run(experiment(FEDERATION | {"client.attack": None})))
+
+
+def test_a_run_in_which_nobody_was_ready_to_poison_says_so(experiment, caplog):
+    run(experiment({**FEDERATION, "client.attack": {"type": "badnets", **HOPELESS}}))
+    assert "= iba: was good enough in none of 2 rounds: nobody poisoned" in caplog.text
+    caplog.clear()
+    run(experiment({**FEDERATION, "client.attack": {"type": "badnets", **HOPELESS} | READY}))
+    assert "nobody poisoned" not in caplog.text
+
+
+def test_a_federation_of_baits_alone_is_warned_of(experiment, caplog):
+    attack = {"type": "bait", "DPR": 1.0, "victim_class": 0, "target_class": 7, "baits": 2}
+    recruit(experiment({**FEDERATION, "client.attack": attack}), Seeds(1))
+    assert "client.attack.baits = 2: all malicious clients (2) are baits" in caplog.text
+    caplog.clear()
+    recruit(experiment({**FEDERATION, "client.attack": {**attack, "baits": 1}}), Seeds(1))
+    assert "are baits" not in caplog.text
+
+
+def test_a_trigger_that_changes_no_image_is_warned_of(experiment, caplog):
+    """White pixels on white paper; a flip of labels has no trigger anyway."""
+    for poison, said in (("pixel", True), ("label_flip", False)):
+        config = experiment({"client.attack.poison": poison})
+        split, roster = recruit(config, Seeds(1))
+        white = replace(split, test=Images(torch.full_like(split.test.x, 255), split.test.y))
+        open_judge(config, split, roster)
+        assert not caplog.text
+        open_judge(config, white, roster)
+        assert ("= pixel: its trigger leaves" in caplog.text) == said
+        caplog.clear()
 
 
 def test_who_begins_to_poison_is_one_from_that_round_on(experiment):

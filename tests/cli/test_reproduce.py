@@ -191,6 +191,22 @@ def test_where_the_attack_does_not_work_undefended_a_cell_counts_for_nobody(tiny
     assert "Void are 3 of 6 cells, which count for nobody: where defense is undefended the" in text
 
 
+def test_where_nobody_knows_whether_the_attack_works_nothing_is_reached(tiny, results, capsys):
+    given, _ = results
+    tiny(study={**VOID, "expect": [{"cells": {"defense": "median"}, "worst_asr": [0, 5]}]})
+    given["median"] = [(0.9, 0.0, 0.0)] * 2
+    only = ["--where", "defense=median", "--out", "out", "--markdown", "t.md"]
+    assert main(["reproduce", "tiny", *only]) == 1
+    text = Path("t.md").read_text()
+    assert text.count("| unknown |") == 1
+    assert "Unknown are 1 of 1 cells: whether the attack works there where defense is un" in text
+    assert "reached what is expected" not in text
+    given["undefended"] = [(0.9, 0.9, 0.9)] * 2
+    assert main(["reproduce", "tiny", "--where", "defense=undefended", "--out", "out"]) == 0
+    assert main(["reproduce", "tiny", *only]) == 0
+    assert Path("t.md").read_text().count("| reached |") == 1
+
+
 def test_where_an_attack_was_expected_to_work_undefended_and_fails_that_is_missed(tiny, results):
     """As docs/STUDY.md counts it; the defended cells are void."""
     given, _ = results

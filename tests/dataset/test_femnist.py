@@ -31,11 +31,12 @@ def images_of(writer: str, n: int) -> tuple[np.ndarray, list[int]]:
 
 
 def as_leaf(writers: dict[str, int], fractions: bool = True) -> str:
-    """Return a file of LEAF's: pixels are fractions of 255, as its script writes them."""
+    """Return a file of LEAF's: dark on white, pixels fractions of 255 as its script writes them."""
     data = {}
     for writer, n in writers.items():
         pixels, labels = images_of(writer, n)
-        x = (pixels / 255).tolist() if fractions else pixels.tolist()
+        paper = 255 - pixels
+        x = (paper / 255).tolist() if fractions else paper.tolist()
         data[writer] = {"x": x, "y": labels}
     return json.dumps(
         {"users": list(writers), "num_samples": list(writers.values()), "user_data": data}

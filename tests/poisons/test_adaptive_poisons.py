@@ -164,6 +164,29 @@ def test_iba_perturbs_by_epsilon_at_most_and_lowers_the_loss():
     assert tested.max() <= 0.06 * 255 + 1
 
 
+def test_iba_s_generator_still_answers_each_image_in_its_own_way():
+    """A ReLU network without normalisation ends at ±1 everywhere, for good."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()), nn.Linear(8 * 16, 3)
+    )
+    data = images(60)
+    data = Images((data.x.float() * 0.2 + 60 * data.y[:, None, None, None]).byte(), data.y)
+    adam = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(60):
+        adam.zero_grad()
+        nn.functional.cross_entropy(model(normalise(data.x)), data.y).backward()
+        adam.step()
+    assert (model(normalise(data.x)).argmax(1) == data.y).float().mean() > 0.9
+    poison = iba(iba_epsilon=0.3, iba_epochs=20)
+    for round in (1, 2, 3, 4, 5):
+        poison.adapt(model, data, round, generator(round))
+    with torch.no_grad():
+        answers = poison.network(normalise(data.x))
+    assert answers.std(0).mean() > 0.02
+    assert (answers.abs() > 0.99).float().mean() < 0.9
+
+
 def test_iba_leaves_the_samples_alone_until_its_generator_fools_the_model():
     poison, data = iba(iba_local_asr=1.0, iba_epsilon=0.001, iba_epsilon_test=0.001), images()
     steadfast = linear()

@@ -3,6 +3,7 @@ import pytest
 
 from entity.metrics import lifespan
 from entity.report import read_run
+from entity.report.captions import captions
 from entity.report.curves import draw_curves
 from entity.report.durability import after_stop, draw_durability, durabilities, last_poisoned
 from entity.report.entries import make_entries
@@ -89,6 +90,25 @@ def test_a_heat_map_holds_means_over_seeds_at_their_place(make_recorded):
             assert heat.asr[row][column].n == 2
     cells = draw_heat(heat).traces[0]
     assert cells["z"][1][0] == round(heat.asr[1][0].mean, 4)
+
+
+def test_a_heat_map_is_of_finished_runs_alone(make_recorded):
+    paths = [
+        make_recorded(f"{dpr}-{bad}-{seed}", "flame", dpr=dpr, malicious=bad, seed=seed, **more)
+        for dpr in (0.5, 0.1)
+        for bad in (2, 4)
+        for seed, more in ((1, {"rounds": 4}), (2, {"rounds": 4, "stop": 2}))
+    ]
+    entries = entries_of(paths)
+    (heat,) = heats(entries)
+    assert {cell.n for row in heat.asr for cell in row} == {1}
+    assert captions(entries, ["heat"])["heat"].endswith("Unfinished runs are left out: 4.")
+
+
+def test_captions_say_how_many_seeds_lines_have(make_recorded):
+    paths = [make_recorded(f"a{seed}", "krum", seed=seed) for seed in (1, 2, 3)]
+    paths += [make_recorded("b", "flame", seed=1)]
+    assert "Lines are means over 1 to 3 seeds;" in captions(entries_of(paths), ["asr"])["asr"]
 
 
 def test_there_is_a_heat_map_for_every_defense_and_only_if_both_axes_vary(make_recorded):

@@ -147,6 +147,74 @@ def test_all_pairs_of_a_column_are_corrected_for_but_only_those_with_a_named_row
     assert "differs from Krum" in fixed.note()
 
 
+def test_what_differs_by_the_same_in_all_seeds_has_a_mark_of_its_own(make_recorded):
+    """0 and 100 % in every seed: the clearest difference, of which no paired test can be made."""
+    table = TableRequest().table(asr_of(make_recorded, {"krum": [1.0] * 3, "flame": [0.0] * 3}))
+    text = markdown(table)
+    assert "100.0 ± 0.0 ‡" in text
+    assert "**0.0** ± 0.0 |" in text
+    assert "No test was made" not in text
+    assert "‡" not in text.split("Percent")[1]
+    assert "A double dagger marks what differs from the bold one by the same in all" in text
+    assert r"\ddagger" in latex(table, "t")
+
+
+def test_pairs_that_cannot_be_tested_count_in_holms_family(make_recorded):
+    asr = {"krum": [1.0, 1.0, 1.0], "flame": [0.0, 0.0, 0.0], "rfa": [0.5, 0.51, 0.52]}
+    table = TableRequest().table(asr_of(make_recorded, asr))
+    place = [column.metric for column in table.columns].index("asr")
+    rows = {row[0]: cells[place] for row, cells in zip(table.rows, table.cells, strict=True)}
+    assert rows["krum"].p is None
+    assert rows["krum"].alike
+    untold = paired_p(seeded(*asr["rfa"]), seeded(*asr["flame"]))
+    assert rows["rfa"].p == pytest.approx(min(1, 3 * untold))
+
+
+def test_a_seed_that_was_run_again_counts_once(make_recorded):
+    paths = [
+        make_recorded(name, "krum", seed=seed, rounds=1)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    for path, asr, threads in zip(paths, (0.2, 0.6, 0.5), (1, 4, 1), strict=True):
+        change(path, "summary.json", lambda found, asr=asr: found["asr"].update(last10=asr))
+        change(
+            path, "config.json", lambda found, n=threads: found["settings"].update(num_threads=n)
+        )
+    found = make_entries([read_run(path) for path in paths])
+    assert {entry.group.index for entry in found} == {0}
+    table = TableRequest().table(found)
+    (cells,) = table.cells
+    cell = cells[[column.metric for column in table.columns].index("asr")]
+    assert cell.seeds == {"1": pytest.approx(0.4), "2": 0.5}
+    assert "1 run repeats a seed of a cell: a seed counts once, by its mean." in table.note()
+    assert f"attack success rate of 45.0{NBSP}%" in verdict(found)
+
+
+def test_runs_that_are_evaluated_in_other_rounds_are_other_experiments(make_recorded):
+    paths = [make_recorded(name, "krum", seed=seed) for name, seed in (("a", 1), ("b", 2))]
+    change(paths[1], "config.json", lambda found: found["settings"].update(eval_every=5))
+    found = make_entries([read_run(path) for path in paths])
+    assert [entry.group.index for entry in found] == [0, 1]
+
+
+def asr_of(make_recorded, values):
+    """Return a run for each defense and seed, with these ASR."""
+    paths = []
+    for defense, several in values.items():
+        for seed, asr in enumerate(several):
+            paths.append(make_recorded(f"{defense}-{seed}", defense, seed=seed, rounds=1))
+            change(
+                paths[-1], "summary.json", lambda found, asr=asr: found["asr"].update(last10=asr)
+            )
+    return make_entries([read_run(path) for path in paths])
+
+
+def change(path, name, how):
+    found = json.loads((path / name).read_text())
+    how(found)
+    (path / name).write_text(json.dumps(found))
+
+
 def test_two_seeds_get_no_mark_and_the_note_says_so(entries):
     table = TableRequest().table([e for e in entries if e.run.setting("settings.seed") != "2"])
     assert not table.tested

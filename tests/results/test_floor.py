@@ -119,15 +119,37 @@ def test_any_mta_can_be_the_acceptable_one_also_of_runs_from_before(keep_rounds,
         assert "is no number from 0 to 1" in capsys.readouterr().err
 
 
+def test_of_a_damaged_record_no_round_is_the_worst_that_is_known(
+    keep_rounds, tmp_path, capsys, caplog
+):
+    keep_rounds(((0.9, 0.1), (0.9, 0.99), (0.9, 0.2)), rounds=3)
+    file = tmp_path / "old" / "rounds.jsonl"
+    first, _, third = file.read_text().splitlines(keepends=True)
+    file.write_text(f"{first}{{\n{third}")
+    assert main(["results", str(tmp_path), "--acceptable", "0.5", "--format", "csv"]) == 0
+    head, row = csv.reader(capsys.readouterr().out.splitlines())
+    assert row[head.index("worst_asr")] == ""
+    assert "rounds.jsonl: 1 of its 3 rounds can be read" in caplog.text
+
+
+@pytest.mark.parametrize("poison", ["a3fl", "iba"])
+def test_a_trigger_that_is_learnt_has_no_floor(config, poison):
+    changes = {"client.attack.poison": poison}
+    runs = [Judged(config(changes), 0.99), Judged(config({**NEVER, **changes}), 0.03)]
+    assert floors(runs) == [None, None]
+
+
 @pytest.fixture
 def keep_rounds(config, tmp_path):
     """Write a run directory of an earlier version, with these (MTA, ASR)."""
 
-    def write(rounds):
+    def write(rounds, /, **summary):
         folder = tmp_path / "old"
         folder.mkdir()
         write_json(folder / "config.json", config({}))
-        write_json(folder / "summary.json", {"state": "finished", "asr": {"last10": 0.1}})
+        write_json(
+            folder / "summary.json", {"state": "finished", "asr": {"last10": 0.1}, **summary}
+        )
         lines = [{"round": n, "mta": mta, "asr": asr} for n, (mta, asr) in enumerate(rounds, 1)]
         (folder / "rounds.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
