@@ -149,7 +149,7 @@ def _expected(results: Results) -> str:
                 ]
             )
     heads = ["expected of", "MTA %", "worst ASR %", "met in cells", "void", "not run"]
-    return f"{prose.EXPECTED}\n\n{markdown(heads, rows)}"
+    return f"{prose.EXPECTED}\n\n{markdown(heads, rows)}\n\n{prose.JUDGED}"
 
 
 def _counts_for_nobody(results: Results, name: str, labels: Labels) -> bool:

@@ -38,6 +38,12 @@ EXPECTED = (
     "cell counts for nobody but undefended: there it is itself what was not expected."
 )
 
+JUDGED = (
+    "A cell is judged here by the seeds that were run, one of two in most, and its MTA is that of"
+    " a run's last round; `drop reproduce` calls it unfinished until both are there, and takes the"
+    " mean MTA of the last ten rounds."
+)
+
 RANKING = (
     "The paper's EMNIST tables III (C5) and VI (C9) have cells that are like three of ours, all"
     " of C4; the last is at 5 % here and at 2.5 % there. RFA is in none of its tables. Ours are"
