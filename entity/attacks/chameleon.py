@@ -27,6 +27,7 @@ from entity.client.client import Broadcast
 from entity.client.data import LocalData
 from entity.config.schema import ConfigError, Count, Fraction, NonNegative, Positive, Whole
 from entity.models import SupConTwin
+from entity.models.supcon import encoder_fault
 from entity.training import autocast, fit
 
 
@@ -105,15 +106,8 @@ class Chameleon(Attacker):
     @classmethod
     def check(cls, model: nn.Module) -> None:
         """Refuse a model without anything to adapt before its head."""
-        try:
-            adapted = SupConTwin(model).encoder
-        except ValueError as error:
-            raise ConfigError(f"client.attack.type = chameleon: {error}.") from error
-        if not adapted:
-            raise ConfigError(
-                "client.attack.type = chameleon: adapts what is before the model's last linear "
-                "layer, and nothing is trained there."
-            )
+        if fault := encoder_fault(model):
+            raise ConfigError(f"client.attack.type = chameleon: {fault}.")
 
     def corrupt(self, model: nn.Module, broadcast: Broadcast) -> None:
         """Run both stages on the poisoned data."""
@@ -160,13 +154,8 @@ class Chameleon(Attacker):
             for x, y in self._batches(data, 1, rng):
                 with autocast(device, self.context.recipe.amp_enabled):
                     z = twin(x)
-                loss = supcon_loss(
-                    z,
-                    y,
-                    args.supcon_temperature,
-                    self.plan.attack.target_class,
-                    args.fac_scale_weight,
-                )
+                target, weight = self.plan.attack.target_class, args.fac_scale_weight
+                loss = supcon_loss(z, y, args.supcon_temperature, target, weight)
                 optimiser.zero_grad(set_to_none=True)
                 loss.backward()
                 optimiser.step()

@@ -92,8 +92,8 @@ def _results(options: argparse.Namespace) -> int:
     runs = _chosen(found, options)
     if not runs:
         among = " ".join(map(str, options.runs))
-        holds = f", of which --where holds for none of {len(found)}" if found else ""
-        console.warn(f"no runs in {among}{holds}")
+        said = f"--where holds for none of the {len(found)} runs" if found else "no runs"
+        console.warn(f"{said} in {among}")
     table = _table_of(runs, options)
     _write(with_titles(table, names) if kind in _FOR_READERS else table, kind, options.out)
     for line in store.remarks(_shown(runs, options)):

@@ -160,6 +160,8 @@ def _sweep(options: argparse.Namespace) -> int:
         whole = [cell.done for cell in cells if cell.done and cell.done.finished]
         for line in store.remarks(whole):
             console.note(line)
+        if len({cell.config.settings.seed for cell in cells}) > 1:
+            console.note("The worst ASR is the highest of all seeds.")
         done = len(cells) - len(failures)
         console.say(
             f"{done} of {len(cells)} runs are finished; `drop results {asked.folder}` shows them"
@@ -172,6 +174,11 @@ def _grid(options: argparse.Namespace) -> tuple[Grid, str, str]:
     if options.config is None and _is_shipped(options.grid):
         options.grid, options.config = None, options.grid.as_posix()
     if options.grid is not None:
+        if options.config is not None and not options.grid.exists():
+            raise ConfigError(
+                f'"{options.grid}" belongs to no option; several values of a field have commas '
+                "between them, such as --seed 1,2."
+            )
         if options.config is not None:
             raise ConfigError(
                 f"--config {options.config}: {options.grid} has a base; leave one of them out."

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from entity.client.client import Broadcast, Client, TrainingContext
 from entity.client.collusion import Collusion, CollusionMemory
 from entity.client.data import LocalData
-from entity.client.own_code import checked_copies, checked_model
+from entity.client.own_code import checked_copies, checked_model, unchanged
 from entity.client.poison import AdaptivePoison, Poison
 from entity.config.fields import AttackConfig
 from entity.dataset import Images
@@ -100,10 +100,11 @@ class Attacker(Client):
         if not self.attacks(broadcast):
             self.honest.fit(model, broadcast)
             return
-        self.corrupt(model, broadcast)
-        trained = self.context.spec.flatten(model)
-        crafted = self.craft(trained, broadcast)
-        if crafted is not trained:
+        with unchanged(self, broadcast.state):
+            self.corrupt(model, broadcast)
+            trained = self.context.spec.flatten(model)
+            crafted = self.craft(trained, broadcast)
+        if type(self).craft is not Attacker.craft:  # which may have worked in place
             self.context.spec.load(model, checked_model(self, crafted, trained))
 
     def attacks(self, broadcast: Broadcast) -> bool:

@@ -4,7 +4,8 @@ Anybody can write one. A model of another shape, or images that the client's oth
 with, would fail far from the code that made them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -43,6 +44,35 @@ def checked_model(attacker: object, sent: object, trained: ModelState) -> ModelS
                 f"{method} returned {name} that are {kind(found)}; they must be {kind(wanted)}."
             )
     return sent
+
+
+@contextmanager
+def unchanged(attacker: object, state: ModelState) -> Generator[None]:
+    """Refuse what changes the global model in place, which others are still to train from.
+
+    Parameters
+    ----------
+    attacker
+        Who is at work in the block, for the message.
+    state
+        The global model.
+
+    Raises
+    ------
+    ConfigError
+        If its vectors were written to.
+    """
+    before = _versions(state)
+    yield
+    if _versions(state) != before:
+        raise ConfigError(
+            f"{type(attacker).__name__} changes broadcast.state in place, which the other clients "
+            "train from; work on a clone."
+        )
+
+
+def _versions(state: ModelState) -> list[int]:
+    return [vector._version for vector in state if not vector.is_inference()]
 
 
 def checked_copies(poison: object, found: object, chosen: Images, classes: int | None) -> Images:

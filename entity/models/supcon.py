@@ -62,6 +62,15 @@ class SupConTwin(nn.Module):
         return F.normalize(self.features(x), dim=1)
 
 
+def encoder_fault(model: nn.Module) -> str:
+    """Say why a model has no encoder that could be trained; "" where it has one."""
+    try:
+        trained = SupConTwin(model).encoder
+    except ValueError as error:
+        return str(error)
+    return "" if trained else "nothing is trained before the model's last linear layer"
+
+
 @contextmanager
 def inputs_of(layer: nn.Module) -> Generator[list[Tensor]]:
     """Collect what a layer is given; the way to the features of any model."""

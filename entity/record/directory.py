@@ -41,6 +41,32 @@ class RunExists(ConfigError):
         self.folder = folder
 
 
+def refuse_nested(folder: Path) -> None:
+    """Refuse a folder for a run that lies in another run's, or has other runs below it.
+
+    A run's folder is one of `drop results` as a whole: those within it would be overlooked.
+
+    Raises
+    ------
+    ConfigError
+        With the other folder.
+    """
+    above = [parent for parent in folder.absolute().parents if _is_run(parent)]
+    below = [file.parent for way in ("*", "*/*") for file in folder.glob(f"{way}/rounds.jsonl")]
+    inner = [each for each in below if _is_run(each)]
+    if above:
+        raise ConfigError(f"{folder}: lies in the folder of a run, {above[0]}; choose another one.")
+    if inner:
+        raise ConfigError(
+            f"{folder}: is a folder of runs, such as {inner[0]}, and cannot be one itself; choose "
+            "another one."
+        )
+
+
+def _is_run(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in ("config.json", "rounds.jsonl"))
+
+
 class NoRun(ConfigError):
     """A folder holds no run; the sentence begins with its path."""
 
@@ -99,7 +125,7 @@ class Record:
                 self._resume(folder, keep, judged)
                 if of_run:
                     _forget_the_end(folder, keep)
-            elif (folder / "rounds.jsonl").exists() and not overwrite:
+            elif _has_rounds(folder) and not overwrite:
                 raise RunExists(folder)
             else:
                 _clear(folder)
@@ -149,6 +175,14 @@ class Record:
             path.parent.mkdir(exist_ok=True)
             own = {name: tensor.contiguous() for name, tensor in tensors.items()}
             write_atomically(path, save(own, {"example": json.dumps(said)}))
+
+
+def _has_rounds(folder: Path) -> bool:
+    """Whether a folder holds a run that finished a round; of another nothing is lost."""
+    try:
+        return (folder / "rounds.jsonl").stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _append(folder: Path, line: Mapping[str, Any], artifacts: Mapping[str, Tensor]) -> None:

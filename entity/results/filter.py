@@ -9,7 +9,7 @@ the command line of `drop run`. A class has its number or its name.
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import ge, gt, le, lt
 from typing import Any
@@ -51,6 +51,22 @@ class Condition:
             return number is not None and _ORDERS[self.operator](number, float(self.values[0]))
         equal = any(_same(value, text) for text in self.values)
         return equal == (self.operator == "=")
+
+    def refuse_percent(self, shares: Collection[str]) -> None:
+        """Refuse a number above 1 for one of these names, whose values are shares.
+
+        Raises
+        ------
+        BadCondition
+            With the number that was meant.
+        """
+        for text in self.values if self.name in shares else ():
+            if (number := _number(text)) is not None and number > 1:
+                said = f"{self.name}{self.operator}"
+                raise BadCondition(
+                    f"{said}{text}: {self.name} is a share from 0 to 1; write "
+                    f"{said}{number / 100:g}."
+                )
 
     def refuse_no_class(self, values: Sequence[Any]) -> None:
         """Refuse a name that is of no class, given what the rows have for the field.

@@ -219,8 +219,11 @@ def select(runs: Sequence[Run], where: Where) -> list[Run]:
     Raises
     ------
     ConfigError
-        For a condition on what no run has.
+        For a condition on what no run has, or of a share with a number above 1.
     """
+    shares = {column.name for column in MEASURED if column.unit == "%"}
+    for one in where.conditions:
+        one.refuse_percent(shares)
     by_class = any(is_class(one.name) for one in where.conditions)
     rows = [labelled(run.row, run.path) if by_class else run.row for run in runs]
     holds = where.select(rows)

@@ -87,11 +87,15 @@ def _verdict(said: str, client: ClientId, verdict: Verdict) -> Verdict:
     reason: Any = verdict.reason
     if not isinstance(reason, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigError(f"{said} with reason that is {kind(reason)}; it must be a text.")
-    score = verdict.score
+    score, weight = verdict.score, _number(f"{said} with weight", verdict.weight)
+    if weight > 0 and not verdict.accepted and not verdict.undecided:
+        raise ConfigError(
+            f"{said} that client {client} is refused, with weight {weight:g}; who is refused has 0."
+        )
     return Verdict(
         client,
         accepted=_yes_or_no(f"{said} with accepted", verdict.accepted),
-        weight=_number(f"{said} with weight", verdict.weight),
+        weight=weight,
         score=None if score is None else _number(f"{said} with score", score),
         reason=reason,
         undecided=_yes_or_no(f"{said} with undecided", verdict.undecided),

@@ -291,6 +291,7 @@ class Server(ABC, Generic[Args]):
         shares
             (n,) convex weights; where they sum to zero the global model stays.
         """
+        _refuse_unless_convex(type(self).__name__, shares)
         if shares.sum() == 0:
             return updates.global_state
         return self.finish(averaged(updates, shares, self.resources.averaging))
@@ -307,6 +308,7 @@ class Server(ABC, Generic[Args]):
         factors
             (n,) what each update is multiplied with, such as a clip.
         """
+        _refuse_unless_convex(type(self).__name__, shares)
         if shares.sum() == 0:
             return updates.global_state
         return self.finish(averaged_scaled(updates, shares, factors, self.resources.averaging))
@@ -326,6 +328,23 @@ class Server(ABC, Generic[Args]):
         x = resources.clean.x.to(resources.device)
         recalibrate(model, x, resources.seeds.generator("recalibrate"))
         return state._replace(buffers=resources.spec.flatten(model).buffers)
+
+
+def _refuse_unless_convex(name: str, shares: Tensor) -> None:
+    """Refuse weights of clients by which a mean would be none.
+
+    Raises
+    ------
+    ConfigError
+        If one is negative or no number, or they sum to more than 1.
+    """
+    total = float(shares.sum())
+    if not bool((shares >= 0).all()) or total > 1 + 1e-4:
+        raise ConfigError(
+            f"{name} averages with shares from {float(shares.min()):g} to "
+            f"{float(shares.max()):g} that sum to {total:g}; they must be from 0 and sum to 1, or "
+            "to 0 for nobody."
+        )
 
 
 def _refuse_without_clean_data(name: str, needs: Needs, resources: Resources) -> None:

@@ -7,6 +7,7 @@ undecided then, neither accepted nor refused, and `kept_global` is among the dia
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from entity.layout import ModelState, blocks
+from entity.seeding import global_stream
 from entity.server.answer import checked
 from entity.server.contract import Server
 from entity.updates import Aggregation, ClientId, Updates, Verdict
@@ -49,7 +51,9 @@ def decide(server: Server[Any], updates: Updates) -> Aggregation:
     """Let a server aggregate sound updates, and keep the global model where it cannot."""
     reason = server.too_few(len(updates), updates.round_size)
     if not reason:
-        answer = _stepped(server, updates, checked(server, updates, server.aggregate(updates)))
+        with _own_stream(server, updates.round):
+            found = server.aggregate(updates)
+        answer = _stepped(server, updates, checked(server, updates, found))
         if answer is not None:
             return _frozen_kept(updates, answer)
         server.withdrawn()
@@ -57,6 +61,13 @@ def decide(server: Server[Any], updates: Updates) -> Aggregation:
     server.warn_once(reason, f"{reason}, so the global model stays")
     undecided = tuple(undecided_for(client, reason) for client in updates.client_ids)
     return Aggregation(*updates.global_state, undecided, {"kept_global": 1.0})
+
+
+def _own_stream(server: Server[Any], round: int) -> AbstractContextManager[None]:
+    """Seed PyTorch's global numbers for a defense that is not the project's; ours draw none."""
+    if type(server).__module__.partition(".")[0] == __name__.partition(".")[0]:
+        return nullcontext()
+    return global_stream(server.resources.seeds.generator("defense", round=round))
 
 
 def _stepped(server: Server[Any], updates: Updates, answer: Aggregation) -> Aggregation | None:

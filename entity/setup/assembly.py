@@ -18,7 +18,7 @@ from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.dataset import Images, Split, load, normalise, partition, source_of
 from entity.defenses import DEFENSES
-from entity.federation import malicious_clients
+from entity.federation import malicious_clients, poisons_in
 from entity.layout import ModelState
 from entity.metrics import Judge
 from entity.poisons import POISONS
@@ -144,6 +144,13 @@ def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
             attack.DPR,
         )
     _warn_of_missing_attackers(roster)
+    rounds = config.federation.rounds
+    if attack and attack.takes_place and not any(poisons_in(attack, n + 1) for n in range(rounds)):
+        log.warning(
+            "client.attack.poisoning_start_round = %s: none of the %d rounds is poisoned: there is "
+            "no attack",
+            *(attack.poisoning_start_round, rounds),
+        )
     return split, roster
 
 
@@ -269,15 +276,28 @@ def open_judge(config: ExperimentConfig, split: Split, roster: Roster) -> Judge:
             "ASR",
             *(attack.poison, type(roster.poison).__name__),
         )
+    elif len(triggered) == len(split.test) > int(victims.sum()):
+        log.warning(
+            "client.attack.poison = %s: %s.test_set returned all %d test samples, and not the %d "
+            "that can be attacked alone",
+            *(attack.poison, type(roster.poison).__name__, len(triggered), int(victims.sum())),
+        )
     elif not isinstance(roster.poison, LabelFlip):
         _warn_of_no_trigger(attack.poison, split.test.subset(victims), triggered)
     return Judge(split.test, triggered, threshold, roster.device, victims)
 
 
 def _warn_of_no_trigger(poison: str, clean: Images, triggered: Images) -> None:
-    """Warn where most images have the trigger's pixels as they are: white ones on white paper."""
+    """Warn where a test set cannot tell an attack's success: of its samples, or their labels."""
     if clean.x.shape != triggered.x.shape:
         return
+    own = int((clean.y == triggered.y).sum())
+    if own:
+        log.warning(
+            "client.attack.poison = %s: %d of %d test samples have their own label, and the ASR "
+            "is the accuracy on those",
+            *(poison, own, len(clean)),
+        )
     same = int((clean.x == triggered.x).flatten(1).all(1).sum())
     if 2 * same > len(clean):
         log.warning(

@@ -21,7 +21,7 @@ from entity.dataset import DATASETS, source_of
 from entity.metrics import Detection
 from entity.record.atomic import writing
 from entity.record.checkpoint import Checkpoints, Snapshot
-from entity.record.directory import Record
+from entity.record.directory import Record, refuse_nested
 from entity.record.lock import locked
 from entity.record.packing import pack
 from entity.record.rounds import Round
@@ -73,6 +73,8 @@ class Journal(AbstractContextManager["Journal"]):
             resumed nor overwritten, or another one than that to resume.
         """
         self._world, folder = world, self.folder
+        if folder is not None and not self.resume:
+            refuse_nested(folder)
         self._identity = identity(world.config)
         if world.config.dataset not in DATASETS:  # whose names everybody knows
             self._class_names = [*source_of(world.config).class_names]

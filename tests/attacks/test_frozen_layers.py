@@ -45,7 +45,7 @@ def test_indicators_go_to_a_layer_that_is_trained():
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), "nothing is trained there"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), "nothing is trained before"),
         (Classifier(nn.Flatten().requires_grad_(False), nn.Linear(64, 3)), "nothing is trained"),
         (nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), "has no linear layer to be its head"),
     ],

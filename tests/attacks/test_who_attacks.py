@@ -8,6 +8,7 @@ import torch
 
 from entity.dataset import Images
 from entity.experiment import run
+from entity.poisons.pixel import Pixel
 from entity.seeding import Seeds
 from entity.setup.assembly import open_judge, recruit
 
@@ -60,6 +61,39 @@ def test_a_federation_of_baits_alone_is_warned_of(experiment, caplog):
     caplog.clear()
     recruit(experiment({**FEDERATION, "client.attack": {**attack, "baits": 1}}), Seeds(1))
     assert "are baits" not in caplog.text
+
+
+def test_an_attack_after_the_last_round_is_said_to_be_none(experiment, caplog):
+    late = {"participation_strategy": "after_convergence", "poisoning_start_round": 50}
+    late = {f"client.attack.{name}": value for name, value in late.items()}
+    recruit(experiment({**late, "federation.rounds": 50}), Seeds(1))
+    assert not caplog.text
+    recruit(experiment({**late, "federation.rounds": 49}), Seeds(1))
+    assert "start_round = 50: none of the 49 rounds is poisoned: there is no attack" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("test_set", "said"),
+    [
+        (lambda self, test: self.relabelled(self.trigger.stamp(test.x)), "returned all "),
+        (lambda self, test: stamped(self, self.eligible(test)), "have their own label"),
+        (lambda self, test: self.relabelled(self.eligible(test).x), "leaves "),
+        (lambda self, test: Pixel.test_set(self, test), ""),
+    ],
+)
+def test_slips_of_an_own_test_set_are_warned_of(experiment, caplog, test_set, said):
+    """`eligible` forgotten, labels forgotten, the stamp forgotten."""
+    config = experiment({"client.attack.victim_class": 0})
+    split, roster = recruit(config, Seeds(1))
+    own = type("Mine", (Pixel,), {"test_set": test_set})
+    poison = own(config.client.attack, None, 1, split.test.x.shape[-1])
+    open_judge(config, split, replace(roster, poison=poison))
+    assert said in caplog.text
+    assert bool(caplog.text) == bool(said)
+
+
+def stamped(poison, images):
+    return Images(poison.trigger.stamp(images.x), images.y)
 
 
 def test_a_trigger_that_changes_no_image_is_warned_of(experiment, caplog):

@@ -96,7 +96,16 @@ def test_results_of_nothing_say_so(tmp_path, grid, capsys):
 def test_conditions_that_hold_for_nothing_say_so(cells, capsys, finish):
     finish(cells[0])
     assert main(["results", "--where", "mta>0.9"]) == 0
-    assert "no runs in runs, of which --where holds for none of 1" in capsys.readouterr().err
+    assert "--where holds for none of the 1 runs in runs" in capsys.readouterr().err
+
+
+def test_a_percentage_in_a_condition_is_refused_with_the_share(cells, capsys, finish):
+    finish(cells[0])
+    for word, meant in (("asr<5", "asr<0.05"), ("mta>=90", "mta>=0.9")):
+        assert main(["results", "--where", word]) == 2
+        said = capsys.readouterr().err
+        assert f"{word}: {word[:3]} is a share from 0 to 1; write {meant}." in said
+    assert main(["results", "--where", "asr<=1"]) == 0
 
 
 def test_labels_of_a_study_or_a_grid_are_columns_of_its_runs(grid, tmp_path, capsys, finish):

@@ -181,6 +181,10 @@ def test_a_dry_run_says_for_what_it_cannot_know(grid, cells, capsys, finish):
         ),
         (["sweep", "tiny.yaml", "--config", "x"], "--config x: tiny.yaml has a base; leave"),
         (
+            ["sweep", "--config", "mnist5k/drop", "--defense", "drop", "flame"],
+            '"flame" belongs to no option; several values of a field have commas between them',
+        ),
+        (
             ["sweep", "--config", "mnist5k/dorp"],
             "config mnist5k/dorp: is neither a file",
         ),

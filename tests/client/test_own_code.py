@@ -39,6 +39,27 @@ def test_what_is_sent_is_a_model_of_the_federation(craft, said):
     assert said in str(error.value)
 
 
+def test_a_craft_that_works_in_place_is_what_is_sent():
+    def craft(self, trained, broadcast):
+        trained.weights.mul_(-2)
+        return trained
+
+    bench = bench_of(type("Mine", (BadNets,), {"craft": craft}), BadNets.hyperparameters())
+    plain = bench_of(BadNets, BadNets.hyperparameters()).fit()
+    assert torch.equal(bench.fit().weights, -2 * plain.weights)
+
+
+@pytest.mark.parametrize("vector", ["weights", "buffers"])
+def test_what_changes_the_global_model_in_place_is_refused(vector):
+    def craft(self, trained, broadcast):
+        getattr(broadcast.state, vector).mul_(0)
+        return trained
+
+    bench = bench_of(type("Mine", (BadNets,), {"craft": craft}), BadNets.hyperparameters())
+    with pytest.raises(ConfigError, match=r"^Mine changes broadcast\.state in place, which the"):
+        bench.fit()
+
+
 def test_what_is_sent_may_hold_any_numbers():
     own = type(
         "Mine",

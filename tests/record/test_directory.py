@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from entity.config.schema import ConfigError
 from entity.record import directory as record_module
 from entity.record.atomic import CannotWrite
-from entity.record.directory import Record, RunExists
+from entity.record.directory import Record, RunExists, refuse_nested
 from entity.record.json_files import write_json
 
 
@@ -52,6 +53,25 @@ def test_a_folder_that_holds_a_run_is_refused_and_left_as_it_was(tmp_path):
     with pytest.raises(RunExists, match=r": already holds a run; .* or resume or overwrite"):
         Record(tmp_path, {"seed": 2})
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_run_without_a_finished_round_is_replaced(tmp_path):
+    """As after an error in somebody's own code in the first round."""
+    Record(tmp_path, {"seed": 1})
+    Record(tmp_path, {"seed": 2})
+    assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 2}
+
+
+def test_runs_do_not_lie_within_one_another(tmp_path):
+    Record(tmp_path / "sweep" / "one", {})
+    for folder in (tmp_path / "sweep" / "two", tmp_path / "sweep" / "one"):
+        refuse_nested(folder)
+    for folder in (tmp_path / "sweep", tmp_path):
+        with pytest.raises(ConfigError, match=r"is a folder of runs, such as .*one, and cannot"):
+            refuse_nested(folder)
+    for folder in ("in", "in/deeper"):
+        with pytest.raises(ConfigError, match=r"lies in the folder of a run, .*one; choose"):
+            refuse_nested(tmp_path / "sweep" / "one" / folder)
 
 
 def test_overwriting_leaves_nothing_of_the_old_run_and_touches_nothing_else(tmp_path):

@@ -11,6 +11,8 @@ from entity.config.schema import ConfigError
 from entity.defenses import Undefended, UndefendedArgs
 from entity.record.rounds import Round
 from entity.server import admit
+from entity.server.gate import decide
+from entity.updates import Aggregation, verdicts
 
 
 class Own(Undefended):
@@ -135,6 +137,10 @@ def test_a_row_of_the_round_is_copied(make_updates, make_resources):
             lambda answer: judged(answer, score=[1.0]),
             "a verdict with score that is a list; it must",
         ),
+        (
+            lambda answer: judged(answer, accepted=False, weight=0.5),
+            "is refused, with weight 0.5; who is refused has 0.",
+        ),
         (lambda answer: judged(answer, weight=None), "a verdict with weight that is None; it must"),
         (lambda answer: judged(answer, accepted="no"), "verdict with accepted that is a str; it"),
         (lambda answer: judged(answer, reason=3), "verdict with reason that is an int; it must be"),
@@ -144,6 +150,47 @@ def test_what_is_no_answer_to_the_round_is_named(returning, change, said):
     with pytest.raises(ConfigError, match=r"^Mine\.aggregate returned ") as error:
         returning(change)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        ([1.0, 1.0], "Undefended averages with shares from 1 to 1 that sum to 2; they must be"),
+        ([1.5, -0.5], "with shares from -0.5 to 1.5 that sum to 1"),
+        ([0.5, float("nan")], "that sum to nan"),
+    ],
+)
+def test_shares_that_are_no_convex_weights_are_refused(make_updates, make_resources, shares, said):
+    updates = make_updates([[1.0], [2.0]])
+    server = Undefended(UndefendedArgs(), make_resources(updates))
+    for average in (
+        lambda each: server.average(updates, each),
+        lambda each: server.average_scaled(updates, each, torch.ones(2)),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            average(torch.tensor(shares))
+        assert said in str(refused.value)
+        mean = (updates.weights * torch.tensor([[0.25], [0.75]])).sum(0)
+        assert torch.equal(average(torch.tensor([0.25, 0.75])).weights, mean)
+        assert average(torch.zeros(2)).weights.tolist() == updates.global_weights.tolist()
+
+
+def test_an_own_defense_draws_the_same_global_numbers_again(make_updates, make_resources):
+    class Mine(Undefended):
+        def aggregate(self, updates):
+            shares = torch.rand(len(updates))
+            return Aggregation(
+                *self.average(updates, shares / shares.sum()),
+                verdicts(updates, [True] * len(updates), shares / shares.sum()),
+            )
+
+    rounds = [replace(make_updates([[1.0], [2.0]]), round=number) for number in (1, 1, 2)]
+    server = Mine(UndefendedArgs(), make_resources(rounds[0]))
+    first, again, other = (decide(server, each).weights.item() for each in rounds)
+    assert first == again != other
+    before = torch.get_rng_state()
+    decide(server, rounds[0])
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_an_answer_passes_as_it_is(returning):

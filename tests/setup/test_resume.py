@@ -483,9 +483,9 @@ def test_more_rounds_are_refused_where_the_defense_depends_on_their_number(cheap
     small = {"num_indicator": 20, "epochs": 1} if name == "backdoor_indicator" else {}
     config = cheap({"server.defense": {"type": name, "defense_args": small}})
     with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path, on_round=stop_after(1))
+        run(config, tmp_path / "ends", on_round=stop_after(1))
     with pytest.raises(ConfigError, match=f"rounds = 9: what {name} does depends on the number"):
-        recorded(tmp_path, [("rounds", "9")])
+        recorded(tmp_path / "ends", [("rounds", "9")])
     if name in kept:
         fixed = cheap({"server.defense": {"type": name, "defense_args": {kept[name]: 6}}})
         with pytest.raises(KeyboardInterrupt):
