@@ -98,7 +98,7 @@ def _is_source(page: str) -> bool:
 def linked(page: str, text: str) -> set[str]:
     """Return the files of the repository that need a page, as a page links to them."""
     found = {_target(page, match[2]) for match in LINK.finditer(FENCED.sub("", text))}
-    return {path for path in found if path is not None and _shown(path).startswith("source/")}
+    return {path for path in found if path is not None and _shown(path, page).startswith("source/")}
 
 
 def _target(page: str, link: str) -> str | None:
@@ -108,14 +108,28 @@ def _target(page: str, link: str) -> str | None:
     return normpath(join(dirname(home(page)), link))
 
 
-def _shown(path: str) -> str:
-    """Return the page, or the file of docs/, that shows a file of the repository."""
+def _shown(path: str, page: str) -> str:
+    """Return the page, or the file of docs/, that shows a file of the repository to a page."""
     if path in PROJECT:
         return PROJECT[path]
+    if not page.startswith(("methods/", "api/", "source/", "FIDELITY")) and (told := _told(path)):
+        return told
     inside = path.removeprefix("docs/")
     if path.startswith("docs/") and inside.endswith((".md", ".png", ".svg")):
         return inside
     return f"source/{path}.md" if (pages.ROOT / path).is_file() else inside
+
+
+def _told(path: str) -> str:
+    """Return the page that tells of a file or a folder of the code, for a page written by hand."""
+    if path == "entity/config/fields.py":
+        return "fields.md"
+    inside = path.removeprefix("entity/").removesuffix(".py")
+    kind, _, name = inside.partition("/")
+    if kind in pages.KINDS and (not name or name in pages.KINDS[kind]):
+        return f"methods/{kind}/{name or 'index'}.md"
+    module = path.removesuffix(".py").replace("/", ".")
+    return f"api/{module}.md" if module in pages.API else ""
 
 
 def _with_dark(page: str, text: str) -> str:
@@ -139,7 +153,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         path = _target(here, match[2])
         if path is None:
             return match[0]
-        return f"{match[1]}{relpath(_shown(path), dirname(here) or '.')}{match[3] or ''}{match[4]}"
+        shown = relpath(_shown(path, here), dirname(here) or ".")
+        return f"{match[1]}{shown}{match[3] or ''}{match[4]}"
 
     kept: list[str] = []
 

@@ -1,6 +1,7 @@
 """The documentation site: its checker finds dead links, its pages name every method and field."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,18 @@ def checker(monkeypatch):
     import check
 
     return check
+
+
+def test_links_lead_somewhere_in_the_repository_too():
+    """Who reads the sources, as on a page of the code's host, has no made pages."""
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")]
+    dead = [
+        f"{text.relative_to(ROOT)}: {link}"
+        for text in texts
+        for link in re.findall(r"\]\(([^)\s#]+)", re.sub(r"(?ms)^```.*?^```", "", text.read_text()))
+        if not re.match(r"[a-z]+:", link) and not (text.parent / link).exists()
+    ]
+    assert dead == []
 
 
 def page(body: str) -> str:
