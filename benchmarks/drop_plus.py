@@ -158,7 +158,8 @@ def parts(name: str) -> Iterator[list[str]]:
         runs = [line for (each, _), line in lines.items() if each == label]
         shares = [percent(runs, metric, fmean) for metric in ("tpr", "fpr")]
         figures = [percent(runs, "mta", fmean), percent(runs, "asr_worst", max), *shares]
-        yield [*label, str(len(runs)), *figures, revisions(run.get("revision") for run in runs)]
+        own = () if BARE in label else (run.get("revision") for run in runs)
+        yield [*label, str(len(runs)), *figures, revisions(own)]
 
 
 def main() -> int:
