@@ -283,11 +283,11 @@ def open_judge(config: ExperimentConfig, split: Split, roster: Roster) -> Judge:
             *(attack.poison, type(roster.poison).__name__, len(triggered), int(victims.sum())),
         )
     elif not isinstance(roster.poison, LabelFlip):
-        _warn_of_no_trigger(attack.poison, split.test.subset(victims), triggered)
+        _warn_of_slips(attack.poison, split.test.subset(victims), triggered)
     return Judge(split.test, triggered, threshold, roster.device, victims)
 
 
-def _warn_of_no_trigger(poison: str, clean: Images, triggered: Images) -> None:
+def _warn_of_slips(poison: str, clean: Images, triggered: Images) -> None:
     """Warn where a test set cannot tell an attack's success: of its samples, or their labels."""
     if clean.x.shape != triggered.x.shape:
         return
