@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from entity.record.window import span
 from entity.report.entries import Entry
 from entity.report.roc import rocs
-from entity.report.seed_bands import by_group, curves_by_seed, over_seeds
+from entity.report.seed_bands import bands_of, by_group
 from entity.results.tables import escape_latex
 
 LEGEND = 16
@@ -56,10 +56,8 @@ def latex_captions(said: Mapping[str, str]) -> str:
 
 def _curves(entries: Sequence[Entry], metric: str) -> str:
     groups = by_group(entries)
-    bands = [
-        over_seeds(curves_by_seed(group, "mta" if metric == "mta" else "asr")) for group in groups
-    ]
-    said = [_CURVES[metric], _seeds([max(point.n for point in band) for band in bands if band])]
+    drawn = bands_of(groups, "mta" if metric == "mta" else "asr")
+    said = [_CURVES[metric], _seeds([max(point.n for point in band) for band in drawn if band])]
     if len(groups) > LEGEND:
         said.append(f"The {len(groups)} lines are named on the page alone.")
     return " ".join(said)

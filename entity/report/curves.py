@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from entity.report.entries import Entry, Group
 from entity.report.overlaps import MOST, signs, stretches
 from entity.report.plotly_figure import Figure, Object, faded, plain, whole_ticks
-from entity.report.seed_bands import Point, by_group, curves_by_seed, over_seeds
+from entity.report.seed_bands import Point, bands_of, by_group
 
 UNIFIED = 6
 """Up to so many groups one hover box compares all of them; beyond, it shows the nearest."""
@@ -24,9 +24,7 @@ Band = list[Point]
 def draw_curves(entries: Sequence[Entry]) -> Figure | None:
     """Draw the panels for which a run has values; None if there are none at all."""
     groups = by_group(entries)
-    mta, asr = (
-        [over_seeds(curves_by_seed(group, metric)) for group in groups] for metric in ("mta", "asr")
-    )
+    mta, asr = bands_of(groups, "mta"), bands_of(groups, "asr")
     panels = [
         (title, bands)
         for title, bands in (("Main-task accuracy (MTA)", mta), ("Attack success rate (ASR)", asr))

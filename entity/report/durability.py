@@ -9,7 +9,7 @@ from entity.report.curves import draw_band, draw_signs, draw_stripes, spread
 from entity.report.entries import Entry, Group
 from entity.report.plotly_figure import Figure, Object, plain, whole_ticks
 from entity.report.runs import RunRecord
-from entity.report.seed_bands import Point, by_group, over_seeds, series
+from entity.report.seed_bands import Curve, Point, by_group, curves_by_seed, over_seeds, series
 from entity.results.formatting import NONE, percent
 from entity.results.tables import Spread
 
@@ -57,7 +57,7 @@ def durabilities(entries: Sequence[Entry]) -> list[Durability]:
     """Return the groups whose attack ended within the run."""
     found: list[Durability] = []
     for group in by_group(entries):
-        curves = [curve for entry in group if (curve := after_stop(entry.run))]
+        curves = [curve for curve in curves_by_seed(group, after_stop) if curve]
         lives = [_lifespan(curve) for curve in curves]
         total = Spread.of([float(life) for life in lives])
         if total:
@@ -66,7 +66,7 @@ def durabilities(entries: Sequence[Entry]) -> list[Durability]:
     return found
 
 
-def _lifespan(curve: dict[int, float]) -> int:
+def _lifespan(curve: Curve) -> int:
     return lifespan([curve.get(since, 0.0) for since in range(1, max(curve) + 1)], HALF)
 
 

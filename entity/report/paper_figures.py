@@ -22,7 +22,7 @@ from entity.report.heat import Heat, heats
 from entity.report.overlaps import signs
 from entity.report.plotly_figure import shorten
 from entity.report.roc import rocs
-from entity.report.seed_bands import by_group, curves_by_seed, over_seeds
+from entity.report.seed_bands import bands_of, by_group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -266,11 +266,11 @@ def _curves(
     from matplotlib.ticker import MaxNLocator
 
     groups = by_group(entries)
-    bands = [over_seeds(curves_by_seed(group, metric)) for group in groups]
-    if not any(bands):
+    drawn = bands_of(groups, metric)
+    if not any(drawn):
         return None
     figure, axes = _sheet(make, style.width, 0.65 * style.width)
-    for place, (group, band) in enumerate(zip(groups, bands, strict=True)):
+    for place, (group, band) in enumerate(zip(groups, drawn, strict=True)):
         if not band:
             continue
         look = _look(group[0].group, len(band), place, len(groups))

@@ -1,6 +1,6 @@
 """A curve over rounds of several seeds: its mean, and how far the seeds lie apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -57,20 +57,32 @@ def by_seed(entries: Sequence[Entry], metric: str) -> dict[str, float]:
     return {seed: fmean(values) for seed, values in found.items()}
 
 
-def curves_by_seed(entries: Sequence[Entry], metric: Literal["mta", "asr"]) -> list[Curve]:
+def curves_by_seed(entries: Sequence[Entry], curve: Callable[[RunRecord], Curve]) -> list[Curve]:
     """Return a curve for each seed of runs that are else alike.
 
     Of a seed that was run again it is the mean at each round.
+
+    Parameters
+    ----------
+    entries
+        The runs.
+    curve
+        Returns that of a run; empty for one that has none.
     """
     found: dict[str, list[Curve]] = {}
     for entry in entries:
-        found.setdefault(entry.seed, []).append(series(entry.run, metric))
+        found.setdefault(entry.seed, []).append(curve(entry.run))
     return [
         curves[0]
         if len(curves) == 1
         else {at: fmean(c[at] for c in curves if at in c) for c in curves for at in c}
         for curves in found.values()
     ]
+
+
+def bands_of(groups: Sequence[Sequence[Entry]], metric: Literal["mta", "asr"]) -> list[list[Point]]:
+    """Return all seeds of each group at each round."""
+    return [over_seeds(curves_by_seed(group, lambda run: series(run, metric))) for group in groups]
 
 
 def over_seeds(curves: Sequence[Curve]) -> list[Point]:

@@ -156,14 +156,14 @@ def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
 
 def _warn_of_missing_attackers(roster: Roster) -> None:
     """Warn where too few malicious clients are there for what they are to do together."""
-    baits = getattr(roster.config.client.attack and roster.config.client.attack.args, "baits", 0)
-    if 0 < len(roster.malicious) <= baits:
+    attack, poison, there = roster.config.client.attack, roster.poison, len(roster.malicious)
+    baits = getattr(attack.args, "baits", 0) if attack else 0
+    if 0 < there <= baits:
         log.warning(
             "client.attack.baits = %d: all malicious clients (%d) are baits, and nobody pushes a "
             "backdoor",
-            *(baits, len(roster.malicious)),
+            *(baits, there),
         )
-    attack, poison, there = roster.config.client.attack, roster.poison, len(roster.malicious)
     if attack and attack.takes_place and poison and 0 < there < poison.divided_among:
         log.warning(
             "client.attack.poison = %s: %d of the %d parts of its trigger are never trained on, as "

@@ -65,6 +65,13 @@ def test_a_backdoor_that_is_still_there_at_the_end_is_said_to_live_at_least_so_l
     assert found.lifespan.mean == 2
 
 
+def test_a_seed_that_was_run_again_has_one_life(make_recorded):
+    paths = [make_recorded(name, rounds=20, window=(1, 8), seed=1) for name in ("a", "again")]
+    (once,), (twice,) = durabilities(entries_of(paths[:1])), durabilities(entries_of(paths))
+    assert twice.lifespan == once.lifespan
+    assert twice.band == once.band
+
+
 def test_without_an_end_of_the_attack_or_before_it_there_is_no_durability(make_recorded):
     cut = make_recorded("cut", rounds=20, window=(3, 8), stop=6)
     assert durabilities(entries_of([make_recorded("ever"), cut])) == []
