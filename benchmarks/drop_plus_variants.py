@@ -61,10 +61,11 @@ class DropPlusVariant(DropPlus):
         elif args.images == "noise":
             rng = resources.seeds.generator("noise for images")
             self.images = torch.rand(self.images.shape, generator=rng) * 2 - 1
-        for history in self.search.parts.values():
-            history.method = args.linkage
+        search = self.search
+        for look in search.looks.values():
+            look.method = args.linkage
         if not args.looks_again:
-            self.search = _OneLook(self.search.parts, self.search.judge, args.amounts)
+            self.search = _OneLook(search.histories, search.looks, search.judge, args.amounts)
 
     def describe(self, updates: Tensor, model: nn.Module, of: Sequence[View]) -> Described:
         """Return what updates (n, P) are like, by what the settings say."""

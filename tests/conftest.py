@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from plugin_registry import forget
 
 from entity.config.fields import ExperimentConfig
@@ -55,6 +56,14 @@ def tiny_tables(changes: Mapping[str, Any] | None = None) -> dict[str, Any]:
             table = table[parent]
         table[last] = value
     return tables
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> Iterator[None]:
+    """Make models that a test builds without a seed the same in every order of the tests."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 @pytest.fixture(scope="session")

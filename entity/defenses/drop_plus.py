@@ -9,8 +9,8 @@ A trigger's weights lie along inputs that no clean image has. So
 2. of the mean's step only the visible part is kept (`server/visible.py`): the least step that
    changes what every layer answers to the clean images in nearly the same way;
 3. clients who push together, round after round, are left out of the mean: in the part that is
-   dropped, where honest clients have little in common, and in the visible one, if they are
-   more alike than honest clients ever are (`server/coalition_search.py`, `server/mixes.py`).
+   dropped, in the visible one, or in both together, if they are more alike than honest clients
+   ever are (`server/coalition_search.py`, `server/mixes.py`).
 
 The second judges nobody and needs no majority. docs/DROP_PLUS.md says why this should work.
 """
@@ -56,6 +56,8 @@ class DropPlusArgs:
     effect: Positive | None = 2.5
     """Contrast over the spread of the cosines (Cohen's d) that is needed, too; null looks at the
     invisible part alone, and at its contrast, all of `coalition`."""
+    effect_both: Positive | None = 2.0
+    """The same for the mean of the cosines of both parts; null does not look at them together."""
     classes: bool = False
     """Compare clients in the visible part without the gradients of clean images, by the class that
     the model gives them: what any mix of classes makes of an update is no push."""
@@ -79,7 +81,7 @@ class DropPlus(StreamingServer[DropPlusArgs]):
     summary = "DROP+: only what a few clean images can see of the mean's step is taken"
     paper = "ours, after DROP, 2025, arXiv 2502.07011"
     hyperparameters = DropPlusArgs
-    revision = 11
+    revision = 12
     streams_with = "with coalition null and clip false"
 
     def __init__(self, args: DropPlusArgs, resources: Resources) -> None:
@@ -88,8 +90,9 @@ class DropPlus(StreamingServer[DropPlusArgs]):
         assert clean is not None, "needs() asks for clean data"
         drawn = torch.randperm(len(clean.x), generator=resources.seeds.generator("visible images"))
         self.images = clean.x[drawn[: args.num_seed or IMAGES]]
+        effects = args.effect, args.effect_both
         self.search = searching(
-            args.coalition, args.effect, args.patience, args.memory, args.clearly, args.amounts
+            args.coalition, effects, args.patience, args.memory, args.clearly, args.amounts
         )
         self._begun: tuple[Tensor, list[visible.View]] | None = None
 

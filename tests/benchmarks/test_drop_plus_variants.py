@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from colluders import groups_of
 from torch import nn
 
 from entity.defenses.drop_plus import DropPlus, DropPlusArgs
 from entity.models import Classifier
 from entity.server import CleanData
-from entity.server.coalition import two_groups
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 CLIENTS, BAD = 10, (1, 4, 6)
@@ -105,9 +105,9 @@ def test_the_linkage_is_the_one_that_is_asked_for(variants, model, clean, make_r
     """A chain: single linkage cuts off its far pair, Ward's cuts it elsewhere."""
     at = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.76])
     sums = {client: torch.stack([a.cos(), a.sin()]) for client, a in enumerate(at)}
-    assert two_groups(sums, "single").smaller == {7, 8}
-    assert two_groups(sums, "ward").smaller == {0, 1, 2}
+    assert groups_of(sums, method="single").smaller == {7, 8}
+    assert groups_of(sums, method="ward").smaller == {0, 1, 2}
     args = variants.VariantArgs(linkage="single")
     resources = make_resources(model, clean=clean, classes=10, image=(1, 8))
     server = variants.DropPlusVariant(args, resources)
-    assert {history.method for history in server.search.parts.values()} == {"single"}
+    assert {look.method for look in server.search.looks.values()} == {"single"}

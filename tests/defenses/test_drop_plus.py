@@ -115,6 +115,20 @@ def test_a_coalition_is_left_out_from_the_fourth_round_on_and_named(
     assert all(v.weight == 0 for v in answer.verdicts if v.client in BAD)
 
 
+def test_who_is_found_in_both_parts_together_is_left_out_for_that(
+    open_server, model, clean, make_updates
+):
+    for both, expected in [(2.0, set(BAD)), (None, set())]:
+        server = open_server(effect=1e6, effect_both=both)
+        for number in range(1, 5):
+            answer = server.aggregate(a_round(model, clean, number, make_updates))
+        assert {v.client for v in answer.verdicts if not v.accepted} == expected
+        assert ("both_effect" in answer.diagnostics) == bool(expected)
+        for verdict in answer.verdicts:
+            alike = "pushes with others, all alike wherever one looks"
+            assert verdict.accepted or verdict.reason == alike
+
+
 def test_attackers_who_may_register_what_they_like_are_found_without_amounts(
     open_server, model, clean, make_updates
 ):

@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pytest
 import torch
-from colluders import SEEDS, a_round, looked, normal
+from colluders import SEEDS, a_round, groups_of, looked, looking, normal
 
 from entity.server.amounts import FAR, MOST, without_amounts
-from entity.server.coalition import Coalition, two_groups
+from entity.server.coalition_search import Look
+from entity.server.push_history import PushHistory
 from entity.server.sketches import descriptions
 
 AMOUNTS = torch.tensor([785, 210, 151, 176, 504, 367, 506, 580, 162, 59])
@@ -137,23 +138,23 @@ def steps_on_a_bent_path(number, samples, spec, noise=0.3):
 def test_honest_clients_with_much_and_with_little_data_are_no_coalitions(part):
     """Regression: half of ten honest clients were left out where amounts were unequal."""
     spec, of = looked()
-    plain, mended = (Coalition(0.2, 4, 0.95, least=0.1, effect=2.5) for _ in range(2))
+    (plain, camps), (mended, others) = (looking(enough=0.2) for _ in range(2))
 
     for number in range(8):
         updates = steps_on_a_bent_path(number, AMOUNTS, spec)
         described = getattr(descriptions(updates, of, SEEDS), part)
         plain.observe(range(10), described, torch.ones(10))
         mended.observe(range(10), described, AMOUNTS)
-    camps = plain.groups()
-    assert plain.clear(camps)
+    two = camps.groups()
+    assert camps.clear(two)
     larger = {client for client in range(10) if AMOUNTS[client] > 300}
-    assert larger in (camps.smaller, camps.larger)
-    assert not mended.clear(mended.groups())
+    assert larger in (two.smaller, two.larger)
+    assert not others.clear(others.groups())
 
 
 def test_the_last_amounts_of_all_who_are_known_count_in_whatever_order_they_come():
     spec, of = looked()
-    whole, other = (Coalition(math.inf, 2, 0.95, least=0.1, effect=2.5) for _ in range(2))
+    whole, other, again = (PushHistory(2, 0.95) for _ in range(3))
     for number in range(6):
         updates = steps_on_a_bent_path(number, AMOUNTS, spec)
         described = descriptions(updates, of, SEEDS).shown
@@ -165,17 +166,14 @@ def test_the_last_amounts_of_all_who_are_known_count_in_whatever_order_they_come
         rows = [rows[place] for place in shuffled.tolist()]
         other.observe([ids[row] for row in rows], described[rows], amounts[rows])
     rows = torch.stack([whole.sums[each] for each in ids])
-    expected = two_groups(
-        dict(zip(ids, rows, strict=True)), samples=dict(zip(ids, AMOUNTS, strict=True))
-    )
-    assert expected != two_groups(dict(zip(ids, rows, strict=True)))
+    expected = groups_of(dict(zip(ids, rows, strict=True)), AMOUNTS)
+    assert expected != groups_of(dict(zip(ids, rows, strict=True)))
     for history in (whole, other):
-        groups = history.groups()
+        groups = Look(history).groups()
         assert groups.smaller == expected.smaller
         assert groups[2:4] == pytest.approx(expected[2:4], rel=1e-4)
-    again = Coalition(math.inf, 2, 0.95, least=0.1, effect=2.5)
     again.load_state_dict(whole.state_dict())
-    assert again.groups() == whole.groups()
+    assert Look(again).groups() == Look(whole).groups()
     assert again.samples == whole.samples
     again.pardon(ids[3])
     assert ids[3] not in again.samples
@@ -184,10 +182,10 @@ def test_the_last_amounts_of_all_who_are_known_count_in_whatever_order_they_come
 def test_who_pushes_together_is_found_though_amounts_differ():
 
     spec, of = looked()
-    history = Coalition(0.2, 4, 0.95)
+    history, look = looking(enough=0.2, effect=math.inf)
     for number in range(8):
         updates = a_round(spec, number, colluders=(1, 4, 6))
         history.observe(range(10), descriptions(updates, of, SEEDS).hidden, AMOUNTS)
-    groups = history.groups()
-    assert history.clear(groups)
+    groups = look.groups()
+    assert look.clear(groups)
     assert groups.smaller == {1, 4, 6}

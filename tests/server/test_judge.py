@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from colluders import SEEDS, a_round, looked
+from colluders import SEEDS, a_round, looked, looking
 
-from entity.server.coalition import Coalition, Groups
+from entity.server.coalition import Groups
 from entity.server.judge import Judge
 from entity.server.sketches import Described, descriptions
 
@@ -142,15 +142,15 @@ def test_half_of_the_clients_are_found_by_what_they_push_where_no_clean_image_lo
     """Also where the others are the more alike: four attackers frame a fifth client."""
     spec, of = looked_at
     for pushers in [(0, 1, 2, 3, 4), (5, 6, 7, 8, 9)]:
-        history, judge = Coalition(enough=0.2, patience=4, memory=0.95), Judge(4, 1.3)
+        (history, look), judge = looking(enough=0.2), Judge(4, 1.3)
         for number in range(30):
             updates = a_round(spec, number, colluders=pushers)
             described = descriptions(updates, of, SEEDS)
             history.observe(range(10), described.hidden, torch.ones(10))
-            found = history.groups()
+            found = look.groups()
             judge.observe(range(10), described)
             if number >= 3:
-                assert history.clear(found)
+                assert look.clear(found)
                 assert judge.coalition(found) == {*pushers}
 
 

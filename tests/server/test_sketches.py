@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from colluders import SEEDS, a_round, looked, normal
+from colluders import SEEDS, a_round, groups_of, looked, normal
 
-from entity.server.coalition import two_groups
 from entity.server.sketches import HIDDEN, SHOWN, descriptions, unit
 
 
@@ -60,7 +59,7 @@ def test_who_takes_more_steps_is_not_alike_for_that(looked_at, part):
     steps = torch.tensor([2.0] * 5 + [1.0] * 5)
     updates = steps[:, None] * (common + 0.7 * normal(10, spec.num_parameters, seed=6))
     found = dict(enumerate(getattr(descriptions(updates, of, SEEDS), part)))
-    plain, mended = two_groups(found), two_groups(found, samples=dict(enumerate(350 * steps)))
+    plain, mended = groups_of(found), groups_of(found, 350 * steps)
     assert plain.contrast >= 0.1
     assert plain.effect >= 2.5
     assert {*range(5)} in (plain.smaller, plain.larger)
