@@ -270,6 +270,9 @@ OTHER_IMAGES: dict[str, tuple[tuple[str, str], ...]] = {
     "noise for images": (("images", "noise"),),
 }
 AMOUNTS = {"as shipped": (), "amounts of data not taken out": (("amounts", "false"),)}
+TOGETHER = {"as shipped": (), "each part by itself": (("effect_both", "null"),)}
+LARGE_IBA = (("poison", "iba"), ("iba_local_asr", "0"), ("iba_epsilon_test", "0.3"))
+"""A perturbation of more than the authors' size, so that what it does can be seen."""
 VARIANT = (
     ("plugins", str(ROOT / "benchmarks" / "drop_plus_variants.py")),
     ("defense.type", "drop_plus_variant"),
@@ -278,11 +281,14 @@ VARIANT = (
 
 def _looks() -> Iterator[Cell]:
     stroke, bait = "in sight, trigger a stroke", "bait, trigger a stroke"
+    skewed = f"{stroke}, Dirichlet 0.5"
     for data, given, variants in (
         (stroke, ADAPTIVE[stroke], LOOKS),
         (bait, ADAPTIVE[bait], ONE_LOOK),
         ("Dirichlet 0.5, 50 %", SKEW["Dirichlet 0.5"], OTHER_IMAGES),
         ("amounts 0.5, none", (*SKEW["amounts 0.5"], *NEVER), AMOUNTS),
+        (skewed, ADAPTIVE[skewed], TOGETHER),
+        ("IBA, large", LARGE_IBA, TOGETHER),
     ):
         thirty = (*given, ("rounds", "30"))
         yield Cell((data, "undefended"), "mnist5k/undefended", thirty)
