@@ -23,6 +23,9 @@ from entity.setup import plugins, resolve
 
 pytest_plugins = ["attackers", "updates_by_hand"]
 
+for name in ("DROP_DATA", "DROP_PLUGINS"):  # what is tested is not what the developer works with
+    os.environ.pop(name, None)
+
 Tables = Callable[..., dict[str, Any]]
 MakeExperiment = Callable[..., ExperimentConfig]
 

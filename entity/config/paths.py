@@ -2,11 +2,18 @@
 
 from pathlib import Path
 
+from entity.config.schema import ConfigError
+
 
 def user_path(path: str | Path) -> Path:
     """Return a path with `~` as the user's home, which a shell leaves as it is in `--out=~/runs`.
 
     A `~name` of nobody stays as it is.
+
+    Raises
+    ------
+    ConfigError
+        If it is no path.
 
     Examples
     --------
@@ -14,6 +21,11 @@ def user_path(path: str | Path) -> Path:
     (True, 'a/~')
     """
     try:
-        return Path(path).expanduser()
+        given = Path(path)
+    except TypeError:
+        text = f"{path!r}: is no path; allowed is text, or a pathlib.Path."
+        raise ConfigError(text) from None
+    try:
+        return given.expanduser()
     except RuntimeError:
-        return Path(path)
+        return given

@@ -1,6 +1,7 @@
 """`~` is the user's home in every path that is given, whoever passes it on."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 import entity
 from entity.cli import main
 from entity.config.paths import user_path
+from entity.config.schema import ConfigError
 from entity.setup import resolve
 from entity.setup.assembly import assemble
 from entity.sweep.cells import expand
@@ -23,6 +25,14 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path / "here")
     return tmp_path / "home"
+
+
+@pytest.mark.parametrize("value", [3, None, b"runs", ["a"]])
+def test_what_is_no_path_is_said_so_by_everything_that_takes_one(value, home):
+    said = rf"^{re.escape(repr(value))}: is no path; allowed is text, or a pathlib\.Path\.$"
+    for taken in (user_path, entity.results, entity.open_run):
+        with pytest.raises(ConfigError, match=said):
+            taken(value)
 
 
 def test_a_home_is_found_and_nobody_s_is_left_as_it_is(home):
