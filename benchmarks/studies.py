@@ -210,6 +210,11 @@ ADAPTIVE: dict[str, tuple[tuple[str, str], ...]] = {
         ("trigger_pattern", STROKE),
         ("DPR", "1.0"),
     ),
+    "disguised, trigger a stroke": (
+        ("client.attack.type", "disguised"),
+        ("trigger_pattern", STROKE),
+        ("DPR", "1.0"),
+    ),
     "late burst": (
         ("client.attack.type", "model_replacement"),
         ("participation_strategy", "after_convergence"),

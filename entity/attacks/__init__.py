@@ -6,6 +6,7 @@ from entity.attacks.bait import Bait
 from entity.attacks.chameleon import Chameleon
 from entity.attacks.constrain_and_scale import ConstrainAndScale
 from entity.attacks.covered import Covered
+from entity.attacks.disguised import Disguised
 from entity.attacks.fang import Fang
 from entity.attacks.impersonation import Impersonation
 from entity.attacks.in_sight import InSight
@@ -42,6 +43,7 @@ ATTACKS: dict[str, type[Attacker]] = {
     "in_sight": InSight,
     "bait": Bait,
     "covered": Covered,
+    "disguised": Disguised,
     "noisy": Noisy,
     "two_faces": TwoFaces,
 }

@@ -67,6 +67,7 @@ TITLES: dict[str, str] = {
     "in_sight": "In Sight",
     "bait": "Bait",
     "covered": "Covered",
+    "disguised": "Disguised",
     "noisy": "Noisy",
     "two_faces": "Two Faces",
     "dba": "DBA",

@@ -7,6 +7,7 @@ from entity.attacks.bait import Bait
 from entity.attacks.chameleon import Chameleon
 from entity.attacks.constrain_and_scale import ConstrainAndScale
 from entity.attacks.covered import Covered
+from entity.attacks.disguised import Disguised
 from entity.attacks.fang import Fang
 from entity.attacks.impersonation import Impersonation
 from entity.attacks.in_sight import InSight
@@ -35,6 +36,7 @@ ATTACKS = [
     Chameleon,
     ConstrainAndScale,
     Covered,
+    Disguised,
     Fang,
     Impersonation,
     InSight,

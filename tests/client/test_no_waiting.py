@@ -23,7 +23,7 @@ from entity.seeding import Seeds
 from entity.training import Recipe
 
 META = torch.device("meta")
-IN_SIGHT = {"covered", "in_sight"}
+IN_SIGHT = {"covered", "disguised", "in_sight"}
 """They solve systems on the CPU."""
 AUGMENTATION = Augmentation(pad=2, flip=True, degrees=15)
 
