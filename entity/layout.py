@@ -120,11 +120,37 @@ class ParamSpec:
         """The parameters that training leaves."""
         return tuple(slot for slot in self.parameters if slot.frozen)
 
+    @property
+    def num_trained(self) -> int:
+        """How many entries of the weights are not frozen."""
+        return self.num_parameters - sum(slot.stop - slot.start for slot in self.frozen)
+
+    def trained_columns(self, which: Tensor) -> Tensor:
+        """Return where in the weights some of the `num_trained` entries are, by their numbers."""
+        for slot in self.frozen:
+            which = which + (which >= slot.start) * (slot.stop - slot.start)
+        return which
+
     def trained(self, weights: Tensor) -> Tensor:
         """Return weights (P,) with zeros where parameters are frozen; as they are without any."""
         weights = weights.clone() if self.frozen else weights
         for slot in self.frozen:
             slot.of(weights).zero_()
+        return weights
+
+    def with_frozen(self, weights: Tensor, of: Tensor) -> Tensor:
+        """Return weights (P,) or (n, P) whose frozen entries are those of others (P,).
+
+        They are copied only where one differs.
+        """
+        if all(
+            torch.equal(slot.of(weights), slot.of(of).expand_as(slot.of(weights)))
+            for slot in self.frozen
+        ):
+            return weights
+        weights = weights.clone()
+        for slot in self.frozen:
+            slot.of(weights).copy_(slot.of(of))
         return weights
 
     def flatten(self, module: nn.Module) -> ModelState:

@@ -67,7 +67,7 @@ class AlignIns(Server[AlignInsArgs]):
     summary = "AlignIns: leave out unusual directions and signs, clip the rest to its median norm"
     paper = "Xu et al. 2025, arXiv 2503.07978"
     hyperparameters = AlignInsArgs
-    revision = 2
+    revision = 3
     least_clients = LEAST_CLUSTERED
 
     @classmethod
@@ -129,7 +129,7 @@ def alignment(updates: Updates, sparsity: float) -> Alignment:
     updates
         The round.
     sparsity
-        Share of the P parameters that are an update's significant ones, those of the largest
+        Share of the trained parameters that are an update's significant ones, those of the largest
         magnitude; rounded down, at least one.
     """
     start, size = updates.global_weights, updates.weights.shape[1]
@@ -140,7 +140,7 @@ def alignment(updates: Updates, sparsity: float) -> Alignment:
         principal[columns] = block.sign().sum(0).sign()
         dots += block.double() @ start[columns].double()
     scale = updates.norms * start.double().norm()
-    largest = max(1, int(sparsity * size + 1e-9))
+    largest = max(1, int(sparsity * updates.spec.num_trained + 1e-9))
     signs = torch.empty(len(updates), dtype=torch.float64)
     for row, weights in enumerate(updates.weights):
         delta = weights - start

@@ -90,6 +90,7 @@ class BackdoorIndicator(Server[BackdoorIndicatorArgs]):
         self.x, self.y = indicator_task(args.num_indicator, resources)
         self.planted: Tensor | None = None
         """Buffers (B,) after planting; None where the clients' model has no indicator."""
+        self._planted_before: Tensor | None = None
 
     @classmethod
     def needs(cls, args: BackdoorIndicatorArgs) -> Needs:
@@ -104,6 +105,7 @@ class BackdoorIndicator(Server[BackdoorIndicatorArgs]):
     def aggregate(self, updates: Updates) -> Aggregation:
         """Judge by the indicator, average, plant the next one."""
         watch, n = Stopwatch(), len(updates)
+        self._planted_before = self.planted
         scores = torch.zeros(n, dtype=torch.float64)
         judged = self.planted is not None
         if self.planted is not None:
@@ -131,6 +133,10 @@ class BackdoorIndicator(Server[BackdoorIndicatorArgs]):
         with watch("plant"):
             state = self._with_indicator(answer.state, round)
         return answer.completed(state, {"planted": float(self.planted is not None)}, watch.seconds)
+
+    def withdrawn(self) -> None:
+        """Remember the indicator of the model that stays."""
+        self.planted = self._planted_before
 
     def _best(self, updates: Updates, row: int) -> Tensor:
         """Return the highest accuracy () of a label's indicator images in a client's model."""

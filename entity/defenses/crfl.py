@@ -112,11 +112,13 @@ class Crfl(StreamingServer[CrflArgs], CertifyingServer[CrflArgs]):
         released = round == (self.args.final_round or self.resources.rounds)
         sigma = self.noise = 0.0 if released else self.args.sigma
         with watch("smooth"):
-            moving = self.resources.spec.trained(answer.weights)
+            spec = self.resources.spec
+            moving = spec.trained(answer.weights)
             before = float(moving.double().norm())
             weights = clip_to_norm(moving, bound)
             rng = self.resources.seeds.generator("crfl noise", round=round)
             weights = weights + sigma * torch.randn(len(weights), generator=rng)
+            weights = spec.with_frozen(weights, answer.weights)
             state = self.finish(ModelState(weights, answer.buffers))
         numbers = {"model_norm": before, "rho": bound, "noise_std": sigma}
         return answer.completed(state, numbers, watch.seconds)

@@ -9,8 +9,9 @@ other parameters, and the mean is of those that no repetition left out.
 Where we leave the paper and public codes, and why:
 
 - f is a bound that a server can know (`estimate`), not the true number of attackers, unless asked;
-- b is at most the number of parameters, and updates too far away for float64 are drawn in (see
-  `reach`): beside one of 1e30 the others' projections are all the same number, and ties;
+- b is at most the number of trained parameters, as frozen ones tell nobody apart, and updates too
+  far away for float64 are drawn in (see `reach`): beside one of 1e30 the others' projections are
+  all the same number, and ties;
 - ties go to the lowest client id; where no client is in all repetitions the global model stays;
 - public ports draw how many parameters to draw, too, or project on all singular vectors, which
   gives plain distances from the mean, or on a column of V' for one of V. None of that is here.
@@ -66,6 +67,7 @@ class Dnc(BoundedServer[DncArgs]):
     summary = "DnC: refuse those with the largest projections on the principal direction"
     paper = "Shejwalkar and Houmansadr, NDSS 2021, doi 10.14722/ndss.2021.24498"
     hyperparameters = DncArgs
+    revision = 2
     condition = Condition(2, 1)
 
     @classmethod
@@ -104,13 +106,14 @@ class Dnc(BoundedServer[DncArgs]):
     def _scores(self, updates: Updates) -> Tensor:
         """Return outlier scores (iterations, n)."""
         rng = self.resources.seeds.generator("dnc", round=updates.round)
-        size = updates.weights.shape[1]
+        spec = updates.spec
         near = drawn_in(updates)
         centre = updates.weights[near.centre]
         order = rows_by_id(updates.client_ids)
         found = torch.zeros(self.args.iterations, len(updates), dtype=torch.float64)
         for one in found:
-            drawn = torch.randperm(size, generator=rng)[: self.args.parameters].sort().values
+            drawn = torch.randperm(spec.num_trained, generator=rng)[: self.args.parameters]
+            drawn = spec.trained_columns(drawn.sort().values)
             away = updates.weights[order][:, drawn].double() - centre[drawn].double()
             one[order] = outlier_scores(away * near.factors[order][:, None])
         return found

@@ -74,7 +74,7 @@ class Flame(Server[FlameArgs]):
         deviation = self.args.noise_sigma * bound
         with watch("noise"):
             rng = self.resources.seeds.generator("flame noise", round=updates.round)
-            noise = torch.randn(len(state.weights), generator=rng)
+            noise = updates.spec.trained(torch.randn(len(state.weights), generator=rng))
             state = self.finish(ModelState(state.weights + deviation * noise, state.buffers))
         return Aggregation(
             *state,

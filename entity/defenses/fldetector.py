@@ -17,6 +17,7 @@ Where we leave the authors' code, and why:
   few scores is often wrong, and `for_good`, as in public ports, the honest are used up with time;
 - shares are times the number of clients, so that 1 is usual whatever the size of the round;
 - updates stand for gradients: a constant factor, sign included, cancels in H and in the shares;
+- a score is of the last `window` rounds: who has not come for as long has none, and hides nobody;
 - rounds without a step say nothing of H, and its inner matrix may be singular: the code fails.
 
 Kept are the last model of every client, the global one it began from, and those of the window.
@@ -34,11 +35,10 @@ from entity.defenses.median import CoordinateServer, middle
 from entity.layout import ModelState
 from entity.server.contract import Needs, Resources
 from entity.server.foreseen import Foreseen
-from entity.server.gap_statistic import gap_clusters, k_means
+from entity.server.gap_statistic import higher_group
 from entity.server.gate import is_finite
 from entity.updates import Aggregation, ClientId, Stopwatch, Updates, rows_by_id, verdicts
 
-_LEAST = 3  # scores below which there are no two groups
 _DIGITS = 9  # decimals of a score that count: the rest is rounding
 
 
@@ -62,27 +62,6 @@ class FLDetectorArgs:
     """Uniform samples that the gap statistic compares with."""
 
 
-def suspects(scores: Tensor, kmax: int, references: int, rng: torch.Generator) -> Tensor:
-    """Return who (n,) bool is in the group of higher scores; nobody where there is one group.
-
-    Parameters
-    ----------
-    scores
-        (n,) finite.
-    kmax, references, rng
-        Of the gap statistic, and of k-means.
-    """
-    nobody = torch.zeros(len(scores), dtype=torch.bool)
-    if len(scores) < _LEAST or scores.min() == scores.max():
-        return nobody
-    points = scores.double()[:, None]
-    if len(set(gap_clusters(points, min(kmax, len(points)), references, rng))) < 2:
-        return nobody
-    labels = torch.from_numpy(k_means(points.numpy(), 2, rng)[1]) == 1
-    higher = scores[labels].mean() > scores[~labels].mean()
-    return labels if higher else ~labels
-
-
 class FLDetector(CoordinateServer[FLDetectorArgs]):
     """A robust rule without the clients whose updates are unlike the predicted ones."""
 
@@ -90,12 +69,13 @@ class FLDetector(CoordinateServer[FLDetectorArgs]):
     paper = "Zhang et al. 2022, arXiv 2207.09209"
     remembers = "distances from what was predicted, and who was removed for good"
     hyperparameters = FLDetectorArgs
+    revision = 2
 
     def __init__(self, args: FLDetectorArgs, resources: Resources) -> None:
         super().__init__(args, resources)
         self.foreseen = Foreseen(args.window)
-        self.distances: dict[ClientId, list[float]] = {}
-        """Each client's last distances, as shares times clients."""
+        self.distances: dict[ClientId, list[tuple[int, float]]] = {}
+        """Each client's last rounds and distances in them, as shares times clients."""
         self.removed: set[ClientId] = set()
         self.rounds = 0
         """Rounds since the start or the last removal."""
@@ -131,7 +111,8 @@ class FLDetector(CoordinateServer[FLDetectorArgs]):
             self.distances, self.rounds = {}, 0
         elif len(sent) and is_finite(state):
             rate = self.resources.averaging.server_lr
-            self.foreseen.book(sent, (state.weights - updates.global_weights) / rate)
+            step = (state.weights - updates.global_weights) / rate
+            self.foreseen.book(sent, step if any(kept) else None)
         reasons = dict.fromkeys(range(len(updates)), "updates unlike the predicted ones")
         judged = verdicts(updates, kept, shares, reasons=reasons)
         judged = tuple(replace(one, score=own) for one, own in zip(judged, scores, strict=True))
@@ -141,20 +122,22 @@ class FLDetector(CoordinateServer[FLDetectorArgs]):
         return Aggregation(*state, judged, numbers, watch.seconds)
 
     def _compare(self, sent: Updates) -> None:
-        """Note how far updates are from the predicted ones."""
+        """Note how far updates are from the predicted ones, and let go what is past."""
         self.rounds += 1
         found = self.foreseen.distances(sent) if self.rounds > self.args.warmup else None
-        if found is None:
-            return
-        known = ~found.isnan()
-        mean = float(found[known].mean())
-        for client, distance in zip(sent.client_ids, found.tolist(), strict=True):
-            if distance == distance:  # not NaN
-                own = [*self.distances.get(client, []), distance / mean if mean > 0 else 1.0]
-                self.distances[client] = own[-self.args.window :]
+        if found is not None:
+            known = ~found.isnan()
+            mean = float(found[known].mean())
+            shares = (found / mean if mean > 0 else torch.ones_like(found)).tolist()
+            for row in known.nonzero().flatten().tolist():
+                own = self.distances.setdefault(sent.client_ids[row], [])
+                own.append((sent.round, shares[row]))
+        since = sent.round - self.args.window
+        late = {client: [x for x in own if x[0] > since] for client, own in self.distances.items()}
+        self.distances = {client: own for client, own in late.items() if own}
 
     def _score(self, client: ClientId) -> float | None:
-        own = self.distances.get(client)
+        own = [distance for _, distance in self.distances.get(client, [])]
         return round(sum(own) / len(own), _DIGITS) if own else None
 
     def _detected(self, number: int) -> set[ClientId]:
@@ -163,7 +146,7 @@ class FLDetector(CoordinateServer[FLDetectorArgs]):
         clients = [clients[row] for row in rows_by_id(clients)]
         scores = torch.tensor([self._score(client) for client in clients], dtype=torch.float64)
         rng = self.resources.seeds.generator("fldetector", round=number)
-        found = suspects(scores, self.args.kmax, self.args.references, rng).tolist()
+        found = higher_group(scores, self.args.kmax, self.args.references, rng).tolist()
         return {client for client, suspect in zip(clients, found, strict=True) if suspect}
 
     def _aggregated(self, updates: Updates, kept: list[bool]) -> tuple[ModelState, Tensor]:
@@ -195,6 +178,7 @@ class FLDetector(CoordinateServer[FLDetectorArgs]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` returned."""
         self.foreseen.load_state_dict(state["foreseen"])
-        self.distances = dict(zip(state["clients"], map(list, state["distances"]), strict=True))
+        distances = [[(number, share) for number, share in own] for own in state["distances"]]
+        self.distances = dict(zip(state["clients"], distances, strict=True))
         self.removed, self.rounds = set(state["removed"]), state["rounds"]
         self.first = None if state["first"] is None else ModelState(*state["first"])

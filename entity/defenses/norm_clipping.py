@@ -87,7 +87,7 @@ class NormClipping(StreamingServer[NormClippingArgs]):
         if self.args.sigma > 0:
             with watch("noise"):
                 rng = self.resources.seeds.generator("weak dp", round=updates.round)
-                noise = torch.randn(len(state.weights), generator=rng)
+                noise = updates.spec.trained(torch.randn(len(state.weights), generator=rng))
                 noisy = state.weights + self.args.sigma * noise
                 state = self.finish(state._replace(weights=noisy))
         judged = verdicts(updates, everybody.tolist(), shares * factors, scores=norms.tolist())

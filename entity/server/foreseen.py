@@ -121,7 +121,7 @@ class Foreseen:
         found = hessian_products(own, cross, steps.products(moves), changes.products(moves))
         return steps, changes, found
 
-    def book(self, updates: Updates, aggregate: Tensor) -> None:
+    def book(self, updates: Updates, aggregate: Tensor | None) -> None:
         """Note a round; models that nothing refers to any more are let go.
 
         Parameters
@@ -129,10 +129,13 @@ class Foreseen:
         updates
             The round.
         aggregate
-            (P,) the update that the server made of it, before its rate.
+            (P,) the update that the server made of it, before its rate; None if of nobody's, which
+            says nothing of the gradient.
         """
         number = updates.round
-        self.models[number], self.aggregates[number] = updates.global_weights.clone(), aggregate
+        self.models[number] = updates.global_weights.clone()
+        if aggregate is not None:
+            self.aggregates[number] = aggregate
         for row, client in enumerate(updates.client_ids):
             self.last[client] = number, updates.weights[row].clone()
         window = [*self.aggregates][-(self.window + 1) :]

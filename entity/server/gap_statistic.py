@@ -16,6 +16,8 @@ from torch import Tensor
 
 _RESTARTS = 10
 """Starts of k-means; the best one counts."""
+_FEWEST = 3
+"""Scores, at least, of which some may be a group of higher ones."""
 _TINY = 1e-12
 """Dispersion, as a share of that of one cluster, that counts as none."""
 
@@ -86,3 +88,24 @@ def k_means(
     assert found.labels_ is not None
     assert found.inertia_ is not None
     return float(found.inertia_), found.labels_
+
+
+def higher_group(scores: Tensor, kmax: int, references: int, rng: torch.Generator) -> Tensor:
+    """Return who (n,) bool is in the group of higher scores; nobody where there is one group.
+
+    Parameters
+    ----------
+    scores
+        (n,) finite.
+    kmax, references, rng
+        Of the gap statistic, and of k-means.
+    """
+    nobody = torch.zeros(len(scores), dtype=torch.bool)
+    if len(scores) < _FEWEST or scores.min() == scores.max():
+        return nobody
+    points = scores.double()[:, None]
+    if len(set(gap_clusters(points, min(kmax, len(points)), references, rng))) < 2:
+        return nobody
+    labels = torch.from_numpy(k_means(points.numpy(), 2, rng)[1]) == 1
+    higher = scores[labels].mean() > scores[~labels].mean()
+    return labels if higher else ~labels

@@ -1,7 +1,8 @@
 """The gate around every server: only finite updates of distinct clients reach a defense.
 
 Updates with NaN or infinite values or without a sensible number of samples, and repeated
-identities, are refused with a reason; the round goes on with the rest. The global model stays where
+identities, are refused with a reason; the round goes on with the rest. Frozen parameters are the
+global model's, whatever a client sends for them. The global model stays where
 too few are left for the defense's bounds, or its answer is not finite; the other clients are
 undecided then, neither accepted nor refused, and `kept_global` is among the diagnostics.
 """
@@ -90,9 +91,9 @@ def _stepped(server: Server[Any], updates: Updates, answer: Aggregation) -> Aggr
     if answer.replaced:
         optimiser.moments = None
         return answer
-    if not any(verdict.accepted for verdict in answer.verdicts):
-        return answer
     start = updates.global_weights
+    if _nobody_counts(server, updates, answer):
+        return answer
     weights, moments = optimiser.proposed(start, answer.weights)
     state = server.finish(ModelState(weights, answer.buffers))
     numbers = {
@@ -109,17 +110,23 @@ def _stepped(server: Server[Any], updates: Updates, answer: Aggregation) -> Aggr
     return answer
 
 
+def _nobody_counts(server: Server[Any], updates: Updates, answer: Aggregation) -> bool:
+    """Whether nobody is accepted, or nobody of them has a share of the mean, which stays."""
+    accepted = torch.tensor([verdict.accepted for verdict in answer.verdicts])
+    by_samples = server.resources.averaging.weighting == "samples"
+    if by_samples and torch.equal(answer.weights, updates.global_weights):
+        accepted &= updates.num_samples > 0
+    return not accepted.any()
+
+
 def _frozen_kept(updates: Updates, answer: Aggregation) -> Aggregation:
     """Return an answer whose frozen parameters are the global model's.
 
     No client trains away what a server's noise, a cut to a norm, or a malicious client does there.
     """
-    frozen = updates.spec.frozen
-    if not frozen or answer.replaced:  # a student has its own
+    if answer.replaced:  # a student has its own
         return answer
-    weights = answer.weights.clone()
-    for slot in frozen:
-        slot.of(weights).copy_(slot.of(updates.global_weights))
+    weights = updates.spec.with_frozen(answer.weights, updates.global_weights)
     return replace(answer, weights=weights)
 
 
@@ -144,6 +151,8 @@ def admit(server: Server[Any], updates: Updates) -> Aggregation:
         answer = Aggregation(*updates.global_state, verdicts=(), diagnostics={"kept_global": 1.0})
     else:
         sound = replace(updates.select(rows), asked=updates.round_size) if refusals else updates
+        weights = sound.spec.with_frozen(sound.weights, sound.global_weights)
+        sound = sound if weights is sound.weights else replace(sound, weights=weights)
         answer = decide(server, sound)
     if not refusals:
         return answer

@@ -6,6 +6,7 @@ has none. One that is applied twice counts twice.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -58,10 +59,15 @@ def layer_distances(
         given = batch.to(device)
         seen: dict[Place, Tensor] = {}
         spec.load(model, first)
-        _watch(model, given, seen.__setitem__)
+        _watch(model, given, partial(_keep, seen))
         rows = [_from(model, spec, state, given, seen) for state in others]
         batches.append(torch.stack(rows, 1))
     return torch.cat(batches, 2)
+
+
+def _keep(seen: dict[Place, Tensor], place: Place, output: Tensor) -> None:
+    """Keep a copy: the next layer may work in place."""
+    seen[place] = output.clone()
 
 
 def _from(

@@ -65,11 +65,12 @@ class PushHistory:
             How many are remembered, beside those; who came are, however many they are.
         """
         self._compared = None
-        for client, row, amount in zip(clients, described, samples.tolist(), strict=True):
+        for at in rows_by_id(clients):
+            client, row = clients[at], described[at]
             before = self.sums.pop(client, None)  # and to the end: it came last
             self.sums[client] = row.clone() if before is None else self.memory * before + row
             self.seen[client] = self.seen.get(client, 0) + 1
-            self.samples[client] = amount
+            self.samples[client] = samples[at].item()
         away = [client for client in self.sums if client not in known]
         for client in away[: -max(most, len(clients))]:
             del self.sums[client], self.seen[client], self.samples[client]

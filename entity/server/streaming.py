@@ -71,7 +71,7 @@ class Stream:
         self._spec = spec
         self._weights = torch.zeros(spec.num_parameters, dtype=torch.float64)
         self._buffers = torch.zeros(spec.num_buffers, dtype=torch.float64)
-        self._highest = torch.zeros(spec.num_buffers)
+        self._highest = torch.full((spec.num_buffers,), -torch.inf)
         self._arrivals: list[_Arrival] = []
         self._seen: set[ClientId] = set()
         self._watch = Stopwatch()
@@ -90,6 +90,9 @@ class Stream:
         """
         with self._watch("accumulate"):
             reason = REPEATED if client in self._seen else fault_of(state, float(num_samples))
+            state = state._replace(
+                weights=self._spec.with_frozen(state.weights, self.start.weights)
+            )
             self._seen.add(client)
             self._arrivals.append(
                 _Arrival(client, 0.0, 0.0, None, reason)

@@ -167,3 +167,17 @@ def test_small_rounds_are_refused():
     with pytest.raises(ConfigError, match="alignins needs at least 4"):
         AlignIns.check(AlignInsArgs(), Setting(3, 0, (1, 4)))
     AlignIns.check(AlignInsArgs(), Setting(4, 0, (1, 4)))
+
+
+def test_the_largest_entries_are_a_share_of_those_that_are_trained(make_updates):
+    """Regression: beside many frozen ones all that are trained, and some of those, were."""
+    model = nn.Sequential(nn.Linear(1000, 1, bias=False).requires_grad_(False))
+    model.append(nn.Linear(20, 1, bias=False))
+    rng = np.random.default_rng(3)
+    deltas, start = rng.normal(size=(6, 20)), rng.normal(size=20)
+    beside = np.concatenate([np.zeros((6, 1000)), deltas], 1)
+    origin = torch.from_numpy(np.concatenate([np.zeros(1000), start])).float()
+    found = alignment(make_updates(beside, model=model, origin=origin), 0.3)
+    expected = transcription(deltas, start, 0.3)
+    np.testing.assert_allclose(found.signs, expected[:, 1], rtol=1e-6)
+    np.testing.assert_allclose(found.direction, expected[:, 0], rtol=1e-5)

@@ -159,3 +159,18 @@ def test_where_everybody_is_refused_the_model_stays_and_where_planting_diverges_
     updates = a_round(wild, make_updates, nothing(wild, 2))
     assert torch.equal(wild.aggregate(updates).weights, updates.weights[0])
     assert wild.planted is None
+
+
+def test_the_indicator_of_a_model_that_stays_is_looked_for_again(make_updates, make_resources):
+    """Regression: after a round whose answer was not finite the next one was judged by nobody."""
+    made = make_resources(network(), classes=3, rounds=9, server_lr=3.0)
+    server = BackdoorIndicator(BackdoorIndicatorArgs(**FAST), made)
+    sent = admit(server, a_round(server, make_updates, nothing(server, 4)))
+    planted = server.planted.clone()
+    huge = nothing(server, 4)
+    huge[:2] = 3.3e38
+    kept = admit(server, a_round(server, make_updates, huge, sent.state, 2))
+    assert torch.equal(kept.weights, sent.weights)
+    assert torch.equal(server.planted, planted)
+    again = admit(server, a_round(server, make_updates, nothing(server, 4), sent.state, 3))
+    assert again.diagnostics["judged"] == 1

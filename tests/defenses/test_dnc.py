@@ -3,6 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from entity.config.schema import ConfigError
 from entity.defenses.dnc import Dnc, DncArgs, outlier_scores
@@ -155,3 +156,29 @@ def test_too_few_that_came_keep_the_global_model(make_updates, make_resources):
     found = admit(Dnc(DncArgs(f=1), make_resources(updates)), updates)
     assert torch.equal(found.weights, updates.global_weights)
     assert found.diagnostics["kept_global"] == 1
+
+
+def partly_frozen(frozen, deltas):
+    """A model with so many frozen weights before its trained ones, and updates of those."""
+    model = nn.Sequential(nn.Linear(frozen, 1, bias=False).requires_grad_(False))
+    model.append(nn.Linear(deltas.shape[1], 1, bias=False))
+    return model, torch.cat([torch.zeros(len(deltas), frozen), deltas], 1)
+
+
+@pytest.mark.parametrize("frozen", [1, 200_000])
+def test_what_is_drawn_is_trained(make_updates, make_resources, frozen):
+    """Regression: of many frozen parameters none that tells clients apart was drawn."""
+    trained = 1 + 0.1 * torch.randn(10, 20, generator=torch.Generator().manual_seed(1))
+    trained[:3] -= 6
+    model, deltas = partly_frozen(frozen, trained)
+    updates = make_updates(deltas, model=model, origin=torch.full((frozen + 20,), 0.5))
+    answer = Dnc(DncArgs(f=3, parameters=10), make_resources(model)).aggregate(updates)
+    assert kept(answer) == list(range(3, 10))
+    alone = make_updates(trained, origin=torch.full((20,), 0.5))
+    plain = run(alone, make_resources, f=3, parameters=10)
+    torch.testing.assert_close(
+        torch.tensor([v.score for v in answer.verdicts]),
+        torch.tensor([v.score for v in plain.verdicts]),
+        rtol=1e-4,
+        atol=1e-4,
+    )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from entity.server.gap_statistic import gap_clusters, k_means
+from entity.server.gap_statistic import gap_clusters, higher_group, k_means
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -63,3 +63,18 @@ def test_points_in_few_places_are_no_failure():
     points = torch.tensor([[0.0, 0]] * 5 + [[1.0, 1]] * 3).double()
     assert gap_clusters(points, 7, 10, generator()) in ([0] * 5 + [1] * 3, [1] * 5 + [0] * 3)
     assert gap_clusters(torch.zeros(6, 2).double(), 5, 10, generator()) == [0] * 6
+
+
+def test_a_group_of_higher_scores_is_told_apart_and_one_group_is_left_alone():
+    scores = torch.tensor([1.0, 1.1, 0.9, 1.05, 0.95, 3.0, 3.1, 2.9])
+    assert higher_group(scores, 7, 10, generator()).tolist() == [False] * 5 + [True] * 3
+    even = torch.linspace(0.9, 1.1, 12)
+    assert not higher_group(even, 7, 10, generator()).any()
+    assert not higher_group(torch.ones(9), 7, 10, generator()).any()
+    assert not higher_group(torch.tensor([1.0, 9.0]), 7, 10, generator()).any()
+    assert not higher_group(torch.tensor([]), 7, 10, generator()).any()
+
+
+def test_of_more_than_two_groups_the_higher_of_two_is_suspect():
+    scores = torch.tensor([1.0, 1.01, 0.99, 1.02, 5.0, 5.01, 5.02, 6.0, 6.01, 6.02])
+    assert higher_group(scores, 7, 10, generator()).tolist() == [False] * 4 + [True] * 6

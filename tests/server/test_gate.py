@@ -3,12 +3,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from colluders import normal
 from torch import nn
 
 from entity.defenses import DEFENSES, Droplet, DropletArgs, Undefended, UndefendedArgs
 from entity.defenses.crfl import Crfl, CrflArgs
 from entity.layout import BLOCK, ParamSpec
-from entity.server import admit
+from entity.models import Classifier
+from entity.server import CleanData, Stream, admit
 from entity.server.certificate import smoothed_votes
 from entity.server.optimiser import OptimiserArgs
 from entity.updates import Aggregation
@@ -178,3 +180,63 @@ def test_frozen_parameters_are_outside_of_crfls_norm_and_of_its_votes(make_updat
     votes = smoothed_votes(plain, x, 2, 100.0, 8, rng)  # noise of that would change their answers
     assert votes.argmax(1).tolist() == plain(x).argmax(1).tolist()
     assert votes.max(1).values.tolist() == [8] * 6
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_no_defense_sees_what_a_client_sends_for_frozen_parameters(
+    make_updates, make_resources, streamed
+):
+    """Regression: clients were judged by, and models tuned on, what is never released."""
+    model = nn.Sequential(nn.Linear(4, 4).requires_grad_(False), nn.Linear(4, 2))
+    spec = ParamSpec.of(model)
+    origin = spec.flatten(model).weights
+    rows = torch.randn(3, spec.num_parameters, generator=torch.Generator().manual_seed(0))
+    updates = make_updates(rows, model=model, origin=origin)
+    before = updates.weights.clone()
+    clean = rows.clone()
+    clean[:, :20] = 0
+    seen = []
+
+    class Looks(Undefended):
+        def aggregate(self, updates):
+            seen.append(updates)
+            return super().aggregate(updates)
+
+        def answer_of(self, stream):
+            for row in range(3):
+                stream.accept(row, updates.state(row), 1)
+            return stream.finish()
+
+    server = Looks(UndefendedArgs(), make_resources(model))
+    answer = server.answer_of(Stream(server, 1, updates.global_state)) if streamed else None
+    answer = answer or admit(server, updates)
+    assert torch.equal(seen[0].weights[:, :20], origin[:20].expand(len(seen[0]), -1))
+    expected = origin + clean.mean(0)
+    torch.testing.assert_close(answer.weights, expected)
+    assert torch.equal(updates.weights, before)  # what was sent is not changed
+    if not streamed:
+        assert torch.allclose(seen[0].norms.float(), clean.norm(dim=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["crfl", "flame", "norm_clipping", "weak_dp"])
+def test_statistics_are_measured_again_on_the_frozen_weights_that_are_released(
+    make_updates, make_resources, name
+):
+    """Regression: on those that a server's noise had moved, and that the gate put back later."""
+    body = [nn.Linear(16, 8), nn.BatchNorm1d(8)]
+    for layer in body:
+        layer.requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Classifier(nn.Sequential(nn.Flatten(), *body), nn.Linear(8, 3))
+    origin = ParamSpec.of(model).flatten(model).weights
+    clean = CleanData(normal(60, 1, 4, 4), torch.arange(60) % 3)
+    deltas = normal(4, len(origin), seed=2)
+    deltas[:, : sum(weight.numel() for layer in body for weight in layer.parameters())] = 0
+    updates = make_updates(deltas, model=model, origin=origin)
+    made = make_resources(model, classes=3, clean=clean, bn_policy="recalibrate", rounds=9)
+    plain = Undefended(UndefendedArgs(), made)
+    entry = DEFENSES[name]
+    noise = {"flame": {"noise_sigma": 0.5}}.get(name, {"sigma": 0.5})
+    server = entry(entry.hyperparameters(**noise), made)
+    assert torch.equal(admit(server, updates).buffers, admit(plain, updates).buffers)

@@ -125,3 +125,18 @@ def test_a_model_of_one_module_is_its_own_layer():
     state = spec.flatten(model)
     assert list(layers_of(model)) == [""]
     assert layer_distances(model, spec, state, [state], torch.ones(4, 2)).shape == (2, 1, 4, 1)
+
+
+def test_layers_that_work_in_place_on_what_was_put_out_change_nothing():
+    """Regression: the first model's outputs were kept as views, and an activation changed them."""
+    plain, inplace = (
+        nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU(inplace=here), nn.Linear(8, 3))
+        for here in (False, True)
+    )
+    spec = ParamSpec.of(plain)
+    first = spec.flatten(plain)
+    x = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    others = [first, moved(spec, first, 2)]
+    expected, found = (layer_distances(m, spec, first, others, x) for m in (plain, inplace))
+    assert torch.equal(found, expected)
+    assert not found[:, 0].any()

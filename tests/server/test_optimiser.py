@@ -423,3 +423,17 @@ def test_a_certificate_says_that_its_theorem_is_for_the_mean(experiment):
     config = experiment({"server.optimiser": "fedavgm", "server.defense": {"type": "crfl"}})
     said = list(departures(config, recruit(config, Seeds(1))[1]))
     assert "the server steps by fedavgm (theorem: the mean is taken)" in said
+
+
+@pytest.mark.parametrize("name", ["undefended", "norm_clipping", "alignins", "rlr"])
+def test_a_round_in_which_nobody_has_a_sample_is_no_step(make_updates, make_resources, name):
+    """Regression: momentum carried on what nobody stood for."""
+    updates = make_updates([[1.0, 0], [0, 3], [1, 1], [1, 1]])
+    entry, given = DEFENSES[name], OptimiserArgs("fedavgm")
+    resources = make_resources(updates, weighting="samples", optimiser=given)
+    server = entry(entry.hyperparameters(), resources)
+    start = admit(server, updates).weights
+    moments = server.optimiser.moments
+    empty = make_updates([[5.0, 5]] * 4, num_samples=[0] * 4, origin=start, round=2)
+    assert torch.equal(admit(server, empty).weights, start)
+    assert server.optimiser.moments is moments

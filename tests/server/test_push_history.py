@@ -29,7 +29,7 @@ def test_the_past_counts_less_and_clients_may_come_seldom():
 
 
 def test_of_many_clients_those_who_came_last_are_remembered():
-    """And all of a round, and who is known to be in a coalition."""
+    """And all of a round, and who is known to be in a coalition, in whatever order they come."""
     history = PushHistory(patience=2, memory=0.5)
 
     def come(*clients, known=()):
@@ -40,7 +40,7 @@ def test_of_many_clients_those_who_came_last_are_remembered():
         assert history.seen.keys() == history.sums.keys()
         return set(history.sums)
 
-    assert come(1, 2, 3) == {1, 2, 3}
+    assert come(3, 2, 1) == {1, 2, 3}
     assert come(1, 4) == {1, 3, 4}
     assert come(3) == {1, 3, 4}
     assert come(5) == {3, 4, 5}

@@ -238,3 +238,15 @@ def test_streaming_is_a_part_of_what_a_run_is_only_where_it_is_on(experiment):
     for name in ("streaming", "compile", "ray_address"):
         del tables["settings"][name]  # a run of before there were these
     assert resolve.fingerprint(tables) == resolve.identity(plain)
+
+
+def test_whole_numbers_below_zero_come_through_a_stream(make_updates, make_resources):
+    """Regression: the highest of a buffer's values was at least zero."""
+    model = nn.Linear(2, 1)
+    model.register_buffer("offset", torch.tensor([-3, 7]))
+    updates = make_updates(torch.zeros(2, 3), model=model, buffers=[[-3, 7], [-5, 9]])
+    server = Undefended(UndefendedArgs(), make_resources(model))
+    stream = Stream(server, 1, updates.global_state)
+    for row in range(2):
+        stream.accept(row, updates.state(row), 1)
+    assert stream.finish().buffers.tolist() == admit(server, updates).buffers.tolist() == [-3, 9]
