@@ -111,8 +111,9 @@ def run(
     journal = Journal(folder, overwrite=overwrite, resume=resume)
     with threads(config.settings.num_threads), journal:
         world = assemble(config)
-        state = journal.begin(world)
-        with open_engine(world.roster) as engine:
+        journal.check()
+        with open_engine(world.roster) as engine:  # which may be refused: nothing is written yet
+            state = journal.begin(world)
             engine.memory.update(state.clients)
             while state.round < config.federation.rounds:
                 state, played = play_round(world, engine, state)

@@ -17,7 +17,9 @@ from entity.dataset import DATASETS
 from entity.defenses import DEFENSES, Undefended
 from entity.engine import Inline
 from entity.experiment import run
+from entity.record import directory
 from entity.report.runs import read_run
+from entity.results import store
 from entity.results.watch import refused_of
 from entity.seeding import Seeds
 from entity.server import Needs
@@ -372,11 +374,51 @@ def test_a_run_stopped_before_its_first_round_says_so_too(experiment, tmp_path, 
     def stop(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "open_engine", stop)
+    monkeypatch.setattr(loop, "play_round", stop)
     with pytest.raises(KeyboardInterrupt):
         run(experiment(), tmp_path)
     assert (tmp_path / "rounds.jsonl").read_text() == ""
     assert json.loads((tmp_path / "summary.json").read_text())["state"] == "interrupted"
+
+
+def test_an_engine_that_is_refused_changes_nothing(experiment, tmp_path, monkeypatch):
+    """Regression: a finished run had been deleted or cut before its cluster could not be joined."""
+
+    def refuse(*args):
+        raise ConfigError("settings.ray_address = auto: no cluster can be joined.")
+
+    fresh, old = tmp_path / "fresh", tmp_path / "old"
+    quick = {"federation.rounds": 1, "client.ADR": 0.05}
+    run(experiment(quick), old)
+    before = {path: path.read_bytes() for path in old.rglob("*") if path.is_file()}
+    monkeypatch.setattr(loop, "open_engine", refuse)
+    more = {**quick, "federation.rounds": 2}
+    for folder, config, how in [
+        (fresh, quick, {}),
+        (old, quick, {"overwrite": True}),
+        (old, more, {"resume": True}),
+    ]:
+        with pytest.raises(ConfigError, match="no cluster"):
+            run(experiment(config), folder, **how)
+    assert not fresh.exists()
+    assert {path: path.read_bytes() for path in old.rglob("*") if path.is_file()} == before
+
+
+def test_a_finished_run_is_not_called_finished_once_it_is_begun_again(
+    experiment, tmp_path, monkeypatch
+):
+    """Regression: killed between its new config and its new summary, it was, with more rounds."""
+    quick = {"federation.rounds": 1, "client.ADR": 0.05}
+    run(experiment(quick), tmp_path)
+    monkeypatch.setattr(directory, "_forget_the_end", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(experiment({**quick, "federation.rounds": 2}), tmp_path, resume=True)
+    assert json.loads((tmp_path / "summary.json").read_text())["state"] == "running"
+    assert not store.read_row(tmp_path).finished
+    monkeypatch.undo()
+    again = run(experiment({**quick, "federation.rounds": 2}), tmp_path, resume=True)
+    assert [line["round"] for line in again.rounds] == [1, 2]
+    assert store.read_row(tmp_path).finished
 
 
 def test_while_it_runs_the_summary_says_running(experiment, tmp_path):

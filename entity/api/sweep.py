@@ -235,8 +235,9 @@ def sweep_name(names: Sequence[str]) -> str:
     >>> sweep_name(["mnist5k/drop"]), sweep_name(["mnist5k/drop", "mine.json"])
     ('sweep-mnist5k-drop', 'sweep-mnist5k-drop-mine')
     """
-    parts = ["-".join(Path(name).with_suffix("").parts[-2:]).strip("-/.") for name in names]
-    return "-".join(["sweep", *parts])[:100]
+    paths = [Path(name) for name in names]
+    parts = ["-".join([*path.parts[-2:-1], path.stem]).strip("-/.") for path in paths]
+    return "-".join(["sweep", *filter(None, parts)])[:100]
 
 
 def _jobs(jobs: object) -> int | None:

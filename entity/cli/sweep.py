@@ -16,6 +16,7 @@ from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.config.shipped import names as shipped_names
+from entity.engine import cores
 from entity.record.atomic import CannotWrite
 from entity.results import store
 from entity.results.filter import BadCondition, BadField
@@ -302,9 +303,10 @@ def duration(cells: Sequence[Cell], options: SweepOptions, guess: Guess | None =
     parts: list[str] = []
     if sure:
         judged = {widest(config): pace.runs_like(config) for config in waiting}
+        jobs = options.jobs or side_by_side()
+        at_once = jobs if options.ray else min(jobs, cores())  # more share these cores
         parts.append(
-            f"about {_hours(makespan(sure, options.jobs or side_by_side()))} with "
-            f"{counted(options.jobs or side_by_side(), 'job', ' ')}, judged by "
+            f"about {_hours(makespan(sure, at_once))} with {counted(jobs, 'job', ' ')}, judged by "
             f"{counted(sum(judged.values()), 'finished run', ' ')} of the same data set and model"
         )
     if guessed:

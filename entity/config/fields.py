@@ -307,6 +307,10 @@ APPROXIMATE: dict[str, object] = {"engine": "vectorized", "compile": True, "stre
 """Settings that change a result in its last bits, at these values alone: only then are they a
 part of an experiment's identity."""
 
+OF_VECTORIZED = ("num_parallel_max",)
+"""Settings that change last bits where clients are trained as one (`engine: vectorized`), and are a
+part of an experiment's identity there."""
+
 for _table in (
     AttackConfig,
     ClientConfig,

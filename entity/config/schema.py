@@ -158,8 +158,9 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return load(kind, value, where)  # type: ignore[arg-type]
     if origin is Literal:
-        if value in get_args(kind):
-            return value
+        for option in get_args(kind):  # 1.0 means 1, and true does not
+            if option == value and isinstance(option, bool) == isinstance(value, bool):
+                return option
         options = [str(option) for option in get_args(kind)]
         hint = suggest(value, options) if isinstance(value, str) else ""
         raise ConfigError(f"{where} = {show(value)}: allowed is {describe(kind)}.{hint}")

@@ -63,6 +63,33 @@ def refuse_nested(folder: Path) -> None:
         )
 
 
+def refuse_in_a_run(folder: Path) -> None:
+    """Refuse a folder for many runs that is one run's, or lies in it.
+
+    Raises
+    ------
+    ConfigError
+        With the run's folder.
+    """
+    for each in (folder.absolute(), *folder.absolute().parents):
+        if _is_run(each):
+            raise ConfigError(
+                f"{folder}: is the folder of a run, or lies in it ({each}); choose another one."
+            )
+
+
+def refuse_replaced(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds a run with finished rounds, unless it is to be overwritten.
+
+    Raises
+    ------
+    RunExists
+        With the folder.
+    """
+    if not overwrite and _has_rounds(folder):
+        raise RunExists(folder)
+
+
 def _is_run(folder: Path) -> bool:
     return all((folder / name).is_file() for name in ("config.json", "rounds.jsonl"))
 
@@ -125,9 +152,8 @@ class Record:
                 self._resume(folder, keep, judged)
                 if of_run:
                     _forget_the_end(folder, keep)
-            elif _has_rounds(folder) and not overwrite:
-                raise RunExists(folder)
             else:
+                refuse_replaced(folder, overwrite)
                 _clear(folder)
             write_json(folder / "config.json", config)
             (folder / "rounds.jsonl").touch()
@@ -140,6 +166,8 @@ class Record:
                 self.rounds[place] = unjudged(line)
                 lines[place] = json.dumps(self.rounds[place]).encode() + b"\n"
         self.before = read_summary(folder)
+        if self.before.get("state") == "finished":  # not any more, should this end it
+            write_json(folder / "summary.json", {**self.before, "state": "running"})
         path = folder / "rounds.jsonl"
         if path.exists() and path.read_bytes() != b"".join(lines):
             write_atomically(path, b"".join(lines))

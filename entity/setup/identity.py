@@ -9,10 +9,17 @@ from typing import Any, NamedTuple
 
 from entity.attacks import ATTACKS
 from entity.config import schema
-from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, WITHOUT_EFFECT, ExperimentConfig
+from entity.config.fields import (
+    APPROXIMATE,
+    OF_VECTORIZED,
+    RUNTIME_SETTINGS,
+    WITHOUT_EFFECT,
+    ExperimentConfig,
+)
 from entity.config.schema import flatten
 from entity.defenses import DEFENSES
 from entity.poisons import POISONS
+from entity.record.json_fields import mapping
 from entity.setup.field_list import fields
 from entity.setup.named_files import contents
 
@@ -47,13 +54,16 @@ def fingerprint(tables: Mapping[str, Any], code: bool = True) -> str:
     kept: dict[str, Any] = {"era": ERA}
     if read := contents(tables):
         kept["contents"] = read
+    engine = mapping(tables.get("settings")).get("engine")
     for path, value in flatten(tables):
         if code and path in REVISED and (revision := REVISED[path].of(value)) > 1:
             kept[REVISED[path].key] = revision
         if path in _CODE:  # by what it is, wherever it lies
             if value and (code or path != "plugins"):
                 kept[path] = sorted(map(_hash, value)) if path == "plugins" else _hash(value)
-        elif _changes_results(path, value) and value != defaults.get(path, dataclasses.MISSING):
+        elif _changes_results(path, value, engine) and value != defaults.get(
+            path, dataclasses.MISSING
+        ):
             kept[path] = value
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
@@ -94,11 +104,11 @@ def _hash(entry: object) -> str:
     return str(entry).rpartition("#sha256=")[2]
 
 
-def _changes_results(path: str, value: object) -> bool:
+def _changes_results(path: str, value: object, engine: object) -> bool:
     if path == "name" or path in WITHOUT_EFFECT:
         return False
     name = path.removeprefix("settings.")
-    if name == path:
+    if name == path or (engine == "vectorized" and name in OF_VECTORIZED):
         return True
     return value == APPROXIMATE[name] if name in APPROXIMATE else name not in RUNTIME_SETTINGS
 

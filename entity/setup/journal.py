@@ -21,7 +21,8 @@ from entity.dataset import DATASETS, source_of
 from entity.metrics import Detection
 from entity.record.atomic import writing
 from entity.record.checkpoint import Checkpoints, Snapshot
-from entity.record.directory import Record, refuse_nested
+from entity.record.directory import Record, refuse_nested, refuse_replaced
+from entity.record.links import refuse_links
 from entity.record.lock import locked
 from entity.record.packing import pack
 from entity.record.rounds import Round
@@ -61,6 +62,20 @@ class Journal(AbstractContextManager["Journal"]):
         self._class_names: list[str] = []
         self._begun = self._finished = self._packed = False
 
+    def check(self) -> None:
+        """Refuse a folder that cannot be the run's, before anything is written or started.
+
+        Raises
+        ------
+        ConfigError
+            If it holds a run that is neither to be resumed nor overwritten, lies in one, or has
+            some below it.
+        """
+        if self.folder is not None and not self.resume:
+            refuse_links(self.folder)
+            refuse_nested(self.folder)
+            refuse_replaced(self.folder, self.overwrite)
+
     def begin(self, world: World) -> Snapshot:
         """Return the state from which the run starts: before round 1, or where it was stopped.
 
@@ -69,12 +84,11 @@ class Journal(AbstractContextManager["Journal"]):
         Raises
         ------
         ConfigError
-            If the folder is in use, cannot be written, or holds a run that is neither to be
-            resumed nor overwritten, or another one than that to resume.
+            As `check`; or if the folder is in use, cannot be written, or holds another run than
+            that to resume.
         """
+        self.check()
         self._world, folder = world, self.folder
-        if folder is not None and not self.resume:
-            refuse_nested(folder)
         self._identity = identity(world.config)
         if world.config.dataset not in DATASETS:  # whose names everybody knows
             self._class_names = [*source_of(world.config).class_names]

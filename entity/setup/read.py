@@ -112,6 +112,10 @@ def _parent(name: object, files: Sequence[Path], where: str) -> Path:
             f"{where} = {schema.show(name)}: allowed is a file, or the name of a shipped "
             "configuration."
         )
+    if "\0" in name:
+        raise ConfigError(
+            f"{where} = {schema.show(name)}: holds a NUL character, which no path can."
+        )
     path = file_or_shipped(name, files[-1].parent)
     if os.path.realpath(path) in map(os.path.realpath, files):
         raise ConfigError(f"{where} {path}: goes in a circle.")
@@ -207,10 +211,15 @@ def read_file(path: Path, option: str) -> dict[str, Any]:
 _LANGUAGES = {".yaml": "YAML", ".yml": "YAML", ".toml": "TOML"}
 
 
+_OTHER_NUMBER = re.compile(r"[-+]?(0[0-9_]+$|[0-9_]+:)")
+"""010 is 8 to PyYAML, and 1:30 is 90."""
+
+
 class _YAML(BoundedLoader):
     """YAML as it is meant: 1e-3 is a number, and a key that comes twice is a mistake.
 
-    PyYAML follows version 1.1, where 1e-3 is a text, and keeps the last of two equal keys.
+    PyYAML follows version 1.1, where 1e-3 is a text, 010 is 8, and 1:30 is 90; and it keeps the
+    last of two equal keys.
     """
 
     def compose_document(self) -> yaml.Node | None:
@@ -227,6 +236,20 @@ class _YAML(BoundedLoader):
                 else:
                     left += node.value
         return document
+
+    def construct_scalar(self, node: yaml.Node) -> Any:
+        """Construct a scalar, unless it is a number that 1.1 alone takes for another one."""
+        value = super().construct_scalar(node)
+        number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if number and _OTHER_NUMBER.match(node.value):
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"{node.value} would be another number, to the base 8 or 60; allowed are digits "
+                "without a zero before them or a colon, and text in quotes",
+                node.start_mark,
+            )
+        return value
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Write what `<<` merges into a table; its own value of a key counts, then the first.

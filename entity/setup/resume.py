@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 import torch
 
 from entity import __version__
-from entity.config.fields import APPROXIMATE, RUNTIME_SETTINGS, WITHOUT_EFFECT, ExperimentConfig
+from entity.config.fields import (
+    APPROXIMATE,
+    OF_VECTORIZED,
+    RUNTIME_SETTINGS,
+    WITHOUT_EFFECT,
+    ExperimentConfig,
+)
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError, flatten, join, show
 from entity.defenses import DEFENSES
@@ -113,7 +119,7 @@ def _continued(
                 f"{path} = {new}: what {defense.type} does depends on the number of rounds, with "
                 f"these settings, and the run in {folder} was begun with {old}; begin a new run."
             )
-        if not _may_change(path, old, new):
+        if not _may_change(path, old, new, config.settings.engine):
             raise ConfigError(
                 f"{path} = {show(new)}: the run in {folder} was begun with {show(old)} and goes "
                 f"on with it; only a larger {_ROUNDS} and the settings "
@@ -146,11 +152,13 @@ def finished_run(config: ExperimentConfig, folder: Path | None) -> FinishedRun |
     return FinishedRun(rounds, summary, checkpoint.snapshot.state)
 
 
-def _may_change(path: str, old: object, new: object) -> bool:
+def _may_change(path: str, old: object, new: object, engine: str) -> bool:
     """Whether a field may change on resuming; not where the last bits of the result would."""
     if path == "plugins" and not old:  # an earlier version did not record the module of a model
         return isinstance(new, list | tuple) and not any(is_path(str(each)) for each in new)
     name = path.removeprefix("settings.")
+    if engine == "vectorized" and name in OF_VECTORIZED:
+        return False
     return path in _MAY_CHANGE and APPROXIMATE.get(name, _ABSENT) not in (old, new)
 
 
@@ -211,7 +219,7 @@ def resumed(checkpoints: Checkpoints, folder: Path) -> Snapshot | None:
     now = checkpoints.origin
     for path, old, new in _differences(before["config"], now["config"]):
         # A field that one side lacks came or went with another version of the code.
-        allowed = path == "name" or _may_change(path, old, new)
+        allowed = path == "name" or _may_change(path, old, new, now["config"]["settings"]["engine"])
         if path == "plugins" and _gained_hashes(old, new):
             allowed = True
             log.warning(

@@ -17,9 +17,9 @@ Kind = tuple[object, ...]
 
 
 class Pace:
-    """Seconds for each epoch of a client and for each distillation, by runs that are alike.
+    """Seconds for an epoch on all data and for each distillation, by runs that are alike.
 
-    Rounds, clients in a round and local epochs are counted, and apart from them the distillations
+    Rounds, clients in a round, their data and epochs are counted, and apart from them distillations
     of a run, by their budget: how often and how long a defense distils differs from cell to cell,
     and takes several times as long as an average. A run of another defense tells how long training
     and evaluation take, which they share; FLIP's clients train in a way of their own.
@@ -39,6 +39,10 @@ class Pace:
             if value is None or value < 1:
                 return
             work *= value
+        size, share = number(fields, _SIZE), number(fields, _SHARE)
+        if not size or not share:
+            return
+        work *= share / size
         seconds = run.facts["seconds"]
         if not run.finished or not isinstance(seconds, float):
             return
@@ -59,6 +63,7 @@ class Pace:
         """Estimate an experiment; None where no run tells how long it trains or distils."""
         args, federation = config.server.defense.defense_args, config.federation
         work = federation.rounds * federation.round_size * config.client.num_epochs
+        work *= config.client.ADR / federation.size
         for kind in _kinds_of(config):
             if kind in self.known:
                 training = work * fmean(self.known[kind])
@@ -79,6 +84,8 @@ OWN_TRAINING = ("flip",)
 """Defenses whose clients train in a way of their own, which takes many times as long."""
 
 _WORK = ("federation.rounds", "federation.round_size", "client.num_epochs")
+_SIZE, _SHARE = "federation.size", "client.ADR"
+"""Each client has as much data as a share of all, by the number of clients."""
 _DISTILLED = "aggregate_distill"
 """What the phases of a distillation begin with in a record."""
 

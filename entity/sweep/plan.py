@@ -8,6 +8,7 @@ import torch
 
 from entity.config.schema import suggest
 from entity.engine import cores
+from entity.record.directory import refuse_in_a_run
 from entity.results import filter, store
 from entity.results.filter import BadCondition, BadField, Condition
 from entity.results.store import Run
@@ -56,8 +57,9 @@ def choose_cells(grid: Grid, options: SweepOptions) -> list[Cell]:
     BadCondition, BadField
         If a condition cannot be read, or names a value that an axis does not have.
     ConfigError
-        If a cell is no possible experiment.
+        If a cell is no possible experiment, or the folder is a run's.
     """
+    refuse_in_a_run(options.folder)
     if not options.where:
         return expand(grid, options.folder)
     conditions = filter.parse(options.where)

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import IO, Any
 
 from entity import experiment
+from entity.config.paths import user_path
 from entity.config.schema import CannotGoOn, ConfigError
 from entity.engine.allocator import keep_pages
 from entity.record.json_files import write_json
@@ -61,6 +62,8 @@ def main() -> int:
 
 
 def _run(job: Mapping[str, Any], folder: Path, events: IO[str]) -> None:
+    if user_path(job["config"]["settings"]["datasets_path"]).exists():
+        os.environ.pop("DROP_DATA", None)  # told already, in the sweep; it is for other machines
     config = resolve.experiment(job["config"])
     if job["resume"]:
         # The run keeps the name that it was begun under.

@@ -133,7 +133,10 @@ def test_a_shipped_configuration_in_the_place_of_a_grid_is_one(tmp_path, monkeyp
     assert "flame" in capsys.readouterr().out
 
 
-def test_a_dry_run_judges_time_by_runs_of_the_same_data_set_and_model(grid, cells, capsys, finish):
+def test_a_dry_run_judges_time_by_runs_of_the_same_data_set_and_model(
+    grid, cells, capsys, finish, monkeypatch
+):
+    monkeypatch.setattr("entity.cli.sweep.cores", lambda: 4)
     finish(cells[0], seconds=3600.0)
     finish(cells[1], "interrupted", seconds=1.0)
     assert main(["sweep", grid, "--dry-run", "--jobs", "2"]) == 0
@@ -143,6 +146,9 @@ def test_a_dry_run_judges_time_by_runs_of_the_same_data_set_and_model(grid, cell
     ]
     assert main(["sweep", grid, "--dry-run", "--out", "elsewhere", "--jobs", "4"]) == 0
     assert "about 1.0 hours with 4 jobs" in capsys.readouterr().out  # runs/ is looked at, too
+    monkeypatch.setattr("entity.cli.sweep.cores", lambda: 2)  # which four jobs share
+    assert main(["sweep", grid, "--dry-run", "--out", "elsewhere", "--jobs", "4"]) == 0
+    assert "about 2.0 hours with 4 jobs" in capsys.readouterr().out
     assert main(["sweep", grid, "--dry-run", "--where", "state=finished"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "nothing to do"
 

@@ -86,6 +86,8 @@ PLAIN = (
         (str, "7", "7"),
         (int | None, None, None),
         (Literal["a", "b"], "b", "b"),
+        (Literal[1, 3], 1.0, 1),
+        (Literal[True, "no"], True, True),
         (Whole | Literal["estimate"], "estimate", "estimate"),
         (Whole | Literal["estimate"], 3, 3),
         (tuple[tuple[int, ...], ...], [[1, 2], []], ((1, 2), ())),

@@ -71,6 +71,8 @@ def _bomb(levels=9, merge=False):
         ("a.yaml", b"a: \x80", "is not UTF-8 text"),
         ("a.yaml", b"[" * 1500, "is nested too deeply"),
         ("a.json", b'{"a": ' + b"9" * 5000 + b"}", "is not JSON (a whole number has 5,000 digits)"),
+        ("a.yaml", b"a: 010", "is not YAML (010 would be another number, to the base 8 or 60"),
+        ("a.yaml", b"a: [1, -1:30.5]", "is not YAML (-1:30.5 would be another number, to the"),
         ("a.yaml", b"a: " + b"9" * 5000, "is not YAML (a number has 5,000 characters at line 1"),
         ("a.yaml", b"a: " + b"1:" * 90_000 + b"1", "is not YAML (a number has 180,001 charact"),
         ("a.yaml", _bomb(), "is not YAML (aliases make more than 100,000 values of it at line 1"),

@@ -570,6 +570,24 @@ def test_anything_else_is_refused_in_one_sentence_and_nothing_is_touched(
     assert {path: path.read_bytes() for path in left.rglob("*") if path.is_file()} == before
 
 
+def test_how_many_clients_are_stacked_is_a_part_of_an_experiment_that_stacks_them(cheap, tmp_path):
+    """Regression: it changes last bits, and was neither in the identity nor kept on resuming."""
+    names = [
+        (
+            engine,
+            resolve.identity(cheap({"settings.engine": engine, "settings.num_parallel_max": n})),
+        )
+        for engine in ("vectorized", "inline")
+        for n in (16, 2)
+    ]
+    assert len(set(names)) == 3
+    stacked = {"settings.engine": "vectorized", "federation.rounds": 1}
+    run(cheap(stacked), tmp_path)
+    more = {**stacked, "federation.rounds": 2, "settings.num_parallel_max": 2}
+    with pytest.raises(ConfigError, match=r"^settings\.num_parallel_max = 2: the run in .* 16"):
+        run(cheap(more), tmp_path, resume=True)
+
+
 def test_in_python_the_config_is_held_to_the_recorded_one_too(cheap, left):
     with pytest.raises(ConfigError, match=r"^client.lr = 0.5: .* was begun with 0.05 and"):
         run(cheap({"client.lr": 0.5}), left, resume=True)

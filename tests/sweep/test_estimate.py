@@ -187,3 +187,13 @@ def test_core_hours_count_the_files_of_an_image_folder(tmp_path):
         **{"round_size": 2, "rounds": 3, "num_epochs": 5, "victim_class": 0, "target_class": 1},
     )
     assert core_hours(config) == pytest.approx(3 * 2 * (10 - 2) / 4 * 5 * 1.3e-3 / 3600)
+
+
+def test_clients_with_less_data_each_take_less(run, experiment):
+    """Regression: ten times as many clients of the same data were thought to take ten times."""
+    pace = Pace()
+    pace.add(run(12.0, {"federation.size": 4, "federation.round_size": 4}))
+    many = experiment({"federation.size": 40, "federation.round_size": 40})
+    assert pace.seconds(many) == pytest.approx(12.0)
+    half = experiment({"federation.size": 40, "federation.round_size": 20, "client.ADR": 0.05})
+    assert pace.seconds(half) == pytest.approx(3.0)

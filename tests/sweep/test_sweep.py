@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from entity import experiment
 from entity.cli import main
@@ -240,3 +242,37 @@ def test_two_sweeps_in_one_folder_divide_its_cells(write, start, tmp_path, monke
         assert sweep.returncode == len(left)
         assert all(" is at work on it" in line for line in left)
     assert {sweep.returncode for sweep in both} & {0} == {0}
+
+
+def test_data_that_a_sweep_is_told_of_go_before_those_of_the_environment(
+    write, tmp_path, monkeypatch
+):
+    """Regression: its processes took what DROP_DATA says, and trained on other images."""
+    for place, colour in (("told", 10), ("other", 200)):
+        for part, label in product(("train", "test"), ("cat", "dog")):
+            folder = tmp_path / place / "pets" / part / label
+            folder.mkdir(parents=True)
+            for number in range(20):
+                image = Image.new("L", (28, 28), colour + 20 * (label == "dog") + number)
+                image.save(folder / f"{number}.png")
+    changes = {"dataset": "imagefolder:pets", "client.ADR": 1.0, "server.held_out": 2}
+    nobody = {"client.attack": None, "federation.number_of_malicious_clients": 0}
+    write({**changes, **nobody})
+    monkeypatch.setenv("DROP_DATA", str(tmp_path / "other"))
+    told = str(tmp_path / "told")
+    assert main(["sweep", "g.yaml", "--datasets_path", told, "--out", "swept", "--quiet"]) == 0
+    (folder,) = Path("swept").glob("*/config.json")
+    assert json.loads(folder.read_text())["settings"]["datasets_path"] == told
+
+
+def test_a_sweep_into_a_run_is_refused_before_anything_is_written(write, tmp_path, capsys):
+    write({}, axes={"seed": [1, 2]})
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in ("config.json", "rounds.jsonl"):
+        (run / name).write_text("{}")
+    for place in (run, run / "in" / "it"):
+        for words in (["--dry-run"], []):
+            assert main(["sweep", "g.yaml", "--out", str(place), *words]) == 2
+            assert f"{place}: is the folder of a run, or lies in it" in capsys.readouterr().err
+    assert len(list(run.iterdir())) == 2
