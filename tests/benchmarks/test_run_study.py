@@ -144,3 +144,19 @@ def test_seeds_that_a_study_does_not_have_are_refused(bench, monkeypatch, capsys
     with pytest.raises(SystemExit, match="2"):
         run_study.main()
     assert "--seeds 7: main has 101, 102," in capsys.readouterr().err
+
+
+def test_a_setting_that_came_later_changes_no_experiment_at_its_default(bench):
+    """Of a plugin's settings nobody knows the defaults, so that each would count."""
+    run_study, studies = bench
+    cells = {cell.label: cell for cell in studies.STUDIES["looks"].cells}
+    stroke = "in sight, trigger a stroke, Dirichlet 0.5"
+    configs = [
+        run_study.experiment.settled(run_study.config_of(cells[stroke, variant], 341))
+        for variant in ("as shipped", "each part by itself")
+    ]
+    assert len({run_study.experiment_of(config) for config in configs}) == 2
+    tables = run_study.resolve.to_json(configs[0])
+    assert tables["server"]["defense"]["defense_args"].pop("effect_both") == 2.0
+    expected = run_study.resolve.fingerprint(tables, code=False)
+    assert run_study.experiment_of(configs[0]) == expected
