@@ -10,6 +10,7 @@ from typing import Any
 
 from entity.config.fields import ExperimentConfig
 from entity.config.schema import ConfigError, flatten
+from entity.dataset import DATASETS
 from entity.experiment import settled
 from entity.results import store
 from entity.results.classes import labelled
@@ -135,7 +136,8 @@ def _experiments(
             said = ", ".join(f"{name}={label}" for name, label in labels.items())
             refused.append(f"cell {said or 'of the base'}: {error}")
         else:
-            found.setdefault(identity := resolve.identity(config), config)
+            same = found.setdefault(identity := resolve.identity(config), config)
+            _refuse_other_data(same, config, grid.said)
             labelled_by.setdefault(identity, []).append(labels)
     if refused:
         more = f" (Cells that are refused: {len(refused)}.)" if len(refused) > 1 else ""
@@ -143,6 +145,17 @@ def _experiments(
     if assignments is None:
         effects.refuse(grid)
     return found, labelled_by
+
+
+def _refuse_other_data(one: ExperimentConfig, other: ExperimentConfig, where: str) -> None:
+    """Refuse two cells of one name of data in two folders: their runs would be taken for one."""
+    places = [config.settings.datasets_path for config in (one, other)]
+    if one.dataset not in DATASETS and places[0] != places[1]:
+        raise ConfigError(
+            f"{where}: settings.datasets_path = {places[1]}: a run is known by the name of its "
+            f"data, {one.dataset}, which are in {places[0]}, too; give them another name, or each "
+            "a sweep of its own."
+        )
 
 
 def labels_by_identity(grid: Grid) -> dict[str, list[dict[str, str]]]:

@@ -18,6 +18,7 @@ from entity.cli import main
 from entity.sweep.cells import expand
 from entity.sweep.grid_file import read
 
+NOBODY = {"client.attack": None, "federation.number_of_malicious_clients": 0}
 SHORT = {"client.ADR": 0.05, "federation.rounds": 3}
 
 
@@ -244,20 +245,24 @@ def test_two_sweeps_in_one_folder_divide_its_cells(write, start, tmp_path, monke
     assert {sweep.returncode for sweep in both} & {0} == {0}
 
 
+def pets(place, colour):
+    """Make a folder of grey images of two classes."""
+    for part, label in product(("train", "test"), ("cat", "dog")):
+        folder = place / "pets" / part / label
+        folder.mkdir(parents=True)
+        for number in range(20):
+            image = Image.new("L", (28, 28), colour + 20 * (label == "dog") + number)
+            image.save(folder / f"{number}.png")
+
+
 def test_data_that_a_sweep_is_told_of_go_before_those_of_the_environment(
     write, tmp_path, monkeypatch
 ):
     """Regression: its processes took what DROP_DATA says, and trained on other images."""
     for place, colour in (("told", 10), ("other", 200)):
-        for part, label in product(("train", "test"), ("cat", "dog")):
-            folder = tmp_path / place / "pets" / part / label
-            folder.mkdir(parents=True)
-            for number in range(20):
-                image = Image.new("L", (28, 28), colour + 20 * (label == "dog") + number)
-                image.save(folder / f"{number}.png")
+        pets(tmp_path / place, colour)
     changes = {"dataset": "imagefolder:pets", "client.ADR": 1.0, "server.held_out": 2}
-    nobody = {"client.attack": None, "federation.number_of_malicious_clients": 0}
-    write({**changes, **nobody})
+    write({**changes, **NOBODY})
     monkeypatch.setenv("DROP_DATA", str(tmp_path / "other"))
     told = str(tmp_path / "told")
     assert main(["sweep", "g.yaml", "--datasets_path", told, "--out", "swept", "--quiet"]) == 0
@@ -276,3 +281,17 @@ def test_a_sweep_into_a_run_is_refused_before_anything_is_written(write, tmp_pat
             assert main(["sweep", "g.yaml", "--out", str(place), *words]) == 2
             assert f"{place}: is the folder of a run, or lies in it" in capsys.readouterr().err
     assert len(list(run.iterdir())) == 2
+
+
+def test_data_of_one_name_in_two_folders_are_not_taken_for_one_run(write, capsys):
+    """Regression: they were merged into one cell, without a word."""
+    write({"dataset": "imagefolder:pets", "server.held_out": 2, **NOBODY})
+    for place, colour in (("here", 10), ("there", 200)):
+        pets(Path(place), colour)
+    words = ["sweep", "g.yaml", "--datasets_path", "here,there", "--dry-run"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert "settings.datasets_path = there: a run is known by the name of its data" in said
+    write({})  # shipped data are the same everywhere
+    assert main(words) == 0
+    assert "1 run" in capsys.readouterr().out
