@@ -2,7 +2,7 @@
 
 import sys
 
-from entity.cli.app import main
+from entity.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["run", *sys.argv[1:]]))

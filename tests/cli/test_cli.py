@@ -469,3 +469,18 @@ def test_ctrl_c_with_workers_is_exit_code_130_with_no_traceback_and_nobody_left(
         assert {k: v for k, v in one.items() if k != "seconds"} == {
             k: v for k, v in other.items() if k != "seconds"
         }
+
+
+def test_ctrl_c_while_it_is_imported_is_one_sentence(monkeypatch, capsys):
+    """Regression: PyTorch takes seconds to import, and a traceback came."""
+
+    class Stopped:
+        def find_spec(self, name, path=None, target=None):
+            if name == "entity.cli.app":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "entity.cli.app")
+    monkeypatch.delattr("entity.cli.app")
+    monkeypatch.setattr(sys, "meta_path", [Stopped(), *sys.meta_path])
+    assert main(["list"]) == 130
+    assert capsys.readouterr().err == "drop: stopped before anything was begun.\n"
