@@ -33,10 +33,9 @@ class Disguised(InSight):
         super().corrupt(model, broadcast)
         with torch.no_grad():
             state = spec.flatten(model)
-            own, push = (
-                each - self.origin for each in (spec.flatten(honest).weights, state.weights)
-            )
+            own, push = spec.flatten(honest).weights - self.origin, state.weights - self.origin
             shown = visible_update(own, self.looks)
-            size = float(shown.double().norm() / push.double().norm().clamp_min(1e-30))
+            length = float(push.double().norm())
+            size = float(shown.double().norm()) / length if length > 0 else 0.0
             sent = self.origin + size * push + (own - shown)
             spec.load(model, state._replace(weights=sent))

@@ -53,6 +53,19 @@ def test_its_honest_model_is_without_the_noise_that_honest_clients_add(make_benc
     torch.testing.assert_close(sent, plain.fit().weights)
 
 
+def test_who_has_no_push_is_honest_in_the_hidden_part_alone(make_bench, monkeypatch):
+    bench, of = bench_of(make_bench, strength=1.0)
+    origin = bench.start.weights
+
+    def stay(self, model):
+        self.context.spec.load(model, bench.start._replace(weights=self.origin))
+
+    monkeypatch.setattr(Disguised, "keep_visible", stay)
+    sent = bench.fit().weights - origin
+    honest = bench.honest().weights - origin
+    torch.testing.assert_close(sent, honest - visible_update(honest, of), atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("strength", [0.01, 1e30])
 def test_it_is_the_same_again_and_honest_where_nothing_is_seen(make_bench, strength):
     bench, _ = bench_of(make_bench, strength=strength)
