@@ -27,9 +27,9 @@ def plain(tmp_path_factory, experiment) -> Path:
     return carry_out("plain", tmp_path_factory.mktemp("plain"), experiment(EXPERIMENT))
 
 
-def close(found: ModelState, expected: ModelState) -> None:
+def close(found: ModelState, expected: ModelState, atol: float = 1e-6) -> None:
     """Compare two models; rows are ordered by node id, which moves the last bits of sums."""
-    torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(found.weights, expected.weights, rtol=1e-4, atol=atol)
 
 
 def test_the_federation_of_processes_is_the_simulators(plain, experiment):
@@ -37,7 +37,8 @@ def test_the_federation_of_processes_is_the_simulators(plain, experiment):
     lines = lines_of(plain, "state")
     assert [line["accepted"] for line in lines] == [r["accepted"] for r in simulated.rounds]
     found = Checkpoints(plain / "state", {}, 0).last(2)
-    close(found.snapshot.state, simulated.state)
+    # In some orders of the nodes the distillations make 1e-4 of these bits; a round is 1e-2 away.
+    close(found.snapshot.state, simulated.state, atol=5e-4)
     split, roster = recruit(simulated.config, Seeds(3))
     model = roster.new_model()
     roster.spec.load(model, found.snapshot.state)
