@@ -16,6 +16,10 @@ MOST_DIGITS = 1_000
 4,000 has, and 1:1:1:... to the base 60 takes time with the square of its length."""
 
 
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+"""Tags of scalars that are numbers."""
+
+
 class BoundedLoader(yaml.SafeLoader):
     """PyYAML's safe loader with a limit on what aliases amount to and on the length of numbers."""
 
@@ -33,8 +37,7 @@ class BoundedLoader(yaml.SafeLoader):
 
     def construct_scalar(self, node: yaml.Node) -> Any:
         """Construct a scalar, unless it is a number that nobody could have meant."""
-        number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-        if number and len(node.value) > MOST_DIGITS:
+        if node.tag in NUMBERS and len(node.value) > MOST_DIGITS:
             raise yaml.constructor.ConstructorError(
                 None, None, f"a number has {len(node.value):,} characters", node.start_mark
             )

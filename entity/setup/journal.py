@@ -84,10 +84,9 @@ class Journal(AbstractContextManager["Journal"]):
         Raises
         ------
         ConfigError
-            As `check`; or if the folder is in use, cannot be written, or holds another run than
-            that to resume.
+            If the folder is in use, cannot be written, or holds a run by now that is not to be
+            overwritten, or another one than that to resume.
         """
-        self.check()
         self._world, folder = world, self.folder
         self._identity = identity(world.config)
         if world.config.dataset not in DATASETS:  # whose names everybody knows

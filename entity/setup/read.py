@@ -19,7 +19,7 @@ from entity.config.paths import user_path
 from entity.config.schema import ConfigError, suggest
 from entity.config.shipped import file_or_shipped, names
 from entity.reading import TooDeep, at_most, deeper_than, parse_json, read_bytes
-from entity.setup.bounded_yaml import MOST_DIGITS, BoundedLoader
+from entity.setup.bounded_yaml import MOST_DIGITS, NUMBERS, BoundedLoader
 from entity.setup.file_faults import refuse_faults, refuse_other_names
 from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
 from entity.setup.plugins import located, use
@@ -240,8 +240,7 @@ class _YAML(BoundedLoader):
     def construct_scalar(self, node: yaml.Node) -> Any:
         """Construct a scalar, unless it is a number that 1.1 alone takes for another one."""
         value = super().construct_scalar(node)
-        number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-        if number and _OTHER_NUMBER.match(node.value):
+        if node.tag in NUMBERS and _OTHER_NUMBER.match(node.value):
             raise yaml.constructor.ConstructorError(
                 None,
                 None,
