@@ -189,6 +189,7 @@ def run_grid(
     for cell in cells:
         require(cell.config.settings.trackers, cell.folder)
     if not options.ray:  # whose machines have folders of their own
+        data.refuse_changed(cells)
         data.provide(remaining(cells, options))
     with writing(options.folder):
         options.folder.mkdir(parents=True, exist_ok=True)

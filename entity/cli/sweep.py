@@ -227,6 +227,8 @@ def show_plan(
     guess
         Says how long those take of which no finished run can tell.
     """
+    if not options.ray:  # whose machines have data of their own
+        data.refuse_changed(cells)
     for cell in cells:
         console.say(f"{cell.state:11}  {cell.folder}")
     console.say(f"{name}: {_counted(cells)}")

@@ -117,10 +117,21 @@ def is_evaluated(config: ExperimentConfig, number: int) -> bool:
     return number % config.settings.eval_every == 0 or number == config.federation.rounds
 
 
+def split_data(config: ExperimentConfig, seeds: Seeds) -> Split:
+    """Load the data, and split it between server, test and clients.
+
+    Raises
+    ------
+    ConfigError
+        If it is not there, or the server cannot have its part.
+    """
+    root = user_path(config.settings.datasets_path)
+    return load(source_of(config), root, seeds, config.server.held_out)
+
+
 def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
-    """Load the data, split it between server, test and clients, and draw the malicious clients."""
-    source = source_of(config)
-    split = load(source, user_path(config.settings.datasets_path), seeds, config.server.held_out)
+    """Load and split the data, share it out, and draw the malicious clients."""
+    source, split = source_of(config), split_data(config, seeds)
     shares = partition(split.train.y, config.federation.size, config.client, seeds, split.owners)
     attack = config.client.attack
     malicious = frozenset(malicious_clients(config.federation, attack, seeds))

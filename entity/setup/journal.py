@@ -94,7 +94,8 @@ class Journal(AbstractContextManager["Journal"]):
         self._open.enter_context(locked(folder))
         settings = world.config.settings
         self._trackers = self._open.enter_context(Trackers(settings.trackers, folder))
-        whose = {} if folder is None else origin(world.config, world.split.digest())
+        self._data = world.split.digest()
+        whose = {} if folder is None else origin(world.config, self._data)
         self._checkpoints = Checkpoints(folder, whose, settings.checkpoint_every)
         state = resumed(self._checkpoints, folder) if self.resume and folder else None
         self._record = Record(
@@ -224,6 +225,7 @@ class Journal(AbstractContextManager["Journal"]):
             self._detection,
             state=state,
             before=self._record.before,
+            data=self._data,
             poisoned_share=self._world.roster.poisoned_share,
         )
         if self._class_names:

@@ -7,6 +7,9 @@ from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.dataset.files import Files
 from entity.dataset.registry import source_of
+from entity.record.directory import read_summary
+from entity.seeding import Seeds
+from entity.setup.assembly import split_data
 from entity.sweep.cells import Cell
 
 
@@ -57,3 +60,37 @@ def forecast(cells: Sequence[Cell]) -> list[str]:
         else f"{files.title} is not in {root / files.folders[0]}: it will be downloaded first."
         for files, root in lacking
     ]
+
+
+def refuse_changed(cells: Sequence[Cell]) -> None:
+    """Refuse finished runs whose data are others by now: they would stand beside runs on these.
+
+    Of a run that did not record its data, and of data that are not here, nothing is known.
+
+    Raises
+    ------
+    ConfigError
+        If a cell's data are not what its finished run was trained and judged on.
+    """
+    known = dict[tuple[object, ...], str | None]()
+    for cell in cells:
+        if cell.done is None or not cell.done.finished:
+            continue  # resuming a run compares them
+        config, before = cell.config, read_summary(cell.done.path).get("data")
+        root, seed = config.settings.datasets_path, config.settings.seed
+        which = config.dataset, root, seed, config.server.held_out
+        if before and which not in known:
+            known[which] = _digest(cell)
+        if before and known[which] not in (before, None):
+            raise ConfigError(
+                f"{cell.done.path}: was trained on other data than settings.datasets_path = "
+                f"{root} now holds of {config.dataset}; put the old data back, choose another "
+                "folder, or remove the run."
+            )
+
+
+def _digest(cell: Cell) -> str | None:
+    try:
+        return split_data(cell.config, Seeds(cell.config.settings.seed)).digest()
+    except ConfigError:  # whoever needs them says what is missing
+        return None

@@ -15,6 +15,8 @@ from PIL import Image
 
 from entity import experiment
 from entity.cli import main
+from entity.config.schema import ConfigError
+from entity.sweep import data
 from entity.sweep.cells import expand
 from entity.sweep.grid_file import read
 
@@ -249,7 +251,7 @@ def pets(place, colour):
     """Make a folder of grey images of two classes."""
     for part, label in product(("train", "test"), ("cat", "dog")):
         folder = place / "pets" / part / label
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for number in range(20):
             image = Image.new("L", (28, 28), colour + 20 * (label == "dog") + number)
             image.save(folder / f"{number}.png")
@@ -295,3 +297,33 @@ def test_data_of_one_name_in_two_folders_are_not_taken_for_one_run(write, capsys
     write({})  # shipped data are the same everywhere
     assert main(words) == 0
     assert "1 run" in capsys.readouterr().out
+
+
+def test_finished_runs_on_data_that_have_changed_are_no_part_of_a_sweep(write, capsys):
+    """Regression: they stood beside runs on the new data, as if nothing had changed."""
+    write({"dataset": "imagefolder:pets", "server.held_out": 2, "client.ADR": 1.0, **NOBODY})
+    pets(Path("here"), 10)
+    words = ["sweep", "g.yaml", "--datasets_path", "here", "--out", "runs", "--quiet"]
+    assert main([*words, "--seed", "1"]) == 0
+    pets(Path("here"), 200)
+    more = [*words, "--seed", "1,2"]
+    capsys.readouterr()
+    for each in (more, [*more, "--dry-run"]):
+        assert main(each) == 2
+        said = capsys.readouterr().err
+        assert "was trained on other data than settings.datasets_path = here" in said
+    assert len(list(Path("runs").glob("*/rounds.jsonl"))) == 1
+    pets(Path("here"), 10)
+    assert main(more) == 0
+
+
+def test_finished_runs_can_be_read_where_their_data_are_not(write, monkeypatch, capsys):
+    write(NOBODY)
+    assert main(["sweep", "g.yaml", "--out", "runs", "--quiet"]) == 0
+
+    def gone(*_):
+        raise ConfigError("settings.datasets_path: is empty")
+
+    monkeypatch.setattr(data, "split_data", gone)
+    assert main(["sweep", "g.yaml", "--out", "runs", "--dry-run"]) == 0
+    assert "finished" in capsys.readouterr().out
