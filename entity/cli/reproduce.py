@@ -47,7 +47,7 @@ from entity.sweep.void import twins, void_cells
 _OPTIONAL = ("DPR of all", "on victims", "n", "floor", "diff.")
 """Columns that are left out, in this order, where there is no room; the Markdown has them."""
 
-_LABEL = 8
+_LABEL = 13
 """Letters of a label of a cell that are in one line at least."""
 
 _FIGURE = len("or 94.00?")
@@ -224,9 +224,13 @@ def _write(text: str, path: Path) -> None:
 
 def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
     """Return the table, as wide as the terminal: figures and verdicts are never cut."""
-    table = verdict_table.verdict_table(chosen, outcomes)
+    table, title = verdict_table.verdict_table(chosen, outcomes), chosen.title
+    if sum(table.widths) + len(table.widths) > console.out.width + 1:
+        common = _common(chosen, outcomes)  # is said once, above
+        table = table.without(common)
+        title = "\n".join([title, *filter(None, [", ".join(map(" ".join, common.items()))])])
     screen = Screen(
-        title=chosen.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
+        title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
         show_edge=False, padding=0,
     )  # fmt: skip
     optional = [*_OPTIONAL]
@@ -242,6 +246,16 @@ def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
         *texts, verdict = (cells[i] for i in widths)
         screen.add_row(*texts, Text(verdict, _STYLES[outcome.verdict]))
     return screen
+
+
+def _common(chosen: Study, outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Return the labels that all outcomes have, by their axes."""
+    by_axis = zip(*(outcome.labels for outcome in outcomes), strict=True)
+    return {
+        axis: labels[0]
+        for axis, labels in zip(chosen.axes, by_axis, strict=True)
+        if len(set(labels)) == 1
+    }
 
 
 def _listing() -> Screen:

@@ -35,7 +35,7 @@ def show(table: Table, optional: Sequence[str] = _OPTIONAL) -> None:
         return
     kept = [*optional, *(each.name for each in reversed(table.columns))]
     order = [name for name in dict.fromkeys(kept) if name not in _KEPT]
-    shown = _without(table, _FOR_PROGRAMS)
+    shown = table.without(_FOR_PROGRAMS)
     texts = {
         column.name: _LEAST
         for place, column in enumerate(shown.columns)
@@ -69,11 +69,11 @@ def fitted(
     least
         Letters that a column may be folded to, by its name; the others are never folded.
     """
-    texts, widths, fewest = table.texts(), dict[int, int](), dict[int, int]()
-    for place, column in enumerate(table.columns):
-        cells = [line[place] for line in texts]
-        widths[place] = max(map(len, [*cells, *column.heading.split()]))
-        fewest[place] = min(least.get(column.name, widths[place]), widths[place])
+    widths = table.widths
+    fewest = {
+        place: min(least.get(column.name, width), width)
+        for place, (column, width) in enumerate(zip(table.columns, widths, strict=True))
+    }
 
     def spare() -> int:
         return room + 1 - sum(width + 1 for width in fewest.values())
@@ -91,12 +91,6 @@ def _is_of_figures(table: Table, place: int) -> bool:
     """Say whether a column holds figures, as some of a query do without being known to."""
     found = {type(row[place]) for row in table.rows} - {type(None)}
     return table.columns[place].right or (bool(found) and found <= {int, float})
-
-
-def _without(table: Table, names: Sequence[str]) -> Table:
-    kept = [i for i, column in enumerate(table.columns) if column.name not in names]
-    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
-    return Table(tuple(table.columns[i] for i in kept), rows)
 
 
 def _screen(table: Table, widths: Mapping[int, int]) -> Screen:

@@ -9,7 +9,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Literal
@@ -78,6 +78,20 @@ class Table:
             [_shown(column, cell) for column, cell in zip(self.columns, row, strict=True)]
             for row in self.rows
         ]
+
+    @property
+    def widths(self) -> list[int]:
+        """Return the letters of each column, its heading folded at the spaces."""
+        return [
+            max(map(len, [*cells, *column.heading.split()]))
+            for column, *cells in zip(self.columns, *self.texts(), strict=True)
+        ]
+
+    def without(self, names: Collection[str]) -> "Table":
+        """Return the table without some columns, by their names."""
+        kept = [place for place, column in enumerate(self.columns) if column.name not in names]
+        rows = tuple(tuple(row[place] for place in kept) for row in self.rows)
+        return Table(tuple(self.columns[place] for place in kept), rows)
 
     def plain(self) -> tuple[list[str], list[list[Any]]]:
         """Return names and cells for programs: spreads in two columns, lists as JSON."""

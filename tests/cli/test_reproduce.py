@@ -346,6 +346,26 @@ def test_no_figure_and_no_verdict_is_cut_whatever_the_width(monkeypatch, name, w
     assert all(word in text for word in (verdict, "unfinished", "96.2 ± 1.5", "verdict"))
 
 
+def test_labels_that_all_rows_have_are_said_once_where_there_is_little_room(monkeypatch):
+    chosen = study.find("configurations")
+    spread = Spread(0.9625, 0.0151, 3)
+    outcomes = [
+        Outcome(
+            (configuration, "5%", "40%", "drop_plus"), 3, 3, spread, spread,
+            study.Expectation({}, Band(0.9, 1.0), None), worst_asr=0.97, victim_accuracy=0.88,
+        )
+        for configuration in ("C1", "C10")
+    ]  # fmt: skip
+    for width, said in ((80, "rate 5%, mcr 40%, defense drop_plus\n"), (200, "")):
+        monkeypatch.setattr(console.out, "_width", width, raising=False)
+        with console.out.capture() as shown:
+            console.out.print(reproduce._screen(chosen, outcomes))
+        lines = [line.rstrip() + "\n" for line in shown.get().splitlines()]
+        assert (lines[1] == said) == bool(said)
+        assert ("drop_plus" in "".join(lines[2:])) == (not said)
+        assert all(any(line.startswith(each) for line in lines) for each in ("C1 ", "C10 "))
+
+
 def test_a_part_is_judged_as_a_part(tiny, results, capsys):
     given, asked = results
     given["krum"] = [None, None]
