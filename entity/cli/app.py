@@ -1,6 +1,7 @@
 """The frame of the command line: the parser, the exit codes and the signals."""
 
 import argparse
+import errno
 import logging
 import signal
 import sys
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 2
         if isinstance(error, OSError):  # a full disk, a folder where a file is to be written
             _warn_of_a_place(error)
-            return 1
+            return 2 if error.errno == errno.ENAMETOOLONG else 1
         raise
 
 

@@ -484,3 +484,15 @@ def test_ctrl_c_while_it_is_imported_is_one_sentence(monkeypatch, capsys):
     monkeypatch.setattr(sys, "meta_path", [Stopped(), *sys.meta_path])
     assert main(["list"]) == 130
     assert capsys.readouterr().err == "drop: stopped before anything was begun.\n"
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "--config=mnist5k/drop", "--out"], ["results"], ["report"], ["watch"]]
+)
+def test_a_name_too_long_for_a_file_is_bad_input(words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, 300 * "a"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.endswith("File name too long.\n")
+    assert not list(tmp_path.iterdir())
