@@ -7,7 +7,7 @@ after a resume; and adding a client or a purpose moves nobody else's stream.
 
 import hashlib
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,6 +55,25 @@ class Seeds:
     def numpy(self, purpose: str, *, round: int = 0, client: int | str = 0) -> np.random.Generator:
         """Return a fresh generator of NumPy for one named stream; parameters as of `number`."""
         return np.random.default_rng(self.number(purpose, round=round, client=client))
+
+
+def own_stream(owner: object, generator: torch.Generator) -> AbstractContextManager[None]:
+    """Let code of the user's own draw from torch's global stream, as `global_stream` does.
+
+    Parameters
+    ----------
+    owner
+        The object, or the class, whose code it is. The project's own draws nothing there.
+    generator
+        What it draws from.
+    """
+    kind = owner if isinstance(owner, type) else type(owner)
+    return nullcontext() if is_ours(kind) else global_stream(generator)
+
+
+def is_ours(kind: type) -> bool:
+    """Whether a class is the project's, and no plugin's."""
+    return kind.__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 @contextmanager

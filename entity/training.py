@@ -155,7 +155,7 @@ def logits(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
     """
     was_training = model.training
     model.eval()
-    answers = [model(batch) for batch in x.split(batch_size)]
+    answers = [model(batch) for batch in x.split(batch_size)] if len(x) else []
     model.train(was_training)
     return torch.cat(answers) if answers else x.new_zeros(0)
 

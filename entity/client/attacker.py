@@ -100,7 +100,7 @@ class Attacker(Client):
         if not self.attacks(broadcast):
             self.honest.fit(model, broadcast)
             return
-        with unchanged(self, broadcast.state):
+        with unchanged(self, broadcast.tensors):
             self.corrupt(model, broadcast)
             trained = self.context.spec.flatten(model)
             crafted = self.craft(trained, broadcast)

@@ -28,6 +28,13 @@ class Broadcast:
     trigger: TriggerMemory = field(default_factory=dict[str, Tensor])
     """What the colluders of an adaptive poison have learnt; the server does not know it."""
 
+    @property
+    def tensors(self) -> list[tuple[str, Tensor]]:
+        """All that is sent, with the field that it is of."""
+        previous = [] if self.previous is None else [self.previous]
+        fields = {"state": self.state, "previous": previous, "trigger": self.trigger.values()}
+        return [(name, tensor) for name, tensors in fields.items() for tensor in tensors]
+
 
 @dataclass(frozen=True)
 class TrainingContext:

@@ -4,7 +4,7 @@ Anybody can write one. A model of another shape, or images that the client's oth
 with, would fail far from the code that made them.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,32 +47,33 @@ def checked_model(attacker: object, sent: object, trained: ModelState) -> ModelS
 
 
 @contextmanager
-def unchanged(attacker: object, state: ModelState) -> Generator[None]:
-    """Refuse what changes the global model in place, which others are still to train from.
+def unchanged(attacker: object, sent: Sequence[tuple[str, torch.Tensor]]) -> Generator[None]:
+    """Refuse what changes a broadcast in place, from which others are still to train.
 
     Parameters
     ----------
     attacker
         Who is at work in the block, for the message.
-    state
-        The global model.
+    sent
+        The tensors of the broadcast, each with the field that it is of.
 
     Raises
     ------
     ConfigError
-        If its vectors were written to.
+        If one was written to.
     """
-    before = _versions(state)
+    before = _versions(sent)
     yield
-    if _versions(state) != before:
-        raise ConfigError(
-            f"{type(attacker).__name__} changes broadcast.state in place, which the other clients "
-            "train from; work on a clone."
-        )
+    for (name, _), old, new in zip(sent, before, _versions(sent), strict=True):
+        if new != old:
+            raise ConfigError(
+                f"{type(attacker).__name__} changes broadcast.{name} in place, which the other "
+                "clients train from; work on a clone."
+            )
 
 
-def _versions(state: ModelState) -> list[int]:
-    return [vector._version for vector in state if not vector.is_inference()]
+def _versions(sent: Sequence[tuple[str, torch.Tensor]]) -> list[int]:
+    return [0 if tensor.is_inference() else tensor._version for _, tensor in sent]
 
 
 def checked_copies(poison: object, found: object, chosen: Images, classes: int | None) -> Images:

@@ -1,16 +1,18 @@
-"""Training one client after another with one model, as a worker or a Flower node does."""
+"""Training one client after another, as a worker or a Flower node does."""
 
+import copy
 import os
 import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from entity.client import Broadcast
 from entity.engine.compiler import compile_model
 from entity.layout import ModelState
+from entity.models import find
 from entity.seeding import global_stream
 from entity.setup.roster import Roster
 
@@ -21,7 +23,10 @@ class LocalTrainer:
     def __init__(self, roster: Roster) -> None:
         self.roster = roster
         self.model = roster.new_model()
-        if roster.config.settings.compile:
+        config = roster.config
+        self._anew = bool(config.plugins) or find(config.model).own
+        """Whether code of the user's own may leave something on a module: attributes, hooks."""
+        if config.settings.compile:
             compile_model(self.model)
         self._last: tuple[Broadcast, ModelState] | None = None
 
@@ -50,14 +55,24 @@ class LocalTrainer:
         with single_threaded():
             client = self.roster.client(client_id)
             client.load_state_dict(memory)
-            spec.load(self.model, self._received(broadcast))
+            model = self.fresh()
+            spec.load(model, self._received(broadcast))
             stream = self.roster.seeds.generator(
                 "global stream", round=broadcast.round, client=client_id
             )
             with global_stream(stream):  # dropout draws from it
-                client.fit(self.model, broadcast)
-            spec.flatten_into(self.model, out)
+                client.fit(model, broadcast)
+            spec.flatten_into(model, out)
         return client.state_dict()
+
+    def fresh(self) -> nn.Module:
+        """Return a module on which no client before has left anything but its weights."""
+        if not self._anew or self.roster.config.settings.compile:  # a copy would be compiled again
+            return self.model
+        try:
+            return copy.deepcopy(self.model)
+        except (RuntimeError, TypeError):  # one that holds a tensor of a graph, or a lock
+            return self.roster.new_model()
 
     def _received(self, broadcast: Broadcast) -> ModelState:
         """Return the global model on the clients' device, sent there once for a broadcast."""

@@ -208,16 +208,22 @@ class Pool(WorkerEngine):
                 worker.process.join()
 
 
-_Arrays = dict[str, NDArray[Any]]
+_Arrays = dict[str, tuple[NDArray[Any], torch.dtype]]
 """Tensors that go through a pipe: as such, each would take a file of shared memory."""
+
+_CARRIERS = {torch.bfloat16: torch.int16}
+"""What stands for numbers that NumPy has not, bit by bit."""
 
 
 def _arrays(tensors: Mapping[str, Tensor]) -> _Arrays:
-    return {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+    return {
+        name: (each.detach().cpu().view(_CARRIERS.get(each.dtype, each.dtype)).numpy(), each.dtype)
+        for name, each in tensors.items()
+    }
 
 
 def _tensors(arrays: _Arrays) -> dict[str, Tensor]:
-    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {name: torch.from_numpy(array).view(dtype) for name, (array, dtype) in arrays.items()}
 
 
 def _receive(pipe: "Connection[Any, Any]") -> "_Arrays | Fault | None":

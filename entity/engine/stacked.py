@@ -100,7 +100,11 @@ class _Stack:
 
 
 def _padded(batches: Sequence[Batch]) -> tuple[Tensor, Tensor, Tensor]:
-    """Stack batches: images (k, b, C, H, W), labels (k, b), and weights (k, b) of the mean."""
+    """Stack batches: images (k, b, C, H, W), labels (k, b), and weights (k, b) of the mean.
+
+    A short one is filled up with its own first sample: of one that nobody has, as an image of
+    zeros, a model may make NaN, and NaN with a weight of zero is NaN.
+    """
     sizes = [len(y) for _, y in batches]
     most = max(sizes)
     first, labels = batches[0]
@@ -110,4 +114,5 @@ def _padded(batches: Sequence[Batch]) -> tuple[Tensor, Tensor, Tensor]:
     for row, (images, classes) in enumerate(batches):
         size = sizes[row]
         x[row, :size], y[row, :size], weight[row, :size] = images, classes, 1 / size
+        x[row, size:], y[row, size:] = images[0], classes[0]
     return x, y, weight

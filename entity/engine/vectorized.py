@@ -11,6 +11,7 @@ deeper networks part further: 7e-4 in a round of `mnist5k/drop`, 4e-3 on `resnet
 import logging
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -20,6 +21,7 @@ from entity.engine.inline import Inline
 from entity.engine.local_training import single_threaded
 from entity.engine.stacked import Batch, fit_stacked
 from entity.layout import ModelState
+from entity.seeding import global_stream, is_ours
 from entity.setup.roster import Roster
 from entity.training import Recipe
 
@@ -73,9 +75,10 @@ class Vectorized(Inline):
             batch = next(client.batches(broadcast, training_data(client), recipe), None)
             if batch is None:
                 return ""
-            model = self.trainer.model
+            model = self.trainer.fresh()
             self.roster.spec.load(model, broadcast.state)
-            self._architecture = obstacle_of(model.train(), batch, recipe)
+            with global_stream(torch.Generator()):
+                self._architecture = obstacle_of(model.train(), batch, recipe)
         return self._architecture
 
     def _log_once(self, text: str) -> None:
@@ -84,7 +87,7 @@ class Vectorized(Inline):
             self._logged.add(text)
 
     def _fit(self, broadcast: Broadcast, stack: Mapping[int, Client], recipe: Recipe) -> None:
-        model, spec = self.trainer.model, self.roster.spec
+        model, spec = self.trainer.fresh(), self.roster.spec
         spec.load(model, broadcast.state)
         model.train()
         start = {name: value.detach() for name, value in model.named_parameters()}
@@ -140,7 +143,13 @@ def obstacle_of(model: nn.Module, batch: Batch, recipe: Recipe) -> str:
         fit_stacked(model, start, [iter([batch])], recipe)
     except RuntimeError as error:
         return f"the model cannot be stacked ({str(error).splitlines()[0][:100]})"
+    if next(model.buffers(), None) is not None:
+        return "the model has buffers once it is used"
     x, y = batch
+    with torch.no_grad():
+        alone, beside = model(x), model(torch.cat([x, torch.zeros_like(x[:1])]))[:-1]
+    if not torch.allclose(alone, beside, rtol=1e-3, atol=1e-4 * float(alone.abs().max())):
+        return "what the model answers to a sample depends on the others of its batch"
     model.zero_grad()
     F.cross_entropy(model(x), y).backward()
     unused = any(each.grad is None for each in parameters.values())  # weight decay would move them
@@ -173,6 +182,8 @@ def obstacle(client: Client, broadcast: Broadcast, model: nn.Module) -> str:
     plain = all(getattr(kind, name) is getattr(Client, name) for name in _PLAIN_LOOP)
     if isinstance(client, Attacker):
         plain = plain and all(getattr(kind, n) is getattr(Attacker, n) for n in _PLAIN_ATTACK)
+        if not (is_ours(kind) and is_ours(type(client.plan.poison))):
+            return "an attack of the user's own may draw random numbers of its own"
     else:
         plain = plain and kind.fit is Client.fit and kind.state_dict is Client.state_dict
     if plain and not client.watches_steps:

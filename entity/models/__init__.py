@@ -12,6 +12,7 @@ from entity.models.classifier import Classifier, head_of
 from entity.models.cnn import cnn, lenet
 from entity.models.critics import Critic, conv3_dis
 from entity.models.dfme_generator import dfme_gen
+from entity.models.examination import examine
 from entity.models.generators import Generator, conv3_cgen, conv3_gen
 from entity.models.norm import with_group_norm
 from entity.models.resnet import (
@@ -23,7 +24,7 @@ from entity.models.resnet import (
     resnet34,
 )
 from entity.models.supcon import SupConTwin
-from entity.models.user_model import Make, arguments, examine, imported
+from entity.models.user_model import Make, arguments, imported
 from entity.models.vgg import vgg11
 from entity.models.vit import vit
 from entity.seeding import global_stream
@@ -168,4 +169,19 @@ def build_for(
         model = entry.make(*arguments(shape, classes))
     if norm == "group":
         model = with_group_norm(model)
-    return model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    model = model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    for parameter in model.parameters():
+        if not _is_dense(parameter):  # fused optimisers would step on what lies between its entries
+            parameter.data = parameter.data.contiguous()
+    return model
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Whether the entries of a tensor lie side by side in memory, in whatever order."""
+    expected = 1
+    by_stride = sorted(zip(tensor.stride(), tensor.shape, strict=True))
+    for stride, size in by_stride:
+        if size > 1 and stride != expected:
+            return False
+        expected *= size
+    return True

@@ -1,9 +1,8 @@
-"""A user's own classifier, of a plugin or given as `module:function`: built and tried out.
+"""A user's own classifier, of a plugin or given as `module:function`: how it is built.
 
 For square images the function is called as those of the registry are, with (channels, size,
 classes); for other samples with the numbers of their shape and the classes, such as (features,
-classes) or (length, features, classes). A fault in it is reported in one sentence before anything
-is trained.
+classes) or (length, features, classes). What it returns is tried out by `examination.py`.
 """
 
 import importlib
@@ -11,13 +10,11 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
 from entity.config.schema import ConfigError
 from entity.returned import place, said
-from entity.seeding import global_stream
 
 Make = Callable[..., nn.Module]
 """(channels, size, classes) -> module that maps images to logits; see `arguments`."""
@@ -107,68 +104,3 @@ def checked(name: str, own: Callable[..., Any]) -> Make:
         return model
 
     return make
-
-
-@torch.inference_mode()
-def examine(name: str, model: nn.Module, two: torch.Tensor, classes: int) -> None:
-    """Check that a model has parameters and maps two samples to logits (2, classes).
-
-    Changes neither the model nor the global stream of random numbers.
-
-    Parameters
-    ----------
-    name
-        The field `model`, for messages.
-    model
-        The result of the user's function.
-    two
-        Two samples, as it will be trained on them.
-    classes
-        The number of logits.
-
-    Raises
-    ------
-    ConfigError
-        If it does not.
-    """
-    parameter = next(model.parameters(), None)
-    if parameter is None:
-        raise ConfigError(f'model = "{name}": has no parameters to train.')
-    if untrainable := _untrainable(model):
-        raise ConfigError(f'model = "{name}": {untrainable}.')
-    shape, was_training = tuple(two.shape), model.training
-    samples = "images" if len(shape) == 4 else "samples"
-    try:
-        with global_stream(torch.Generator()):
-            output: Any = model.eval()(two.to(parameter.device))
-    except Exception as error:
-        where = place(error, *(type(each).forward for each in model.modules()))
-        raise ConfigError(
-            f'model = "{name}": fails on {samples} of shape {shape}{where} ({said(error, 120)}).'
-        ) from error
-    finally:
-        model.train(was_training)
-    if not isinstance(output, torch.Tensor):
-        answer = f"a {type(output).__name__}"
-    elif output.shape != (2, classes) or not output.is_floating_point():
-        answer = f"{output.dtype} of shape {tuple(output.shape)}".removeprefix("torch.")
-    else:
-        return
-    raise ConfigError(
-        f'model = "{name}": must map {samples} of shape {shape} to logits of shape '
-        f"{(2, classes)}, but returns {answer}."
-    )
-
-
-def _untrainable(model: nn.Module) -> str:
-    """Say why local SGD cannot train a model; "" if nothing speaks against it."""
-    trained = {key: each for key, each in model.named_parameters() if each.requires_grad}
-    if not trained:
-        return "all of its parameters are frozen; at least one must be trained"
-    for key, each in trained.items():
-        if not each.is_floating_point():
-            return f"the parameter {key} is {each.dtype}; allowed are real floating-point numbers"
-    for key, layer in model.named_modules():
-        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.sparse:
-            return f"the layer {key} has sparse gradients, which are not taken; leave out sparse"
-    return ""

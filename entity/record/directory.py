@@ -185,12 +185,13 @@ class Record:
         if self.folder is not None:
             write_json(self.folder / "summary.json", summary)
 
-    def keep_model(self, tensors: Mapping[str, Tensor], config_hash: str) -> None:
+    def keep_model(self, tensors: Mapping[str, object], config_hash: str) -> None:
         """Write the final global model by the names of a `state_dict`, and whose it is."""
         if self.folder is not None:
             own = {
                 name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
                 for name, tensor in tensors.items()
+                if isinstance(tensor, Tensor)  # a module's extra state may be anything
             }
             # One entry: safetensors writes several in random order.
             content = save(own, {"config_hash": config_hash})

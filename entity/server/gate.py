@@ -8,7 +8,6 @@ undecided then, neither accepted nor refused, and `kept_global` is among the dia
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from entity.layout import ModelState, blocks
-from entity.seeding import global_stream
+from entity.seeding import own_stream
 from entity.server.answer import checked
 from entity.server.contract import Server
 from entity.updates import Aggregation, ClientId, Updates, Verdict
@@ -52,7 +51,7 @@ def decide(server: Server[Any], updates: Updates) -> Aggregation:
     """Let a server aggregate sound updates, and keep the global model where it cannot."""
     reason = server.too_few(len(updates), updates.round_size)
     if not reason:
-        with _own_stream(server, updates.round):
+        with own_stream(server, server.resources.seeds.generator("defense", round=updates.round)):
             found = server.aggregate(updates)
         answer = _stepped(server, updates, checked(server, updates, found))
         if answer is not None:
@@ -62,13 +61,6 @@ def decide(server: Server[Any], updates: Updates) -> Aggregation:
     server.warn_once(reason, f"{reason}, so the global model stays")
     undecided = tuple(undecided_for(client, reason) for client in updates.client_ids)
     return Aggregation(*updates.global_state, undecided, {"kept_global": 1.0})
-
-
-def _own_stream(server: Server[Any], round: int) -> AbstractContextManager[None]:
-    """Seed PyTorch's global numbers for a defense that is not the project's; ours draw none."""
-    if type(server).__module__.partition(".")[0] == __name__.partition(".")[0]:
-        return nullcontext()
-    return global_stream(server.resources.seeds.generator("defense", round=round))
 
 
 def _stepped(server: Server[Any], updates: Updates, answer: Aggregation) -> Aggregation | None:

@@ -23,7 +23,7 @@ from entity.layout import ModelState
 from entity.metrics import Judge
 from entity.poisons import POISONS
 from entity.poisons.label_flip import LabelFlip
-from entity.seeding import Seeds, global_stream
+from entity.seeding import Seeds, global_stream, own_stream
 from entity.server import Averaging, CleanData, OptimiserArgs, Resources, Server
 from entity.setup.electorate import Voters
 from entity.setup.initial import initial_model
@@ -320,7 +320,8 @@ def _warn_of_slips(poison: str, clean: Images, triggered: Images) -> None:
 
 def _triggered(split: Split, roster: Roster) -> Images:
     assert roster.poison is not None
-    found = roster.poison.test_set(split.test)
+    with own_stream(roster.poison, roster.seeds.generator("test set of an own poison")):
+        found = roster.poison.test_set(split.test)
     return checked_test(roster.poison, found, split.test, roster.classes)
 
 

@@ -128,9 +128,11 @@ def initial_model(config: ExperimentConfig, roster: Roster) -> ModelState | None
             )
         raise _refusal(name, f"cannot be read as safetensors ({why}){remedy}") from error
     model = roster.new_model()
-    if why := _difference(tensors, model.state_dict(), config.model):
+    state = model.state_dict()
+    wanted = {key: each for key, each in state.items() if isinstance(each, torch.Tensor)}
+    if why := _difference(tensors, wanted, config.model):
         raise _refusal(name, why)
-    model.load_state_dict(tensors)
+    model.load_state_dict(tensors, strict=len(wanted) == len(state))
     return roster.spec.flatten(model)
 
 

@@ -13,8 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from torch import Tensor
-
 from entity.config.full_disk import DiskFull, reason
 from entity.config.schema import ConfigError
 from entity.dataset import DATASETS, source_of
@@ -148,7 +146,7 @@ class Journal(AbstractContextManager["Journal"]):
 
     def finish(
         self,
-        model: Mapping[str, Tensor],
+        model: Mapping[str, object],
         certificate: dict[str, Any] | None,
         example: Example | None = None,
     ) -> None:

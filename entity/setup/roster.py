@@ -21,7 +21,7 @@ from entity.devices import placed
 from entity.federation import poisons_in
 from entity.layout import ParamSpec
 from entity.models import build_for, examine, find
-from entity.seeding import Seeds, global_stream
+from entity.seeding import Seeds, global_stream, own_stream
 from entity.setup.plugins import Sent, rebuilt
 from entity.setup.signatures import refuse_unfinished
 from entity.training import CPU, Recipe
@@ -68,9 +68,9 @@ class Roster:
         """
         model = self.new_model()
         if find(self.config.model).own:
-            two = normalise(torch.zeros(2, *self.images.shape, dtype=self.images.dtype))
-            examine(self.config.model, model, torch.zeros_like(two), self.classes)
-            model = self.new_model()  # a forward pass may leave something in its buffers
+            two = self.images.subset(torch.tensor([0, len(self.images) - 1]))
+            examine(self.config.model, model, normalise(two.x), self.classes)
+            model = self.new_model()  # a forward pass may leave anything in the other one
         return ParamSpec.of(model)
 
     def fresh_model(self, generator: torch.Generator) -> nn.Module:
@@ -132,7 +132,8 @@ class Roster:
     def _chosen(self, id: int) -> Tensor:
         assert self.poison is not None
         labels = self.images.y[self.shares[id]]
-        chosen = self.poison.choose(labels, self.seeds.generator("poison", client=id))
+        with own_stream(self.poison, self.seeds.generator("choice of an own poison", client=id)):
+            chosen = self.poison.choose(labels, self.seeds.generator("poison", client=id))
         return checked_rows(self.poison, chosen, len(labels))
 
     @cached_property
@@ -252,7 +253,9 @@ class Roster:
         )
         if isinstance(self.poison, AdaptivePoison):
             self.poison.recall(broadcast.trigger)
-        kept = self.attacker.conspire(updates, rows, collusion)
+        stream = self.seeds.generator("collusion of an own attack", round=broadcast.round)
+        with own_stream(self.attacker, stream):
+            kept = self.attacker.conspire(updates, rows, collusion)
         kept = checked_memory(self.attacker, "conspire", kept)
         # A copy, without distances that the attackers may have had computed.
         return replace(updates), kept

@@ -60,6 +60,17 @@ def test_what_changes_the_global_model_in_place_is_refused(vector):
         bench.fit()
 
 
+def test_what_changes_the_model_of_before_in_place_is_refused():
+    def craft(self, trained, broadcast):
+        broadcast.previous.mul_(0)
+        return trained
+
+    bench = bench_of(type("Mine", (BadNets,), {"craft": craft}), BadNets.hyperparameters())
+    sent = Broadcast(1, bench.start, bench.start.weights.clone())
+    with pytest.raises(ConfigError, match=r"^Mine changes broadcast\.previous in place, which"):
+        bench.client.fit(bench.model, sent)
+
+
 def test_what_is_sent_may_hold_any_numbers():
     own = type(
         "Mine",

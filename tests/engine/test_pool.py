@@ -5,6 +5,7 @@ Starting a worker imports torch, so all tests share one pool of three workers an
 
 import logging
 import os
+import pickle
 import re
 import signal
 import time
@@ -16,6 +17,7 @@ from entity.client import Broadcast
 from entity.config.schema import ConfigError
 from entity.defenses import Undefended, UndefendedArgs
 from entity.engine import Inline, NoWorkers, Pool, open_engine
+from entity.engine.pool import _arrays, _tensors
 from entity.layout import ModelState
 from entity.server import Averaging, Resources, admit
 
@@ -185,6 +187,14 @@ def test_auto_trains_inline_where_dev_shm_is_full(make_roster, monkeypatch, capl
         assert type(engine) is Inline
     assert len(caplog.messages) == 1
     assert "engine auto: one client trains after another, as /dev/shm is too small" in caplog.text
+
+
+def test_what_clients_remember_goes_through_a_pipe_as_it_is():
+    """Regression: NumPy has no bfloat16, and the run ended with a traceback."""
+    kept = {"half": torch.randn(3).bfloat16(), "one": torch.tensor(2.5), "mask": torch.ones(2) > 0}
+    sent = _tensors(pickle.loads(pickle.dumps(_arrays(kept))))
+    assert all(each.dtype == kept[name].dtype for name, each in sent.items())
+    assert all(torch.equal(each, kept[name]) for name, each in sent.items())
 
 
 def test_what_clients_remember_takes_no_shared_memory(roster, state, pool, ids):

@@ -81,6 +81,19 @@ def test_padding_and_early_ends_do_not_count():
             torch.testing.assert_close(parameters[name], value.detach())
 
 
+def test_what_fills_up_a_batch_is_a_sample_that_the_client_has():
+    """Regression: a model that scales each sample made NaN of zeros, and honest clients left."""
+    recipe, model = Recipe(0.1, 0.9, 0.0, 4, 1), Odd("centred").train()
+    batches_of_each = [[(torch.randn(k, 4), torch.arange(k) % 2)] for k in (4, 1)]
+    start = {name: value.detach().clone() for name, value in model.named_parameters()}
+    found = fit_stacked(model, start, [iter(each) for each in batches_of_each], recipe)
+    for batches, parameters in zip(batches_of_each, found, strict=True):
+        model.load_state_dict(start)
+        fit(model, batches, recipe)
+        for name, value in model.named_parameters():
+            torch.testing.assert_close(parameters[name], value.detach())
+
+
 def test_group_norm_is_stacked_exactly():
     """In double precision, since a step of a deep network makes much of a float's rounding."""
     rng = torch.Generator().manual_seed(3)
@@ -143,6 +156,12 @@ class Odd(nn.Module):
         self.first.requires_grad_(kind != "frozen")
 
     def forward(self, x):
+        if self.kind == "batch":
+            x = F.batch_norm(x, None, None, training=True)
+        if self.kind == "grown":
+            self.register_buffer("mean", torch.zeros(1), persistent=False)
+        if self.kind == "centred":
+            x = (x - x.mean(1, keepdim=True)) / x.std(1, keepdim=True)
         return self.last(F.dropout(self.first(x)) if self.kind == "dropout" else self.first(x))
 
 
@@ -154,6 +173,9 @@ class Odd(nn.Module):
         ("norm", "the model has BatchNorm"),
         ("unused", "the model has parameters without a gradient"),
         ("dropout", "the model cannot be stacked (vmap: called random operation"),
+        ("batch", "what the model answers to a sample depends on the others of its batch"),
+        ("grown", "the model has buffers once it is used"),
+        ("centred", ""),
     ],
 )
 def test_a_model_that_stacked_training_would_treat_in_another_way_is_not_stacked(kind, why):

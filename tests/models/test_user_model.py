@@ -7,10 +7,11 @@ from torch import nn
 from entity.config.schema import ConfigError
 from entity.experiment import run
 from entity.models import MODELS, build, find
-from entity.models.user_model import examine
+from entity.models.examination import examine
 from entity.seeding import Seeds
 from entity.setup.assembly import recruit
 from entity.setup.roster import Roster
+from entity.training import Recipe, fit
 
 
 def linear(channels, size, classes):
@@ -140,15 +141,90 @@ def test_a_lazy_layer_is_refused_with_what_to_write(own):
     assert "running_mean" in tried(own(lambda c, s, k: nn.LazyBatchNorm2d(affine=False)))
 
 
-def test_a_good_model_is_left_as_it_was(own):
+def test_a_good_model_passes_and_no_random_number_is_used_up(own):
     name = own(lambda c, s, k: nn.Sequential(linear(c, s, k), nn.BatchNorm1d(k), nn.Dropout()))
     model = build(name, 1, 8, 3, torch.Generator())
-    before = {key: value.clone() for key, value in model.state_dict().items()}
     state = torch.get_rng_state()
     examine(name, model, torch.zeros(2, 1, 8, 8), 3)
-    assert model.training
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+class Holding(nn.Module):
+    """A linear model that holds one more buffer."""
+
+    def __init__(self, value, persistent=True):
+        super().__init__()
+        self.layer = nn.Linear(64, 3)
+        self.register_buffer("held", value, persistent=persistent)
+
+    def forward(self, x):
+        if self.training and self.held is None:
+            self.held = x.mean()
+        return self.layer(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        (torch.tensor(1j), "held is complex64, and clients send real numbers"),
+        (torch.tensor([0.0, -torch.inf]), "held is not finite, and no such update is taken"),
+        (torch.tensor([3, 2**24 + 1]), "held has whole numbers above 16,777,216"),
+        (torch.tensor(-(2**63)), "held has whole numbers above 16,777,216"),
+        (None, "held comes, goes or changes its shape as it is used"),
+    ],
+)
+def test_a_state_that_cannot_travel_is_refused_with_what_to_write(own, value, why):
+    """Regression: the model that was trained was another one, or nobody's update was taken."""
+    said = tried(own(lambda c, s, k: Holding(value)))
+    assert why in said
+    assert said.endswith("; register such a buffer with persistent=False.")
+    name = own(lambda c, s, k: Holding(value, persistent=False))
+    examine(name, build(name, 1, 8, 3, torch.Generator()), torch.zeros(2, 1, 8, 8), 3)
+
+
+def test_what_only_training_mode_shows_is_refused(own):
+    """Regression: the first step failed, with a traceback and a folder left behind."""
+
+    class Auxiliary(Holding):
+        def forward(self, x):
+            answer = super().forward(x)
+            return (answer, answer) if self.training else answer
+
+    said = tried(own(lambda c, s, k: Auxiliary(torch.ones(1))))
+    assert "but returns a tuple in training mode" in said
+
+
+def test_a_model_that_changes_its_samples_is_refused(own):
+    """Regression: the test set was another one with every evaluation."""
+    name = own(lambda c, s, k: nn.Sequential(nn.ReLU(inplace=True), linear(c, s, k)))
+    with pytest.raises(ConfigError, match="changes its images in place, which others are asked"):
+        examine(name, build(name, 1, 8, 3, torch.Generator()), torch.full((2, 1, 8, 8), -1.0), 3)
+
+
+def test_parameters_that_are_views_are_trained_as_plain_sgd_trains_them(own):
+    """Regression: PyTorch's fused step wrote to what lies between their entries."""
+
+    class Strided(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(3, 128)[:, ::2])
+            self.bias = nn.Parameter(torch.zeros(1).expand(3))
+
+        def forward(self, x):
+            return x.flatten(1) @ self.weight.T + self.bias
+
+    model = build(own(lambda c, s, k: Strided()), 1, 8, 3, torch.Generator().manual_seed(0))
+    plain = Strided()
+    plain.weight = nn.Parameter(model.weight.detach().clone())
+    plain.bias = nn.Parameter(torch.zeros(3))
+    x, y = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
+    fit(model, 3 * [(x, y)], Recipe(0.1, 0.9, 0.0, 4, 3))
+    optimiser = torch.optim.SGD(plain.parameters(), 0.1, 0.9, fused=False)
+    for _ in range(3):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(plain(x), y).backward()
+        optimiser.step()
+    torch.testing.assert_close(dict(model.named_parameters()), dict(plain.named_parameters()))
 
 
 def test_an_experiment_refuses_it_and_leaves_nothing_behind(own, experiment, tmp_path):
