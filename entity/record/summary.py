@@ -48,8 +48,6 @@ def summarise(
         Of all samples of the malicious clients, those that they poison; None without any.
     """
     attack = config.client.attack if config.client.attacked_by != "none" else None
-    seconds = total_seconds(rounds)
-    total = sum(seconds.get(phase, 0.0) for phase in MAIN_PHASES)
     asr = tail_statistics(rounds, "asr")
     metrics = [line.get("metrics", {}) for line in rounds]
     return {
@@ -75,9 +73,15 @@ def summarise(
         "refusals": detection.true_positives + detection.false_positives,
         "undecided": sum(len(line.get("undecided", ())) for line in rounds),
         "lost": sum(len(line.get("lost", ())) for line in rounds),
-        "seconds": {**seconds, "total": round(total, 3)},
+        "seconds": _seconds(rounds),
         **_memory(before),
     }
+
+
+def _seconds(rounds: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    seconds = total_seconds(rounds)
+    total = sum(seconds.get(phase, 0.0) for phase in MAIN_PHASES)
+    return {**seconds, "total": round(total, 3)}
 
 
 def _memory(before: Mapping[str, Any]) -> dict[str, float]:
