@@ -19,7 +19,7 @@ Where we leave the original, and why:
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -168,6 +168,8 @@ class Backdoorable(Dataset[tuple[Any, int]]):
                 raise ValueError(f"{name} = {label}: allowed is 0 to {self.num_classes - 1}.")
         if original_class == target_class:
             raise ValueError(f"target_class = {target_class}: is the original class, too.")
+        if position not in (corners := get_args(Position)):
+            raise ValueError(f"position = {position}: allowed are {', '.join(corners)}.")
         trigger = pixel_trigger(backdoor_trigger, position, self.source.channels, self.source.size)
         clean = (~self._poisoned).nonzero().flatten()
         rng = torch.Generator().manual_seed(seed)
@@ -210,9 +212,39 @@ class Backdoorable(Dataset[tuple[Any, int]]):
         self._keep(~self._poisoned)
 
     def add_new_backdoor_data(self, backdoor_x: Tensor, backdoor_y: Tensor) -> None:
-        """Put poisoned samples, (M, C, H, W) uint8 and their labels (M,), before all others."""
-        x = torch.as_tensor(backdoor_x, dtype=torch.uint8)
-        y = torch.as_tensor(backdoor_y, dtype=torch.int64)
+        """Put poisoned samples before all others.
+
+        Parameters
+        ----------
+        backdoor_x
+            (M, C, H, W) bytes, or (M, H, W, C), as the original has them.
+        backdoor_y
+            (M,) their labels.
+
+        Raises
+        ------
+        ValueError
+            If they are not such; nothing is changed then.
+        """
+        x, y = torch.as_tensor(backdoor_x), torch.as_tensor(backdoor_y)
+        shape = tuple(self.data.shape[1:])
+        if x.shape[1:] == (*shape[1:], shape[0]):
+            x = x.permute(0, 3, 1, 2)
+        if tuple(x.shape[1:]) != shape or not torch.equal(x.to(torch.uint8).to(x), x):
+            raise ValueError(
+                f"backdoor_x: allowed are whole numbers from 0 to 255 of shape (M, "
+                f"{', '.join(map(str, shape))}), not {x.dtype} of shape {tuple(x.shape)}."
+            )
+        x = x.to(torch.uint8)
+        if y.is_floating_point() or y.shape != x.shape[:1]:
+            raise ValueError(
+                f"backdoor_y: allowed is a whole number for each of {len(x)} samples, not "
+                f"{y.dtype} of shape {tuple(y.shape)}."
+            )
+        wrong = sorted({int(label) for label in y if not 0 <= label < self.num_classes})
+        if wrong:
+            raise ValueError(f"backdoor_y = {wrong}: allowed is 0 to {self.num_classes - 1}.")
+        y = y.to(torch.int64)
         marks = torch.ones(len(y), dtype=torch.bool)
         self._hold(
             Images(torch.cat([x, self.data]), torch.cat([y, self.targets])),

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -186,6 +187,34 @@ def test_new_poisoned_samples_stand_first_and_a_shuffle_moves_the_marks_along():
     assert data.backdoored_sample_idxs != [0, 1]
     black = [row for row in range(42) if not data.data[row].any()]
     assert data.backdoored_sample_idxs == black
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (torch.zeros(2, 3, 32, 32), [3], "backdoor_y: allowed is a whole number for each of 2"),
+        (torch.zeros(1, 3, 32, 32), [99], "backdoor_y = [99]: allowed is 0 to 3."),
+        (torch.full((1, 3, 32, 32), 0.5), [3], "backdoor_x: allowed are whole numbers from 0"),
+        (torch.full((1, 3, 32, 32), 300), [3], "backdoor_x: allowed are whole numbers from 0"),
+        (torch.zeros(1, 1, 32, 32), [3], "backdoor_x: allowed are whole numbers from 0"),
+        (torch.zeros(1, 3, 32, 32), [3.0], "backdoor_y: allowed is a whole number for each"),
+    ],
+)
+def test_other_samples_are_refused_and_nothing_is_changed(x, y, said):
+    """Regression: they were taken, cut to bytes, or left data and labels of unequal length."""
+    data = of()()
+    before = len(data)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        data.add_new_backdoor_data(x, torch.tensor(y))
+    with pytest.raises(ValueError, match="position = middle: allowed are top_left, top_right"):
+        data.backdoor("4pixel", "middle", 0.5, 0, 1)
+    assert len(data.data) == len(data.targets) == before
+
+
+def test_samples_may_have_their_channels_last_as_the_original_has_them():
+    data, x = of()(), torch.randint(256, (2, 32, 32, 3), dtype=torch.uint8)
+    data.add_new_backdoor_data(x, torch.tensor([3, 2]))
+    assert torch.equal(data.data[:2], x.permute(0, 3, 1, 2))
 
 
 def test_the_original_s_five_are_there_under_their_names():

@@ -128,7 +128,8 @@ def _list(texts: list[str]) -> str | None:
 def option_names(fields: Sequence[Field]) -> dict[str, list[str]]:
     """Return the options of each field by its path, shortest first.
 
-    A name may leave out its first tables where that stays unambiguous.
+    A name may leave out its first tables where that stays unambiguous; a setting of the defense
+    alone makes none ambiguous (`overrides.field_named`).
 
     Examples
     --------
@@ -136,13 +137,20 @@ def option_names(fields: Sequence[Field]) -> dict[str, list[str]]:
     >>> option_names([Field(path, float, "", 0.1) for path in paths])
     {'client.lr': ['--client.lr'], 'client.attack.lr': ['--attack.lr', '--client.attack.lr']}
     """
-    owners = Counter(name for field in fields for name in _endings(field.path))
+    paths = [field.path for field in fields]
+    owners = Counter(name for path in paths for name in _endings(path))
+    common = Counter(name for path in paths if not _is_own(path) for name in _endings(path))
     names: dict[str, list[str]] = {}
-    for path in (field.path for field in fields):
-        own = [name for name in _endings(path) if owners[name] == 1 or name == path]
+    for path in paths:
+        rivals = owners if _is_own(path) else common
+        own = [name for name in _endings(path) if rivals[name] == 1 or name == path]
         other = [name for name, of in OTHER_NAMES.items() if of == path and "." not in name]
         names[path] = [f"--{name}" for name in (*own[:1], *other, *own[1:])]
     return names
+
+
+def _is_own(path: str) -> bool:
+    return path.startswith(f"{ARGS}.")
 
 
 def _endings(path: str) -> list[str]:

@@ -132,7 +132,8 @@ def _from_file(path: Path, channels: int, size: int) -> Trigger:
         raise _refusal(path, f"{allowed}, and this one has {image.width}x{image.height}")
     alpha = np.asarray(image.convert("RGBA"))[..., 3]
     pixels = np.asarray(image.convert("RGB" if channels == 3 else "L"))
-    values = torch.from_numpy(pixels.copy()).view(size, size, channels).permute(2, 0, 1)
+    values = torch.from_numpy(pixels.copy()).view(size, size, -1).permute(2, 0, 1)
+    values = values.expand(channels, size, size)  # grey, on images of two channels or four
     mask = (values > 0).any(dim=0)
     if image.has_transparency_data:
         mask = torch.from_numpy(alpha > 0)

@@ -27,7 +27,8 @@ log = logging.getLogger("entity")
 FOLDER = ".drop-cache"
 """Name of the folder of caches inside a data folder."""
 ABANDONED = 86_400.0
-"""Seconds after which a folder that was being written is held to be left behind by a crash."""
+"""Seconds after which nobody is held to use a cache that nobody has opened since, or to write on
+one that has no name yet. Worker processes of a run map it by its name, later than the run."""
 
 Stamp = tuple[str, int, int]
 """Path below the source's folder, size in bytes, time of the last change in ns."""
@@ -75,7 +76,10 @@ def lookup(root: Path, key: str, mark: str) -> Parts | None:
         As `read` takes them.
     """
     for parent in cache_folders(root):
-        if images := open_cache(parent / f"{key}-{mark}"):
+        folder = parent / f"{key}-{mark}"
+        if images := open_cache(folder):
+            with contextlib.suppress(OSError):  # which may be another user's
+                os.utime(folder)
             return images
     return None
 
@@ -161,7 +165,10 @@ def _aside(folder: Path) -> Generator[Path]:
 
 
 def _tidy(parent: Path, key: str, keep: str) -> None:
-    """Remove the data set's caches of earlier states of its source, and what crashes left."""
+    """Remove the data set's caches of other states of its source, and what crashes left.
+
+    Another run may still use one, of the same files in another size.
+    """
     cache = re.compile(rf"{re.escape(key)}-[0-9a-f]{{16}}")
     with contextlib.suppress(OSError):
         for folder in parent.iterdir():
@@ -169,5 +176,5 @@ def _tidy(parent: Path, key: str, keep: str) -> None:
             name = folder.name[1:].rpartition(".")[0] if aside else folder.name
             if not cache.fullmatch(name) or folder.name == keep:
                 continue
-            if not aside or time.time() - folder.stat().st_mtime > ABANDONED:
+            if time.time() - folder.stat().st_mtime > ABANDONED:
                 shutil.rmtree(folder, ignore_errors=True)

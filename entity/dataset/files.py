@@ -1,6 +1,7 @@
 """The files that a data set comes in: where they lie, how they are read and downloaded."""
 
 import contextlib
+import fcntl
 import http.client
 import logging
 import socket
@@ -150,7 +151,9 @@ class Files:
     def obtain(
         self, root: Path, download: Callable[[Path], object]
     ) -> tuple[Path, list[Stamp]] | None:
-        """Download the files and locate them.
+        """Download the files, unless another process has done so meanwhile, and locate them.
+
+        They are there whole or not at all: they are downloaded to a folder aside.
 
         Raises
         ------
@@ -165,8 +168,12 @@ class Files:
         socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
         log.info("downloading %s to %s", self.title, target)
         try:
-            with _kept_inside():
-                download(root)
+            root.mkdir(parents=True, exist_ok=True)
+            with _alone(root), tempfile.TemporaryDirectory(dir=root, prefix=_ASIDE) as aside:
+                if self.locate(root) is None:
+                    with _kept_inside():
+                        download(Path(aside))
+                    _merge(Path(aside), root)
         except (
             OSError,
             RuntimeError,
@@ -175,7 +182,7 @@ class Files:
             tarfile.TarError,
             zipfile.BadZipFile,
         ) as error:
-            for folder in new:  # downloaders make it first; an empty one says nothing true
+            for folder in new:  # an empty one says nothing true
                 with contextlib.suppress(OSError):
                     folder.rmdir()
             if is_full(error):
@@ -194,6 +201,33 @@ class Files:
             f"settings.datasets_path = {root}: {self.title} is not in {looked}{also}: "
             f"{self.remedy}."
         )
+
+
+_ASIDE = ".drop-download"
+"""How the names of a folder that is downloaded to begin, and that of the lock."""
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Generator[None]:
+    """Let one process after another download to a data folder; the lock ends with its process."""
+    lock = root / f"{_ASIDE}.lock"
+    with lock.open("a") as file:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Move what lies in one folder into another, over files of the same names."""
+    for each in sorted(source.iterdir()):
+        place = target / each.name
+        if each.is_dir() and place.is_dir():
+            _merge(each, place)
+        else:
+            each.replace(place)
 
 
 @contextlib.contextmanager

@@ -45,6 +45,11 @@ def bars(channels: int, size: int, position: Position) -> tuple[Trigger, Tensor]
     position
         The corner.
 
+    Raises
+    ------
+    ConfigError
+        If the images are too small.
+
     Examples
     --------
     >>> bars(3, 32, "top_left")[1][6:12].tolist()
@@ -53,6 +58,11 @@ def bars(channels: int, size: int, position: Position) -> tuple[Trigger, Tensor]
     scaled = (1, *(max(1, round(pixels * size / 32)) for pixels in (6, 3, 4)))
     high, length, gap, down = {28: (1, 4, 2, 3), 64: (2, 10, 2, 4)}.get(size, scaled)
     right = length + gap
+    if max(high + down, right + length) > size:
+        raise ConfigError(
+            f"client.attack.dba_trigger = bars: does not fit on images of {size}x{size} pixels; "
+            "use pattern, with a trigger_pattern."
+        )
     corners = [(0, 0), (0, right), (down, 0), (down, right)]
     area = [(row, col) for row in range(high) for col in range(length)]
     pixels = torch.tensor([(top + row, left + col) for top, left in corners for row, col in area])

@@ -67,6 +67,7 @@ class OwnTrigger(Poison):
         for down, right in places(size, args.own_triggers):
             pixels = [(row + down, column + right) for row, column in PATTERNS["4pixel"]]
             self.triggers.append(pixel_trigger(pixels, "top_left", channels, size))
+        self.divided_among = len(self.triggers)
 
     def poison(self, chosen: Images, rank: int, generator: torch.Generator) -> Images:
         """Stamp trigger `rank` mod m and relabel."""

@@ -24,6 +24,7 @@ from entity.returned import kind
 from entity.server import Needs, Setting, StreamingServer
 from entity.server.streaming import can_stream
 from entity.setup.field_list import ATTACK
+from entity.setup.held_out import held_out
 from entity.setup.identity import to_json
 from entity.setup.signatures import refuse_unfinished
 
@@ -125,7 +126,7 @@ def _check_server(config: ExperimentConfig, source: Source) -> None:
     federation = config.federation
     setting = Setting(
         federation.round_size,
-        _held_out(config, source),
+        held_out(config, source),
         (source.channels, source.size),
         federation.number_of_malicious_clients if config.client.attack else 0,
         federation.size,
@@ -152,12 +153,8 @@ def _check_clean_data(config: ExperimentConfig, source: Source) -> None:
         (config.server.bn_policy == "recalibrate", "server.bn_policy = recalibrate"),
         (config.server.defense.pretrain, "server.defense.pretrain = true"),
     ):
-        if asked and _held_out(config, source) < 2:
+        if asked and held_out(config, source) < 2:
             raise ConfigError(f"{field}: needs clean server data; raise server.held_out.")
-
-
-def _held_out(config: ExperimentConfig, source: Source) -> int:
-    return source.held_out if config.server.held_out is None else config.server.held_out
 
 
 def _check_streaming(config: ExperimentConfig) -> None:

@@ -28,7 +28,12 @@ OTHER_NAMES = {
 }
 """Other names of a field. The field `attack`, for null, takes the name of an attack, too."""
 
-LIKELY = {"alpha": "dirichlet_alpha", "epochs": "num_epochs", "clients": "federation.size"}
+LIKELY = {
+    "alpha": "dirichlet_alpha",
+    "epochs": "num_epochs",
+    "clients": "federation.size",
+    "wandb": "trackers",
+}
 """What is most likely meant by a name that no field of the federation has."""
 
 

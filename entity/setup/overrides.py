@@ -124,6 +124,9 @@ def _plain(value: object) -> object:
 def field_named(name: str, known: Mapping[str, Field]) -> Field:
     """Return the field that a name means; it may leave out its first tables.
 
+    Of several, one of the defense's own settings needs its table: in the original, whose commands
+    stay valid, nobody could give those by name.
+
     Parameters
     ----------
     name
@@ -146,6 +149,8 @@ def field_named(name: str, known: Mapping[str, Field]) -> Field:
         short = {path.rsplit(".", 1)[-1] for path in known} | set(known) | set(OTHER_NAMES)
         hint = likely or suggest(name, short) or " `drop fields` lists them all."
         raise BadFieldName(f"{name} is unknown.{hint}", f"--{name} is unknown.{hint}")
+    if len(common := [path for path in matches if not path.startswith(f"{ARGS}.")]) == 1:
+        return known[common[0]]
     if len(matches) > 1 and name not in matches:
         paths = sorted(matches)
         raise BadFieldName(

@@ -16,6 +16,7 @@ from entity.config import schema
 from entity.config.fields import AttackConfig, ExperimentConfig
 from entity.config.schema import ConfigError, key_text, unknown
 from entity.defenses import ALIASES, DEFENSES
+from entity.models import ALIASES as MODEL_ALIASES
 from entity.poisons import POISONS
 from entity.setup.checks import check
 from entity.setup.class_names import number_classes
@@ -30,6 +31,7 @@ from entity.setup.field_list import (
     registered,
     table_at,
 )
+from entity.setup.held_out import with_room
 from entity.setup.identity import default_name, fingerprint, identity, to_json
 from entity.setup.initial import located_model
 from entity.setup.overrides import ForeignField, as_text, override
@@ -89,6 +91,7 @@ def experiment(
     number_classes(tables)
     config = _typed(tables)
     config = replace(config, plugins=used(config, plugins), initial=located_model(config.initial))
+    config = with_room(config)
     check(config)
     if given:
         refuse_idle(to_json(config), given)
@@ -145,6 +148,8 @@ def without_idle(
 
 
 def _with_current_names(tables: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(model := tables.get("model"), str):
+        tables["model"] = MODEL_ALIASES.get(model, model)
     server = tables.get("server")
     if isinstance(server, dict):
         if server.get("defense") is None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
 from entity.dataset import find, source_of
-from entity.dataset.source import Source
 from entity.distill.settings import StudentArgs
 
 IMAGE = {"cnn": 0.2e-3, "resnet8": 1.3e-3}
@@ -40,7 +39,7 @@ def core_hours(config: ExperimentConfig) -> float | None:
     if config.model not in IMAGE or config.server.defense.type == "flip":
         return None
     source, federation, client = source_of(config), config.federation, config.client
-    count = _training_images(source, user_path(config.settings.datasets_path))
+    count = source.counts[0] if source.counts is not None else _files(config)
     held = source.held_out if config.server.held_out is None else config.server.held_out
     share = client.ADR * (count - held) / federation.size
     images = federation.rounds * federation.round_size * share * client.num_epochs
@@ -54,16 +53,15 @@ def core_hours(config: ExperimentConfig) -> float | None:
     return seconds / 3600
 
 
-def _training_images(source: Source, root: Path) -> int:
-    """Return the published number, or that of the files in a folder of images."""
-    if source.counts is not None:
-        return source.counts[0]
-    return _files(source.name, root)
+def _files(config: ExperimentConfig) -> int:
+    """Return how many training images a folder of images has."""
+    shape = config.image_size, config.image_channels
+    return _files_of(config.dataset, user_path(config.settings.datasets_path), *shape)
 
 
 @cache
-def _files(name: str, root: Path) -> int:
-    files = find(name, root, None, None).files
+def _files_of(name: str, root: Path, size: int | None, channels: int | None) -> int:
+    files = find(name, root, size, channels).files
     found = None if files is None else files.locate(root)
     return 0 if found is None else sum(not path.startswith("test/") for path, _, _ in found[1])
 

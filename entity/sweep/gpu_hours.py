@@ -50,7 +50,8 @@ def gpu_hours(config: ExperimentConfig) -> float | None:
         seconds *= FLIP
     if defense.type == "drop":
         args = defense.defense_args
-        seconds += args.times(federation.rounds) * args.budget / QUERIES_A_SECOND
+        queries = args.iterations * args.queries_per_iteration
+        seconds += args.times(federation.rounds) * queries / QUERIES_A_SECOND
     return seconds / 3600
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from entity.config.schema import ConfigError
+from entity.record.atomic import write_atomically
 from entity.record.follow import last_line
 from entity.record.links import open_own
 
@@ -123,8 +124,8 @@ def _start(name: str, folder: Path) -> _Running:
     own = folder / "trackers"
     own.mkdir(exist_ok=True)
     identity = own / "id"
-    if not identity.exists():
-        identity.write_text(secrets.token_hex(8))
+    if not identity.exists() or not identity.read_text():
+        write_atomically(identity, secrets.token_hex(8).encode())
     job = {"name": name, "adapter": TRACKERS[name], "folder": str(folder), "patience": PATIENCE}
     path = own / f"{name}.log"
     with open_own(path, "ab") as output:

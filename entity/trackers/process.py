@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from entity.reading import parse_json, read_bytes
+from entity.record.atomic import write_atomically
 from entity.record.follow import Tail
 from entity.trackers.contract import Session, Tracker
 
@@ -26,7 +27,7 @@ def main(job: Mapping[str, Any]) -> int:
     try:
         folder = Path(job["folder"])
         mark = folder / "trackers" / f"{job['name']}.rounds"
-        session = _session(folder, int(mark.read_text()) if mark.exists() else 0)
+        session = _session(folder, _logged(mark))
         tracker = adapter(job["adapter"])(session)
         tail = Tail(folder)
         tail.round = session.logged
@@ -37,7 +38,7 @@ def main(job: Mapping[str, Any]) -> int:
             going_on = calls.get()
             for line in tail:
                 tracker.log(line["round"], numbers_of(line))
-                mark.write_text(str(line["round"]))
+                write_atomically(mark, str(line["round"]).encode())
         path = folder / "summary.json"  # missing only if the run was killed in its first round
         summary = parse_json(read_bytes(path)) if path.exists() else {"state": "running"}
         tracker.finish(str(summary.get("state")), dict(_numbers(summary)))
@@ -56,6 +57,12 @@ def _listen(calls: SimpleQueue[bool], patience: float) -> None:
     calls.put(False)
     time.sleep(patience + 5)  # the run itself is killed, or it would have lost patience by now
     os._exit(1)
+
+
+def _logged(mark: Path) -> int:
+    """Return the last round that was logged; 0 where an earlier version left half a mark."""
+    said = mark.read_text() if mark.exists() else ""
+    return int(said) if said.isdigit() else 0
 
 
 def _session(folder: Path, logged: int) -> Session:

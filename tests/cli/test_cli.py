@@ -182,6 +182,7 @@ def test_a_preview_and_an_app_take_a_shipped_configuration_by_its_name(tmp_path,
         (["--K", "-1"], "server.defense.defense_args.K", -1),
         (["--lr_clone", "1e-3"], "server.defense.defense_args.lr_clone", 1e-3),
         (["--server.defense.type", "droplet"], "server.defense.defense_args.penalty", 1.0),
+        (["--batch_size", "8"], "client.batch_size", 8),
         (["--augment"], "server.defense.defense_args.augment", True),
         (
             ["--trigger_pattern", "[[0, 0], [1, 1]]"],
@@ -202,10 +203,7 @@ def test_any_field_is_an_option(config, pretend, words, path, value):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (
-            ["--batch_size", "8"],
-            "--batch_size is ambiguous: write --client.batch_size or --server.",
-        ),
+        (["--wandb", "test"], "--wandb is unknown. Did you mean trackers?"),
         (["--dpr", "1"], "--dpr is unknown. Did you mean DPR?"),
         (["--DPR", "2"], "client.attack.DPR = 2: allowed is a number from 0 to 1."),
         (["--DPR"], "--DPR needs a value: a number from 0 to 1."),

@@ -150,8 +150,8 @@ def test_the_help_of_run_has_every_field_with_its_docstring_default_and_choices(
     assert "  --DPR, --client.attack.DPR\n      Data poisoning ratio" in text
     assert "A number from 0 to 1. Default: 0.5." in text
     assert "One of auto, inline, pool, ray, vectorized. Default: auto." in words
-    assert "--client.batch_size\n" in text
-    assert "--batch_size," not in text
+    assert "--batch_size, --client.batch_size\n" in text
+    assert "--defense_args.batch_size, --server.defense.defense_args.batch_size" in words
     groups = [line for line in text.splitlines() if line.endswith(":") and line[0] != " "]
     assert groups == [
         "options:",

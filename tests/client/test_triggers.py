@@ -94,7 +94,7 @@ def test_an_image_with_alpha_stamps_where_it_is_not_transparent(tmp_path):
     assert trigger.stamp(images(3, 8))[0, :, 4, 5].tolist() == [1, 2, 3]
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_an_image_without_alpha_stamps_where_it_is_not_black(tmp_path, channels):
     grey = np.zeros((8, 8), dtype=np.uint8)
     grey[1, 2] = 255

@@ -64,14 +64,21 @@ def test_images_are_decoded_once(tmp_path):
     assert decode.times == 1
 
 
-def test_a_changed_source_is_decoded_again_and_its_old_cache_goes(tmp_path):
+def test_a_changed_source_is_decoded_again_and_its_old_cache_goes_once_nobody_uses_it(tmp_path):
+    """Regression: it went at once, and with it the files that a run's workers were to map."""
     cache.read(tmp_path, "set", MARK, Decoder())
     for other in ("set-2", "other"):
         cache.read(tmp_path, other, MARK, Decoder())
-    changed = fingerprint("1", [("a", 1, 3)])
+    changed, latest = (fingerprint("1", [("a", 1, n)]) for n in (3, 4))
+    folder = tmp_path / ".drop-cache"
     assert same(cache.read(tmp_path, "set", changed, Decoder(1)), 1)
-    names = {path.name for path in (tmp_path / ".drop-cache").iterdir()}
-    assert names == {f"set-{changed}", f"set-2-{MARK}", f"other-{MARK}"}
+    used = {f"set-2-{MARK}", f"other-{MARK}"}
+    assert {path.name for path in folder.iterdir()} == used | {f"set-{MARK}", f"set-{changed}"}
+    for mark in (MARK, changed):
+        os.utime(folder / f"set-{mark}", (0, 0))
+    assert same(cache.read(tmp_path, "set", changed, Decoder(2)), 1)  # is in use again
+    assert same(cache.read(tmp_path, "set", latest, Decoder(1)), 1)
+    assert {path.name for path in folder.iterdir()} == used | {f"set-{changed}", f"set-{latest}"}
 
 
 def test_everything_about_a_source_is_in_its_fingerprint():

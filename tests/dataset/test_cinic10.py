@@ -1,4 +1,5 @@
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_fetching_unpacks_the_archive_to_where_it_is_looked_for(
     root = tmp_path / "data"
 
     def download(url, folder, md5):
-        with tarfile.open(root / "CINIC-10.tar.gz", "w:gz") as archive:
+        with tarfile.open(Path(folder) / "CINIC-10.tar.gz", "w:gz") as archive:
             archive.add(tmp_path / "made", arcname=".")
 
     monkeypatch.setattr(torchvision.datasets.utils, "download_url", download)
@@ -120,7 +121,7 @@ def test_an_archive_writes_nothing_beside_its_folder(tmp_path, write_tree, monke
     root = tmp_path / "data"
 
     def download(url, folder, md5):
-        with tarfile.open(root / "CINIC-10.tar.gz", "w:gz") as archive:
+        with tarfile.open(Path(folder) / "CINIC-10.tar.gz", "w:gz") as archive:
             archive.add(tmp_path / "made", arcname=".")
             archive.add(tmp_path / "evil", arcname="../../outside")
 

@@ -1,6 +1,9 @@
 """How the files of a data set become its cache."""
 
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -63,19 +66,40 @@ def test_verifying_reads_the_files_and_renews_a_cache_whose_pixels_are_spoilt(ro
     assert caches(root) == [name]
 
 
-@pytest.mark.parametrize("kept", [False, True])
-def test_a_download_that_fails_leaves_no_empty_folder_behind(tmp_path, kept):
-    """A folder that was there before stays, and so does what the download has brought."""
+@pytest.mark.parametrize("there", [False, True])
+def test_a_download_that_fails_leaves_nothing_behind(tmp_path, there):
+    """Regression: the next process took half a file for a damaged one. What was there stays."""
     root = tmp_path / "new" / "data"
+    if there:
+        (root / "MNIST" / "raw").mkdir(parents=True)
 
     def download(root):
         (root / "MNIST" / "raw").mkdir(parents=True)
-        if kept:
-            (root / "MNIST" / "half").write_bytes(b"x")
+        (root / "MNIST" / "half").write_bytes(b"x")
         raise OSError("no network")
 
     with pytest.raises(ConfigError, match="no network"):
         replace(FILES, download=download).read(root)
-    assert tmp_path.is_dir()
-    assert (root / "MNIST").exists() is kept
-    assert not (root / "MNIST" / "raw").exists()
+    assert root.exists() == there
+    assert [path.name for path in root.glob("**/*")] == ["MNIST", "raw"] * there
+
+
+def test_of_processes_that_need_one_download_the_first_brings_it_for_all(tmp_path, write_idx):
+    """Regression: the second one read what the first was still writing."""
+    begun, times = threading.Event(), []
+
+    def download(root):
+        times.append(root)
+        begun.set()
+        time.sleep(0.3)
+        write_idx(root / "MNIST" / "raw", NAMES)
+
+    files = replace(FILES, download=download)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(files.read, tmp_path)
+        begun.wait()
+        others = [pool.submit(files.read, tmp_path) for _ in range(3)]
+        sizes = {len(each.result()[0]) for each in (first, *others)}
+    assert len(times) == 1
+    assert len(sizes) == 1
+    assert not list(tmp_path.glob(".drop-download*"))

@@ -26,6 +26,7 @@ def test_places_go_round_the_border(size, number, wanted):
 
 def test_every_rank_has_its_own_trigger_and_the_test_takes_them_in_turn():
     poison = _poison(2)
+    assert poison.divided_among == 2  # with fewer attackers a run warns
     black = torch.zeros(5, 1, 12, 12, dtype=torch.uint8)
     chosen = Images(black, torch.zeros(5, dtype=torch.int64))
     rng = torch.Generator()

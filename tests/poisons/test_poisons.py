@@ -84,6 +84,13 @@ def test_dba_bars_scale_with_the_image():
     assert [len(bars(1, size, "top_left")[1]) for size in (4, 16, 96)] == [4, 12, 72]
 
 
+def test_dba_bars_need_room():
+    for size in (1, 2):
+        with pytest.raises(ConfigError, match=f"not fit on images of {size}x{size} pixels; use"):
+            bars(1, size, "bottom_right")
+    assert bars(1, 3, "bottom_right")[1].amax() == 2
+
+
 def test_dba_bars_of_tiny_imagenet_are_two_rows_high():
     pixels = bars(3, 64, "top_left")[1].view(4, 20, 2)
     corners = [(0, 0), (0, 12), (4, 0), (4, 12)]  # of the authors' tiny_params.yaml
