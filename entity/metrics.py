@@ -7,6 +7,7 @@ the victims is that on the clean images of the class that is attacked.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -45,48 +46,64 @@ class Judge:
     ) -> None:
         self.device = device or torch.device("cpu")
         self._victims = None if victims is None else victims.to(self.device)
-        self._clean = _ready(test, self.device)
+        self._clean = _placed(test, self.device)
         self.attack_with(attacked)
         self.threshold = confidence_threshold
 
     def attack_with(self, attacked: Images | None) -> None:
         """Judge the attack on these images from now on."""
-        self._attacked = None if attacked is None else _ready(attacked, self.device)
+        self._attacked = None if attacked is None else _placed(attacked, self.device)
 
     @property
     def attacked(self) -> Tensor | None:
         """The images (N, C, H, W) in [-1, 1] that the attack is judged on; None without one."""
-        return None if self._attacked is None else self._attacked[0]
+        return None if self._attacked is None else _ready(self._attacked.x)
 
     def sample(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw at most `count` clean test images (k, C, H, W) in [-1, 1], and their labels (k,)."""
         x, y = self._clean
         rows = torch.randperm(len(y), generator=generator)[:count].to(self.device)
-        return x[rows], y[rows]
+        return _ready(x[rows]), y[rows]
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Return `mta`, `asr` (NaN without an attack) and what else is asked for.
 
         With victims, `victim_accuracy`; with a threshold, the conditionals.
         """
-        clean = logits(model, self._clean[0])
-        found = {"mta": rate(clean, self._clean[1]), "asr": NAN}
+        x, y = self._clean
+        clean = logits(model, x, prepare=_ready)
+        found = {"mta": rate(clean, y), "asr": NAN}
         if self._victims is not None:
             rows = self._victims
-            found["victim_accuracy"] = rate(clean[rows], self._clean[1][rows])
+            found["victim_accuracy"] = rate(clean[rows], y[rows])
         if self.threshold is not None:
-            found |= rejection(clean, self._clean[1], self.threshold, "clean")
+            found |= rejection(clean, y, self.threshold, "clean")
         if self._attacked is not None:
-            attacked = logits(model, self._attacked[0])
-            found["asr"] = rate(attacked, self._attacked[1])
+            x, y = self._attacked
+            attacked = logits(model, x, prepare=_ready)
+            found["asr"] = rate(attacked, y)
             if self.threshold is not None:
-                found |= rejection(attacked, self._attacked[1], self.threshold, "poison")
+                found |= rejection(attacked, y, self.threshold, "poison")
         return found
 
 
-def _ready(images: Images, device: torch.device) -> tuple[Tensor, Tensor]:
-    x = channels_last(normalise(images.x))
-    return x.to(device), images.y.to(device)
+class _Placed(NamedTuple):
+    """Samples (N, ...) and labels (N,) where they are judged; bytes stay bytes.
+
+    As numbers in [-1, 1] they would take four times the memory in every run, and bytes of a cache
+    are the same memory for all.
+    """
+
+    x: Tensor
+    y: Tensor
+
+
+def _placed(images: Images, device: torch.device) -> _Placed:
+    return _Placed(images.x.to(device), images.y.to(device))
+
+
+def _ready(x: Tensor) -> Tensor:
+    return channels_last(normalise(x))
 
 
 def rate(answers: Tensor, labels: Tensor) -> float:

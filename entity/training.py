@@ -139,7 +139,12 @@ def shuffled(
 
 
 @torch.inference_mode()
-def logits(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
+def logits(
+    model: nn.Module,
+    x: Tensor,
+    batch_size: int = 500,
+    prepare: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Return a model's logits (N, classes) for images (N, C, H, W), in evaluation mode.
 
     The model's training mode is restored afterwards.
@@ -149,15 +154,18 @@ def logits(model: nn.Module, x: Tensor, batch_size: int = 500) -> Tensor:
     model
         On the device of the images.
     x
-        In [-1, 1].
+        In [-1, 1], or what `prepare` makes such images of.
     batch_size
         Images that are passed through the model at once.
+    prepare
+        Called with each batch.
     """
     was_training = model.training
     model.eval()
-    answers = [model(batch) for batch in x.split(batch_size)] if len(x) else []
+    batches = x.split(batch_size) if len(x) else ()
+    answers = [model(batch if prepare is None else prepare(batch)) for batch in batches]
     model.train(was_training)
-    return torch.cat(answers) if answers else x.new_zeros(0)
+    return torch.cat(answers) if answers else torch.zeros(0, device=x.device)
 
 
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
