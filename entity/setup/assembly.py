@@ -11,12 +11,12 @@ from torch import nn
 from entity.attacks import ATTACKS
 from entity.client import CLIENTS_OF_DEFENSES, Client
 from entity.client.own_code import checked_test
-from entity.client.poison import AdaptivePoison, TriggerMemory
+from entity.client.poison import AdaptivePoison, Poison, TriggerMemory
 from entity.client.poisoning import eligible
-from entity.config.fields import ExperimentConfig, ServerConfig
+from entity.config.fields import AttackConfig, ExperimentConfig, ServerConfig
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
-from entity.dataset import Images, Split, load, normalise, partition, source_of
+from entity.dataset import Images, Source, Split, load, normalise, partition, source_of
 from entity.defenses import DEFENSES
 from entity.federation import malicious_clients, poisons_in
 from entity.layout import ModelState
@@ -141,9 +141,7 @@ def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
         shares,
         malicious,
         None if attack is None else ATTACKS[attack.type],
-        None
-        if attack is None
-        else POISONS[attack.poison](attack, attack.poison_args, source.channels, source.size),
+        None if attack is None else _poison(attack, source, seeds),
         source.augmentation,
         source.num_classes,
         benign=CLIENTS_OF_DEFENSES.get(config.server.defense.type, Client),
@@ -163,6 +161,12 @@ def recruit(config: ExperimentConfig, seeds: Seeds) -> tuple[Split, Roster]:
             *(attack.poisoning_start_round, rounds),
         )
     return split, roster
+
+
+def _poison(attack: AttackConfig, source: Source, seeds: Seeds) -> Poison:
+    entry = POISONS[attack.poison]
+    with own_stream(entry, seeds.generator("an own poison")):
+        return entry(attack, attack.poison_args, source.channels, source.size)
 
 
 def _warn_of_missing_attackers(roster: Roster) -> None:
@@ -225,7 +229,9 @@ def open_server(
         electorate=Voters(roster) if needs.client_votes else None,
         device=roster.device,
     )
-    opened = refuse_unfinished(entry(defense.defense_args, resources), "resources", "optimiser")
+    with own_stream(entry, resources.seeds.generator("an own defense")):
+        made = entry(defense.defense_args, resources)
+    opened = refuse_unfinished(made, "resources", "optimiser")
     if config.settings.streaming:
         _check_statistics(opened, server.bn_policy)
     return opened

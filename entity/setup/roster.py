@@ -114,7 +114,8 @@ class Roster:
         plan = Plan(
             attack, self.poison, self._ranks[id], self.targets(id), self.benign, self.classes
         )
-        made = self.attacker(id, data, self._context(malicious=True), plan)
+        with own_stream(self.attacker, self.seeds.generator("an own attacker", client=id)):
+            made = self.attacker(id, data, self._context(malicious=True), plan)
         return refuse_unfinished(made, "plan", "context")
 
     @cached_property
