@@ -43,7 +43,7 @@ from entity.dataset import DATASETS, OWN_DATASETS
 from entity.defenses import DEFENSES
 from entity.models import MODELS
 from entity.poisons import POISONS
-from entity.setup.field_list import ARGS, ATTACK, DEFENSE, OTHER_NAMES, Field
+from entity.setup.field_list import ARGS, ATTACK, DEFENSE, OTHER_NAMES, Field, is_of_defense
 
 TABLES: dict[str, tuple[str, type | None]] = {
     "": ("experiment", ExperimentConfig),
@@ -139,18 +139,14 @@ def option_names(fields: Sequence[Field]) -> dict[str, list[str]]:
     """
     paths = [field.path for field in fields]
     owners = Counter(name for path in paths for name in _endings(path))
-    common = Counter(name for path in paths if not _is_own(path) for name in _endings(path))
+    common = Counter(name for path in paths if not is_of_defense(path) for name in _endings(path))
     names: dict[str, list[str]] = {}
     for path in paths:
-        rivals = owners if _is_own(path) else common
+        rivals = owners if is_of_defense(path) else common
         own = [name for name in _endings(path) if rivals[name] == 1 or name == path]
         other = [name for name, of in OTHER_NAMES.items() if of == path and "." not in name]
         names[path] = [f"--{name}" for name in (*own[:1], *other, *own[1:])]
     return names
-
-
-def _is_own(path: str) -> bool:
-    return path.startswith(f"{ARGS}.")
 
 
 def _endings(path: str) -> list[str]:

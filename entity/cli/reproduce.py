@@ -225,10 +225,10 @@ def _write(text: str, path: Path) -> None:
 def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
     """Return the table, as wide as the terminal: figures and verdicts are never cut."""
     table, title = verdict_table.verdict_table(chosen, outcomes), chosen.title
-    if sum(table.widths) + len(table.widths) > console.out.width + 1:
-        common = _common(chosen, outcomes)  # is said once, above
+    common = _common(chosen, outcomes)
+    if common and not table.fits(console.out.width):
         table = table.without(common)
-        title = "\n".join([title, *filter(None, [", ".join(map(" ".join, common.items()))])])
+        title = f"{title}\n{', '.join(map(' '.join, common.items()))}"  # is said once
     screen = Screen(
         title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD,
         show_edge=False, padding=0,
@@ -250,12 +250,11 @@ def _screen(chosen: Study, outcomes: Sequence[Outcome]) -> Screen:
 
 def _common(chosen: Study, outcomes: Sequence[Outcome]) -> dict[str, str]:
     """Return the labels that all outcomes have, by their axes."""
-    by_axis = zip(*(outcome.labels for outcome in outcomes), strict=True)
-    return {
-        axis: labels[0]
-        for axis, labels in zip(chosen.axes, by_axis, strict=True)
-        if len(set(labels)) == 1
+    labels = {
+        axis: {outcome.labels[place] for outcome in outcomes}
+        for place, axis in enumerate(chosen.axes)
     }
+    return {axis: each.pop() for axis, each in labels.items() if len(each) == 1}
 
 
 def _listing() -> Screen:

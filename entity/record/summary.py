@@ -25,7 +25,6 @@ def summarise(
     *,
     state: str,
     before: Mapping[str, Any],
-    data: str,
     poisoned_share: float | None = None,
 ) -> dict[str, Any]:
     """Return the summary of a run.
@@ -42,8 +41,6 @@ def summarise(
         `running`, `interrupted` or `finished`.
     before
         The summary that the run had when it was resumed; empty for a new one.
-    data
-        Hash of its data, as they are split.
     poisoned_share
         Of all samples of the malicious clients, those that they poison; None without any.
     """
@@ -54,7 +51,6 @@ def summarise(
         "name": config.name,
         "state": state,
         "dataset": config.dataset,
-        "data": data,
         "model": config.model,
         "attack": attack and attack.type,
         "defense": config.server.defense.type,

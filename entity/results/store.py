@@ -79,6 +79,8 @@ class Run:
     """What its means are taken over, where its summary tells."""
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
     """Time of all rounds by phase."""
+    data: str = ""
+    """Hash of its data, as they were split; "" where an earlier version did not record it."""
 
     @property
     def finished(self) -> bool:
@@ -193,6 +195,7 @@ def read_row(path: Path) -> Run:
         idle(fields),
         Window.read(summary),
         numbers(summary, "seconds"),
+        text(summary, "data"),
     )
 
 

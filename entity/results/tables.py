@@ -87,6 +87,10 @@ class Table:
             for column, *cells in zip(self.columns, *self.texts(), strict=True)
         ]
 
+    def fits(self, room: int) -> bool:
+        """Whether a line of so many letters has room for all columns, a space between two."""
+        return sum(width + 1 for width in self.widths) <= room + 1
+
     def without(self, names: Collection[str]) -> "Table":
         """Return the table without some columns, by their names."""
         kept = [place for place, column in enumerate(self.columns) if column.name not in names]

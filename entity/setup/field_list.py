@@ -81,6 +81,11 @@ def _path(name: str) -> str:
     return OTHER_NAMES.get(name, name)
 
 
+def is_of_defense(path: str) -> bool:
+    """Whether a field is one of the chosen defense's own settings."""
+    return path.startswith(f"{ARGS}.")
+
+
 def same_field(one: str, other: str) -> bool:
     """Say whether two names may mean one field: either may leave out its first tables.
 

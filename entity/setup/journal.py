@@ -92,7 +92,7 @@ class Journal(AbstractContextManager["Journal"]):
         self._open.enter_context(locked(folder))
         settings = world.config.settings
         self._trackers = self._open.enter_context(Trackers(settings.trackers, folder))
-        self._data = world.split.digest()
+        self._data = "" if folder is None else world.split.digest()
         whose = {} if folder is None else origin(world.config, self._data)
         self._checkpoints = Checkpoints(folder, whose, settings.checkpoint_every)
         state = resumed(self._checkpoints, folder) if self.resume and folder else None
@@ -223,9 +223,10 @@ class Journal(AbstractContextManager["Journal"]):
             self._detection,
             state=state,
             before=self._record.before,
-            data=self._data,
             poisoned_share=self._world.roster.poisoned_share,
         )
+        if self._data:
+            self.summary["data"] = self._data
         if self._class_names:
             self.summary["classes"] = self._class_names
         if self._certificate is not None:

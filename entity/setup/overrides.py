@@ -19,6 +19,7 @@ from entity.setup.field_list import (
     OTHER_NAMES,
     Field,
     fields,
+    is_of_defense,
 )
 from entity.setup.foreign_fields import forget_foreign_args, forget_foreign_attack_fields
 
@@ -149,7 +150,7 @@ def field_named(name: str, known: Mapping[str, Field]) -> Field:
         short = {path.rsplit(".", 1)[-1] for path in known} | set(known) | set(OTHER_NAMES)
         hint = likely or suggest(name, short) or " `drop fields` lists them all."
         raise BadFieldName(f"{name} is unknown.{hint}", f"--{name} is unknown.{hint}")
-    if len(common := [path for path in matches if not path.startswith(f"{ARGS}.")]) == 1:
+    if len(common := [path for path in matches if not is_of_defense(path)]) == 1:
         return known[common[0]]
     if len(matches) > 1 and name not in matches:
         paths = sorted(matches)

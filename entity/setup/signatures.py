@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, TypeVar
 
 from entity.config.schema import ConfigError
+from entity.seeding import is_ours
 
 Made = TypeVar("Made")
 Function = Any
@@ -67,11 +68,11 @@ def refuse_unfinished(made: Made, *needed: str) -> Made:
 
 
 def _known(kind: type[Any]) -> Function:
-    return next(vars(each)["__init__"] for each in kind.__mro__ if _is_ours(each, "__init__"))
+    return next(vars(each)["__init__"] for each in kind.__mro__ if _ours_has(each, "__init__"))
 
 
-def _is_ours(kind: type[Any], name: str) -> bool:
-    return kind.__module__.partition(".")[0] == "entity" and name in vars(kind)
+def _ours_has(kind: type[Any], name: str) -> bool:
+    return is_ours(kind) and name in vars(kind)
 
 
 def _overridable(entry: type[Any]) -> Iterator[tuple[str, Function]]:
@@ -80,7 +81,7 @@ def _overridable(entry: type[Any]) -> Iterator[tuple[str, Function]]:
     for base in entry.__mro__:
         for name, method in vars(base).items():
             public = name == "__init__" or not name.startswith("_")
-            if public and name not in seen and _is_ours(base, name) and _function(method):
+            if public and name not in seen and _ours_has(base, name) and _function(method):
                 seen.add(name)
                 yield name, method
 

@@ -11,6 +11,7 @@ from entity.config.fields import ExperimentConfig
 from entity.config.paths import user_path
 from entity.dataset import find, source_of
 from entity.distill.settings import StudentArgs
+from entity.setup.held_out import held_out
 
 IMAGE = {"cnn": 0.2e-3, "resnet8": 1.3e-3}
 """Seconds for each image that a client trains on, evaluation included."""
@@ -40,8 +41,7 @@ def core_hours(config: ExperimentConfig) -> float | None:
         return None
     source, federation, client = source_of(config), config.federation, config.client
     count = source.counts[0] if source.counts is not None else _files(config)
-    held = source.held_out if config.server.held_out is None else config.server.held_out
-    share = client.ADR * (count - held) / federation.size
+    share = client.ADR * (count - held_out(config, source)) / federation.size
     images = federation.rounds * federation.round_size * share * client.num_epochs
     seconds = images * IMAGE[config.model]
     args = config.server.defense.defense_args

@@ -7,7 +7,6 @@ from entity.config.paths import user_path
 from entity.config.schema import ConfigError
 from entity.dataset.files import Files
 from entity.dataset.registry import source_of
-from entity.record.directory import read_summary
 from entity.seeding import Seeds
 from entity.setup.assembly import split_data
 from entity.sweep.cells import Cell
@@ -76,7 +75,7 @@ def refuse_changed(cells: Sequence[Cell]) -> None:
     for cell in cells:
         if cell.done is None or not cell.done.finished:
             continue  # resuming a run compares them
-        config, before = cell.config, read_summary(cell.done.path).get("data")
+        config, before = cell.config, cell.done.data
         root, seed = config.settings.datasets_path, config.settings.seed
         which = config.dataset, root, seed, config.server.held_out
         if before and which not in known:

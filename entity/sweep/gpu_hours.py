@@ -8,6 +8,7 @@ distillation, and what FLIP multiplies training by.
 
 from entity.config.fields import ExperimentConfig
 from entity.dataset import source_of
+from entity.setup.held_out import held_out
 
 MODELS = ("resnet18", "emnist_resnet18", "gtsrb_resnet18")
 """ResNet-18, by where it pools."""
@@ -41,8 +42,7 @@ def gpu_hours(config: ExperimentConfig) -> float | None:
     source, federation = source_of(config), config.federation
     if source.counts is None:
         return None
-    held = source.held_out if config.server.held_out is None else config.server.held_out
-    share = config.client.ADR * (source.counts[0] - held) / federation.size
+    share = config.client.ADR * (source.counts[0] - held_out(config, source)) / federation.size
     images = federation.rounds * federation.round_size * share * config.client.num_epochs
     seconds = images / IMAGES_A_SECOND
     defense = config.server.defense

@@ -74,6 +74,10 @@ def test_padding_and_early_ends_do_not_count():
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     start = {name: value.detach().clone() for name, value in model.named_parameters()}
     found = fit_stacked(model, start, [iter(each) for each in batches_of_each], recipe)
+    assert_ends_of_one_after_another(model, start, batches_of_each, recipe, found)
+
+
+def assert_ends_of_one_after_another(model, start, batches_of_each, recipe, found):
     for batches, parameters in zip(batches_of_each, found, strict=True):
         model.load_state_dict(start)
         fit(model, batches, recipe)
@@ -87,11 +91,7 @@ def test_what_fills_up_a_batch_is_a_sample_that_the_client_has():
     batches_of_each = [[(torch.randn(k, 4), torch.arange(k) % 2)] for k in (4, 1)]
     start = {name: value.detach().clone() for name, value in model.named_parameters()}
     found = fit_stacked(model, start, [iter(each) for each in batches_of_each], recipe)
-    for batches, parameters in zip(batches_of_each, found, strict=True):
-        model.load_state_dict(start)
-        fit(model, batches, recipe)
-        for name, value in model.named_parameters():
-            torch.testing.assert_close(parameters[name], value.detach())
+    assert_ends_of_one_after_another(model, start, batches_of_each, recipe, found)
 
 
 def test_group_norm_is_stacked_exactly():
