@@ -22,7 +22,7 @@ from entity.config.schema import ConfigError
 from entity.engine.allocator import keep_pages
 from entity.engine.contract import ClientMemory
 from entity.engine.local_training import LocalTrainer
-from entity.engine.ray_cluster import join, require_ray
+from entity.engine.ray_cluster import join, require_ray, shortage
 from entity.engine.schedule import Fault, Schedule, Task, fault_of
 from entity.engine.transfer import PackedRoster
 from entity.engine.worker_engine import WorkerEngine
@@ -131,8 +131,8 @@ class RayActors(WorkerEngine):
                 workers = min(cores, settings.num_parallel_max)
             super().__init__(roster, max(1, workers))
             self._lost = tuple(getattr(self._ray.exceptions, name) for name in _LOST)
-            gpus = int(roster.device.type == "cuda")
-            self._actor = self._ray.remote(TrainingActor).options(num_cpus=1, num_gpus=gpus)
+            self._gpus = int(roster.device.type == "cuda")
+            self._actor = self._ray.remote(TrainingActor).options(num_cpus=1, num_gpus=self._gpus)
             self._packed = self._ray.put(PackedRoster.of(roster))
             rows = roster.config.federation.round_size
             self._workers.extend(self._start() for _ in range(min(max(1, workers), rows)))
@@ -164,7 +164,8 @@ class RayActors(WorkerEngine):
             if ready:  # and all others that are, so that no actor waits for its next task
                 ready, _ = self._ray.wait(answers, num_returns=len(answers), timeout=0)
             elif not any(worker.task for worker in asked):
-                log.warning("ray: no core is free; waiting for one")
+                short = shortage(self._ray, 1, self._gpus) or "no core is free"
+                log.warning("ray: %s; waiting for one", short)
             for worker in asked:
                 if worker.answer in ready:
                     self._receive(worker, schedule)

@@ -91,3 +91,25 @@ def join(ray: Any, address: str | None, cores: int, option: str = "settings.ray_
             f"{where if address else 'settings.engine = ray: Ray does not start'} ({said})."
         ) from error
     return True
+
+
+def shortage(ray: Any, cores: int, gpus: int) -> str:
+    """Say in a few words that no node is large enough for an actor; "" where one is.
+
+    Such an actor waits for a node that joins later, which may be never.
+
+    Parameters
+    ----------
+    ray
+        Its module, connected.
+    cores, gpus
+        What the actor has to have, all of it on one node.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if any(node.get("CPU", 0) >= cores and node.get("GPU", 0) >= gpus for node in nodes):
+        return ""
+    with_card = [node for node in nodes if node.get("GPU", 0) >= gpus]
+    most = max((int(node.get("CPU", 0)) for node in with_card), default=0)
+    if gpus and not with_card:
+        return "no node has a card"
+    return f"no node {'with a card ' if gpus else ''}has {cores} cores, the largest has {most}"

@@ -4,16 +4,19 @@ The nodes must share the folder of the runs, as they do for Ray's own libraries:
 written by the node, read here, and a run whose node is lost goes on elsewhere from its checkpoint.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from entity.engine.ray_cluster import join, require_cluster, require_ray
+from entity.engine.ray_cluster import join, require_cluster, require_ray, shortage
 from entity.record.directory import ERROR
 from entity.sweep.cells import Cell
 from entity.sweep.process import GRACE, OUTPUT, Process
 from entity.sweep.worker import FAILED, REFUSED
+
+log = logging.getLogger("entity")
 
 
 class NodeWorker:
@@ -126,9 +129,13 @@ class Cluster:
         cell.folder.mkdir(parents=True, exist_ok=True)
         (cell.folder / OUTPUT).touch()
         settings = cell.config.settings
+        cores = max(1, settings.num_threads, settings.workers)
+        gpus = int(settings.cuda != "mps" and settings.cuda >= 0 and self._gpus)
+        if short := shortage(self._ray, cores, gpus):
+            log.warning("%s waits for a larger node: %s", cell.name, short)
         worker = self._worker_class.options(
-            num_cpus=max(1, settings.num_threads, settings.workers),
-            num_gpus=int(settings.cuda != "mps" and settings.cuda >= 0 and self._gpus),
+            num_cpus=cores,
+            num_gpus=gpus,
             max_concurrency=3,  # while a cell runs, it is asked for its progress and stopped
         ).remote()
         return RayAttempt(self._ray, worker, cell, resume=resume)

@@ -121,6 +121,18 @@ def test_a_node_that_does_not_see_the_folder_is_told_apart(cells):
     shutil.rmtree(cell.folder)
 
 
+def test_a_cell_that_no_node_is_large_enough_for_says_so(cells, caplog):
+    (large,) = cells([10], **{"settings.workers": 64})
+    place = Cluster("auto", 1)
+    attempt = place.start(large, resume=False)
+    place.stop([attempt])
+    (small,) = cells([11])
+    place.stop([place.start(small, resume=False)])
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{large.name} waits for a larger node: no node has 64 cores, the largest has 2"
+    ]
+
+
 def test_no_cluster_is_a_sentence():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
