@@ -52,13 +52,16 @@ def fingerprint(tables: Mapping[str, Any], code: bool = True) -> str:
     """
     defaults = {field.path: field.default for field in fields(tables, shipped=True)}
     kept: dict[str, Any] = {"era": ERA}
-    if read := contents(tables):
+    read = contents(tables)
+    if read:
         kept["contents"] = read
     engine = mapping(tables.get("settings")).get("engine")
     for path, value in flatten(tables):
         if code and path in REVISED and (revision := REVISED[path].of(value)) > 1:
             kept[REVISED[path].key] = revision
-        if path in _CODE:  # by what it is, wherever it lies
+        if path in read:  # what lies there counts, not where; so do the next ones
+            continue
+        if path in _CODE:
             if value and (code or path != "plugins"):
                 kept[path] = sorted(map(_hash, value)) if path == "plugins" else _hash(value)
         elif _changes_results(path, value, engine) and value != defaults.get(

@@ -30,10 +30,25 @@ def contents(tables: Mapping[str, Any]) -> dict[str, str]:
     return {path: digest for path, digest in found.items() if digest}
 
 
+def gone(tables: Mapping[str, Any]) -> list[str]:
+    """Return the fields that name a file which cannot be read."""
+    read = contents(tables)
+    return [
+        path
+        for path, value in flatten(tables)
+        if path in READ and _names(value) and path not in read
+    ]
+
+
+def _names(value: object) -> bool:
+    """Whether it names a file or a folder, there or not."""
+    return isinstance(value, str) and value != "" and value not in PATTERNS
+
+
 def _digest(value: object) -> str:
-    if not isinstance(value, str) or not value or value in PATTERNS:
+    if not _names(value):
         return ""
-    path = user_path(value)
+    path = user_path(str(value))
     try:
         if not path.is_dir():
             return _of_file(path)

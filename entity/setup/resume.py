@@ -26,7 +26,7 @@ from entity.record.directory import NoRun, read_summary
 from entity.record.rounds import of_a_run, whole_lines
 from entity.setup import resolve
 from entity.setup.identity import REVISED, revisions
-from entity.setup.named_files import contents
+from entity.setup.named_files import contents, gone
 from entity.setup.plugin_files import is_path, split
 from entity.setup.plugins import relocated
 from entity.setup.read import extended, read_file
@@ -43,7 +43,8 @@ _FILES = ("plugins", "initial")
 def recorded(folder: Path | str, overrides: Sequence[tuple[str, object]] = ()) -> ExperimentConfig:
     """Return the config that a run directory holds, with overrides as on the command line.
 
-    A plugin or a start model that has moved may be named anew: what counts is what it holds.
+    A file that has moved (a plugin, a start model, a trigger) may be named anew: what counts is
+    what it holds.
 
     Raises
     ------
@@ -54,8 +55,8 @@ def recorded(folder: Path | str, overrides: Sequence[tuple[str, object]] = ()) -
     """
     folder = user_path(folder)
     tables = recorded_tables(folder, resolve.named_plugins(overrides))
-    before = resolve.experiment(tables)
-    return _continued(before, resolve.experiment(tables, overrides), folder)
+    config = resolve.experiment(tables, overrides)
+    return _continued(_begun(tables, config), config, folder)
 
 
 def recorded_tables(
@@ -97,11 +98,22 @@ def continued(config: ExperimentConfig, folder: Path | None) -> ExperimentConfig
     """
     if folder is None:
         raise ConfigError("resume: needs the folder of the run.")
-    before = resolve.experiment(recorded_tables(folder, config.plugins))
+    before = _begun(recorded_tables(folder, config.plugins), config)
     threads = config.settings.num_threads or before.settings.num_threads
     settings = replace(config.settings, num_threads=threads)
     name = config.name or before.name
     return _continued(before, replace(config, settings=settings, name=name), folder)
+
+
+def _begun(tables: dict[str, Any], config: ExperimentConfig) -> ExperimentConfig:
+    """Return the recorded config; a file of an attack that is gone is where `config` has it.
+
+    Whether that one holds the same is for `resumed` to see.
+    """
+    now = resolve.to_json(config)
+    lost, found = gone(tables), contents(now)
+    moved = [(path, new) for path, new in flatten(now) if path in lost and path in found]
+    return resolve.experiment(tables, moved)
 
 
 def _continued(
@@ -220,6 +232,7 @@ def resumed(checkpoints: Checkpoints, folder: Path) -> Snapshot | None:
     for path, old, new in _differences(before["config"], now["config"]):
         # A field that one side lacks came or went with another version of the code.
         allowed = path == "name" or _may_change(path, old, new, now["config"]["settings"]["engine"])
+        allowed = allowed or path in before.get("contents", {})  # compared below
         if path == "plugins" and _gained_hashes(old, new):
             allowed = True
             log.warning(

@@ -530,6 +530,36 @@ def test_a_trigger_s_picture_that_has_changed_is_another_experiment(cheap, tmp_p
     run(recorded(folder), folder, resume=True)
 
 
+def test_a_trigger_s_picture_that_has_moved_is_the_same_experiment(cheap, tmp_path):
+    def drawn(name, value):
+        pixels = np.zeros((28, 28), dtype=np.uint8)
+        pixels[:3, :3] = value
+        Image.fromarray(pixels).save(tmp_path / name)
+        return str(tmp_path / name)
+
+    def of(name):
+        return cheap({"client.attack.trigger_pattern": name})
+
+    first, folder = of(drawn("trigger.png", 255)), tmp_path / "run"
+    identity = resolve.identity(first)
+    whole = run(first, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(first, folder, on_round=stop_after(2))
+    (tmp_path / "trigger.png").unlink()
+    moved, other = drawn("moved.png", 255), drawn("other.png", 100)
+    assert resolve.identity(of(moved)) == identity != resolve.identity(of(other))
+    with pytest.raises(ConfigError, match=r"what client.attack.trigger_pattern names has changed"):
+        run(recorded(folder, [("trigger_pattern", other)]), folder, resume=True)
+    again = run(recorded(folder, [("trigger_pattern", moved)]), folder, resume=True)
+    assert torch.equal(again.state.weights, whole.state.weights)
+    with pytest.raises(ConfigError, match=r"the run in .* was begun with"):
+        recorded(folder, [("trigger_pattern", "4pixel")])
+    with pytest.raises(KeyboardInterrupt):
+        run(of("4pixel"), tmp_path / "pattern", on_round=stop_after(1))
+    with pytest.raises(ConfigError, match=r"the run in .* was begun with"):
+        recorded(tmp_path / "pattern", [("trigger_pattern", moved)])
+
+
 def test_a_state_that_no_checkpoint_can_hold_is_a_sentence_in_the_first_round(
     cheap, tmp_path, monkeypatch
 ):
