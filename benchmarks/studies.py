@@ -434,7 +434,9 @@ CLASSES = (
     "that nothing had been run on. On development seeds 903 and 905 a trigger in sight came "
     "through with 20 and 99 % without it and 6 and 6 % with it, on 904 with 95 % in spite of it; "
     "nobody was left out without an attack. So with it, in sight, at least half of the seeds were "
-    "expected at 10 % or less, and no more honest updates refused than without it.\n\n"
+    "expected at 10 % or less, and no more honest updates refused than without it. In sight that "
+    "was missed: with revision 12 of DROP+ the option finds nobody whom it does not find without "
+    "it. No honest update was refused with it or without it.\n\n"
 )
 
 STUDIES: dict[str, Study] = {
