@@ -23,20 +23,23 @@ _CANCELLED = 1e-9
 
 
 def rows_by_id(client_ids: Sequence[ClientId]) -> list[int]:
-    """Return the rows in the order of their clients' ids, numbers before texts.
+    """Return the rows in the order of their clients' ids: numbers, also as text, then other texts.
 
     What depends on an order (ties, the seeding of k-means) goes by this one, never by the order
     in which updates arrived.
 
     Examples
     --------
-    >>> rows_by_id([7, "b", 3, "a"])
-    [2, 0, 3, 1]
+    >>> rows_by_id([7, "b", 3, "a"]), rows_by_id(["10", "9"])
+    ([2, 0, 3, 1], [1, 0])
     """
 
     def key(row: int) -> tuple[int, int, str]:
         client = client_ids[row]
-        return (1, 0, client) if isinstance(client, str) else (0, client, "")
+        if not isinstance(client, str):
+            return (0, client, "")
+        number = client.isascii() and client.isdecimal() and len(client) < 100
+        return (0, int(client), client) if number else (1, 0, client)
 
     return sorted(range(len(client_ids)), key=key)
 

@@ -6,7 +6,7 @@ from typing import Any
 from entity.cli import console
 from entity.config.paths import user_path
 from entity.config.schema import ConfigError
-from entity.deployment.decisions import client_of, decide, read
+from entity.deployment.decisions import client_of, decide, is_node, read
 from entity.deployment.followed import FollowedFederation, Standing, find, standings
 from entity.deployment.reasons import OF_THE_SERVER, kind_of
 from entity.record.json_fields import text
@@ -90,7 +90,7 @@ def _record(client: Standing) -> str:
 
 def _rekey(options: argparse.Namespace) -> int:
     new = options.new
-    if not (new.isascii() and new.isdecimal()):
+    if not is_node(new):
         raise ConfigError(f"{new}: is no node id; flwr supernode list shows those of the keys.")
     client = find(options.state, options.old)
     before = read(options.state)[0]

@@ -145,9 +145,18 @@ def _decision(line: bytes) -> Decision | None:
     if set(names) - {"node"} - set(texts) or texts["kind"] not in ("pardon", "rekey"):
         return None
     ids = [texts["client"], *([texts.get("node", "")] if texts["kind"] == "rekey" else [])]
-    if not all(each.isascii() and each.isdecimal() for each in ids):
+    if not all(map(is_node, ids)):
         return None
     return Decision(**cast("Any", texts))
+
+
+def is_node(text: str) -> bool:
+    """Whether a text is the id of a node as Flower writes it: up to 64 bits, above 0."""
+    short = text.isascii() and text.isdecimal() and len(text) <= len(str(_MOST))
+    return short and str(int(text)) == text and 0 < int(text) <= _MOST
+
+
+_MOST = 2**64 - 1
 
 
 class Decisions:

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from cryptography.hazmat.primitives.serialization import PublicFormat as Public
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from entity.config.schema import ConfigError
 from entity.record.atomic import writing
@@ -115,19 +116,20 @@ def renew(folder: Path, name: str, hosts: Sequence[str]) -> list[Path]:
     both = ("server.pem", "server.key") if name == SERVER else (name, f"{name}.pub")
     files = [folder / each for each in both]
     missing = [path.name for path in files if not path.is_file()]
-    if missing:
+    if missing and (name == SERVER or f"{name}.pub" in missing):  # a secret may be on its node
         raise ConfigError(f"{folder}: has no {missing[0]} that could be renewed.")
     if name != SERVER and hosts:
         raise ConfigError(f"{name}: hosts belong to the server's certificate alone.")
-    old = folder / f"{name}.old"
-    if name != SERVER and old.exists():
+    kept = [old for each in both if (old := folder / f"{each}.old").exists()]
+    if name != SERVER and kept:
         raise ConfigError(
-            f"{old}: is kept from the last renewal; delete it once the new key works, then renew."
+            f"{kept[0]}: is kept from the last renewal; delete it once the new key works, then "
+            "renew."
         )
     # Made whole before anything is moved: what is wrong shows there.
     new = _server(folder, hosts or _hosts_of(files[0])) if name == SERVER else _node(name)
     with writing(folder):
-        for path in files:
+        for path in filter(Path.is_file, files):
             path.replace(path.with_name(f"{path.name}.old"))
         return _write(folder, new)
 
@@ -156,6 +158,7 @@ def _authority() -> dict[str, bytes]:
         _certificate(name, name, key.public_key(), DAYS_OF_AUTHORITY)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage(signs=True), critical=True)
+        .add_extension(_identifier(key), critical=False)
         .sign(key, hashes.SHA384())
     )
     return {
@@ -175,6 +178,9 @@ def _server(folder: Path, hosts: Sequence[str]) -> dict[str, bytes]:
         .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs=False), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(_identifier(key), critical=False)
+        .add_extension(_identifier_of(issuer, authority), critical=False)
         .sign(authority, hashes.SHA384())
     )
     return {
@@ -229,6 +235,22 @@ def _certificate(
         .not_valid_before(now - datetime.timedelta(minutes=5))
         .not_valid_after(now + datetime.timedelta(days=days))
     )
+
+
+def _identifier(key: ec.EllipticCurvePrivateKey) -> x509.SubjectKeyIdentifier:
+    """Return the identifier of a certificate's own key, which strict verification asks for."""
+    return x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+
+
+def _identifier_of(
+    issuer: x509.Certificate, key: ec.EllipticCurvePrivateKey
+) -> x509.AuthorityKeyIdentifier:
+    """Return the identifier of the authority's key, as its certificate has it, if it has one."""
+    try:
+        known = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    except x509.ExtensionNotFound:  # an authority of an earlier version
+        return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(known)
 
 
 def _usage(*, signs: bool) -> x509.KeyUsage:

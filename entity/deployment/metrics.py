@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from entity.config.schema import ConfigError
-from entity.deployment.reasons import counted, kind_of
+from entity.deployment.reasons import OF_THE_SERVER, counted, kind_of
 from entity.record.atomic import write_atomically, writing
 from entity.record.json_fields import mapping, number, numbers, text
 from entity.record.links import open_own
@@ -202,7 +202,9 @@ class MetricsFile:
             "drop_undecided_clients": _one(
                 sum(bool(v.get("undecided")) for v in verdicts) if last else None
             ),
-            "drop_refusals_total": _by("reason", totals.refusals),
+            "drop_refusals_total": _by(
+                "reason", dict.fromkeys(sorted(OF_THE_SERVER), 0) | totals.refusals
+            ),
             "drop_stage_seconds_total": _by("stage", totals.stages),
             "drop_defense_seconds_total": _by("part", totals.parts),
             "drop_pardons_total": _one(totals.pardons),

@@ -98,6 +98,11 @@ class ArrayLayout:
         return cls(tuple(places), spec)
 
     @property
+    def rounds(self) -> bool:
+        """Whether parameters or floating buffers have less than single precision."""
+        return any(place.dtype.itemsize < 4 for place in self.places if not place.is_counter)
+
+    @property
     def room(self) -> int:
         """Most bytes that a record of this model takes, the arrays' headers included."""
         return sum(_longest(place) * len(place.names) for place in self.places)
@@ -135,6 +140,37 @@ class ArrayLayout:
                     one = f"arrays {show(place.name)} and {show(other)}"
                     raise Malformed(f"{one} differ, and are one in the model")
         return out
+
+    def first(self, arrays: Mapping[str, Array]) -> ModelState:
+        """Read the global arrays that a federation begins with.
+
+        Raises
+        ------
+        ConfigError
+            If they are not finite, or have whole numbers that single precision does not hold.
+        """
+        for place in self.places:
+            counts = place.slot.name.rpartition(".")[2] == "num_batches_tracked"
+            try:
+                values = npy_values(arrays[place.name], place)
+            except Malformed as error:
+                raise ConfigError(f"initial_arrays: {error}.") from error
+            if not np.isfinite(values).all():
+                raise ConfigError(
+                    f"initial_arrays: {place.name} has numbers that are not finite; a buffer that "
+                    "never changes need not be in the state (persistent=False)."
+                )
+            if (
+                place.dtype.kind in "iu"
+                and not counts
+                and (np.abs(values.astype("f8")) > EXACT).any()
+            ):
+                raise ConfigError(
+                    f"initial_arrays: {place.name} has whole numbers above {EXACT:,}, which single "
+                    "precision does not hold; a buffer that never changes need not be in the state "
+                    "(persistent=False)."
+                )
+        return self.read(arrays, self.empty())
 
     def write(self, state: ModelState) -> ArrayRecord:
         """Return a model as a record, with the names and dtypes of the global arrays."""

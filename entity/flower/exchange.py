@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from http import HTTPStatus
 
@@ -30,13 +30,13 @@ LONGEST_PAUSE = 3.0
 """Longest time between two looks for replies, in seconds; the first looks follow sooner."""
 
 PATIENCE = 10.0
-"""Seconds to wait for a reply that is announced and not there, before others are looked for.
+"""Least seconds to wait for a reply that is announced and not there, before the next is looked for.
 
 With every one that is still not there, the next has a smaller part of them.
 """
 
-GRACE = 1.0
-"""Seconds to wait for such a reply where the time is up."""
+SLOWEST = 10e6
+"""Bytes a second at which a reply comes from the SuperLink at least: a large model has longer."""
 
 TRIES = 3
 """Times that the SuperLink is asked for a reply over which it fails."""
@@ -63,7 +63,7 @@ def exchange(
     messages
         One for each node.
     timeout
-        Seconds to wait for the last reply.
+        Seconds to wait for the last reply. What has reached the SuperLink by then is still pulled.
     most
         Bytes that the arrays of a reply may take; None for any number.
     clock, sleep
@@ -84,14 +84,14 @@ def exchange(
         each.metadata.message_id: each for each in messages if each.metadata.message_id in taken
     }
     pulls, failures = dict[str, _Pull](), Counter[str]()
+    patience = max(PATIENCE, (most or 0) / SLOWEST)
     end, pause = clock() + timeout, 0.1
     while waiting:
         before, last = len(waiting), clock() >= end
-        new = waiting.keys() - pulls
         for identity, message in list(waiting.items()):
-            if identity in new:
+            if identity not in pulls:
                 pulls[identity] = _Pull(grid, identity, most)
-                pulls[identity].wait(min(PATIENCE / len(pulls), max(GRACE, end - clock())))
+                pulls[identity].wait(patience / len(pulls))
             if not pulls[identity].is_done:
                 continue
             failures[identity] += pulls[identity].failed
@@ -100,7 +100,7 @@ def exchange(
                 del waiting[identity]
                 yield from replies
         if last:
-            yield from _last_look(pulls, new, waiting)
+            yield from _last_look(pulls, waiting, patience)
         if last or not waiting:
             return
         pause = 0.1 if len(waiting) < before else min(2 * pause, LONGEST_PAUSE)
@@ -108,12 +108,11 @@ def exchange(
 
 
 def _last_look(
-    pulls: Mapping[str, "_Pull"], new: Collection[str], waiting: Mapping[str, Message]
+    pulls: Mapping[str, "_Pull"], waiting: Mapping[str, Message], patience: float
 ) -> Iterator[Message]:
     """Yield what of the looks that are still going on comes within one patience for all."""
-    patience = PATIENCE
     for identity, pull in pulls.items():
-        patience = pull.wait(patience) if identity in new else patience
+        patience = pull.wait(patience)
         if pull.is_done:
             yield from pull.replies(waiting[identity], final=True)
 

@@ -1,40 +1,67 @@
-"""A bound on what Flower makes of a reply's bytes, before it takes the memory.
+"""A bound on what a reply takes of the server's memory while Flower pulls and joins it.
 
-A node lists the chunks that an array is joined of, and may name one any number of times: a
-megabyte that was sent becomes gigabytes. Flower joins them while it pulls the reply, before a
-strategy sees anything, so the bound stands where it joins.
+A node may send objects that no reply has: records beside its model, or chunks that no array names.
+And it lists the chunks that an array is joined of, and may name one any number of times: a megabyte
+that was sent becomes gigabytes. Flower does all that before a strategy sees anything. So bytes are
+counted where objects come from the SuperLink, where arrays are joined, and where records are read.
 """
 
 import json
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from flwr.app import Array
+from flwr.app import Array, ConfigRecord, MetricRecord
+from flwr.superlink.grid import http_grid
 
 from entity.flower.arrays import Malformed
 
-_room = threading.local()
-"""`bytes` that arrays may still take in this thread; nothing where there is no bound."""
+BESIDE = 1 << 20
+"""Bytes that metrics, settings, and the lists of what belongs to what may take beside arrays."""
 
-_join = Array.inflate.__func__  # pyright: ignore[reportFunctionMemberAccess]
+_current = threading.local()
+"""`room` of the reply that is pulled in this thread; nothing where there is no bound."""
+
+
+class _Room:
+    """What a reply may still take: of bytes that are pulled, joined, and read as records."""
+
+    def __init__(self, arrays: int) -> None:
+        self._left = {"pulled": arrays + BESIDE, "joined": arrays, "records": BESIDE}
+        self._lock = threading.Lock()  # Flower pulls several objects of a reply at once
+
+    def take(self, what: str, size: int) -> None:
+        """Count bytes.
+
+        Raises
+        ------
+        Malformed
+            If there is no room for them.
+        """
+        with self._lock:
+            self._left[what] -= size
+            if self._left[what] < 0:
+                records = what == "records"
+                whose = f"records of more than {BESIDE} bytes beside its arrays"
+                raise Malformed(whose if records else "arrays of more bytes than the model has")
 
 
 @contextmanager
 def at_most(size: int) -> Generator[None]:
-    """Let the arrays that Flower joins in this thread take so many bytes in all.
+    """Bound what Flower pulls in this thread: so many bytes of arrays, and `BESIDE` of the rest.
 
     Raises
     ------
     Malformed
-        In the body, before an array is joined that would take more.
+        In the body, as soon as there is more; what takes memory then is no more than the bound and
+        the object that was beyond it.
     """
-    _room.bytes = size
+    _current.room = _Room(size)
     try:
         yield
     finally:
-        del _room.bytes
+        del _current.room
 
 
 def joined_size(content: bytes, children: Mapping[str, Any]) -> int:
@@ -55,14 +82,48 @@ def joined_size(content: bytes, children: Mapping[str, Any]) -> int:
     return sum(sizes[index] for index in order)
 
 
-def _inflate(
-    cls: type[Array], object_content: bytes, children: dict[str, Any] | None = None
-) -> Array:
-    if (left := getattr(_room, "bytes", None)) is not None:
-        _room.bytes = left - joined_size(object_content, children or {})
-        if _room.bytes < 0:
-            raise Malformed("arrays of more bytes than the model has")
-    return _join(cls, object_content, children)
+def _length(content: bytes, children: Mapping[str, Any]) -> int:
+    return len(content)
 
 
-Array.inflate = classmethod(_inflate)  # pyright: ignore[reportAttributeAccessIssue]
+def _counted(
+    cls: type[Any], what: str, size: Callable[[bytes, Mapping[str, Any]], int]
+) -> "classmethod[Any, Any, Any]":
+    """Return a class method `inflate` that counts what it makes of an object's bytes."""
+    inflate = cls.inflate.__func__
+
+    def counted(
+        cls: type[Any], object_content: bytes, children: dict[str, Any] | None = None
+    ) -> Any:
+        if (room := _room()) is not None:
+            room.take(what, size(object_content, children or {}))
+        return inflate(cls, object_content, children)
+
+    return classmethod(counted)
+
+
+def _pulls(*given: Any, **named: Any) -> Callable[[str], bytes]:
+    """Return Flower's function that pulls an object by its id, counting what it pulls."""
+    pull, room = _make_pull(*given, **named), _room()
+
+    def counted(object_id: str) -> bytes:  # in a thread of Flower's
+        content = pull(object_id)
+        if room is not None:
+            room.take("pulled", len(content))
+        return content
+
+    return counted
+
+
+def _room() -> _Room | None:
+    return getattr(_current, "room", None)
+
+
+_make_pull = http_grid.make_pull_object_fn_protobuf  # pyright: ignore[reportPrivateImportUsage]
+http_grid.make_pull_object_fn_protobuf = _pulls  # pyright: ignore[reportPrivateImportUsage]
+for _class, _what, _size in (
+    (Array, "joined", joined_size),
+    (ConfigRecord, "records", _length),
+    (MetricRecord, "records", _length),
+):
+    _class.inflate = _counted(_class, _what, _size)  # pyright: ignore[reportAttributeAccessIssue]

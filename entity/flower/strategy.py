@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
@@ -25,7 +25,7 @@ from entity.deployment import status
 from entity.deployment.decisions import Decisions
 from entity.deployment.status import Status
 from entity.flower import arguments
-from entity.flower.arrays import ArrayLayout, Malformed
+from entity.flower.arrays import ArrayLayout
 from entity.flower.exchange import exchange
 from entity.flower.intake import ARRAYS, CONFIG, Intake
 from entity.flower.round_report import OnRound, RoundReport, in_order
@@ -41,6 +41,25 @@ from entity.updates import Aggregation, Stopwatch
 log = logging.getLogger("entity")
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+class _Sent(NamedTuple):
+    """The global model of a round."""
+
+    arrays: ArrayRecord
+    """As the nodes are sent it."""
+    state: ModelState
+    """What they read from that: updates are steps from here."""
+    exact: ModelState
+    """What it was before it was rounded to the arrays' dtypes, so that steps smaller than these
+    can hold add up over the rounds."""
+
+    @classmethod
+    def of(cls, layout: ArrayLayout, exact: ModelState) -> "_Sent":
+        """Return what is sent of a model."""
+        arrays = layout.write(exact)
+        rounded = layout.read(arrays, layout.empty()) if layout.rounds else exact
+        return cls(arrays, rounded, exact)
 
 
 class RobustStrategy(Strategy):
@@ -110,7 +129,7 @@ class RobustStrategy(Strategy):
         self.report: RoundReport | None = None
         """The report of the last round."""
         self._layout: ArrayLayout | None = None
-        self._global: tuple[ArrayRecord, ModelState] | None = None
+        self._global: _Sent | None = None
         self._asked: dict[int, int] = {}
         """The nodes of the round, by the client that each one is."""
         self._names: dict[str, str] = {}
@@ -175,7 +194,7 @@ class RobustStrategy(Strategy):
         if self._layout is None or self._global is None:
             raise RuntimeError("aggregate_train comes after configure_train")
         watch = Stopwatch()
-        arrays, start = self._global
+        arrays, start, exact = self._global
         intake = Intake(self._layout, self._asked, trust_sample_counts=self.trust_sample_counts)
         with watch("receive"):
             for reply in self.status.counted(replies):
@@ -195,8 +214,8 @@ class RobustStrategy(Strategy):
         renewed = enough and not _kept(answer, start)
         with watch("send"):
             if renewed:
-                arrays = self._layout.write(answer.state)
-                self._global = arrays, answer.state
+                self._global = _Sent.of(self._layout, _moved(exact, start, answer.state))
+                arrays = self._global.arrays
         self.report = RoundReport(
             server_round,
             in_order(tuple(self._asked), answer.verdicts, intake.refusals),
@@ -210,7 +229,7 @@ class RobustStrategy(Strategy):
         self._carried_out = ()
         self._log(self.report)
         line = asdict(self.report)
-        self.journal.keep(line, Snapshot(server_round, self._global[1], server=self._state()))
+        self.journal.keep(line, Snapshot(server_round, self._global.exact, server=self._state()))
         self.metrics_file.add(line)
         self.on_round(self.report)
         return arrays if renewed else None, self.report.metrics()
@@ -268,7 +287,7 @@ class RobustStrategy(Strategy):
         with nullcontext() if folder is None else locked(folder):
             done = self._resume(initial_arrays)
             if self._global is not None:
-                result.arrays = self._global[0]
+                result.arrays = self._global.arrays
             self.summary()
             with self._shown(done, num_rounds):
                 self._judge(evaluate_fn, done, result)
@@ -295,10 +314,11 @@ class RobustStrategy(Strategy):
         try:
             yield
         except BaseException as error:
-            number = done if self.report is None else self.report.round
-            known = isinstance(error, ConfigError | CannotGoOn)
-            reason = str(error) if known else f"{type(error).__name__}: {error}".rstrip(": ")
-            self.status.stage(status.FAILED, number, reason=reason[:500])
+            if not _stopped(error):
+                number = done if self.report is None else self.report.round
+                known = isinstance(error, ConfigError | CannotGoOn)
+                reason = str(error) if known else f"{type(error).__name__}: {error}".rstrip(": ")
+                self.status.stage(status.FAILED, number, reason=reason[:500])
             self.metrics_file.write(running=False)
             raise
         self.status.stage(status.FINISHED, max(done, num_rounds))
@@ -342,18 +362,16 @@ class RobustStrategy(Strategy):
         state = dict(snapshot.server)
         self.decisions.load_state_dict(state.pop(_DECISIONS, {}))
         self.server.restore(state)
-        self._global = self._layout.write(snapshot.state), snapshot.state
+        self._global = _Sent.of(self._layout, snapshot.state)
         log.info("going on after round %d, from %s", snapshot.round, self.journal.folder)
         return snapshot.round
 
     def _set_global(self, arrays: ArrayRecord) -> None:
-        if self._global is not None and self._global[0] is arrays:
+        if self._global is not None and self._global.arrays is arrays:
             return
         self._layout = ArrayLayout.of(self.server.resources.spec, arrays)
-        try:
-            self._global = arrays, self._layout.read(arrays, self._layout.empty())
-        except Malformed as error:
-            raise ConfigError(f"initial_arrays: {error}.") from error
+        state = self._layout.first(arrays)
+        self._global = _Sent(arrays, state, state)
 
     def _connected(self, grid: Grid, round: int, pause: float = 1.0) -> dict[int, int]:
         """Return the connected nodes by the client that each one is, once there are enough."""
@@ -381,6 +399,21 @@ class RobustStrategy(Strategy):
             log.warning("round %d: node %s%s refused: %s", report.round, node, name, reason)
         if not report.aggregated:
             log.warning("round %d: the global model stays: %s", report.round, _why_kept(report))
+
+
+def _stopped(error: BaseException) -> bool:
+    """Whether somebody has ended the run: `flwr stop`, or Ctrl-C."""
+    return isinstance(error, KeyboardInterrupt) or (
+        isinstance(error, SystemExit) and error.code in (None, 0)
+    )
+
+
+def _moved(exact: ModelState, sent: ModelState, new: ModelState) -> ModelState:
+    """Return a model that has gone from `exact` as far as the new one from what was sent."""
+    if exact is sent:
+        return new
+    pairs = zip(exact, sent, new, strict=True)
+    return ModelState(*(torch.where(one == a, b, one + (b - a)) for one, a, b in pairs))
 
 
 def _kept(answer: Aggregation, start: ModelState) -> bool:

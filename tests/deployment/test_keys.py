@@ -24,6 +24,7 @@ def handshake(folder, host, trusted=None):
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(folder / "server.pem", folder / "server.key")
     client = ssl.create_default_context(cafile=trusted or folder / "ca.pem")
+    client.verify_flags |= ssl.VERIFY_X509_STRICT  # as Python 3.13 does of itself
     wires = [ssl.MemoryBIO() for _ in range(2)]
     ours = client.wrap_bio(wires[0], wires[1], server_hostname=host)
     theirs = server.wrap_bio(wires[1], wires[0], server_side=True)
@@ -99,6 +100,18 @@ def test_a_renewed_node_has_another_key_and_the_old_one_is_kept(keys):
     assert private.public_key() == serialization.load_ssh_public_key(
         (keys / "node-1.pub").read_bytes()
     )
+
+
+def test_a_node_whose_secret_is_where_it_belongs_is_renewed(keys, tmp_path):
+    (keys / "node-0").rename(tmp_path / "node-0")
+    before = (keys / "node-0.pub").read_bytes()
+    assert make_keys(keys, 2, []) == []
+    assert [path.name for path in renew(keys, "node-0", [])] == ["node-0", "node-0.pub"]
+    assert (keys / "node-0.pub.old").read_bytes() == before
+    assert not (keys / "node-0.old").exists()
+    (keys / "node-0").unlink()
+    with pytest.raises(ConfigError, match=r"node-0\.pub\.old: is kept from the last renewal"):
+        renew(keys, "node-0", [])
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,31 @@ def test_global_arrays_of_another_model_are_refused(federation, change, message)
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (torch.tensor([2654435761, 40503]), "multipliers has whole numbers above 16,777,216"),
+        (torch.tensor([-(2**63), 0]), "multipliers has whole numbers above 16,777,216"),
+        (torch.tensor([2**24 + 1, 1], dtype=torch.int32), "multipliers has whole numbers above"),
+        (torch.tensor([0.0, -torch.inf]), "multipliers has numbers that are not finite"),
+    ],
+)
+def test_global_arrays_that_single_precision_does_not_hold_are_refused(values, message):
+    model = nn.Linear(2, 2)
+    model.register_buffer("multipliers", values)
+    spec, arrays = ParamSpec.of(model), ArrayRecord(model.state_dict())
+    layout = ArrayLayout.of(spec, arrays)
+    with pytest.raises(ConfigError, match=f"^initial_arrays: {message}"):
+        layout.first(arrays)
+
+
+def test_a_counter_of_batches_may_have_stopped(federation):
+    state = federation.model.state_dict()
+    (name,) = (name for name in state if name.endswith("num_batches_tracked"))
+    arrays = ArrayRecord(state | {name: torch.tensor(2**30)})
+    assert federation.layout.first(arrays).buffers.max() == 2**24
+
+
 def test_a_dtype_of_sixty_thousand_letters_does_not_go_into_the_reason(federation):
     place = federation.layout.places[0]
     shape = ", ".join(map(str, place.shape))

@@ -10,6 +10,7 @@ from flwr.proto.node_pb2 import NodeInfo
 from loopback import DEPLOYABLE, SETTINGS, Loopback
 
 from entity.deployment.decisions import decide
+from entity.deployment.followed import FollowedFederation
 from entity.flower import RobustStrategy
 from entity.record.checkpoint import Checkpoints
 from entity.record.packing import pack
@@ -141,11 +142,14 @@ def test_who_is_removed_for_good_is_taken_back(federation):
 def test_lines_that_are_no_decisions_end_no_round(federation, make_grid, tmp_path, caplog):
     run(federation, make_grid, tmp_path, 1)
     odd = b'{"kind": "pardon"}\n[]\n\xff\n{"kind": "raise", "client": "5"}\n'
+    decide(tmp_path, "rekey", "5", "typed with a zero", "011")
+    decide(tmp_path, "rekey", "5", "of more than 64 bits", str(2**64))
+    odd += (tmp_path / "decisions.jsonl").read_bytes()
     (tmp_path / "decisions.jsonl").write_bytes(odd + b'{"kind": "par')
     decide(tmp_path, "pardon", BAD, "whole")  # begins a line of its own
     strategy, _, _ = run(federation, make_grid, tmp_path, 3)
     assert strategy.report.refused == {}
-    for number in range(1, 6):
+    for number in range(1, 8):
         said = f"decisions.jsonl, line {number}: is no decision"
         assert caplog.text.count(said) == 1
     (tmp_path / "decisions.jsonl").unlink()
@@ -258,3 +262,21 @@ def test_what_a_strategy_does_is_in_its_state_folder(federation, make_grid, tmp_
     with pytest.raises(ConnectionResetError):
         run(federation, make_grid, tmp_path, 2, make_grid(nodes))
     assert (status()["stage"], status()["reason"]) == ("failed", "ConnectionResetError: gone")
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [(SystemExit(0), "stopped"), (KeyboardInterrupt(), "stopped"), (SystemExit("no"), "failed")],
+)
+def test_who_was_told_to_stop_has_not_failed(error, state, federation, make_grid, tmp_path):
+    def told(message_ids):
+        raise error
+
+    grid = make_grid({node: federation.honest() for node in NODES})
+    run(federation, make_grid, tmp_path, 1, grid)
+    grid.pull_messages = told
+    with pytest.raises(type(error)):
+        run(federation, make_grid, tmp_path, 2, grid)
+    followed = FollowedFederation(tmp_path)
+    followed.look()
+    assert followed.state == state

@@ -135,8 +135,7 @@ def test_a_message_that_cannot_be_sent_is_an_error_of_its_node(make_grid, monkey
 
 
 def impatient(monkeypatch, seconds):
-    for name in ("PATIENCE", "GRACE"):
-        monkeypatch.setattr(f"entity.flower.exchange.{name}", seconds)
+    monkeypatch.setattr("entity.flower.exchange.PATIENCE", seconds)
 
 
 def test_a_reply_in_another_node_s_name_is_an_error_of_the_node_that_was_asked(make_grid):
@@ -171,6 +170,40 @@ def test_a_reply_that_is_announced_and_never_sent_costs_nobody_else_the_round(
         released.set()
     assert [reply.metadata.src_node_id for reply in replies] == [2, 4]
     assert time.now == pytest.approx(10.0)
+
+
+def test_what_was_there_in_time_is_taken_however_long_the_pulls_take(make_grid, monkeypatch):
+    impatient(monkeypatch, 0.3)
+    time, ready = Time(), 8.0
+
+    def large(message):
+        if time.now < ready:
+            return None
+        wait(0.15)
+        return prompt(message)
+
+    replies = ask(make_grid(dict.fromkeys(range(1, 7), large)), 10.0, time)
+    assert len(replies) == 6  # together they take three times as long as one is waited for
+
+
+def test_a_large_model_is_waited_for_longer(make_grid, monkeypatch):
+    impatient(monkeypatch, 0.05)
+    released = threading.Event()
+
+    def slow(message):
+        wait(0.4)
+        return prompt(message)
+
+    def found(most):
+        grid = make_grid({1: slow, 2: lambda message: released.wait() and None})
+        messages = [Message(RecordDict(), node, "train") for node in (1, 2)]
+        return len(list(exchange(grid, messages, 0.0, most=most)))
+
+    try:
+        assert found(1000) == 0
+        assert found(int(10e6)) == 1
+    finally:
+        released.set()
 
 
 def test_a_slow_pull_is_taken_when_it_is_done(make_grid, monkeypatch):

@@ -6,15 +6,16 @@ import pytest
 
 pytest.importorskip("flwr.serverapp")
 import numpy as np
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_id,
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.superlink.grid import http_grid
 
 from entity.flower.arrays import Malformed
-from entity.flower.inflation import at_most, joined_size
+from entity.flower.inflation import BESIDE, at_most, joined_size
 
 
 def sent(record):
@@ -48,6 +49,42 @@ def test_arrays_of_a_reply_count_together():
     assert all(np.array_equal(found[key].numpy(), record[key].numpy()) for key in record)
     with at_most(size - 1), pytest.raises(Malformed):
         inflate_object_from_contents(name, dict(objects))
+
+
+@pytest.mark.parametrize("kind", [ConfigRecord, MetricRecord])
+def test_records_beside_the_arrays_have_little_room(kind):
+    def beside(size):
+        junk = {"x": b"\0" * size} if kind is ConfigRecord else {"x": [1.0] * (size // 8)}
+        record = RecordDict({"arrays": ArrayRecord([np.zeros(3)]), "junk": kind(junk)})
+        name, objects = sent(record)
+        with at_most(1000):
+            return inflate_object_from_contents(name, objects)
+
+    assert "junk" in beside(BESIDE // 2)
+    with pytest.raises(Malformed, match="records of more than 1048576 bytes beside its arrays"):
+        beside(BESIDE + 100)
+
+
+def test_objects_that_no_array_names_are_refused_before_all_are_pulled():
+    class Answer:
+        object_found = object_available = True
+        object_content = b"\0" * 400_000
+
+    pulled = []
+
+    def pull(request):
+        pulled.append(request.object_id)
+        return Answer
+
+    def pull_all():
+        made = http_grid.make_pull_object_fn_protobuf(pull, None, 1)
+        return http_grid.pull_objects([f"{i}" for i in range(100)], made, max_concurrent_pulls=2)
+
+    with at_most(1000), pytest.raises(Malformed, match="more bytes than the model has"):
+        pull_all()
+    assert len(pulled) < 10
+    pulled.clear()
+    assert len(pull_all()) == 100  # nothing is bounded outside
 
 
 def test_without_a_bound_flower_joins_as_it_does():

@@ -12,12 +12,13 @@ import torch
 pytest.importorskip("flwr.serverapp")
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.app import Message as FlowerMessage
-from loopback import DEPLOYABLE, SETTINGS
+from loopback import DEPLOYABLE, SETTINGS, Loopback
 
 from entity.config.schema import CannotGoOn, ConfigError, load
 from entity.defenses import DEFENSES
 from entity.federation import select
 from entity.flower import RobustStrategy
+from entity.flower.arrays import ArrayLayout
 from entity.flower.selection import choose
 from entity.seeding import Seeds
 from entity.server import Averaging, OptimiserArgs, admit
@@ -346,6 +347,47 @@ def test_integer_counters_come_back_as_integers_and_are_in_no_distance(federatio
     counter = next(name for name in tensors if name.endswith("num_batches_tracked"))
     assert tensors[counter].dtype == torch.int64
     assert tensors[counter] == 5  # the median of all, as one accepted node is no majority
+
+
+def test_nodes_of_a_half_precision_model_are_judged_from_what_they_were_sent(federation, tmp_path):
+    """Whoever sends back what came has not moved, and small steps add up all the same."""
+    halves = ArrayRecord(
+        {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in federation.model.state_dict().items()
+        }
+    )
+    layout = ArrayLayout.of(federation.spec, halves)
+    seen = []
+
+    def node(message):
+        arrays = message.content["arrays"].to_torch_state_dict()
+        if message.metadata.dst_node_id == 1:  # one unit in the last place, of one client in five
+            for name, value in arrays.items():
+                if value.dtype == torch.float16:
+                    arrays[name] = torch.nextafter(value, torch.full_like(value, torch.inf))
+        return federation.reply(message, ArrayRecord(arrays))
+
+    class Watched(type(federation.server())):
+        def aggregate(self, updates):
+            seen.append([float(norm) for norm in updates.norms])
+            return super().aggregate(updates)
+
+    def play(rounds, **options):
+        server = federation.server()
+        watched = Watched(server.args, server.resources)
+        strategy = RobustStrategy(watched, **options)
+        nodes = dict.fromkeys(range(1, 6), node)
+        return strategy.start(Loopback(nodes), halves, num_rounds=rounds, timeout=0).arrays
+
+    last = play(6)
+    assert len(seen) == 6
+    assert all(norms[0] > 0 and norms[1:] == [0] * 4 for norms in seen)
+    start, end = (layout.read(each, layout.empty()).weights for each in (halves, last))
+    assert (end > start).float().mean() > 0.9  # six steps of a fifth of a unit each
+    play(3, state_folder=tmp_path)
+    again = play(6, state_folder=tmp_path)
+    assert torch.equal(layout.read(again, layout.empty()).weights, end)
 
 
 def test_penalties_follow_the_node_id_across_rounds(federation, make_grid):
