@@ -24,6 +24,14 @@ _current = threading.local()
 """`room` of the reply that is pulled in this thread; nothing where there is no bound."""
 
 
+_SAID = {
+    "pulled": "more bytes than the model has",
+    "joined": "arrays of more bytes than the model has",
+    "records": f"records of more than {BESIDE} bytes beside its arrays",
+}
+"""What is said of a reply, by what there was too much of."""
+
+
 class _Room:
     """What a reply may still take: of bytes that are pulled, joined, and read as records."""
 
@@ -42,9 +50,7 @@ class _Room:
         with self._lock:
             self._left[what] -= size
             if self._left[what] < 0:
-                records = what == "records"
-                whose = f"records of more than {BESIDE} bytes beside its arrays"
-                raise Malformed(whose if records else "arrays of more bytes than the model has")
+                raise Malformed(_SAID[what])
 
 
 @contextmanager
