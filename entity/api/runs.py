@@ -124,6 +124,8 @@ class Runs(Sequence[Result]):
         """
         if pooled := store.pooled(self.runs, by):
             log.warning("rows pool runs that differ in %s", ", ".join(pooled))
+        if again := store.repeated(self.runs):
+            log.warning("%d experiments have several runs with other results: their mean", again)
         return frames.of_table(store.grouped(self.runs, by))
 
     def table(self) -> Table:

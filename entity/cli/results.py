@@ -16,6 +16,7 @@ from entity.record.atomic import CannotWrite, write_atomically, writing
 from entity.results import duckdb_export, filter, store, tables
 from entity.results.duckdb_export import BadQuery, NoDuckDB
 from entity.results.filter import BadCondition, BadField
+from entity.results.formatting import counted
 from entity.results.store import Run
 from entity.results.tables import Table
 from entity.results.titles import with_titles
@@ -32,7 +33,7 @@ _WRITERS: dict[str, Callable[[Table], str]] = {
 }
 _FOR_READERS = ("md", "latex")
 """Formats with the published names of methods."""
-_SUFFIXES = {".csv": "csv", ".md": "md", ".tex": "latex", ".parquet": "parquet"}
+_SUFFIXES = {".csv": "csv", ".md": "md", ".tex": "latex", ".parquet": "parquet", ".txt": "table"}
 
 
 def add_results_command(commands: Any) -> None:
@@ -132,6 +133,11 @@ def _table_of(runs: Sequence[Run], options: argparse.Namespace) -> Table:
         console.warn(f"{unfinished} of {len(runs)} runs are not finished and are left out")
     with given_by("--by:", BadField):
         pooled, table = store.pooled(runs, by), store.grouped(runs, by)
+    if again := store.repeated(runs):
+        console.warn(
+            f"{counted(again, 'experiment', ' ')} came to other results in another run, of another "
+            "version or machine; the mean of these counts once"
+        )
     if pooled:
         console.warn(f"rows pool runs that differ in {', '.join(pooled)}; --by can tell them apart")
     return table
@@ -145,7 +151,14 @@ def _shown(runs: Sequence[Run], options: argparse.Namespace) -> Sequence[Run]:
 
 
 def _format_of(path: Path | None) -> str:
-    return "table" if path is None else _SUFFIXES.get(path.suffix.lower(), "table")
+    if path is None or not path.suffix:
+        return "table"
+    if (suffix := path.suffix.lower()) not in _SUFFIXES:
+        allowed = ", ".join(_SUFFIXES)
+        raise ConfigError(
+            f"--out {path}: its name says no format; allowed are {allowed}, or give --format."
+        )
+    return _SUFFIXES[suffix]
 
 
 def _write(table: Table, kind: str, path: Path | None) -> None:

@@ -59,8 +59,9 @@ def consistency(
     if not evaluated:
         return None
     level = SHARE * evaluated[-1][1] if mta_at_least is None else mta_at_least
-    level = round(level, 12)  # 0.9 * 0.9 is 0.81 and not a bit more
-    acceptable = [(number, asr) for number, mta, asr in evaluated if mta >= level]
+    level = round(level, 12)
+    # A share of a share is rounded: 0.9 * 0.9 is 0.81, and a bit more in binary.
+    acceptable = [(number, asr) for number, mta, asr in evaluated if mta >= level - 1e-9]
     judged = [(asr, number) for number, asr in acceptable if asr is not None]
     if not judged:
         return Consistency(level, len(acceptable), None, None)

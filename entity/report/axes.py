@@ -1,14 +1,16 @@
 """The fields of configurations in which runs differ, by which a table is laid out."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass
 from functools import cache
+from typing import cast
 
 from entity.config.schema import flatten
 from entity.report.runs import RunRecord
 from entity.results.filter import BadField, full_name
 from entity.results.formatting import NONE, setting
-from entity.setup.effect import effective
+from entity.setup.effect import idle
+from entity.setup.field_list import fields as fields_of_experiment
 
 DEFENSE, ATTACK = "defense", "attack"
 """Axes under which a run that has neither stands as `none`."""
@@ -59,6 +61,32 @@ def _short(paths: tuple[str, ...]) -> dict[str, str]:
     }
 
 
+def every_field(run: RunRecord) -> dict[str, object]:
+    """Return all fields of a run by dotted path; one that a later version brought at its default.
+
+    Such a default changes nothing, or an identity would tell the runs apart.
+    """
+    return {**defaults(run.config), **dict(flatten(run.config))}
+
+
+def effective_fields(run: RunRecord) -> dict[str, object]:
+    """Return the same without those that do nothing in it."""
+    recorded, known = dict(flatten(run.config)), every_field(run)
+    without = idle(recorded) | (idle(known) - recorded.keys())
+    return {path: value for path, value in known.items() if path not in without}
+
+
+def defaults(config: Mapping[str, object]) -> dict[str, object]:
+    """Return the default of every field; those of plugins, which are not loaded, have none."""
+    return {
+        field.path: list(cast("tuple[object]", value))
+        if isinstance(value := field.default, tuple)
+        else value
+        for field in fields_of_experiment(config, shipped=True)
+        if field.default is not MISSING
+    }
+
+
 def values(run: RunRecord) -> dict[str, object]:
     """Return all fields of a run that say which experiment it is, defense and attack first.
 
@@ -66,7 +94,7 @@ def values(run: RunRecord) -> dict[str, object]:
     which rounds are evaluated. Fields that do nothing in it are left out, too.
     """
     found: dict[str, object] = {DEFENSE: run.defense, ATTACK: run.attack}
-    for path, value in effective(flatten(run.config)).items():
+    for path, value in effective_fields(run).items():
         how = path.startswith("settings.") and path != _EVALUATED
         if path not in _SAY_NOTHING and path not in _TYPES and not how:
             found[path] = value

@@ -56,11 +56,14 @@ def latex_captions(said: Mapping[str, str]) -> str:
 
 def _curves(entries: Sequence[Entry], metric: str) -> str:
     groups = by_group(entries)
-    drawn = bands_of(groups, "mta" if metric == "mta" else "asr")
-    said = [_CURVES[metric], _seeds([max(point.n for point in band) for band in drawn if band])]
-    if len(groups) > LEGEND:
-        said.append(f"The {len(groups)} lines are named on the page alone.")
+    drawn = [band for band in bands_of(groups, "mta" if metric == "mta" else "asr") if band]
+    said = [_CURVES[metric], _seeds([max(point.n for point in band) for band in drawn])]
+    if len(drawn) > LEGEND:
+        said.append(_ON_THE_PAGE.format(len(drawn)))
     return " ".join(said)
+
+
+_ON_THE_PAGE = "The {} lines are named on the page alone."
 
 
 def _seeds(counts: Sequence[int]) -> str:
@@ -75,13 +78,14 @@ def _seeds(counts: Sequence[int]) -> str:
 
 
 def _roc(entries: Sequence[Entry]) -> str:
+    found = rocs(entries)
     said = (
         "Receiver operating curves of the defenses' scores, pooled over all rounds and seeds: the "
         "share of poisoned against the share of honest updates beyond every threshold."
     )
-    if any(roc.decided for roc in rocs(entries)):
+    if any(roc.decided for roc in found):
         said += " Signs filled with white are the rates of the verdicts that were given."
-    return said
+    return f"{said} {_ON_THE_PAGE.format(len(found))}" if len(found) > LEGEND else said
 
 
 def _heat(entries: Sequence[Entry]) -> str:

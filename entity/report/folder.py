@@ -8,7 +8,7 @@ from entity.record.atomic import write_atomically, writing
 from entity.report import paper_table_text
 from entity.report.entries import make_entries
 from entity.report.page import TITLE, render
-from entity.report.paper_figures import FigureStyle, draw_paper_figures
+from entity.report.paper_figures import FILES, FigureStyle, draw_paper_figures
 from entity.report.paper_table import METRICS, PaperTable, TableRequest
 from entity.report.runs import read_runs
 
@@ -75,7 +75,15 @@ def write_folder(
             path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
+        for path in _of_an_earlier_report(out):
+            if path.relative_to(out).as_posix() not in files:
+                path.unlink()
     return [out / name for name in files]
+
+
+def _of_an_earlier_report(out: Path) -> list[Path]:
+    """Return what a report has written there: beside new tables, old figures are wrong."""
+    return [path for name in FILES if (path := out / "figures" / name).is_file()]
 
 
 def _tables(table: PaperTable) -> dict[str, bytes]:

@@ -244,7 +244,9 @@
       if (!found) return (place) => texts[place].includes(word);
       const [, key, order, number] = found;
       const value = (place) => rows[place].cells[column(key)].dataset.value;
-      return (place) => value(place) !== "" && compared[order](100 * value(place), Number(number));
+      // As they are shown: 100 * 0.07 is a bit more than 7.
+      const shown = (place) => Math.round(1e8 * value(place)) / 1e6;
+      return (place) => value(place) !== "" && compared[order](shown(place), Number(number));
     };
     const apply = () => {
       const tests = filter.value.toLowerCase().split(/\s+/).filter(Boolean).map(test);

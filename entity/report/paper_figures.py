@@ -10,7 +10,7 @@ Lines differ in style and sign as well as in colour, so that they are told apart
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,13 +20,14 @@ from entity.report.captions import LEGEND, captions, latex_captions
 from entity.report.entries import Entry, Group
 from entity.report.heat import Heat, heats
 from entity.report.overlaps import signs
-from entity.report.plotly_figure import shorten
+from entity.report.plotly_figure import shorten_all
 from entity.report.roc import rocs
 from entity.report.seed_bands import bands_of, by_group
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 COLUMN = 3.4
 """Width of a column of a two-column paper, inches."""
@@ -59,6 +60,12 @@ SIGNS = {
 """The signs of `looks` in matplotlib's words."""
 
 FIGURES = ("mta", "asr", "roc", "heat")
+FILES = (
+    *(f"{n}.{kind}" for n in FIGURES for kind in ("png", "pdf")),
+    "captions.md",
+    "captions.tex",
+)
+"""All that `draw_paper_figures` may make."""
 """Names of the figures."""
 
 GENERIC = ("serif", "sans-serif", "monospace", "cursive", "fantasy")
@@ -270,17 +277,15 @@ def _curves(
     if not any(drawn):
         return None
     figure, axes = _sheet(make, style.width, 0.65 * style.width)
+    names = _words([group[0].group.label for group in groups])
+    named: dict[str, Line2D] = {}
     for place, (group, band) in enumerate(zip(groups, drawn, strict=True)):
         if not band:
             continue
         look = _look(group[0].group, len(band), place, len(groups))
         at = [point.at for point in band]
-        axes.plot(
-            at,
-            [100 * point.mean for point in band],
-            label=_words(group[0].group.label),
-            **look,
-        )
+        means = [100 * point.mean for point in band]
+        (named[names[place]],) = axes.plot(at, means, label=names[place], **look)
         if any(point.sd is not None for point in band):
             low, high = (
                 [math.nan if p.sd is None else 100 * getattr(p, edge) for p in band]
@@ -292,7 +297,7 @@ def _curves(
     if metric == "asr":
         axes.set_ylim(-2, 102)
     axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
-    _legend(axes, len(groups))
+    _legend(axes, named)
     return figure
 
 
@@ -304,10 +309,12 @@ def _rocs(
         return None
     figure, axes = _sheet(make, style.width, style.width)
     axes.plot([0, 100], [0, 100], color=GRID, linewidth=0.8, linestyle=":")
+    names = _words([roc.group.label for roc in found])
+    named: dict[str, Line2D] = {}
     for place, roc in enumerate(found):
         look = _look(roc.group, len(roc.fpr), place, len(found))
-        name = f"{_words(roc.group.label)} (AUC {roc.auc:.3f})"
-        axes.plot(100 * roc.fpr, 100 * roc.tpr, label=name, **look)
+        name = f"{names[place]} (AUC {roc.auc:.3f})"
+        (named[name],) = axes.plot(100 * roc.fpr, 100 * roc.tpr, label=name, **look)
         if roc.decided:
             fpr, tpr = roc.decided
             sign, colour = SIGNS[roc.group.symbol], look["color"]
@@ -319,19 +326,29 @@ def _rocs(
     axes.set_aspect("equal")
     axes.set_xlim(-1, 101)
     axes.set_ylim(-1, 101)
-    _legend(axes, len(found))
+    _legend(axes, named)
     return figure
 
 
-def _words(label: str) -> str:
-    """Return a label as matplotlib writes it: what stands between dollars is no formula."""
-    return shorten(label).replace("$", r"\$")
+def _words(labels: Sequence[str]) -> list[str]:
+    """Return labels as matplotlib writes them: what stands between dollars is no formula."""
+    return [label.replace("$", r"\$") for label in shorten_all(labels)]
 
 
-def _legend(axes: "Axes", names: int) -> None:
-    """Name the curves below the figure, where they hide none."""
-    if 1 < names <= LEGEND:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2 if names > 4 else 1)
+def _legend(axes: "Axes", named: "Mapping[str, Line2D]") -> None:
+    """Name the curves below the figure, where they hide none.
+
+    The names come last: matplotlib leaves out labels that begin with an underscore.
+    """
+    if 1 < len(named) <= LEGEND:
+        lines, numbers = list(named.values()), [f"{place}" for place in range(len(named))]
+        below = (0.5, -0.2)
+        columns = 2 if len(named) > 4 else 1
+        legend = axes.legend(
+            lines, numbers, loc="upper center", bbox_to_anchor=below, ncols=columns
+        )
+        for text, name in zip(legend.get_texts(), named, strict=True):
+            text.set_text(name)
 
 
 def _heats(
@@ -349,7 +366,8 @@ def _heats(
     scale = style.width / COLUMN
     size = (1.8 * across * scale, (0.75 + 0.35 * tall) * down * scale)
     figure = make(figsize=size, layout="constrained")
-    for place, heat in enumerate(found, start=1):
+    titles = _words([heat.label for heat in found])
+    for place, (heat, title) in enumerate(zip(found, titles, strict=True), start=1):
         axes = figure.add_subplot(down, across, place)
         grid = [[100 * one.mean if one else math.nan for one in row] for row in heat.asr]
         axes.imshow(grid, cmap=colours, vmin=0, vmax=100, aspect="auto", origin="lower")
@@ -357,7 +375,7 @@ def _heats(
             for column, value in enumerate(line):
                 if not math.isnan(value):
                     axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=INK)
-        axes.set_title(_words(heat.label), fontsize=style.size)
+        axes.set_title(title, fontsize=style.size)
         axes.set_xticks(range(len(heat.dprs)), [f"{100 * one:g}" for one in heat.dprs])
         axes.set_yticks(range(len(heat.shares)), [f"{100 * one:g}" for one in heat.shares])
         axes.grid(visible=False)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from entity.report.blocks import Block
 from entity.report.entries import Entry
-from entity.report.plotly_figure import Figure, Object, plain, shorten
+from entity.report.plotly_figure import Figure, Object, plain, shorten_all
 from entity.report.point_names import PLACES, places
 from entity.results.formatting import percent
 
@@ -92,7 +92,9 @@ def draw_pareto(found: Sequence[Offer], kind: Cost) -> Figure:
         (_along(each.cost(kind), log=log), 100 * each.worst_asr) for g in groups for each in g
     ]
     across, up = _ends([x for x, _ in points]), (-6.0, max(y for _, y in points) + 10)
-    names = [shorten(each.defense, 20) for group in groups for each in group]
+    every = [each.defense for group in groups for each in group]
+    names = shorten_all(every, 20)
+    short = dict(zip(every, names, strict=True))
     sides = iter(places(points, names, across, up))
     traces: list[Object] = []
     for group, fill, ink in zip(groups, ("--ink", "--surface"), ("--ink", "--muted"), strict=True):
@@ -104,7 +106,7 @@ def draw_pareto(found: Sequence[Offer], kind: Cost) -> Figure:
                 "x": [round(each.cost(kind), 5) for each in group],
                 "y": [round(100 * each.worst_asr, 3) for each in group],
                 "text": [
-                    plain(shorten(each.defense, 20)) if side else ""
+                    plain(short[each.defense]) if side else ""
                     for each, side in zip(group, where, strict=True)
                 ],
                 "textposition": [side or PLACES[0] for side in where],

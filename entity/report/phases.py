@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from entity.record.json_fields import numbers
 from entity.report.entries import Entry
-from entity.report.plotly_figure import Figure, Object, plain, shorten
+from entity.report.plotly_figure import Figure, Object, plain, shorten, shorten_all
 from entity.report.runs import RunRecord
 from entity.report.seed_bands import by_group
 from entity.results.formatting import duration, memory
@@ -24,6 +24,7 @@ def draw_phases(entries: Sequence[Entry]) -> Figure | None:
     spent = [(group, phases) for group, phases in spent if sum(phases.values()) > 0]
     if not spent:
         return None
+    labels = shorten_all([group[0].group.label for group, _ in spent])
     names = list(dict.fromkeys(phase for _, phases in spent for phase in phases))
     steps = [name for name in names if name not in FIXED]
     order = [name for name in ("train", *steps, "evaluate", "other") if name in names]
@@ -55,7 +56,8 @@ def draw_phases(entries: Sequence[Entry]) -> Figure | None:
             "ticks": "",
         },
         "annotations": [
-            _name(row, group, sum(phases.values())) for row, (group, phases) in enumerate(spent)
+            _name(row, labels[row], group, sum(phases.values()))
+            for row, (group, phases) in enumerate(spent)
         ],
         "margin": {"l": 12, "r": 14, "t": 40, "b": 46},
     }
@@ -154,12 +156,12 @@ def _bars(
     }
 
 
-def _name(row: int, group: Sequence[Entry], seconds: float) -> Object:
+def _name(row: int, name: str, group: Sequence[Entry], seconds: float) -> Object:
     """Write name, total and memory above a bar: beside it, names would take a phone's width."""
     memories = [mb for entry in group if (mb := entry.outcome.memory_mb) is not None]
     used = f", {memory(max(memories))}" if memories else ""
     return {
-        "text": f"{plain(shorten(group[0].group.label))}: {duration(seconds)}{used}",
+        "text": f"{plain(name)}: {duration(seconds)}{used}",
         "xref": "paper",
         "x": 0,
         "xanchor": "left",

@@ -53,6 +53,26 @@ def shorten(text: str, limit: int = 48) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def shorten_all(texts: Sequence[str], limit: int = 48) -> list[str]:
+    """Cut long labels of one figure, at the end or in the middle, and never to the same text.
+
+    Examples
+    --------
+    >>> shorten_all(["clipping, factor 1", "clipping, factor 2", "median"], 11)
+    ['clipp…tor 1', 'clipp…tor 2', 'median']
+    """
+    start = limit // 2
+    middles = [
+        text if len(text) <= limit else f"{text[:start]}…{text[1 + start - limit :]}"
+        for text in texts
+    ]
+    ends = [shorten(text, limit) for text in texts]
+    for short in (ends, middles):
+        if len(set(short)) == len(set(texts)):
+            return short
+    return list(texts)
+
+
 def whole_ticks(first: float, last: float) -> Object:
     """Return ticks of an axis of rounds: whole numbers, about twelve of them at most.
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from entity.report.blocks import Block
 from entity.report.paper_table import TITLES
-from entity.report.plotly_figure import Figure, Object, plain, shorten
+from entity.report.plotly_figure import Figure, Object, plain, shorten_all
 from entity.report.ranks import Ranking, rank
 from entity.results.formatting import counted
 
@@ -48,7 +48,7 @@ def draw_ranks(found: Ranked) -> Figure:
     ranking = found.ranking
     half = ranking.critical / 2
     first = ranking.as_good
-    short = [shorten(name, 24) for name in ranking.methods]
+    short = shorten_all(ranking.methods, 24)
     names = [plain(name) for name in short]
     dots: Object = {
         "type": "scatter",

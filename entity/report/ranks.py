@@ -125,14 +125,17 @@ def friedman_p(scores: NDArray[np.float64]) -> float:
     """Return the p that m blocks (m, k) rank k methods alike by chance, by Iman and Davenport.
 
     Ties are corrected for. With all scores tied it is 1. With all blocks of one mind F is infinite,
-    and p is that of chance alone: the first block's order comes again m - 1 times of k! each.
+    and p is that of chance alone: the first block's order comes again m - 1 times, of as many
+    orders as there are (k! without ties, k! / t! where t share a rank).
     """
     from scipy.stats import f
 
     m, k = scores.shape
     chi = friedman_chi(scores)
     if m * (k - 1) - chi <= 1e-9:
-        return float(math.factorial(k)) ** (1 - m)
+        tied = np.unique(scores[0], return_counts=True)[1]
+        orders = math.factorial(k) / math.prod(math.factorial(int(t)) for t in tied)
+        return orders ** (1 - m)
     return float(f.sf((m - 1) * chi / (m * (k - 1) - chi), k - 1, (k - 1) * (m - 1)))
 
 

@@ -4,17 +4,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from functools import cache
-from typing import cast
 
 from entity.config.schema import flatten
 from entity.config.shipped import names, shipped
-from entity.report.axes import ATTACK, DEFENSE
+from entity.report.axes import ATTACK, DEFENSE, defaults, effective_fields
 from entity.report.axes import differing as axes_of
 from entity.report.entries import Entry
 from entity.report.seed_bands import by_group
 from entity.results.formatting import NONE, setting
-from entity.setup.effect import effective
-from entity.setup.field_list import fields as fields_of_experiment
 from entity.setup.resolve import experiment, read, to_json
 
 SIDE_BY_SIDE = 6
@@ -58,24 +55,24 @@ def compare(entries: Sequence[Entry]) -> Settings:
 
     Names, which are labels already, and fields that do nothing in a run are left out.
     """
-    flat = [effective(flatten(entry.run.config)) for entry in entries]
+    flat = [effective_fields(entry.run) for entry in entries]
     not_default = frozenset(
         path
         for entry, values in zip(entries, flat, strict=True)
-        for path in _differing(values, [_defaults(entry.run.config)])
+        for path in _differing(values, [defaults(entry.run.config)])
     )
     axes = {axis.path for axis in axes_of([entry.run for entry in entries])}
     were_set = frozenset(
         path
         for entry, values in zip(entries, flat, strict=True)
-        for path in _differing(values, [_defaults(entry.run.config), *_shipped(values)])
+        for path in _differing(values, [defaults(entry.run.config), *_shipped(values)])
     ) | {_PATHS.get(path, path) for path in axes}
     fields = [field for field in dict.fromkeys(f for one in flat for f in one) if field != "name"]
     written = {
         field: [setting(one[field]) if field in one else NONE for one in flat] for field in fields
     }
     common: Shared = {}
-    defaults: Shared = {}
+    of_defaults: Shared = {}
     differing: list[str] = []
     for field, values in written.items():
         if len(set(values)) > 1:
@@ -83,12 +80,12 @@ def compare(entries: Sequence[Entry]) -> Settings:
             continue
         section, _, rest = field.partition(".")
         title, key = (section, rest) if rest else ("experiment", field)
-        kind = common if field in not_default else defaults
+        kind = common if field in not_default else of_defaults
         kind.setdefault(title, []).append((key, values[0]))
     groups = by_group(entries)
     return Settings(
         common,
-        defaults,
+        of_defaults,
         _table([field for field in differing if field in were_set], written, groups),
         _table([field for field in differing if field not in were_set], written, groups),
         full=[(entry.label, _origin(entry), _whole(entry)) for entry in entries],
@@ -102,16 +99,6 @@ def _differing(
     for path, value in values.items():
         if all(value != one.get(path, MISSING) for one in known):
             yield path
-
-
-def _defaults(config: Mapping[str, object]) -> dict[str, object]:
-    """Return the default of every field; those of plugins, which are not loaded, have none."""
-    return {
-        field.path: list(cast("tuple[object]", value))
-        if isinstance(value := field.default, tuple)
-        else value
-        for field in fields_of_experiment(config, shipped=True)
-    }
 
 
 def _shipped(values: Mapping[str, object]) -> list[dict[str, object]]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 
 from entity.config.fields import NEVER, RUNTIME_SETTINGS, WITHOUT_EFFECT
 from entity.config.schema import ConfigError, flatten
@@ -107,10 +108,15 @@ def collect(folders: Sequence[Path]) -> list[Run]:
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: is no folder of runs.")
-        for parent, below, files in os.walk(folder):
+        seen: set[Path] = set()  # a link may lead back up
+        for parent, below, files in os.walk(folder, followlinks=True):
             below.sort()
+            if (place := Path(parent).resolve()) in seen:
+                below.clear()
+                continue
+            seen.add(place)
             if "config.json" in files and not _TRACES.isdisjoint(files):
-                paths.setdefault(Path(parent).resolve(), Path(parent))
+                paths.setdefault(place, Path(parent))
                 below.clear()
     runs = [read_row(path) for path in paths.values()]
     found = floors([Judged(run.config, _asr(run)) for run in runs])
@@ -262,7 +268,7 @@ def _beside_the_rate_of_all(runs: Sequence[Run], differing: Sequence[str]) -> li
 def grouped(runs: Sequence[Run], by: Sequence[str]) -> Table:
     """Average the finished runs that agree in `by`: mean, standard deviation and number of runs.
 
-    A copy of a run counts once.
+    A copy of a run counts once, and so does the mean of runs that repeat one with other results.
 
     Raises
     ------
@@ -276,7 +282,7 @@ def grouped(runs: Sequence[Run], by: Sequence[str]) -> Table:
         (
             *values,
             len(members),
-            *(Spread.of(_known(members, column.name)) for column in MEASURED),
+            *(Spread.of(_known(members, column.name), len(members)) for column in MEASURED),
         )
         for values, members in groups
     ]
@@ -294,16 +300,41 @@ def pooled(runs: Sequence[Run], by: Sequence[str]) -> list[str]:
     return list(fields)
 
 
+def repeated(runs: Sequence[Run]) -> int:
+    """Return how many finished experiments some runs have several times, with other results."""
+    return sum(not _alike(members) for members in _experiments(runs))
+
+
+def _experiments(runs: Sequence[Run]) -> list[list[Run]]:
+    """Return the finished runs by the experiment that they are."""
+    found: dict[object, list[Run]] = {}
+    for run in runs:
+        if run.finished:
+            found.setdefault(run.facts["hash"] or run.path, []).append(run)
+    return list(found.values())
+
+
+def _alike(runs: Sequence[Run]) -> bool:
+    """Whether runs of one experiment came to the same; the time that they took is no result."""
+    results = [column.name for column in MEASURED if column.name != "seconds"]
+    return len({tuple(run.facts[name] for name in results) for run in runs}) == 1
+
+
+def _as_one(runs: Sequence[Run]) -> Run:
+    """Return a run that stands for all of an experiment."""
+    if _alike(runs):
+        return runs[0]
+    known = {column.name: _known(runs, column.name) for column in MEASURED}
+    means = {name: fmean(values) if values else None for name, values in known.items()}
+    return replace(runs[0], facts={**runs[0].facts, **means})
+
+
 def _groups(runs: Sequence[Run], by: Sequence[str]) -> list[tuple[tuple[object, ...], list[Run]]]:
     """Return the finished runs that have the same in some columns, and what they have there."""
-    done = [run for run in runs if run.finished]
+    done = [_as_one(members) for members in _experiments(runs)]
     columns = [_column(done, name) for name in _full(runs, by)]
     groups: dict[str, tuple[tuple[object, ...], list[Run]]] = {}
-    seen: set[object] = set()
     for place, run in enumerate(done):
-        if (experiment := run.facts["hash"] or run.path) in seen:
-            continue
-        seen.add(experiment)
         values = tuple(column[place] for column in columns)
         groups.setdefault(json.dumps(values, default=str), (values, []))[1].append(run)
     return list(groups.values())

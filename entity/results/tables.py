@@ -1,7 +1,8 @@
 """A table of results and the texts made of it: CSV for programs, Markdown and LaTeX for papers.
 
 A text for people shows shares in percent and a mean over seeds as `mean ± sd`; one for programs
-has every number as it was measured, mean, standard deviation and all in columns of their own.
+has every number as it was measured: mean, standard deviation and how many they are of, each in a
+column of its own.
 """
 
 import csv
@@ -22,19 +23,23 @@ class Spread:
     mean: float
     sd: float | None
     n: int
+    among: int = 0
+    """How many runs there are; if some of them have no such number, people are told of how many
+    the mean is."""
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread | None":
-        """Sum up numbers; None if there are none.
+    def of(cls, values: Sequence[float], among: int = 0) -> "Spread | None":
+        """Sum up numbers, of `among` runs; None if there are none.
 
         Examples
         --------
         >>> Spread.of([1.0, 2.0, 3.0])
-        Spread(mean=2.0, sd=1.0, n=3)
+        Spread(mean=2.0, sd=1.0, n=3, among=0)
         """
         if not values:
             return None
-        return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+        spread = stdev(values) if len(values) > 1 else None
+        return cls(fmean(values), spread, len(values), among)
 
 
 @dataclass(frozen=True)
@@ -98,10 +103,10 @@ class Table:
         return Table(tuple(self.columns[place] for place in kept), rows)
 
     def plain(self) -> tuple[list[str], list[list[Any]]]:
-        """Return names and cells for programs: spreads in two columns, lists as JSON."""
+        """Return names and cells for programs: spreads in three columns, lists as JSON."""
         names: list[str] = []
         for column in self.columns:
-            ends = ("_mean", "_sd") if column.spread else ("",)
+            ends = ("_mean", "_sd", "_n") if column.spread else ("",)
             names += [f"{column.name}{end}" for end in ends]
         return names, [
             [
@@ -173,8 +178,12 @@ def to_latex(table: Table) -> str:
 
 
 def latex_row(cells: Sequence[str]) -> str:
-    """Return a line of a LaTeX table of cells that are LaTeX already."""
-    return " & ".join(cells) + r" \\"
+    """Return a line of a LaTeX table of cells that are LaTeX already.
+
+    A bracket that begins a line would be read as what the rule above it is asked for.
+    """
+    line = " & ".join(cells) + r" \\"
+    return f"{{[}}{line[1:]}" if line.startswith("[") else line
 
 
 def latex_lines(
@@ -205,7 +214,8 @@ def _shown(column: Column, cell: Any) -> str:
         return "-"
     if isinstance(cell, Spread):
         mean = _number(column.unit, cell.mean)
-        return mean if cell.sd is None else f"{mean} ± {_number(column.unit, cell.sd)}"
+        text = mean if cell.sd is None else f"{mean} ± {_number(column.unit, cell.sd)}"
+        return f"{text} (n = {cell.n})" if cell.n < cell.among else text
     if isinstance(cell, int | float) and not isinstance(cell, bool) and column.unit:
         return _number(column.unit, cell)
     return f"{cell:.6g}" if isinstance(cell, float) else str(_word(cell))
@@ -217,7 +227,7 @@ def _number(unit: str, value: float) -> str:
 
 def _parts(column: Column, cell: Any) -> list[Any]:
     if column.spread:
-        return [None, None] if cell is None else [cell.mean, cell.sd]
+        return [None, None, 0] if cell is None else [cell.mean, cell.sd, cell.n]
     if isinstance(cell, float) and not math.isfinite(cell):
         return [None]
     return [json.dumps(cell, default=str) if isinstance(cell, list | tuple | dict) else cell]

@@ -66,6 +66,14 @@ def test_the_note_is_of_the_runs_in_the_table(cells, capsys, finish):
     assert said.endswith(f"MTA of {cells[0].name}.\n")
 
 
+def test_a_file_whose_name_says_an_unknown_format_is_refused(cells, capsys, finish):
+    finish(cells[0])
+    assert main(["results", "--out", "a.json"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--out a.json: its name says no format; allowed are .csv, .md, .tex, .parquet" in said
+    assert not Path("a.json").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "start"),
     [

@@ -37,6 +37,15 @@ def test_a_round_at_the_level_counts_and_the_first_of_equals_is_named():
     assert (found.rounds, found.worst_round) == (3, 1)
 
 
+@pytest.mark.parametrize("images", [700, 1_000, 10_000, 12_630, 18_800, 26_030])
+def test_a_round_at_exactly_nine_tenths_counts_whatever_the_number_of_images(images):
+    for tens in range(1, images // 10, 7):
+        rounds = [(1, 9 * tens / images, 1.0), (2, 10 * tens / images, 0.0)]
+        assert consistency(rounds).worst_asr == 1.0
+        below = [(1, (9 * tens - 1) / images, 1.0), (2, 10 * tens / images, 0.0)]
+        assert consistency(below).worst_asr == 0.0
+
+
 @given(st.lists(st.tuples(SHARES, SHARES), max_size=12))
 def test_it_is_the_largest_of_those_that_whole_numbers_find(pairs):
     def share(number):

@@ -205,6 +205,10 @@ def test_sixty_runs_open_sort_filter_hover_and_change_colours(grid, browser, tmp
     assert browser.run(maps) == 4
     browser.type("#filter", "asr<10")
     assert [float(one) for one in browser.run(COLUMN)] == [v for v in rising[::-1] if v < 0.1]
+    first = COLUMN.replace(".dataset.value)", ")[0]").replace(ROWS, f"{ROWS}.slice(0, 1)")
+    browser.run(f"{first}.dataset.value = '0.07'")  # 100 times that is above 7 in binary
+    browser.type("#filter", "asr<=7")
+    assert "0.07" in browser.run(COLUMN)
     browser.type("#filter", "no such run")
     assert browser.run(f"{ROWS}.length") == 0
     browser.run("document.querySelector('#filter').select()")

@@ -158,6 +158,33 @@ def test_captions_say_what_bands_are(runs, tmp_path):
     assert "so there are no bands" in (tmp_path / "two" / "figures" / "captions.md").read_text()
 
 
+def test_figures_of_an_earlier_report_do_not_stay_beside_new_tables(runs, tmp_path):
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "report"
+    write_folder(runs, out)
+    (out / "figures" / "mine.pdf").write_text("of the user")
+    made = {path.name for path in (out / "figures").iterdir()}
+    assert {"roc.pdf", "mta.png", "captions.md"} < made
+    write_folder(runs, out, figures=False)
+    assert {path.name for path in (out / "figures").iterdir()} == {"mine.pdf"}
+
+
+def test_every_line_has_its_name_in_the_legend(runs):
+    pytest.importorskip("matplotlib")
+    from matplotlib.figure import Figure
+
+    entries = make_entries([read_run(run) for run in runs])
+    names = ["_baseline", "long, " * 12 + "a 1", "long, " * 12 + "a 2", "$x"]
+    groups = {entry.group.index: entry.group for entry in entries}.values()
+    for group, name in zip(groups, names, strict=False):
+        object.__setattr__(group, "label", name)
+    drawn = paper_figures.figures(entries, ["asr"], Figure, FigureStyle())["asr"]
+    (legend,) = [axes.get_legend() for axes in drawn.axes]
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert len(texts) == len({*texts}) == len(drawn.axes[0].get_lines())
+    assert texts[0] == "_baseline"
+
+
 def test_figures_are_as_wide_as_asked_and_in_the_font(runs, tmp_path):
     pytest.importorskip("matplotlib")
     entries = make_entries([read_run(run) for run in runs])

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,17 @@ def test_runs_of_other_engines_are_one_group_and_of_other_rates_are_two(make_rec
     assert [entry.group.index for entry in entries] == [0, 0, 1]
     assert entries[0].group.label == "DPR 0.5"
     assert len({entry.label for entry in entries}) == 3
+
+
+def test_a_run_from_before_a_field_is_one_with_it_at_its_default(make_recorded):
+    paths = [make_recorded("new"), make_recorded("old", seed=2), make_recorded("other", seed=3)]
+    configs = [json.loads((path / "config.json").read_text()) for path in paths]
+    configs[0]["client"]["prox_mu"] = 0.0
+    configs[1]["client"].pop("prox_mu", None)
+    configs[2]["client"]["prox_mu"] = 0.5
+    for path, config in zip(paths, configs, strict=True):
+        (path / "config.json").write_text(json.dumps(config))
+    assert [entry.group.index for entry in entries_of(paths)] == [0, 0, 1]
 
 
 def test_durability_is_counted_from_the_last_poisoned_round(make_recorded):

@@ -12,6 +12,7 @@ from entity.cli import main
 from entity.config.schema import ConfigError
 from entity.report import TableRequest, read_run
 from entity.report.entries import make_entries
+from entity.report.page import render
 from entity.report.paper_table_text import csv as to_csv
 from entity.report.paper_table_text import latex, markdown
 from entity.report.significance import holm, paired_p
@@ -149,7 +150,9 @@ def test_all_pairs_of_a_column_are_corrected_for_but_only_those_with_a_named_row
 
 def test_what_differs_by_the_same_in_all_seeds_has_a_mark_of_its_own(make_recorded):
     """0 and 100 % in every seed: the clearest difference, of which no paired test can be made."""
-    table = TableRequest().table(asr_of(make_recorded, {"krum": [1.0] * 3, "flame": [0.0] * 3}))
+    entries = asr_of(make_recorded, {"krum": [1.0] * 3, "flame": [0.0] * 3})
+    table = TableRequest().table(entries)
+    assert '<span class="mark">‡</span>' in render(entries, "t", table)
     text = markdown(table)
     assert "100.0 ± 0.0 ‡" in text
     assert "**0.0** ± 0.0 |" in text

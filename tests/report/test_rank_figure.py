@@ -71,6 +71,26 @@ def test_one_defense_with_two_settings_counts_as_two():
     assert block.attacked
 
 
+def test_settings_of_a_defense_are_one_method_over_all_attacks_and_seeds():
+    runs = [
+        run(defense, attack, seed, 0.9, asr, arguments=arguments)
+        for attack, seeds in (("badnets", (1,)), ("dba", (1, 2)))
+        for seed in seeds
+        for defense, asr, arguments in (
+            ("undefended", 0.9, None),
+            ("droplet", 0.5, None),
+            ("drop", 0.1, {"K": 5}),
+            ("drop", 0.2, {"K": 10}),
+        )
+    ]
+    found = blocks(make_entries(runs))
+    assert len(found) == 3
+    methods = {"Undefended", "DROPlet", "DROP, K 5", "DROP, K 10"}
+    assert all({*block.runs} == methods for block in found)
+    (ranking,) = [each.ranking for each in ranked(found) if each.metric == "worst_asr"]
+    assert ({*ranking.methods}, ranking.blocks) == (methods, 3)
+
+
 @pytest.mark.parametrize(("model", "apart"), [("cnn", 1), ("resnet8", 2)])
 def test_a_field_that_does_nothing_makes_no_other_block_and_no_other_group(model, apart):
     runs = [

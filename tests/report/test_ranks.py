@@ -1,5 +1,6 @@
 """Mean ranks, Friedman's and Nemenyi's tests: against scipy, and tables of Demsar's paper."""
 
+import itertools
 import math
 
 import numpy as np
@@ -66,6 +67,15 @@ def test_the_extremes():
     # Four blocks of one mind: 6 orders of the first, and only that one in each of the others.
     assert friedman_p(np.tile([1.0, 2.0, 3.0], (4, 1))) == pytest.approx(1 / 6**3)
     assert friedman_p(np.tile([1.0, 2.0, 3.0], (2, 1))) == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize("row", [[0, 0, 1], [0, 0, 0, 1], [0, 1, 1, 2], [0, 1, 2]])
+@pytest.mark.parametrize("blocks", [2, 3])
+def test_of_one_mind_with_ties_p_is_that_of_all_permutations(row, blocks):
+    orders = list(set(itertools.permutations(row)))
+    alike = [draw for draw in itertools.product(orders, repeat=blocks) if len({*draw}) == 1]
+    exact = len(alike) / len(orders) ** blocks
+    assert friedman_p(np.array([row] * blocks, dtype=float)) == pytest.approx(exact)
 
 
 def test_methods_of_few_blocks_and_blocks_without_a_method_are_left_out():

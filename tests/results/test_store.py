@@ -222,7 +222,7 @@ def test_groups_are_means_and_deviations_over_seeds(keep, tmp_path):
     assert first["mta"].sd == pytest.approx(stdev(drops))
     assert first["mta"].n == 3
     assert (second["defense"], second["n"]) == ("median", 1)
-    assert second["mta"] == store.Spread(0.9, None, 1)
+    assert second["mta"] == store.Spread(0.9, None, 1, 1)
     assert second["asr"] is None
     assert first["fpr"] is None
 
@@ -233,6 +233,28 @@ def test_a_copy_of_a_run_is_no_other_seed(keep, tmp_path):
     shutil.copytree(tmp_path / "two", tmp_path / "two again")
     (row,) = rows(grouped(collect([tmp_path]), ["defense"]))
     assert (row["n"], row["mta"].mean) == (2, 0.75)
+
+
+def test_runs_of_one_experiment_with_other_results_count_as_their_mean(keep, tmp_path):
+    for name, mta in (("old", 0.9), ("new", 0.7)):
+        keep(name, DROP | {"settings.seed": 1}, mta=mta)
+    keep("two", DROP | {"settings.seed": 2}, mta=0.8)
+    (row,) = rows(grouped(collect([tmp_path]), ["defense"]))
+    assert (row["n"], row["mta"].mean) == (2, pytest.approx(0.8))
+    assert row["mta"].sd == pytest.approx(0.0)
+    assert store.repeated(collect([tmp_path])) == 1
+    shutil.copytree(tmp_path / "two", tmp_path / "two again")
+    assert store.repeated(collect([tmp_path])) == 1
+
+
+def test_a_run_behind_a_link_counts_once_and_a_link_upwards_ends(keep, tmp_path):
+    kept = keep("one", DROP, mta=0.5)
+    there = tmp_path / "runs"
+    there.mkdir()
+    (there / "linked").symlink_to(kept)
+    (there / "again").symlink_to(kept)
+    (there / "upwards").symlink_to(there)
+    assert [run.facts["mta"] for run in collect([there])] == [0.5]
 
 
 def test_groups_may_be_by_any_field_and_say_what_they_pool(keep, tmp_path):

@@ -31,10 +31,10 @@ TABLE = Table(
 def test_csv_holds_every_number_as_it_was_measured():
     lines = list(csv.reader(io.StringIO(to_csv(TABLE))))
     assert lines == [
-        ["defense", "K", "mta", "asr_mean", "asr_sd", "seconds"],
-        ["trimmed_mean", "5", "0.98765", "0.5", "0.25", "12.345"],
-        ["a|b & $c%", "", "", "", "", ""],
-        ["one", "true", "1.0", "0.0", "", "7"],
+        ["defense", "K", "mta", "asr_mean", "asr_sd", "asr_n", "seconds"],
+        ["trimmed_mean", "5", "0.98765", "0.5", "0.25", "3", "12.345"],
+        ["a|b & $c%", "", "", "", "", "0", ""],
+        ["one", "true", "1.0", "0.0", "", "1", "7"],
     ]
 
 
@@ -62,6 +62,17 @@ def test_latex_has_booktabs_rules_and_no_character_of_its_own_meaning():
     ]
 
 
+def test_a_mean_of_fewer_runs_than_the_row_has_says_so():
+    spreads = (Spread(0.2, 0.1, 3, 6),), (Spread(0.2, 0.1, 3, 3),)
+    table = Table((Column("asr", "%", spread=True),), spreads)
+    assert [cell for (cell,) in table.texts()] == ["20.0 ± 10.0 (n = 3)", "20.0 ± 10.0"]
+
+
+def test_a_line_of_latex_that_begins_with_a_bracket_is_no_argument_of_the_rule_above():
+    lines = to_latex(Table((Column("pattern"), Column("K")), (([[0, 0]], 5),))).splitlines()
+    assert lines[4] == r"{[}[0, 0]] & 5 \\"
+
+
 def test_every_special_character_is_escaped_in_latex():
     cell = to_latex(Table((Column("x"),), (("\\{}$&#%_^~<>\n\r end",),))).splitlines()[4]
     assert cell == (
@@ -72,7 +83,7 @@ def test_every_special_character_is_escaped_in_latex():
 
 def test_a_table_without_rows_is_its_headings():
     empty = Table(COLUMNS)
-    assert to_csv(empty) == "defense,K,mta,asr_mean,asr_sd,seconds\n"
+    assert to_csv(empty) == "defense,K,mta,asr_mean,asr_sd,asr_n,seconds\n"
     assert len(to_markdown(empty).splitlines()) == 2
     assert len(to_latex(empty).splitlines()) == 6
 
