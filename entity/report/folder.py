@@ -1,6 +1,6 @@
 """The report as a folder: the page, the tables and the figures of a paper."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from entity.config.schema import ConfigError
@@ -75,15 +75,16 @@ def write_folder(
             path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
-        for path in _of_an_earlier_report(out):
-            if path.relative_to(out).as_posix() not in files:
-                path.unlink()
+        _remove_old(out, files)
     return [out / name for name in files]
 
 
-def _of_an_earlier_report(out: Path) -> list[Path]:
-    """Return what a report has written there: beside new tables, old figures are wrong."""
-    return [path for name in FILES if (path := out / "figures" / name).is_file()]
+def _remove_old(out: Path, files: Collection[str]) -> None:
+    """Remove the figures of an earlier report: beside new tables they are wrong."""
+    for name in FILES:
+        path = out / "figures" / name
+        if f"figures/{name}" not in files and path.is_file():
+            path.unlink()
 
 
 def _tables(table: PaperTable) -> dict[str, bytes]:
