@@ -33,7 +33,8 @@ INTRODUCTION = f"""# Leaderboard
 
 All defenses of the package against all attacks, and a client rule, local DP and server optimisers
 beside them, on the federation of the front page: `mnist5k`, ten clients, four of them malicious,
-all in every round, half of the victim class poisoned, 25 rounds; IID and Dirichlet 0.5.
+all in every round, half of the victim class poisoned, 25 rounds; IID and Dirichlet 0.5. That is
+the plan; [what was run](#what-was-run) is the smaller part of it, so far of one seed for the most.
 `python benchmarks/leaderboard.py` makes this page of `docs/results/rivals.jsonl`; nothing here is
 written by hand. To add to it:
 `drop reproduce rivals --where defense=NAME`, then

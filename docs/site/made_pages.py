@@ -29,6 +29,7 @@ from entity.config.fields import ExperimentConfig  # noqa: E402
 from entity.config.schema import describe, docs, hints, show  # noqa: E402
 from entity.defenses import DEFENSES  # noqa: E402
 from entity.poisons import POISONS  # noqa: E402
+from entity.results.formatting import counted  # noqa: E402
 from entity.server import Needs, StreamingServer  # noqa: E402
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -199,7 +200,7 @@ def threat_model(kind: str, name: str) -> str:
             [key.replace("_", " "), "**yes**" if value else "no", words.get(key, "")]
             for key, value in vars(needs).items()
         ]
-        more = [f"It needs at least {method.least_clients} clients in a round."]
+        more = [f"It needs at least {counted(method.least_clients, 'client')} in a round."]
         more.append(
             "It claims that a few clients cannot do with the model as they like, so BatchNorm "
             "statistics are a median by default."

@@ -88,7 +88,11 @@ def _print_lines(federation: FollowedFederation, options: argparse.Namespace) ->
 def _plain(facts: Mapping[str, Any], rounds: int) -> str:
     refused = [f"{each['name'] or each['client']} ({each['reason']})" for each in facts["refused"]]
     names = f": {', '.join(refused)}" if refused else ""
-    pardoned = [each["client"] for each in facts["decisions"] if each.get("kind") == "pardon"]
+    pardoned = [
+        each.get("name") or each["client"]
+        for each in facts["decisions"]
+        if each.get("kind") == "pardon"
+    ]
     return (
         f"{facts['round']:>3}/{rounds}  accepted {facts['accepted']} of {facts['asked']}  "
         f"{facts['seconds']:.1f} s  refused {len(refused)}{names}"

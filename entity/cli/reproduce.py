@@ -124,8 +124,6 @@ def _reproduce(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         )
     if options.acceptable is not None and options.dry_run:
         raise ConfigError("--acceptable: --dry-run runs nothing, so there is no round to judge.")
-    if options.markdown is not None and options.dry_run:
-        raise ConfigError("--markdown: --dry-run runs nothing, so there is no table to write.")
     if options.markdown is not None and not options.markdown.parent.is_dir():
         raise ConfigError(f"--markdown {options.markdown}: there is no folder for it.")
     asked = sweep_options(options, RUNS / chosen.folder)
@@ -135,6 +133,9 @@ def _reproduce(parser: argparse.ArgumentParser, options: argparse.Namespace) -> 
         if chosen.published is not None:
             console.paragraph(setting(chosen, ((cell.labels, cell.config) for cell in planned)))
         show_plan(chosen.name, planned, asked, guess)
+        console.paragraph(f"The study says of itself: {chosen.takes}")
+        if options.markdown is not None:
+            console.note(f"{options.markdown} is not written: nothing was run")
         return 0
     if remaining(planned, asked):
         console.note(f"{chosen.name}: {duration(planned, asked, guess)}")
@@ -274,7 +275,7 @@ def _listing() -> Screen:
         else:
             runs, done = len(cells), str(sum(cell.state == "finished" for cell in cells))
             hours = _hours(cells, folder, each.hours)
-        shown = "-" if hours is None else f"{hours:.1f}"
+        shown = "-" if hours is None else f"{hours:.1f}" if hours >= 0.1 else f"{hours:.2f}"
         screen.add_row(each.name, each.title, str(runs), done, shown)
     return screen
 

@@ -11,7 +11,7 @@ from entity.deployment import status
 from entity.deployment.decisions import client_of, read
 from entity.deployment.metrics import Totals, is_refused, judged, refused
 from entity.record.follow import Tail
-from entity.record.json_fields import number, numbers, text, texts
+from entity.record.json_fields import mapping, number, numbers, text, texts
 from entity.record.json_files import read_object
 from entity.record.lock import is_locked
 
@@ -148,7 +148,10 @@ def summary_of(line: Mapping[str, Any]) -> dict[str, Any]:
         ],
         "aggregated": line.get("aggregated"),
         "seconds": seconds_of(line),
-        "decisions": line.get("decisions") or [],
+        "decisions": [
+            {**decision, "name": names.get(text(decision, "client"), "")}
+            for decision in map(mapping, line.get("decisions") or ())
+        ],
     }
 
 

@@ -218,8 +218,18 @@ def remarks(runs: Sequence[Run]) -> list[str]:
     if not judged:
         return []
     said = f"MTA and ASR are means of the {span(run.window for run in judged)}."
+    if any(_below(run, "worst_asr", "asr") for run in judged):
+        said += (
+            " Worst ASR is of the rounds of acceptable MTA; where it is below the mean, the other "
+            "rounds have the rest."
+        )
     rising = remark((str(run.facts["name"]), run.window) for run in judged)
     return [said, rising] if rising else [said]
+
+
+def _below(run: Run, one: str, other: str) -> bool:
+    low, high = run.facts[one], run.facts[other]
+    return isinstance(low, float) and isinstance(high, float) and low < high
 
 
 def select(runs: Sequence[Run], where: Where) -> list[Run]:

@@ -469,8 +469,10 @@ def test_an_option_about_one_study_needs_its_name(tiny, capsys, option, named):
 
 
 def test_a_dry_run_has_no_table_to_write(tiny, tmp_path, capsys):
-    assert main(["reproduce", "tiny", "--dry-run", "--markdown", str(tmp_path / "t.md")]) == 2
-    assert "--markdown: --dry-run runs nothing" in capsys.readouterr().err
+    assert main(["reproduce", "tiny", "--dry-run", "--markdown", str(tmp_path / "t.md")]) == 0
+    said = capsys.readouterr()
+    assert "t.md is not written: nothing was run" in said.err
+    assert "The study says of itself: " in said.out
     assert not (tmp_path / "t.md").exists()
 
 
