@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch import Tensor
+
+_WORDS, _BEFORE = 624, 24
+"""Words of a Mersenne Twister's state, and bytes that torch writes before them."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,26 @@ class Seeds:
         return int.from_bytes(digest, "big") >> 1
 
     def generator(self, purpose: str, *, round: int = 0, client: int | str = 0) -> torch.Generator:
-        """Return a fresh CPU generator of torch for one named stream; parameters as of `number`."""
-        return torch.Generator().manual_seed(self.number(purpose, round=round, client=client))
+        """Return a fresh CPU generator of torch for one named stream; parameters as of `number`.
+
+        Torch's own seeds have 32 bits, which who sees some of a stream can try one by one. With a
+        secret the whole state of its Mersenne Twister is drawn; without one there is nothing to
+        hide, and two streams in four thousand million are the same.
+        """
+        generator = torch.Generator().manual_seed(self.number(purpose, round=round, client=client))
+        return (
+            generator.set_state(self._state(purpose, round, client)) if self.secret else generator
+        )
+
+    def _state(self, purpose: str, round: int, client: int | str) -> Tensor:
+        """Return a state of torch's CPU generator whose 624 words are of one named stream."""
+        name = f"{self.seed}/{purpose}/{round}/{client}".encode()
+        key = hashlib.blake2b(name, key=self.secret).digest()
+        drawn = np.frombuffer(hashlib.shake_256(key).digest(4 * _WORDS), np.uint32)
+        state = torch.Generator().manual_seed(0).get_state()  # one that draws its next words first
+        words = state[_BEFORE : _BEFORE + 8 * _WORDS].view(torch.int64)
+        words.copy_(torch.from_numpy(drawn.astype(np.int64)))
+        return state
 
     def numpy(self, purpose: str, *, round: int = 0, client: int | str = 0) -> np.random.Generator:
         """Return a fresh generator of NumPy for one named stream; parameters as of `number`."""
@@ -84,7 +106,8 @@ def global_stream(generator: torch.Generator) -> Generator[None]:
     `generator`; on leaving, the global stream is put back as it was found.
     """
     seed = int(torch.randint(2**62, (), generator=generator))
-    with torch.random.fork_rng():
+    # Without a card, to ask for all of them would look for a driver each time.
+    with torch.random.fork_rng(None if torch.cuda.is_available() else []):
         torch.default_generator.manual_seed(seed)
         if torch.cuda.is_available():
             torch.cuda.manual_seed_all(seed)

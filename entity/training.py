@@ -171,6 +171,8 @@ def logits(
 def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """Return the share of images that a model classifies as labelled; NaN without images.
 
+    An answer of NaN is wrong.
+
     Parameters
     ----------
     model
@@ -180,4 +182,6 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
     """
     if len(y) == 0:
         return float("nan")
-    return int((logits(model, x).argmax(1) == y).sum()) / len(y)
+    answers = logits(model, x)
+    right = (answers.argmax(1) == y) & ~answers.isnan().any(1)
+    return int(right.sum()) / len(y)

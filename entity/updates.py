@@ -122,9 +122,26 @@ class Updates:
         squares = self.gram.diagonal()
         sums = squares[:, None] + squares[None, :]
         squared = (sums - 2 * self.gram).clamp_min(0).fill_diagonal_(0)
-        for i, j in (squared < _CANCELLED * sums).triu(1).nonzero().tolist():
-            squared[i, j] = squared[j, i] = _squared_distance(self.weights[i], self.weights[j])
+        near = (squared < _CANCELLED * sums).triu(1).nonzero().tolist()
+        first = self._first_of_equals(near)  # colluders who send one model are compared once
+        known: dict[tuple[int, int], Tensor] = {}
+        for i, j in near:
+            one, other = sorted((first[i], first[j]))
+            if one == other:
+                squared[i, j] = squared[j, i] = 0
+                continue
+            if (one, other) not in known:
+                known[one, other] = _squared_distance(self.weights[one], self.weights[other])
+            squared[i, j] = squared[j, i] = known[one, other]
         return squared.sqrt()
+
+    def _first_of_equals(self, near: Sequence[tuple[int, int]]) -> list[int]:
+        """Return for each row the first one that is equal to it, looked for among near pairs."""
+        first = list(range(len(self)))
+        for i, j in near:  # by rows: what i is equal to is known
+            if first[j] == j and torch.equal(self.weights[first[i]], self.weights[j]):
+                first[j] = first[i]
+        return first
 
     @cached_property
     def cosines(self) -> Tensor:

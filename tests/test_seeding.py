@@ -3,6 +3,7 @@ import hashlib
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -31,6 +32,24 @@ SHARED = {
     "scratch": {"server/contract.py", "defenses/foolsgold.py"},  # weights that are written over
 }
 """Streams that several files draw from, never two of them in one run."""
+
+
+def test_with_a_secret_the_whole_state_of_the_twister_is_drawn():
+    """Against NumPy's Mersenne Twister with the same words."""
+    seeds = Seeds(71, b"s" * 16)
+    words = seeds._state("fit", 3, 7)[24 : 24 + 8 * 624].view(torch.int64).numpy()
+    assert len(set(words.tolist())) > 600
+    numpy = np.random.MT19937()
+    numpy.state = {"bit_generator": "MT19937", "state": {"key": words.astype("u4"), "pos": 624}}
+    drawn = torch.rand(2000, generator=seeds.generator("fit", round=3, client=7))
+    raw = numpy.random_raw(2000) & ((1 << 24) - 1)
+    assert drawn.tolist() == (raw / 2**24).tolist()
+    again = torch.rand(2000, generator=seeds.generator("fit", round=3, client=7))
+    assert torch.equal(drawn, again)
+    for other in (seeds.generator("fit", round=4, client=7), Seeds(71, b"t" * 16).generator("fit")):
+        assert not torch.equal(torch.rand(2000, generator=other), drawn)
+    seed = seeds.number("fit", round=3, client=7)  # not one of the 2^32 that torch has
+    assert not torch.equal(torch.rand(2000, generator=torch.Generator().manual_seed(seed)), drawn)
 
 
 def test_a_stream_serves_one_purpose():

@@ -161,6 +161,12 @@ def test_accuracy_counts_what_is_classified_as_labelled():
     assert math.isnan(accuracy(nn.Identity(), x[:0], torch.tensor([], dtype=torch.long)))
 
 
+def test_an_answer_of_nan_is_wrong_and_not_class_0():
+    answers = torch.tensor([[torch.nan, 0.0], [1.0, 0.0], [torch.nan, torch.nan]])
+    zeros = torch.zeros(3, dtype=torch.long)
+    assert accuracy(nn.Identity(), answers, zeros) == pytest.approx(1 / 3)
+
+
 def test_autocast_is_told_the_kind_of_a_device_and_not_its_number():
     """The original code hands "cuda:0" to autocast and to the gradient scaler."""
     context = autocast(torch.device("cpu:0"), enabled=True)

@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from entity import updates as module
 from entity.layout import BLOCK, ParamSpec
 from entity.updates import Stopwatch, Updates, verdicts
 
@@ -83,6 +84,25 @@ def test_nearly_identical_clients_keep_their_distance():
     assert 0 < true[0, 4] < 1e-6
     np.testing.assert_allclose(found, true, rtol=1e-6)
     assert (found == found.T).all()
+
+
+def test_rows_that_are_equal_are_compared_once(monkeypatch):
+    rng = np.random.default_rng(4)
+    start, far = rng.normal(size=(2, 400))
+    near = start + 1e-7 * rng.normal(size=400)
+    updates = round_of(np.stack([start, near, start, far, near, near, start]), np.zeros(400))
+    asked = []
+    plain = module._squared_distance
+
+    def counted(a, b):
+        asked.append(1)
+        return plain(a, b)
+
+    monkeypatch.setattr(module, "_squared_distance", counted)
+    found = updates.distances.numpy()
+    np.testing.assert_allclose(found, direct_distances(updates), rtol=1e-6)
+    assert found[0, 2] == found[1, 4] == 0 < found[0, 1] == found[5, 6]
+    assert len(asked) == 1
 
 
 def test_an_update_of_zero_has_cosine_zero_and_no_nan():

@@ -102,13 +102,13 @@ class ClientConfig:
     """Momentum of local SGD."""
     weight_decay: NonNegative = 0.005
     """Weight decay of local SGD."""
-    prox_mu: NonNegative = 0.0
+    prox_mu: Annotated[float, Range(0, 1e30)] = 0.0
     """mu of FedProx: honest training minimises the loss plus mu/2 of the squared distance to the
     global model (paper: 0.001 to 1). Attackers train without while they poison."""
-    dp_clip: Positive | None = None
+    dp_clip: Annotated[float, Range(1e-30, 1e30)] | None = None
     """Local differential privacy: largest norm of a sample's gradient, or of the update, in honest
     training; null for none. Attackers do as they like while they poison."""
-    dp_noise: NonNegative = 1.0
+    dp_noise: Annotated[float, Range(0, 1e6)] = 1.0
     """Its noise: the standard deviation, as a multiple of dp_clip."""
     dp_unit: Literal["sample", "update"] = "sample"
     """What it protects: samples, as clients train by DP-SGD, or the client, as its whole update is

@@ -58,6 +58,7 @@ class MultiMetrics(Server[MultiMetricsArgs]):
 
     summary = "Multi-Metrics: keep the share that stands out least by three whitened distances"
     paper = "Huang et al. 2023, arXiv 2303.06601"
+    revision = 2
     hyperparameters = MultiMetricsArgs
     least_clients = LEAST_CLUSTERED
 
@@ -138,7 +139,8 @@ def whitened_scores(features: Tensor) -> Tensor:
     if n < 2:
         return torch.zeros(n, dtype=torch.float64)
     spread = gaps.std(0)
-    telling = spread > 1e-12 * gaps.abs().amax(0)
+    # Of equal rows the features differ in their last digits, by the place in the matrix.
+    telling = spread > 1e-12 * torch.maximum(gaps.amax(0), n * features.abs().amax(0))
     scaled = gaps[:, telling] / spread[telling]
     centred = scaled - scaled.mean(0)
     correlation = centred.T @ centred / (n - 1)

@@ -139,6 +139,7 @@ class Iba(AdaptivePoison):
 
     def _improve(self, model: nn.Module, x: Tensor, rng: torch.Generator) -> None:
         args: IbaArgs = self.args
+        before = self._spec.flatten(self.network)
         network = self.network.to(x.device).train()
         adam = torch.optim.Adam(network.parameters(), lr=args.iba_lr, fused=True)
         for rows in shuffled(len(x), args.iba_batch_size, args.iba_epochs, rng):
@@ -149,12 +150,15 @@ class Iba(AdaptivePoison):
                 parameter.grad = slope
             adam.step()
         self.network = network.cpu()
+        if not self._spec.flatten(self.network).weights.isfinite().all():
+            self._spec.load(self.network, before)  # the model answered NaN: G learnt nothing
 
     @torch.no_grad()
     def _success(self, model: nn.Module, pixels: Tensor) -> float:
         device = next(model.parameters()).device
         answers = model(normalise(self.perturbed(pixels, self.epsilon)).to(device))
-        return int((answers.argmax(1) == self.attack.target_class).sum()) / len(pixels)
+        reached = (answers.argmax(1) == self.attack.target_class) & ~answers.isnan().any(1)
+        return int(reached.sum()) / len(pixels)
 
 
 def perturber(channels: int) -> nn.Module:

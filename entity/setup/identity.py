@@ -39,7 +39,10 @@ def to_json(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def identity(config: ExperimentConfig) -> str:
-    """Return the hash (12 hex digits) of everything in a config that can change a result."""
+    """Return the hash (12 hex digits) of everything in a config that can change a result.
+
+    Fields that the rest of it makes idle are among them.
+    """
     return fingerprint(to_json(config))
 
 

@@ -89,6 +89,15 @@ def test_duplicates_tie_and_the_lowest_ids_win(make_updates, make_resources):
     assert len({verdict.score for verdict in answer.verdicts}) == 1
 
 
+@pytest.mark.parametrize("n", range(3, 12))
+def test_of_equal_clients_the_lowest_ids_win_in_any_order(n, make_updates, make_resources):
+    row = np.random.default_rng(n).normal(size=666)
+    for ids in (tuple(range(n)), tuple(range(n))[::-1]):
+        updates = make_updates(torch.from_numpy(row).float().repeat(n, 1), ids=ids)
+        answer = run(updates, make_resources(updates))
+        assert kept(answer) == set(range(max(1, int(0.3 * n))))
+
+
 def test_few_clients_are_refused_or_warned_of(caplog):
     with pytest.raises(ConfigError, match="multi_metrics needs at least 4"):
         MultiMetrics.check(MultiMetricsArgs(), Setting(3, 0, (1, 4)))

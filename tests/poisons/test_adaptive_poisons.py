@@ -203,6 +203,17 @@ def test_iba_leaves_the_samples_alone_until_its_generator_fools_the_model():
     assert set(poison.poison(data, 0, generator()).y.tolist()) == {2}
 
 
+def test_iba_learns_nothing_from_a_model_that_answers_nan():
+    poison, model = iba(iba_local_asr=0.5), linear()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(torch.nan)
+    before = poison._spec.flatten(poison.network).weights.clone()
+    memory = poison.adapt(model, images(), 1, generator())
+    assert int(memory["begun"]) == 0
+    assert torch.equal(memory["weights"], before)
+
+
 def test_iba_s_epsilon_shrinks_to_its_floor_and_every_other_round_refreshes():
     poison, data, model = (
         iba(iba_epsilon=0.1, iba_decay=0.5, iba_epsilon_test=0.03),
