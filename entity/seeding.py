@@ -48,9 +48,7 @@ class Seeds:
         client
             The client's id; 0 where it makes no difference.
         """
-        name = f"{self.seed}/{purpose}/{round}/{client}".encode()
-        digest = hashlib.blake2b(name, digest_size=8, key=self.secret).digest()
-        return int.from_bytes(digest, "big") >> 1
+        return int.from_bytes(self._digest(purpose, round, client, 8), "big") >> 1
 
     def generator(self, purpose: str, *, round: int = 0, client: int | str = 0) -> torch.Generator:
         """Return a fresh CPU generator of torch for one named stream; parameters as of `number`.
@@ -64,10 +62,13 @@ class Seeds:
             generator.set_state(self._state(purpose, round, client)) if self.secret else generator
         )
 
+    def _digest(self, purpose: str, round: int, client: int | str, size: int) -> bytes:
+        name = f"{self.seed}/{purpose}/{round}/{client}".encode()
+        return hashlib.blake2b(name, digest_size=size, key=self.secret).digest()
+
     def _state(self, purpose: str, round: int, client: int | str) -> Tensor:
         """Return a state of torch's CPU generator whose 624 words are of one named stream."""
-        name = f"{self.seed}/{purpose}/{round}/{client}".encode()
-        key = hashlib.blake2b(name, key=self.secret).digest()
+        key = self._digest(purpose, round, client, 64)
         drawn = np.frombuffer(hashlib.shake_256(key).digest(4 * _WORDS), np.uint32)
         state = torch.Generator().manual_seed(0).get_state()  # one that draws its next words first
         words = state[_BEFORE : _BEFORE + 8 * _WORDS].view(torch.int64)

@@ -32,6 +32,9 @@ EXACT = 1 << 24
 """Counters are held in float32, and stop where that stops being exact."""
 
 
+_KEPT_OUT = "a buffer that never changes need not be in the state (persistent=False)."
+
+
 class Malformed(ValueError):
     """A node sent no update of this model; the text is the reason of its refusal."""
 
@@ -157,8 +160,7 @@ class ArrayLayout:
                 raise ConfigError(f"initial_arrays: {error}.") from error
             if not np.isfinite(values).all():
                 raise ConfigError(
-                    f"initial_arrays: {place.name} has numbers that are not finite; a buffer that "
-                    "never changes need not be in the state (persistent=False)."
+                    f"initial_arrays: {place.name} has numbers that are not finite; {_KEPT_OUT}"
                 )
             if (
                 place.dtype.kind in "iu"
@@ -167,8 +169,7 @@ class ArrayLayout:
             ):
                 raise ConfigError(
                     f"initial_arrays: {place.name} has whole numbers above {EXACT:,}, which single "
-                    "precision does not hold; a buffer that never changes need not be in the state "
-                    "(persistent=False)."
+                    f"precision does not hold; {_KEPT_OUT}"
                 )
         return self.read(arrays, self.empty())
 
